@@ -1,0 +1,49 @@
+# One-line targets. `make demo` and `make test` need Python 3.11 (headers and venv), gcc and make; the rest follows.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.PHONY: sync test test-slow demo style format types layers check bench lock clean
+
+sync: $(STAMP)
+
+$(STAMP): pyproject.toml requirements/dev.txt chunker/csrc/module.c chunker/csrc/scan.c chunker/csrc/scan.h
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "replicator needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+test: sync
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: sync
+	$(BIN)/python -m pytest -m slow
+
+demo: sync
+	$(BIN)/python -m tests.demo
+
+style: sync
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: sync
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+types: sync
+	$(BIN)/mypy
+
+layers: sync
+	$(BIN)/lint-imports
+
+check: style types layers test
+
+bench: sync
+	$(BIN)/python -m pytest bench --benchmark-only
+
+lock: sync
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/run.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev --output-file requirements/dev.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) build *.egg-info chunker/_kernel*.so

@@ -1,0 +1,1 @@
+"""Tests of the whole project; each package has a folder of its own."""
