@@ -1,0 +1,1 @@
+"""The rules of charters: who may sign what, what follows what. Pure; used by tenants and providers alike."""

@@ -1,0 +1,1 @@
+"""Keys and what is done with them: signatures, sealing, derivation, certificates. No records, no files."""

@@ -1,0 +1,134 @@
+"""What a tenant says about itself: the root statement, the charter, and the part only members read."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from replicator.format.codec import Part, Record
+
+Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Endpoint = Annotated[str, msgspec.Meta(min_length=3, max_length=261)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=10 * 366 * 86400)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Role = Literal["keeper", "node", "maintainer", "drill"]
+Op = Literal["read", "write", "publish", "audit", "govern", "mark"]
+
+ROLE_OPS: dict[str, tuple[Op, ...]] = {
+    "keeper": ("audit", "govern", "read", "write"),
+    "node": ("audit", "publish", "read", "write"),
+    "maintainer": ("audit", "mark", "read", "write"),
+    "drill": ("audit", "read"),
+}
+"""What each role may ask of a provider, sorted. "read" gives ciphertext only; reading it needs other keys."""
+
+EVERY_OP: tuple[Op, ...] = ("audit", "govern", "mark", "publish", "read", "write")
+
+
+class Floors(Part):
+    """What only root may go below. ``residency`` is the ceiling: no policy may name more; empty = anywhere."""
+
+    lock_s: Seconds
+    grace_s: Seconds
+    delete_budget_percent: Annotated[int, msgspec.Meta(ge=0, le=100)]
+    residency: list[Name]
+    minimum_copies: Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
+class RootStatement(Record):
+    """Signed by root: which owner key may write charters, and within which floors. Numbered from 1."""
+
+    tenant: Id16
+    number: Count
+    previous: Hash
+    root_key: Key
+    root_seal_key: Key
+    owner_key: Key
+    floors: Floors
+    created_ns: Count
+
+
+class Right(Part):
+    """One capability, bound to the holder's key: what a provider lets it ask for. ``quota`` 0 = the tenant's."""
+
+    holder_key: Key
+    role: Role
+    ops: list[Op]
+    domains: list[Id16]
+    quota: Count
+    max_object: Count
+    lock_min_s: Seconds
+    lock_max_s: Seconds
+    revoked: bool
+
+
+class Charter(Record):
+    """Signed by owner: the tenant's word, numbered from 1 and chained by the hash of the one before.
+
+    ``root`` is the root statement with its signature; ``keybag`` names the object that holds the keybag;
+    ``private`` is :class:`CharterPrivate` sealed for members (12-byte nonce, AES-256-GCM).
+    """
+
+    tenant: Id16
+    number: Count
+    previous: Hash
+    root: bytes
+    rights: list[Right]
+    keybag: Hash
+    private: bytes
+    created_ns: Count
+
+
+class PeerPin(Part):
+    """A provider as the tenant trusts it: identity and place are pinned here, changed only by the owner.
+
+    ``endpoints`` are where it was last known ("host:port"); a newer offer of its own corrects them.
+    """
+
+    identity: Hash
+    name: Name
+    owner: Name
+    site: Name
+    region: Name
+    country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
+    endpoints: list[Endpoint]
+    own: bool
+    added_ns: Count
+
+
+class DomainPublic(Part):
+    """A dedup and erasure boundary: who may read it is the holder of the private half of ``restore_key``."""
+
+    id: Id16
+    name: Name
+    restore_key: Key
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+
+
+class NodeName(Part):
+    """A petname for a writer."""
+
+    identity: Hash
+    name: Name
+
+
+class CharterPrivate(Record):
+    """What members know and providers do not: names, peers, domains."""
+
+    name: Name
+    country: str
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+
+
+class EnrolOrder(Record):
+    """Signed by root or owner: "give the holder of this key a certificate". ``expires_ns`` 0 = does not.
+
+    Useless without the private key of ``holder_key``; what the holder may then do is in the charter.
+    """
+
+    holder_key: Key
+    expires_ns: Count

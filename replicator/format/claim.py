@@ -1,0 +1,56 @@
+"""What writers and providers sign to each other: claims, receipts, witnessed heads."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from blake3 import blake3
+
+from replicator.format.charter import Count, Hash, Id16
+from replicator.format.codec import Record
+
+Incarnation = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
+class Claim(Record):
+    """Signed by a writer: the objects at one provider that its snapshots rely on, as a change.
+
+    ``base`` is the number of the claim it changes (0: from nothing), ``added`` and ``dropped`` are sorted
+    names, 32 bytes each, ``root`` is :func:`set_root` of the whole set afterwards.
+    """
+
+    tenant: Id16
+    writer: Hash
+    provider: Hash
+    number: Count
+    base: Count
+    added: bytes
+    dropped: bytes
+    root: Hash
+
+
+class Receipt(Record):
+    """Signed by a provider: the object was durable when this was signed, in this incarnation of its store."""
+
+    tenant: Id16
+    name: Hash
+    size: Count
+    incarnation: Incarnation
+    received_ns: Count
+    lock_until_ns: Count
+
+
+class Witness(Record):
+    """Signed by a provider: it has seen this signed head (``head`` is its BLAKE3 hash)."""
+
+    tenant: Id16
+    writer: Hash
+    number: Count
+    head: Hash
+    incarnation: Incarnation
+    seen_ns: Count
+
+
+def set_root(names: Iterable[bytes]) -> bytes:
+    """Return the BLAKE3 hash of a set of names, in sorted order."""
+    return blake3(b"".join(sorted(names))).digest()

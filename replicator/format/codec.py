@@ -1,0 +1,79 @@
+"""The one codec of records: msgspec, array-like msgpack, the version first.
+
+A record is one msgpack array: an integer version, then the fields in order. Decoding is strict: the size is
+bounded before anything is parsed, unknown or missing fields are refused, and the decoded value must encode to
+the very bytes it came from, so that one value has one form and a signature covers one meaning.
+
+What a record *is* (a charter, a claim, ...) is never read from its bytes: it is said by where the bytes came
+from, by the context of their signature or by the associated data of their encryption.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+from replicator.errors import FormatError, UnsupportedVersionError
+
+MAX_RECORD = 16 << 20
+"""No record is larger than the largest object."""
+
+
+class Record(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False, tag=1
+):
+    """Base of all version-1 records; the tag is the version and comes first."""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """Base of what only occurs inside a record, without a version of its own."""
+
+
+R = TypeVar("R", bound=Record)
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
+
+
+def encode(record: Record) -> bytes:
+    """Return the canonical bytes of a record."""
+    return _encoder.encode(record)
+
+
+def decode(kind: type[R], data: bytes | bytearray | memoryview, *, limit: int = MAX_RECORD) -> R:
+    """Return the record in ``data``, which must be its canonical bytes and nothing more.
+
+    Raises:
+        UnsupportedVersionError: the leading version is not one this release knows.
+        FormatError: too large, malformed, unknown fields, or not canonical.
+    """
+    name = kind.__name__
+    if len(data) > limit:
+        raise FormatError(f"{name}: {len(data)} bytes, at most {limit} are allowed")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        record = decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        _refuse_newer(name, data)
+        raise FormatError(f"{name}: {error}") from error
+    except RecursionError as error:
+        raise FormatError(f"{name}: nested too deeply") from error
+    if _encoder.encode(record) != data:
+        raise FormatError(f"{name}: not in canonical form")
+    if not isinstance(record, kind):
+        raise TypeError(f"decoder for {name} gave {type(record).__name__}")
+    return record
+
+
+def _refuse_newer(name: str, data: bytes | bytearray | memoryview) -> None:
+    # An array header (fixarray, array16, array32) and a positive fixint that is not 1: a later version.
+    head = bytes(data[:6])
+    if not head:
+        return
+    skip = 1 if 0x90 <= head[0] <= 0x9F else 3 if head[0] == 0xDC else 5 if head[0] == 0xDD else 0
+    if skip and len(head) > skip and 1 < head[skip] < 0x80:
+        raise UnsupportedVersionError(
+            f"{name}: written as version {head[skip]}, this release reads version 1",
+            hint="install a newer release of replicator",
+        )

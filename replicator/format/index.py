@@ -1,0 +1,49 @@
+"""Indexes (which pack holds which chunks) and references (which chunks a snapshot needs)."""
+
+from typing import Annotated
+
+import msgspec
+
+from replicator.format.charter import Count, Hash, Id16
+from replicator.format.codec import Part, Record
+from replicator.format.policy import Policy
+
+
+class IndexedPack(Part):
+    """One pack: ``ids`` are its chunk ids, 32 bytes each, in the order of its directory.
+
+    ``shards`` names the shards of a coded pack in order, data first; empty for whole copies.
+    """
+
+    name: Hash
+    size: Count
+    kind: Annotated[int, msgspec.Meta(ge=1, le=2)]
+    policy: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    shards: list[Hash]
+    ids: bytes
+
+
+class Index(Record):
+    """Signed by a writer: the packs of one session, and the policies they were written under."""
+
+    tenant: Id16
+    domain: Id16
+    writer: Hash
+    created_ns: Count
+    policies: list[Policy]
+    packs: list[IndexedPack]
+
+
+class References(Record):
+    """Signed by a writer: the sorted chunk ids that a snapshot needs, as a change against another.
+
+    ``base`` is the references object this one changes, or empty; ``added`` and ``dropped`` are sorted,
+    32 bytes an id. Folding a chain from its first object gives the whole set, without any content key.
+    """
+
+    tenant: Id16
+    domain: Id16
+    writer: Hash
+    base: bytes
+    added: bytes
+    dropped: bytes

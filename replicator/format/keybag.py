@@ -1,0 +1,109 @@
+"""Secrets as records: the keybag sealed to root, a keeper's wrapped keys, what a node is handed."""
+
+from typing import Annotated
+
+import msgspec
+
+from replicator.format.charter import Endpoint, Hash, Id16, Key, Name
+from replicator.format.codec import Part, Record
+
+Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+
+
+class IndexKey(Part):
+    """The key of directories and indexes for one epoch."""
+
+    epoch: Epoch
+    key: Key
+
+
+class DomainSecrets(Part):
+    """Everything of one domain. ``mix`` goes into each content key; ``id_key`` and ``cut_key`` make chunks."""
+
+    id: Id16
+    name: Name
+    restore_private: Key
+    mix: Key
+    id_key: Key
+    cut_key: Key
+    index_keys: list[IndexKey]
+
+
+class Keybag(Record):
+    """Every private key and domain secret of a tenant, sealed to root's public key, kept by every provider."""
+
+    tenant: Id16
+    owner_seed: Key
+    maintenance_seed: Key
+    member_key: Key
+    domains: list[DomainSecrets]
+
+
+class DomainKeyFile(Record):
+    """One domain's secrets in the keeper's home, inside a passphrase wrapping."""
+
+    secrets: DomainSecrets
+
+
+class WriterDomain(Part):
+    """What a writer knows of a domain: enough to write and to recognise its own chunks, not to read."""
+
+    id: Id16
+    name: Name
+    restore_key: Key
+    mix: Key
+    id_key: Key
+    cut_key: Key
+    index_keys: list[IndexKey]
+
+
+class PeerAddress(Part):
+    """Where a provider was last known."""
+
+    identity: Hash
+    endpoints: list[Endpoint]
+
+
+class NodeGrant(Record):
+    """What the keeper hands a new node, sealed to the node's key: its name, its domains, where to begin.
+
+    ``ticket`` is a signed :class:`~replicator.format.charter.EnrolOrder`; ``charter`` the signed charter.
+    """
+
+    tenant: Id16
+    name: Name
+    root_key: Key
+    member_key: Key
+    domains: list[WriterDomain]
+    peers: list[PeerAddress]
+    ticket: bytes
+    charter: bytes
+
+
+class NodeRequest(Record):
+    """A second machine's request, signed by its own key: "let me write"."""
+
+    name: Name
+    key: Key
+    seal_key: Key
+
+
+class KeeperFile(Record):
+    """What a keeper's home holds in clear (mode 0600): enough for status and sealed checks, not for reading."""
+
+    tenant: Id16
+    name: Name
+    root_key: Key
+    member_key: Key
+    domains: list[WriterDomain]
+
+
+class WrappedSecret(Record):
+    """A secret under a passphrase (Argon2id, AES-256-GCM with a key commitment). Memory is in KiB."""
+
+    salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    memory_kib: Annotated[int, msgspec.Meta(ge=65536, le=4194304)]
+    passes: Annotated[int, msgspec.Meta(ge=3, le=16)]
+    lanes: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    commitment: Hash
+    sealed: bytes

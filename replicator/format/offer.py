@@ -1,0 +1,37 @@
+"""A provider's word about itself, and the invite it hands to a person."""
+
+from typing import Annotated
+
+import msgspec
+
+from replicator.format.charter import Count, Endpoint, Hash, Key, Name, Seconds
+from replicator.format.codec import Record
+
+Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
+
+
+class Offer(Record):
+    """Signed by the provider and numbered: where it is, what it gives, on which terms. A higher number wins."""
+
+    provider_key: Key
+    number: Count
+    endpoints: list[Endpoint]
+    capacity: Count
+    owner: Name
+    site: Name
+    region: Name
+    country: Country
+    lock_s: Seconds
+    grace_s: Seconds
+    wire: list[int]
+    created_ns: Count
+
+
+class Invite(Record):
+    """One use, for one tenant: the secret is worth ``quota`` bytes until ``expires_ns``."""
+
+    identity: Hash
+    endpoints: list[Endpoint]
+    secret: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    quota: Count
+    expires_ns: Count

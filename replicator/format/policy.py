@@ -1,0 +1,50 @@
+"""The promise of a dataset as a record, and its name."""
+
+from typing import Annotated
+
+import msgspec
+from blake3 import blake3
+
+from replicator.format.codec import Record, encode
+from replicator.ids import PolicyId
+
+Small = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+POLICY_ID_SIZE = 16
+
+
+class Policy(Record):
+    """What is promised for a dataset's packs.
+
+    ``coding`` is (k, m) or None for whole copies (then ``copies`` counts). ``spread`` and ``residency`` are
+    sorted; ``residency`` holds country codes or "EEA", empty for anywhere. ``stale_after_s``: age at which a
+    copy's last inventory or audit no longer counts.
+    """
+
+    copies: Small
+    minimum: Small
+    coding: tuple[Small, Small] | None
+    spread: list[Label]
+    residency: list[Label]
+    count_own: bool
+    stale_after_s: Annotated[int, msgspec.Meta(ge=3600, le=366 * 86400)]
+
+
+def policy_id(policy: Policy) -> PolicyId:
+    """Return the 16-byte name that packs carry."""
+    return PolicyId(blake3(encode(policy)).digest(length=POLICY_ID_SIZE))
+
+
+def at_least_as_strong(have: Policy, want: Policy) -> bool:
+    """Return whether a pack kept under ``have`` also keeps the promise ``want``.
+
+    Only a policy that is no weaker in every part counts; different codings never compare.
+    """
+    return (
+        have.coding == want.coding
+        and have.copies >= want.copies
+        and have.minimum >= want.minimum
+        and set(have.spread) >= set(want.spread)
+        and (not want.residency or (bool(have.residency) and set(have.residency) <= set(want.residency)))
+        and (want.count_own or not have.count_own)
+    )

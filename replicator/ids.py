@@ -1,0 +1,58 @@
+"""Names of things: one type for each, all plain bytes underneath.
+
+Chunk ids belong to :mod:`chunker`, peer and pack ids of a placement to :mod:`scheduler`.
+"""
+
+import base64
+from typing import NewType
+
+from blake3 import blake3
+
+TenantId = NewType("TenantId", bytes)
+"""16 random bytes: says nothing about the tenant."""
+
+DomainId = NewType("DomainId", bytes)
+"""16 random bytes: a dedup and erasure boundary inside a tenant."""
+
+Identity = NewType("Identity", bytes)
+"""32 bytes: BLAKE3 of a raw Ed25519 public key. A peer, node or keeper is this and nothing else."""
+
+ObjectName = NewType("ObjectName", bytes)
+"""32 bytes: the Merkle root of an object's bytes (:mod:`replicator.format.merkle`)."""
+
+PolicyId = NewType("PolicyId", bytes)
+"""16 bytes: BLAKE3 of an encoded policy record, truncated."""
+
+TENANT_SIZE = 16
+DOMAIN_SIZE = 16
+IDENTITY_SIZE = 32
+NAME_SIZE = 32
+SHORT_HEX = 12
+
+
+def identity_of(public_key: bytes) -> Identity:
+    """Return the identity of a raw 32-byte Ed25519 public key."""
+    return Identity(blake3(public_key).digest())
+
+
+def short(value: bytes) -> str:
+    """Return the first 12 hex digits, for people; never for look-ups that must be exact."""
+    return value.hex()[:SHORT_HEX]
+
+
+def address_form(identity: Identity) -> str:
+    """Return the identity as 52 lower-case base32 characters: what people type as a pin."""
+    return base64.b32encode(identity).decode().rstrip("=").lower()
+
+
+def parse_address_form(text: str) -> Identity:
+    """Read :func:`address_form` (case and hyphens do not matter).
+
+    Raises:
+        ValueError: not 32 bytes of base32.
+    """
+    clean = text.replace("-", "").upper()
+    raw = base64.b32decode(clean + "=" * (-len(clean) % 8))
+    if len(raw) != IDENTITY_SIZE:
+        raise ValueError(f"an identity is {IDENTITY_SIZE} bytes, this has {len(raw)}")
+    return Identity(raw)

@@ -1,0 +1,211 @@
+"""Requests and answers of protocol version 1, their limits, and the words for a refusal.
+
+All bodies are canonical records (:mod:`replicator.format.codec`). Signed statements travel as they are stored.
+docs/spec/protocol.md is the contract; :data:`OPS` is its table.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+from replicator.format.charter import Count, Hash, Id16, Key, Op
+from replicator.format.claim import Incarnation
+from replicator.format.codec import Record
+from replicator.format.merkle import Proof
+
+WIRE_VERSION = 1
+MAX_REQUEST = 8 << 20
+"""Bytes of any request body except an object."""
+MAX_ANSWER = 16 << 20
+MAX_PROBES = 256
+MAX_CHECKS = 64
+INVENTORY_PAGE = 10_000
+
+Refusal = Literal[
+    "bad-request",  # malformed, over a limit, or not this protocol
+    "unauthorized",  # no certificate, or one whose holder is not (or no longer) known
+    "forbidden",  # known, but without the right
+    "not-found",  # no such object
+    "wrong-name",  # the bytes are not the object they are called
+    "damaged",  # the object is here and its bytes are not right; quarantined
+    "quota",  # the tenant's quota is used up
+    "full",  # the disk is
+    "busy",  # come back after after_s
+    "conflict",  # a claim's base, a head's or a charter's number does not follow ours
+    "fork",  # a second, different head or charter at a number we have
+    "spent",  # the invite was used, revoked or has expired
+    "unavailable",  # the store is not mounted or is closing
+    "unsupported",  # a version we do not speak
+]
+
+STATUS: dict[str, int] = {
+    "bad-request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not-found": 404,
+    "wrong-name": 422,
+    "damaged": 410,
+    "quota": 413,
+    "full": 507,
+    "busy": 503,
+    "conflict": 409,
+    "fork": 409,
+    "spent": 403,
+    "unavailable": 503,
+    "unsupported": 505,
+}
+"""HTTP status of each refusal; the body (:class:`Refused`) has the word itself."""
+
+
+class Refused(Record):
+    """Why not, for programs (``code``) and for people (``message``)."""
+
+    code: Refusal
+    message: str
+    after_s: float
+
+
+class Empty(Record):
+    """Nothing to say."""
+
+
+class EnrolRequest(Record):
+    """The one request without a certificate.
+
+    Either ``secret`` (an invite's, with ``root``: the tenant's signed root statement, and ``tenant``), or
+    ``order``: an enrol order for ``holder_key`` signed by the root or owner key of a tenant known here.
+    """
+
+    holder_key: Key
+    secret: bytes
+    order: bytes
+    root: bytes
+
+
+class EnrolReply(Record):
+    """``certificate`` (DER) for the holder's key, and the provider's signed offer."""
+
+    tenant: Id16
+    certificate: bytes
+    offer: bytes
+
+
+class Info(Record):
+    """How the provider sees the asking holder's tenant. ``charter`` is an object's name, or empty.
+
+    ``claim`` is the number of the holder's last claim here, 0 for none. ``free`` is what the tenant may still
+    store: the least of its quota, the offered capacity and the disk. ``now_ns`` is the provider's clock.
+    """
+
+    incarnation: Incarnation
+    offer: bytes
+    charter_number: Count
+    charter: bytes
+    claim: Count
+    quota: Count
+    used: Count
+    free: Count
+    now_ns: Count
+    wire: list[int]
+
+
+class InventoryRequest(Record):
+    """Objects whose names sort after ``after`` (empty: from the first)."""
+
+    after: bytes
+    limit: Annotated[int, msgspec.Meta(ge=1, le=INVENTORY_PAGE)]
+
+
+class Inventory(Record):
+    """What lies on the disk now, read from the folder, by name.
+
+    ``names`` are 32 bytes each, ``sizes`` as found. ``missing``: received once and no longer there;
+    ``damaged``: of another size than received, or quarantined. ``more`` says whether to ask on.
+    """
+
+    incarnation: Incarnation
+    names: bytes
+    sizes: list[int]
+    missing: bytes
+    damaged: bytes
+    more: bool
+
+
+class ProveRequest(Record):
+    """Pairs of object and leaf to prove."""
+
+    names: bytes
+    leaves: list[int]
+
+
+class ProveReply(Record):
+    """A proof for each pair in order; None where the object is absent or the leaf cannot be read."""
+
+    incarnation: Incarnation
+    proofs: list[Proof | None]
+
+
+class CheckRequest(Record):
+    """Objects to read whole and compare with their names now."""
+
+    names: bytes
+
+
+class CheckReply(Record):
+    """One word for each, in order. A damaged object has been quarantined: it can be put again."""
+
+    incarnation: Incarnation
+    states: list[Literal["good", "missing", "damaged"]]
+
+
+class ClaimReply(Record):
+    """``missing``: claimed objects that are not here, sorted names; the claim stands for the others."""
+
+    incarnation: Incarnation
+    number: Count
+    missing: bytes
+
+
+class Heads(Record):
+    """The newest signed head of each writer, and the evidence of forks: pairs of signed heads."""
+
+    incarnation: Incarnation
+    heads: list[bytes]
+    forks: list[tuple[bytes, bytes]]
+
+
+class CharterNotice(Record):
+    """A newer charter lies here as this object; the provider reads and checks it itself."""
+
+    name: Hash
+
+
+class Signed(Record):
+    """A signed statement (claim, head) or its answer (receipt, witness)."""
+
+    bytes: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpSpec:
+    """One operation: its path below /v1, the right it needs (None: any member), its request and answer."""
+
+    path: str
+    right: Op | None
+    request: type[Record]
+    answer: type[Record]
+
+
+OPS: dict[str, OpSpec] = {
+    "info": OpSpec(path="info", right=None, request=Empty, answer=Info),
+    "inventory": OpSpec(path="inventory", right="audit", request=InventoryRequest, answer=Inventory),
+    "prove": OpSpec(path="prove", right="audit", request=ProveRequest, answer=ProveReply),
+    "check": OpSpec(path="check", right="audit", request=CheckRequest, answer=CheckReply),
+    "claim": OpSpec(path="claim", right="publish", request=Signed, answer=ClaimReply),
+    "head": OpSpec(path="head", right="publish", request=Signed, answer=Signed),
+    "heads": OpSpec(path="heads", right="read", request=Empty, answer=Heads),
+    "charter": OpSpec(path="charter", right="write", request=CharterNotice, answer=Empty),
+}
+"""Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
+/v1/enrol is the one path without a certificate."""
