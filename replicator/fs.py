@@ -83,9 +83,7 @@ class Fs(Protocol):
 class _PosixWriteHandle:
     def __init__(self, path: str) -> None:
         self.path = path
-        self._fd = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE
-        )
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)

@@ -82,15 +82,11 @@ def verify_charter(signed: bytes, *, root_key: bytes, known: VerifiedCharter | N
     if charter.tenant != known.charter.tenant:
         raise IntegrityError("charter: of another tenant")
     if charter.number < known.number:
-        raise IntegrityError(
-            f"charter: number {charter.number} is older than {known.number}, which was seen before"
-        )
+        raise IntegrityError(f"charter: number {charter.number} is older than {known.number}, which was seen before")
     if charter.number == known.number and found.hash != known.hash:
         raise IntegrityError(f"charter: two different charters have the number {charter.number}")
     if charter.number == known.number + 1 and charter.previous != known.hash:
-        raise IntegrityError(
-            f"charter: number {charter.number} does not follow the one that was seen before it"
-        )
+        raise IntegrityError(f"charter: number {charter.number} does not follow the one that was seen before it")
     if root.number < known.root.number:
         raise IntegrityError("charter: its root statement is older than one that was seen before")
     return found

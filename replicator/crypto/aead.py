@@ -27,9 +27,7 @@ class Sealer:
         """Write ciphertext and tag into ``out``, which is exactly ``len(plaintext) + 16`` bytes."""
         self._aead.encrypt_into(counter.to_bytes(NONCE_SIZE, "big"), plaintext, associated, out)
 
-    def open(
-        self, counter: int, sealed: bytes | bytearray | memoryview, associated: bytes, what: str
-    ) -> bytes:
+    def open(self, counter: int, sealed: bytes | bytearray | memoryview, associated: bytes, what: str) -> bytes:
         """Return the plaintext.
 
         Raises:
@@ -38,9 +36,7 @@ class Sealer:
         try:
             return self._aead.decrypt(counter.to_bytes(NONCE_SIZE, "big"), sealed, associated)
         except (InvalidTag, ValueError) as error:
-            raise IntegrityError(
-                f"{what}: does not open; the bytes are damaged or belong to something else"
-            ) from error
+            raise IntegrityError(f"{what}: does not open; the bytes are damaged or belong to something else") from error
 
 
 def seal_random(key: bytes, plaintext: bytes, associated: bytes, rng: Rng) -> bytes:

@@ -6,9 +6,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 KEY_SIZE = 32
 
 
-def hkdf(
-    secret: bytes, *, label: bytes, salt: bytes = b"", context: bytes = b"", length: int = KEY_SIZE
-) -> bytes:
+def hkdf(secret: bytes, *, label: bytes, salt: bytes = b"", context: bytes = b"", length: int = KEY_SIZE) -> bytes:
     """Return ``length`` bytes from a uniform secret.
 
     The info string is b"replicator/1 " + label + 0x00 + context, so two uses never meet.

@@ -60,9 +60,7 @@ def from_words(words: list[str]) -> bytes:
     bad = unknown_words(clean)
     if bad:
         named = ", ".join(f"word {i} ('{word}')" for i, word in bad[:3])
-        raise KeyWrongError(
-            f"the sheet has words that are not in the list: {named}", hint="look at the paper again"
-        )
+        raise KeyWrongError(f"the sheet has words that are not in the list: {named}", hint="look at the paper again")
     if len(clean) != WORD_COUNT:
         raise KeyWrongError(f"the sheet has {WORD_COUNT} words, {len(clean)} were given")
     try:

@@ -33,8 +33,4 @@ def seal_box(
     """Return a box that only the restore key's holder, knowing the domain's mix, can open."""
     secret = rng.bytes(SECRET_SIZE)
     key = content_key(secret, mix, tenant, domain)
-    return (
-        seal_to(public_key, secret, PURPOSE_BOX)
-        + commitment(key)
-        + Sealer(key).seal(0, plaintext, associated)
-    )
+    return seal_to(public_key, secret, PURPOSE_BOX) + commitment(key) + Sealer(key).seal(0, plaintext, associated)

@@ -16,11 +16,7 @@ COMMITMENT_SIZE = 32
 
 def public_of(private_key: bytes) -> bytes:
     """Return the raw X25519 public key of a raw private key."""
-    return (
-        X25519PrivateKey.from_private_bytes(private_key)
-        .public_key()
-        .public_bytes(Encoding.Raw, PublicFormat.Raw)
-    )
+    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def unseal(private_key: bytes, sealed: bytes, purpose: bytes, what: str) -> bytes:

@@ -27,7 +27,7 @@ ROLE_OPS: dict[str, tuple[Op, ...]] = {
 EVERY_OP: tuple[Op, ...] = ("audit", "govern", "mark", "publish", "read", "write")
 
 
-class Floors(Part):
+class Floors(Part, frozen=True, kw_only=True):
     """What only root may go below. ``residency`` is the ceiling: no policy may name more; empty = anywhere."""
 
     lock_s: Seconds
@@ -37,7 +37,7 @@ class Floors(Part):
     minimum_copies: Annotated[int, msgspec.Meta(ge=1, le=64)]
 
 
-class RootStatement(Record):
+class RootStatement(Record, frozen=True, kw_only=True):
     """Signed by root: which owner key may write charters, and within which floors. Numbered from 1."""
 
     tenant: Id16
@@ -50,7 +50,7 @@ class RootStatement(Record):
     created_ns: Count
 
 
-class Right(Part):
+class Right(Part, frozen=True, kw_only=True):
     """One capability, bound to the holder's key: what a provider lets it ask for. ``quota`` 0 = the tenant's."""
 
     holder_key: Key
@@ -64,7 +64,7 @@ class Right(Part):
     revoked: bool
 
 
-class Charter(Record):
+class Charter(Record, frozen=True, kw_only=True):
     """Signed by owner: the tenant's word, numbered from 1 and chained by the hash of the one before.
 
     ``root`` is the root statement with its signature; ``keybag`` names the object that holds the keybag;
@@ -81,7 +81,7 @@ class Charter(Record):
     created_ns: Count
 
 
-class PeerPin(Part):
+class PeerPin(Part, frozen=True, kw_only=True):
     """A provider as the tenant trusts it: identity and place are pinned here, changed only by the owner.
 
     ``endpoints`` are where it was last known ("host:port"); a newer offer of its own corrects them.
@@ -98,7 +98,7 @@ class PeerPin(Part):
     added_ns: Count
 
 
-class DomainPublic(Part):
+class DomainPublic(Part, frozen=True, kw_only=True):
     """A dedup and erasure boundary: who may read it is the holder of the private half of ``restore_key``."""
 
     id: Id16
@@ -107,14 +107,14 @@ class DomainPublic(Part):
     epoch: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
-class NodeName(Part):
+class NodeName(Part, frozen=True, kw_only=True):
     """A petname for a writer."""
 
     identity: Hash
     name: Name
 
 
-class CharterPrivate(Record):
+class CharterPrivate(Record, frozen=True, kw_only=True):
     """What members know and providers do not: names, peers, domains."""
 
     name: Name
@@ -124,7 +124,7 @@ class CharterPrivate(Record):
     nodes: list[NodeName]
 
 
-class EnrolOrder(Record):
+class EnrolOrder(Record, frozen=True, kw_only=True):
     """Signed by root or owner: "give the holder of this key a certificate". ``expires_ns`` 0 = does not.
 
     Useless without the private key of ``holder_key``; what the holder may then do is in the charter.

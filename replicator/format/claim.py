@@ -12,7 +12,7 @@ from replicator.format.codec import Record
 Incarnation = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
-class Claim(Record):
+class Claim(Record, frozen=True, kw_only=True):
     """Signed by a writer: the objects at one provider that its snapshots rely on, as a change.
 
     ``base`` is the number of the claim it changes (0: from nothing), ``added`` and ``dropped`` are sorted
@@ -29,7 +29,7 @@ class Claim(Record):
     root: Hash
 
 
-class Receipt(Record):
+class Receipt(Record, frozen=True, kw_only=True):
     """Signed by a provider: the object was durable when this was signed, in this incarnation of its store."""
 
     tenant: Id16
@@ -40,7 +40,7 @@ class Receipt(Record):
     lock_until_ns: Count
 
 
-class Witness(Record):
+class Witness(Record, frozen=True, kw_only=True):
     """Signed by a provider: it has seen this signed head (``head`` is its BLAKE3 hash)."""
 
     tenant: Id16

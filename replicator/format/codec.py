@@ -18,9 +18,7 @@ MAX_RECORD = 16 << 20
 """No record is larger than the largest object."""
 
 
-class Record(
-    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False, tag=1
-):
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False, tag=1):
     """Base of all version-1 records; the tag is the version and comes first."""
 
 

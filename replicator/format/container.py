@@ -124,11 +124,7 @@ def decode_locator(data: bytes, object_size: int) -> Locator:
     kind, encoding, zero, body_length, raw_length, segments_length = _LOCATOR.unpack(data)
     if zero != _ZERO6 or encoding not in (0, 1) or kind not in set(Kind):
         raise FormatError(f"object: kind {kind} with encoding {encoding} is not known")
-    if (
-        body_length < TAG_SIZE
-        or BODY_OFFSET + body_length + segments_length > object_size
-        or raw_length > LARGEST
-    ):
+    if body_length < TAG_SIZE or BODY_OFFSET + body_length + segments_length > object_size or raw_length > LARGEST:
         raise FormatError("object: the locator points outside the object")
     return Locator(
         kind=Kind(kind),

@@ -9,7 +9,7 @@ from replicator.format.codec import Part, Record
 from replicator.format.policy import Policy
 
 
-class IndexedPack(Part):
+class IndexedPack(Part, frozen=True, kw_only=True):
     """One pack: ``ids`` are its chunk ids, 32 bytes each, in the order of its directory.
 
     ``shards`` names the shards of a coded pack in order, data first; empty for whole copies.
@@ -23,7 +23,7 @@ class IndexedPack(Part):
     ids: bytes
 
 
-class Index(Record):
+class Index(Record, frozen=True, kw_only=True):
     """Signed by a writer: the packs of one session, and the policies they were written under."""
 
     tenant: Id16
@@ -34,7 +34,7 @@ class Index(Record):
     packs: list[IndexedPack]
 
 
-class References(Record):
+class References(Record, frozen=True, kw_only=True):
     """Signed by a writer: the sorted chunk ids that a snapshot needs, as a change against another.
 
     ``base`` is the references object this one changes, or empty; ``added`` and ``dropped`` are sorted,

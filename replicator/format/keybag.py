@@ -10,14 +10,14 @@ from replicator.format.codec import Part, Record
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
-class IndexKey(Part):
+class IndexKey(Part, frozen=True, kw_only=True):
     """The key of directories and indexes for one epoch."""
 
     epoch: Epoch
     key: Key
 
 
-class DomainSecrets(Part):
+class DomainSecrets(Part, frozen=True, kw_only=True):
     """Everything of one domain. ``mix`` goes into each content key; ``id_key`` and ``cut_key`` make chunks."""
 
     id: Id16
@@ -29,7 +29,7 @@ class DomainSecrets(Part):
     index_keys: list[IndexKey]
 
 
-class Keybag(Record):
+class Keybag(Record, frozen=True, kw_only=True):
     """Every private key and domain secret of a tenant, sealed to root's public key, kept by every provider."""
 
     tenant: Id16
@@ -39,13 +39,13 @@ class Keybag(Record):
     domains: list[DomainSecrets]
 
 
-class DomainKeyFile(Record):
+class DomainKeyFile(Record, frozen=True, kw_only=True):
     """One domain's secrets in the keeper's home, inside a passphrase wrapping."""
 
     secrets: DomainSecrets
 
 
-class WriterDomain(Part):
+class WriterDomain(Part, frozen=True, kw_only=True):
     """What a writer knows of a domain: enough to write and to recognise its own chunks, not to read."""
 
     id: Id16
@@ -57,14 +57,14 @@ class WriterDomain(Part):
     index_keys: list[IndexKey]
 
 
-class PeerAddress(Part):
+class PeerAddress(Part, frozen=True, kw_only=True):
     """Where a provider was last known."""
 
     identity: Hash
     endpoints: list[Endpoint]
 
 
-class NodeGrant(Record):
+class NodeGrant(Record, frozen=True, kw_only=True):
     """What the keeper hands a new node, sealed to the node's key: its name, its domains, where to begin.
 
     ``ticket`` is a signed :class:`~replicator.format.charter.EnrolOrder`; ``charter`` the signed charter.
@@ -80,7 +80,7 @@ class NodeGrant(Record):
     charter: bytes
 
 
-class NodeRequest(Record):
+class NodeRequest(Record, frozen=True, kw_only=True):
     """A second machine's request, signed by its own key: "let me write"."""
 
     name: Name
@@ -88,7 +88,7 @@ class NodeRequest(Record):
     seal_key: Key
 
 
-class KeeperFile(Record):
+class KeeperFile(Record, frozen=True, kw_only=True):
     """What a keeper's home holds in clear (mode 0600): enough for status and sealed checks, not for reading."""
 
     tenant: Id16
@@ -98,7 +98,7 @@ class KeeperFile(Record):
     domains: list[WriterDomain]
 
 
-class WrappedSecret(Record):
+class WrappedSecret(Record, frozen=True, kw_only=True):
     """A secret under a passphrase (Argon2id, AES-256-GCM with a key commitment). Memory is in KiB."""
 
     salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]

@@ -10,7 +10,7 @@ from replicator.format.codec import Record
 Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
 
 
-class Offer(Record):
+class Offer(Record, frozen=True, kw_only=True):
     """Signed by the provider and numbered: where it is, what it gives, on which terms. A higher number wins."""
 
     provider_key: Key
@@ -27,7 +27,7 @@ class Offer(Record):
     created_ns: Count
 
 
-class Invite(Record):
+class Invite(Record, frozen=True, kw_only=True):
     """One use, for one tenant: the secret is worth ``quota`` bytes until ``expires_ns``."""
 
     identity: Hash

@@ -16,14 +16,14 @@ SEALED_SECRET_SIZE = 80
 """HPKE encapsulation (32), secret (32), tag (16)."""
 
 
-class Slot(Part):
+class Slot(Part, frozen=True, kw_only=True):
     """One content key: the secret sealed to the domain's restore key, and the key's commitment."""
 
     sealed: Annotated[bytes, msgspec.Meta(min_length=SEALED_SECRET_SIZE, max_length=SEALED_SECRET_SIZE)]
     commitment: Annotated[bytes, msgspec.Meta(min_length=COMMITMENT_SIZE, max_length=COMMITMENT_SIZE)]
 
 
-class Segment(Part):
+class Segment(Part, frozen=True, kw_only=True):
     """One chunk: ``offset`` from the first segment, ``stored`` with its tag, ``length`` of the plaintext.
 
     ``slot`` is the slot's place in this directory and ``counter`` the nonce under that slot's key. A
@@ -40,7 +40,7 @@ class Segment(Part):
     length: Annotated[int, msgspec.Meta(ge=0, le=MAX_CHUNK)]
 
 
-class Directory(Record):
+class Directory(Record, frozen=True, kw_only=True):
     """What a pack holds. ``policy`` is the id of the policy it was written under."""
 
     policy: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]

@@ -13,7 +13,7 @@ Label = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 POLICY_ID_SIZE = 16
 
 
-class Policy(Record):
+class Policy(Record, frozen=True, kw_only=True):
     """What is promised for a dataset's packs.
 
     ``coding`` is (k, m) or None for whole copies (then ``copies`` counts). ``spread`` and ``residency`` are

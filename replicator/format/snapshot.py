@@ -9,7 +9,7 @@ from replicator.format.codec import Part, Record
 from replicator.format.policy import Policy
 
 
-class Seen(Part):
+class Seen(Part, frozen=True, kw_only=True):
     """How far the writer had seen another writer's chain."""
 
     writer: Hash
@@ -17,7 +17,7 @@ class Seen(Part):
     head: Hash
 
 
-class Snapshot(Record):
+class Snapshot(Record, frozen=True, kw_only=True):
     """Signed by a writer. Readable by holders of the index key, except ``sealed``.
 
     ``sealed`` is :class:`SnapshotDetails` for the domain's restore key (:mod:`replicator.crypto.seal`).
@@ -39,20 +39,20 @@ class Snapshot(Record):
     indexes: list[Hash]
     references: list[Hash]
     objects: Count
-    bytes: Count
+    size: Count
     files: Count
     seen: list[Seen]
     sealed: bytes
 
 
-class RootFolder(Part):
+class RootFolder(Part, frozen=True, kw_only=True):
     """One folder (or file) that a dataset names: where it lay and under which name it is in the tree."""
 
     path: bytes
     name: bytes
 
 
-class SnapshotDetails(Record):
+class SnapshotDetails(Record, frozen=True, kw_only=True):
     """What only a restore key opens: names and the way in. ``tree`` is the content of the top directory."""
 
     dataset: Name
@@ -63,14 +63,14 @@ class SnapshotDetails(Record):
     gaps: list[bytes]
 
 
-class ChunkRef(Part):
+class ChunkRef(Part, frozen=True, kw_only=True):
     """One chunk and the plaintext bytes it stands for (for a list: of everything below it)."""
 
     id: Hash
     length: Count
 
 
-class ChunkList(Part):
+class ChunkList(Part, frozen=True, kw_only=True):
     """Content as chunks: ``depth`` 0 lists the chunks themselves, n lists chunks that hold such lists.
 
     At most :data:`LIST_LIMIT` entries here; a longer list is split and its pieces are stored as chunks.
@@ -84,7 +84,7 @@ class ChunkList(Part):
 LIST_LIMIT = 4096
 
 
-class Head(Record):
+class Head(Record, frozen=True, kw_only=True):
     """Signed by a writer and witnessed by providers: the newest snapshot of its chain.
 
     ``number`` rises by one, ``previous`` is the BLAKE3 hash of the signed head before (32 zero bytes at 1),

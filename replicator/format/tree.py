@@ -13,28 +13,28 @@ Kind = Literal["file", "dir", "link", "fifo", "char", "block"]
 Ns = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
 
 
-class Xattr(Part):
+class Xattr(Part, frozen=True, kw_only=True):
     """One extended attribute; POSIX ACLs and file capabilities are attributes too."""
 
     name: bytes
     value: bytes
 
 
-class HardLink(Part):
+class HardLink(Part, frozen=True, kw_only=True):
     """Which inode of this snapshot's source a file with several names was: same pair, same file."""
 
     device: Count
     inode: Count
 
 
-class Hole(Part):
+class Hole(Part, frozen=True, kw_only=True):
     """A range without data in a sparse file."""
 
     offset: Count
     length: Count
 
 
-class Entry(Part):
+class Entry(Part, frozen=True, kw_only=True):
     """One name in a directory.
 
     ``mode`` is the permission bits with setuid, setgid and sticky (07777); ``target`` is a symlink's content;
@@ -61,13 +61,13 @@ class Entry(Part):
     changed: bool
 
 
-class TreePiece(Record):
+class TreePiece(Record, frozen=True, kw_only=True):
     """A run of entries in strictly rising byte order of names."""
 
     entries: list[Entry]
 
 
-class ListPiece(Record):
+class ListPiece(Record, frozen=True, kw_only=True):
     """A run of a chunk list that is too long for its place."""
 
     chunks: list[ChunkRef]

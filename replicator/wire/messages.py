@@ -58,7 +58,7 @@ STATUS: dict[str, int] = {
 """HTTP status of each refusal; the body (:class:`Refused`) has the word itself."""
 
 
-class Refused(Record):
+class Refused(Record, frozen=True, kw_only=True):
     """Why not, for programs (``code``) and for people (``message``)."""
 
     code: Refusal
@@ -66,11 +66,11 @@ class Refused(Record):
     after_s: float
 
 
-class Empty(Record):
+class Empty(Record, frozen=True, kw_only=True):
     """Nothing to say."""
 
 
-class EnrolRequest(Record):
+class EnrolRequest(Record, frozen=True, kw_only=True):
     """The one request without a certificate.
 
     Either ``secret`` (an invite's, with ``root``: the tenant's signed root statement, and ``tenant``), or
@@ -83,7 +83,7 @@ class EnrolRequest(Record):
     root: bytes
 
 
-class EnrolReply(Record):
+class EnrolReply(Record, frozen=True, kw_only=True):
     """``certificate`` (DER) for the holder's key, and the provider's signed offer."""
 
     tenant: Id16
@@ -91,7 +91,7 @@ class EnrolReply(Record):
     offer: bytes
 
 
-class Info(Record):
+class Info(Record, frozen=True, kw_only=True):
     """How the provider sees the asking holder's tenant. ``charter`` is an object's name, or empty.
 
     ``claim`` is the number of the holder's last claim here, 0 for none. ``free`` is what the tenant may still
@@ -110,14 +110,14 @@ class Info(Record):
     wire: list[int]
 
 
-class InventoryRequest(Record):
+class InventoryRequest(Record, frozen=True, kw_only=True):
     """Objects whose names sort after ``after`` (empty: from the first)."""
 
     after: bytes
     limit: Annotated[int, msgspec.Meta(ge=1, le=INVENTORY_PAGE)]
 
 
-class Inventory(Record):
+class Inventory(Record, frozen=True, kw_only=True):
     """What lies on the disk now, read from the folder, by name.
 
     ``names`` are 32 bytes each, ``sizes`` as found. ``missing``: received once and no longer there;
@@ -132,34 +132,34 @@ class Inventory(Record):
     more: bool
 
 
-class ProveRequest(Record):
+class ProveRequest(Record, frozen=True, kw_only=True):
     """Pairs of object and leaf to prove."""
 
     names: bytes
     leaves: list[int]
 
 
-class ProveReply(Record):
+class ProveReply(Record, frozen=True, kw_only=True):
     """A proof for each pair in order; None where the object is absent or the leaf cannot be read."""
 
     incarnation: Incarnation
     proofs: list[Proof | None]
 
 
-class CheckRequest(Record):
+class CheckRequest(Record, frozen=True, kw_only=True):
     """Objects to read whole and compare with their names now."""
 
     names: bytes
 
 
-class CheckReply(Record):
+class CheckReply(Record, frozen=True, kw_only=True):
     """One word for each, in order. A damaged object has been quarantined: it can be put again."""
 
     incarnation: Incarnation
     states: list[Literal["good", "missing", "damaged"]]
 
 
-class ClaimReply(Record):
+class ClaimReply(Record, frozen=True, kw_only=True):
     """``missing``: claimed objects that are not here, sorted names; the claim stands for the others."""
 
     incarnation: Incarnation
@@ -167,7 +167,7 @@ class ClaimReply(Record):
     missing: bytes
 
 
-class Heads(Record):
+class Heads(Record, frozen=True, kw_only=True):
     """The newest signed head of each writer, and the evidence of forks: pairs of signed heads."""
 
     incarnation: Incarnation
@@ -175,16 +175,16 @@ class Heads(Record):
     forks: list[tuple[bytes, bytes]]
 
 
-class CharterNotice(Record):
+class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
     name: Hash
 
 
-class Signed(Record):
+class Signed(Record, frozen=True, kw_only=True):
     """A signed statement (claim, head) or its answer (receipt, witness)."""
 
-    bytes: bytes
+    statement: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
