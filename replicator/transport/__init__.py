@@ -1,0 +1,1 @@
+"""Carrying requests and objects between peers: the sockets around :mod:`replicator.wire`."""

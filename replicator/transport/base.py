@@ -1,0 +1,69 @@
+"""What the engine needs of a network; TLS (:mod:`.client`) and memory (:mod:`.memory`) give it."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from replicator.crypto.sign import SigningKey
+from replicator.format.codec import Record
+from replicator.ids import Identity, ObjectName
+from replicator.wire.messages import EnrolReply, EnrolRequest
+
+A = TypeVar("A", bound=Record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A provider to dial: ``identity`` is the pin, ``endpoints`` ("host:port") are tried in order.
+
+    ``name`` is for people and errors. ``certificate`` (DER) is the client certificate this provider issued for
+    ``key``; None before enrolment.
+    """
+
+    identity: Identity
+    name: str
+    endpoints: tuple[str, ...]
+    key: SigningKey
+    certificate: bytes | None
+
+
+class Connection(Protocol):
+    """An authenticated way to one provider. Requests may run at the same time; nothing is retried in here.
+
+    All methods raise :class:`~replicator.errors.UnreachableError`, ``BusyError``, ``RefusedError`` or
+    ``ProtocolError``.
+    """
+
+    target: Target
+
+    async def call(self, op: str, request: Record, answer: type[A]) -> A:
+        """Send one of :data:`replicator.wire.messages.OPS` and return its answer."""
+        ...
+
+    async def put(self, name: ObjectName, data: bytes) -> bytes:
+        """Store an object; return the signed receipt (not yet verified). Durable when this returns."""
+        ...
+
+    async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
+        """Return ``length`` bytes from ``offset`` (both aligned to 1 MiB, or to the end of the object)."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of sockets; idempotent."""
+        ...
+
+
+class Network(Protocol):
+    """Makes connections. Dialling checks that the peer holds the key of the pinned identity before it sends."""
+
+    async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
+        """Ask for a certificate without having one."""
+        ...
+
+    async def connect(self, target: Target) -> Connection:
+        """Return a connection to an enrolled provider; one round trip proves that it answers.
+
+        Raises:
+            UnreachableError: no endpoint answers.
+            ProtocolError: an endpoint answers with another identity.
+        """
+        ...
