@@ -1,0 +1,59 @@
+"""One catalog file and its tables."""
+
+import json
+from collections.abc import Mapping
+
+from replicator.catalog.objects import Objects
+from replicator.catalog.peers import Peers
+from replicator.catalog.schema import Database
+from replicator.catalog.snapshots import Datasets, Snapshots
+from replicator.fs import Fs
+
+
+class Catalog:
+    """Opens or makes the file; rows are in the parts.
+
+    Raises:
+        HomeError: the file is damaged or of a newer release.
+    """
+
+    def __init__(self, path: str, fs: Fs) -> None:
+        self.database = Database(path, fs)
+        self.objects = Objects(self.database)
+        self.snapshots = Snapshots(self.database)
+        self.datasets = Datasets(self.database)
+        self.peers = Peers(self.database)
+
+    def record_run(
+        self, kind: str, *, started_ns: int, ended_ns: int, exit_code: int, summary: Mapping[str, object]
+    ) -> None:
+        """Keep one line of what a run did."""
+        with self.database.transaction("run row") as connection:
+            connection.execute(
+                "INSERT INTO runs (kind, started_ns, ended_ns, exit, summary) VALUES (?, ?, ?, ?, ?)",
+                (kind, started_ns, ended_ns, exit_code, json.dumps(summary)),
+            )
+
+    def last_run(self, kind: str) -> dict[str, object] | None:
+        """Return the newest run of a kind, None if there was none."""
+        rows = self.database.rows(
+            "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)
+        )
+        if not rows:
+            return None
+        started, ended, exit_code, summary = rows[0]
+        return {"started_ns": started, "ended_ns": ended, "exit": exit_code, **json.loads(summary)}
+
+    def meta(self, key: str) -> bytes | None:
+        """Return a small value kept beside the tables."""
+        rows = self.database.rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def set_meta(self, key: str, value: bytes) -> None:
+        """Keep a small value."""
+        with self.database.transaction("meta row") as connection:
+            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()

@@ -1,0 +1,215 @@
+"""Objects, where copies of them are believed to be, and which chunks the packs among them hold."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from chunker import Location
+from replicator.catalog.schema import Database
+from replicator.ids import Identity, ObjectName
+
+ObjectKind = Literal["data", "tree", "index", "references", "snapshot", "charter", "keybag"]
+HoldingState = Literal["held", "missing", "damaged"]
+_COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns"
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRow:
+    """One object this home knows of. ``policy`` is empty for records; ``index_id`` None until it is indexed."""
+
+    id: int
+    name: ObjectName
+    writer: bytes
+    kind: ObjectKind
+    size: int
+    policy: bytes
+    index_id: int | None
+    spooled: bool
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """A copy as last heard of: a hint until the peer's inventory says so again."""
+
+    object_id: int
+    peer: Identity
+    state: HoldingState
+    incarnation: bytes
+    received_ns: int
+    checked_ns: int
+
+
+class Objects:
+    """Rows of objects, holdings and chunks."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(
+        self,
+        *,
+        name: bytes,
+        writer: bytes,
+        kind: ObjectKind,
+        size: int,
+        policy: bytes = b"",
+        index_id: int | None = None,
+        spooled: bool,
+        created_ns: int,
+        chunk_ids: Sequence[bytes] = (),
+    ) -> int:
+        """Remember an object and the chunks it holds in one commit; return its row id. Known ones keep theirs.
+
+        A chunk that another pack holds already is now found in this one: it was stored again on purpose.
+        """
+        with self._db.transaction("object row") as connection:
+            connection.execute(
+                "INSERT INTO objects (name, writer, kind, size, policy, index_id, spooled, created_ns) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(name) DO UPDATE SET "
+                "index_id = coalesce(excluded.index_id, index_id), spooled = max(spooled, excluded.spooled)",
+                (name, writer, kind, size, policy, index_id, int(spooled), created_ns),
+            )
+            [object_id] = connection.execute("SELECT id FROM objects WHERE name = ?", (name,)).fetchone()
+            connection.executemany(
+                "INSERT OR REPLACE INTO chunks (id, object_id, entry) VALUES (?, ?, ?)",
+                sorted((chunk, object_id, entry) for entry, chunk in enumerate(chunk_ids)),
+            )
+        return int(object_id)
+
+    def set_index(self, object_ids: Iterable[int], index_id: int) -> None:
+        """Record that an index object names these packs."""
+        with self._db.transaction("index row") as connection:
+            connection.executemany("UPDATE objects SET index_id = ? WHERE id = ?", [(index_id, i) for i in object_ids])
+
+    def unspool(self, object_id: int) -> None:
+        """Record that the spool no longer holds the object's bytes."""
+        with self._db.transaction("spool row") as connection:
+            connection.execute("UPDATE objects SET spooled = 0 WHERE id = ?", (object_id,))
+
+    def all(self, where: str = "1", values: tuple[object, ...] = ()) -> list[ObjectRow]:
+        """Return objects by a condition on the columns, in the order they were made."""
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM objects WHERE {where} ORDER BY id", values)  # noqa: S608 - own text
+        return [_object(row) for row in rows]
+
+    def by_name(self, name: bytes) -> ObjectRow | None:
+        """Return one object, None if this home does not know it."""
+        rows = self.all("name = ?", (name,))
+        return rows[0] if rows else None
+
+    def of_indexes(self, names: Collection[bytes]) -> list[ObjectRow]:
+        """Return the packs that the named index objects list."""
+        found: list[ObjectRow] = []
+        ordered = sorted(names)
+        for start in range(0, len(ordered), _BATCH):
+            part = ordered[start : start + _BATCH]
+            marks = ",".join("?" * len(part))
+            found += self.all(f"index_id IN (SELECT id FROM objects WHERE name IN ({marks}))", tuple(part))  # noqa: S608
+        return found
+
+    def forget_chunks(self, object_id: int) -> None:
+        """Forget where chunks lie because no copy of this pack is left: they will be read and stored again."""
+        with self._db.transaction("chunks row") as connection:
+            connection.execute("DELETE FROM chunks WHERE object_id = ?", (object_id,))
+
+    def lookup(self, ids: Sequence[bytes]) -> list[Location | None]:
+        """Return where each chunk lies, in the order asked (one batch; the seen-index)."""
+        found: dict[bytes, Location] = {}
+        for start in range(0, len(ids), _BATCH):
+            part = ids[start : start + _BATCH]
+            marks = ",".join("?" * len(part))
+            for chunk, object_id, entry in self._db.rows(
+                f"SELECT id, object_id, entry FROM chunks WHERE id IN ({marks})",  # noqa: S608 - marks only
+                tuple(part),
+            ):
+                found[chunk] = Location(object_id, entry)
+        return [found.get(chunk) for chunk in ids]
+
+    def held(
+        self,
+        object_id: int,
+        peer: Identity,
+        *,
+        incarnation: bytes,
+        receipt: bytes,
+        received_ns: int,
+    ) -> None:
+        """Record a receipt: the peer signed that it has the object durably."""
+        with self._db.transaction("holding row") as connection:
+            connection.execute(
+                "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns) "
+                "VALUES (?, ?, 'held', ?, ?, ?, ?) ON CONFLICT(object_id, peer) DO UPDATE SET state = 'held', "
+                "incarnation = excluded.incarnation, receipt = excluded.receipt, "
+                "received_ns = excluded.received_ns, checked_ns = excluded.checked_ns",
+                (object_id, peer, incarnation, receipt, received_ns, received_ns),
+            )
+
+    def set_states(
+        self, peer: Identity, states: Mapping[int, HoldingState], *, incarnation: bytes, now_ns: int
+    ) -> None:
+        """Record what a peer's inventory or audit said of these objects."""
+        with self._db.transaction("inventory row") as connection:
+            connection.executemany(
+                "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns) "
+                "VALUES (?, ?, ?, ?, x'', 0, ?) ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
+                "incarnation = excluded.incarnation, checked_ns = excluded.checked_ns",
+                [(object_id, peer, state, incarnation, now_ns) for object_id, state in states.items()],
+            )
+
+    def drop_holdings(self, peer: Identity, object_ids: Iterable[int]) -> None:
+        """Forget copies that a peer's inventory does not list and never promised durably."""
+        with self._db.transaction("inventory row") as connection:
+            connection.executemany(
+                "DELETE FROM holdings WHERE peer = ? AND object_id = ?", [(peer, i) for i in object_ids]
+            )
+
+    def holdings(self, *, peer: Identity | None = None) -> list[Holding]:
+        """Return all holdings, or one peer's."""
+        condition, values = ("peer = ?", (peer,)) if peer is not None else ("1", ())
+        rows = self._db.rows(
+            f"SELECT object_id, peer, state, incarnation, received_ns, checked_ns FROM holdings WHERE {condition}",  # noqa: S608
+            values,
+        )
+        return [
+            Holding(
+                object_id=row[0],
+                peer=row[1],
+                state=row[2],
+                incarnation=row[3],
+                received_ns=row[4],
+                checked_ns=row[5],
+            )
+            for row in rows
+        ]
+
+    def claimed(self, peer: Identity) -> set[int]:
+        """Return the objects in our last accepted claim at a peer."""
+        return {int(row[0]) for row in self._db.rows("SELECT object_id FROM claimed WHERE peer = ?", (peer,))}
+
+    def set_claimed(self, peer: Identity, number: int, object_ids: Collection[int]) -> None:
+        """Record the claim that a peer accepted."""
+        before = self.claimed(peer)
+        after = set(object_ids)
+        with self._db.transaction("claim row") as connection:
+            connection.executemany(
+                "DELETE FROM claimed WHERE peer = ? AND object_id = ?", [(peer, i) for i in sorted(before - after)]
+            )
+            connection.executemany(
+                "INSERT INTO claimed (peer, object_id) VALUES (?, ?)", [(peer, i) for i in sorted(after - before)]
+            )
+            connection.execute("UPDATE peers SET claim_number = ? WHERE identity = ?", (number, peer))
+
+
+def _object(row: tuple[Any, ...]) -> ObjectRow:
+    return ObjectRow(
+        id=row[0],
+        name=row[1],
+        writer=row[2],
+        kind=row[3],
+        size=row[4],
+        policy=row[5],
+        index_id=row[6],
+        spooled=bool(row[7]),
+        created_ns=row[8],
+    )
