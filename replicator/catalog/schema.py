@@ -94,7 +94,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     "chunks": ({"id": bytes, "object_id": int, "entry": int}, ("id",)),
     "meta": ({"key": str, "value": bytes}, ("key",)),
 }
-_INDEXES = {
+_INDEXES: dict[str, list[tuple[str, ...]]] = {
     "objects": [("name",), ("index_id",), ("spooled",)],
     "snapshots": [("writer", "number")],
     "holdings": [("peer",)],
