@@ -1,6 +1,6 @@
 """From a source of bytes to chunks, through one reused buffer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Final, Protocol, TypeAlias
 
 from chunker.chunking import Chunker
@@ -20,7 +20,7 @@ class SupportsReadInto(Protocol):
 Source: TypeAlias = SupportsReadInto | Callable[[memoryview], int | None]
 
 
-def chunks(source: Source, chunker: Chunker, buffer: bytearray | None = None) -> Iterator[memoryview]:
+def chunks(source: Source, chunker: Chunker, buffer: bytearray | None = None) -> Generator[memoryview, None, None]:
     """Yield the chunks of a source, in order, as read-only views of the buffer.
 
     Ownership: a view is valid until the next step of the iterator and is released then, so that a consumer
@@ -44,7 +44,9 @@ def chunks(source: Source, chunker: Chunker, buffer: bytearray | None = None) ->
     return _chunks(read_into, chunker, buffer)
 
 
-def _chunks(read_into: Callable[[memoryview], int | None], chunker: Chunker, buffer: bytearray) -> Iterator[memoryview]:
+def _chunks(
+    read_into: Callable[[memoryview], int | None], chunker: Chunker, buffer: bytearray
+) -> Generator[memoryview, None, None]:
     with memoryview(buffer) as view:
         filled = scanned = 0  # the unfinished chunk: its length, and how much of it has been searched
         final = False
