@@ -88,14 +88,19 @@ class NodeRequest(Record, frozen=True, kw_only=True):
     seal_key: Key
 
 
-class KeeperFile(Record, frozen=True, kw_only=True):
-    """What a keeper's home holds in clear (mode 0600): enough for status and sealed checks, not for reading."""
+class MemberFile(Record, frozen=True, kw_only=True):
+    """What a keeper's or node's home holds in clear (mode 0600): enough for sealed checks and for writing.
+
+    ``ticket`` is the signed enrol order with which this home's key asks providers for certificates; empty on a
+    keeper, whose owner key makes one when it is needed.
+    """
 
     tenant: Id16
     name: Name
     root_key: Key
     member_key: Key
     domains: list[WriterDomain]
+    ticket: bytes
 
 
 class WrappedSecret(Record, frozen=True, kw_only=True):

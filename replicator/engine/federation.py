@@ -1,0 +1,301 @@
+"""Being in touch with a tenant's providers: dialling, enrolling, newer charters and offers, fetching objects."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self, TypeVar
+
+import msgspec
+
+from replicator.catalog.peers import PeerRow
+from replicator.crypto.sign import Context, verify
+from replicator.engine.edge import Edge
+from replicator.engine.home import Half
+from replicator.errors import (
+    BusyError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    PeerError,
+    ProtocolError,
+    RefusedError,
+    ReplicatorError,
+    UnreachableError,
+)
+from replicator.format.charter import PeerPin
+from replicator.format.claim import Receipt
+from replicator.format.codec import decode
+from replicator.format.merkle import name_of
+from replicator.format.offer import Offer
+from replicator.ids import Identity, ObjectName, identity_of, short
+from replicator.transport.base import Connection, Target
+from replicator.wire.messages import WIRE_VERSION, CharterNotice, Empty, EnrolRequest, Info
+
+T = TypeVar("T")
+MAX_BUSY_WAITS = 5
+Ticket = Callable[[Identity], bytes]
+"""Returns a signed enrol order for this home's key, or empty bytes if this home cannot make one."""
+
+
+@dataclass(slots=True)
+class Link:
+    """A provider that answers. ``free`` shrinks as we send; ``problems`` are what it did wrong in this run."""
+
+    pin: PeerPin
+    connection: Connection
+    info: Info
+    offer: Offer
+    free: int
+    problems: list[str]
+
+    @property
+    def identity(self) -> Identity:
+        """The provider's identity."""
+        return Identity(self.pin.identity)
+
+
+def check_receipt(signed: bytes, link: Link, tenant: bytes, name: bytes, size: int) -> Receipt:
+    """Return a receipt after checking that this provider signed it for this object in this incarnation.
+
+    Raises:
+        ProtocolError: it did not.
+    """
+    try:
+        receipt = decode(Receipt, verify(signed, Context.RECEIPT, [link.offer.provider_key]))
+    except ReplicatorError as error:
+        raise ProtocolError(link.pin.name, f"its receipt cannot be trusted ({error})") from error
+    expected = (tenant, name, size, link.info.incarnation)
+    if (receipt.tenant, receipt.name, receipt.size, receipt.incarnation) != expected:
+        raise ProtocolError(link.pin.name, "its receipt is for something else")
+    return receipt
+
+
+class Federation:
+    """All providers of one half's charter. Use as an async context; nothing in here raises for one peer's fault."""
+
+    def __init__(self, half: Half, edge: Edge, *, ticket: Ticket | None = None) -> None:
+        self.half = half
+        self.edge = edge
+        self.links: dict[Identity, Link] = {}
+        self.failures: dict[Identity, ReplicatorError] = {}
+        self.notices: list[str] = []
+        self.integrity: list[str] = []
+        self._ticket = ticket or (lambda _identity: half.member.ticket)
+
+    async def __aenter__(self) -> Self:
+        await self.dial(self.half.peers)
+        await self._share_charter()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for link in self.links.values():
+            await link.connection.close()
+        self.links.clear()
+
+    async def dial(self, pins: Iterable[PeerPin]) -> None:
+        """Connect to providers at the same time; failures are kept by identity."""
+        await asyncio.gather(*(self._dial(pin) for pin in pins))
+
+    async def _dial(self, pin: PeerPin) -> None:
+        identity = Identity(pin.identity)
+        peers = self.half.catalog.peers
+        row = peers.get(identity)
+        now = self.edge.clock.now_ns()
+        try:
+            link, row = await self._connect(pin, row)
+        except ReplicatorError as error:
+            self.failures[identity] = error
+            peers.put(replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error)))
+            return
+        self.failures.pop(identity, None)
+        self.links[identity] = link
+        info = link.info
+        if row.incarnation and row.incarnation != info.incarnation:
+            self.notices.append(
+                f"{pin.name}: its store is not the one it was (restored from an older copy, or made anew); "
+                "its earlier receipts no longer count"
+            )
+        if row.incarnation == info.incarnation and info.claim < row.claim_number:
+            link.problems.append("its records went back to an older state than it had signed")
+            self.integrity.append(f"{pin.name}: its records went back to an older state than it had signed")
+        peers.put(
+            replace(
+                row,
+                incarnation=info.incarnation,
+                quota=info.quota,
+                used=info.used,
+                free=info.free,
+                contacted_ns=now,
+                failing_since_ns=0,
+                last_error="",
+            )
+        )
+
+    async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
+        endpoints = tuple(dict.fromkeys((*row.endpoints, *pin.endpoints)))
+        target = Target(
+            identity=Identity(pin.identity),
+            name=pin.name,
+            endpoints=endpoints,
+            key=self.half.signing,
+            certificate=row.certificate or None,
+        )
+        if target.certificate is None:
+            target = replace(target, certificate=await self._enrol(target))
+        try:
+            connection = await self.edge.network.connect(target)
+        except RefusedError as error:
+            if error.code != "unauthorized":
+                raise
+            # The provider was made anew or does not know this certificate any longer: ask for another, once.
+            target = replace(target, certificate=await self._enrol(replace(target, certificate=None)))
+            connection = await self.edge.network.connect(target)
+        try:
+            info = await connection.call("info", Empty(), Info)
+            offer = read_offer(info.offer, target)
+        except BaseException:
+            await connection.close()
+            raise
+        if WIRE_VERSION not in info.wire:
+            await connection.close()
+            raise ProtocolError(pin.name, f"speaks wire versions {info.wire}, this release speaks {WIRE_VERSION}")
+        newest = row.offer if row.offer_number > offer.number else info.offer
+        row = replace(
+            row,
+            certificate=target.certificate or b"",
+            offer=newest,
+            offer_number=max(offer.number, row.offer_number),
+            endpoints=tuple(offer.endpoints),
+        )
+        return Link(pin=pin, connection=connection, info=info, offer=offer, free=info.free, problems=[]), row
+
+    async def _enrol(self, target: Target) -> bytes:
+        order = self._ticket(target.identity)
+        if not order:
+            raise UnreachableError(
+                target.name,
+                "this home has no certificate for it and cannot ask for one",
+                hint="run a command that unlocks the keeper (`peer add`, `snapshots`), or add the peer again",
+            )
+        request = EnrolRequest(holder_key=target.key.public, secret=b"", order=order, root=b"")
+        reply = await self.edge.network.enrol(target, request)
+        if reply.tenant != self.half.tenant:
+            raise ProtocolError(target.name, "enrolled us under another tenant")
+        return reply.certificate
+
+    async def _share_charter(self) -> None:
+        """Take the newest charter that any peer has, hand ours to those that are behind."""
+        for link in sorted(self.links.values(), key=lambda link: -link.info.charter_number):
+            if link.info.charter_number <= self.half.charter.number:
+                break
+            try:
+                await self._take_charter(link)
+            except (PeerError, FormatError, IntegrityError) as error:
+                link.problems.append(f"offers a charter that does not hold: {error}")
+                self.integrity.append(f"{link.pin.name}: offers a charter that does not hold: {error}")
+        for link in list(self.links.values()):
+            if link.info.charter_number < self.half.charter.number:
+                try:
+                    await self.give_charter(link)
+                except PeerError as error:
+                    self.notices.append(str(error))
+        known = {Identity(pin.identity) for pin in self.half.peers}
+        for identity in [identity for identity in self.links if identity not in known]:
+            await self.links.pop(identity).connection.close()
+        self.failures = {identity: error for identity, error in self.failures.items() if identity in known}
+        fresh = [pin for pin in self.half.peers if pin.identity not in self.links and pin.identity not in self.failures]
+        if fresh:
+            await self.dial(fresh)
+
+    async def _take_charter(self, link: Link) -> None:
+        data = await get_whole(link, ObjectName(link.info.charter))
+        self.half.adopt_charter(data)
+        keybag = await get_whole(link, ObjectName(self.half.charter.charter.keybag))
+        self.half.adopt_keybag(keybag)
+        self.notices.append(f"took charter {self.half.charter.number} from {link.pin.name}")
+
+    async def give_charter(self, link: Link) -> None:
+        """Store our charter and keybag at a provider and tell it. Raises PeerError."""
+        keybag = self.half.keybag_object()
+        if keybag is None:
+            return
+        name, data = self.half.charter_object()
+        for object_name, content in (keybag, (name, data)):
+            await patiently(self.edge, partial(link.connection.put, object_name, content))
+        await link.connection.call("charter", CharterNotice(name=name), Empty)
+        link.info = msgspec.structs.replace(link.info, charter_number=self.half.charter.number, charter=name)
+
+    async def drop(self, link: Link, error: ReplicatorError) -> None:
+        """Stop using a provider for the rest of this run, because of ``error``."""
+        if self.links.pop(link.identity, None) is None:
+            return
+        self.failures[link.identity] = error
+        row = self.half.catalog.peers.get(link.identity)
+        now = self.edge.clock.now_ns()
+        self.half.catalog.peers.put(replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error)))
+        await link.connection.close()
+
+    async def fetch(self, name: ObjectName, holders: Iterable[Identity]) -> bytes:
+        """Return an object from any peer, the likely holders first. Bytes that are not the object are reported.
+
+        Raises:
+            NotFoundError: no reachable peer gave the right bytes.
+        """
+        likely = [self.links[identity] for identity in holders if identity in self.links]
+        others = [link for link in self.links.values() if link not in likely]
+        reasons = []
+        for link in (*likely, *others):
+            try:
+                return await get_whole(link, name)
+            except IntegrityError as error:
+                link.problems.append(str(error))
+                self.integrity.append(str(error))
+                reasons.append(str(error))
+            except PeerError as error:
+                reasons.append(str(error))
+                if isinstance(error, RefusedError) and error.code == "damaged":
+                    self.integrity.append(str(error))
+        raise NotFoundError(
+            f"object {short(name)}: no reachable peer has it ({'; '.join(reasons) or 'no peer is reachable'})",
+            hint="when more peers answer, try again; `status` says which do not",
+        )
+
+
+async def get_whole(link: Link, name: ObjectName) -> bytes:
+    """Return a whole object from one provider, checked against its name.
+
+    Raises:
+        IntegrityError: the provider answered with other bytes.
+        PeerError: it did not answer, or refused.
+    """
+    data = await link.connection.get(name)
+    if name_of(data) != name:
+        raise IntegrityError(f"{link.pin.name}: answered with other bytes than object {short(name)}")
+    return data
+
+
+def read_offer(signed: bytes, target: Target) -> Offer:
+    """Return a provider's offer after checking that the pinned identity signed it.
+
+    Raises:
+        ProtocolError: it did not.
+    """
+    try:
+        key = signed[:32]
+        offer = decode(Offer, verify(signed, Context.OFFER, [key]))
+    except ReplicatorError as error:
+        raise ProtocolError(target.name, f"its offer does not hold ({error})") from error
+    if identity_of(key) != target.identity or offer.provider_key != key:
+        raise ProtocolError(target.name, "its offer is signed by another key than the one that was pinned")
+    return offer
+
+
+async def patiently(edge: Edge, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Run a request, waiting as asked when the peer is busy, a few times."""
+    for _ in range(MAX_BUSY_WAITS):
+        try:
+            return await attempt()
+        except BusyError as error:
+            await edge.clock.sleep(min(error.after_s, 30.0))
+    return await attempt()

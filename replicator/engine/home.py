@@ -1,0 +1,251 @@
+"""A home on disk: two halves that never need each other, and what any member of a tenant keeps in one.
+
+HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node gives a working node
+    home.json                    {"format": 1, "role": ..., "tenant": ...}
+    identity.seed                Ed25519 seed, 0600
+    member.bin                   MemberFile, 0600
+    charter.obj  keybag.obj      the newest charter and keybag, as objects
+    catalog.db   certificates/   caches of the federation
+    lock                         held while a run writes
+HOME/node/    spool/  cache/     sealed objects on their way; stat caches
+HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
+"""
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from replicator.catalog.catalog import Catalog
+from replicator.charter.verify import VerifiedCharter, verify_charter
+from replicator.crypto.aead import open_random
+from replicator.crypto.sign import SigningKey
+from replicator.errors import HomeError, IntegrityError, KeyMissingError, LockedError, NotFoundError
+from replicator.format.charter import CharterPrivate, PeerPin
+from replicator.format.codec import decode, encode
+from replicator.format.container import unwrap_record
+from replicator.format.keybag import MemberFile
+from replicator.format.merkle import name_of
+from replicator.fs import Fs, write_atomic
+from replicator.ids import Identity, ObjectName, TenantId
+from replicator.pack.keys import DomainKeys, writer_keys
+
+HOME_FORMAT = 1
+Role = Literal["keeper", "node"]
+
+
+def read_private_file(fs: Fs, path: str) -> bytes:
+    """Return the bytes of a secret file that nobody else can read.
+
+    Raises:
+        HomeError: missing, or its mode lets others in.
+    """
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        raise HomeError(f"{path}: missing", hint="is this the right --home?") from None
+    if mode & 0o077:
+        raise HomeError(f"{path}: others can read it (mode {mode:04o})", hint=f"run: chmod 600 {path}")
+    return fs.read(path)
+
+
+def has_half(home: str, role: Role) -> bool:
+    """Return whether a home has this half."""
+    return os.path.exists(os.path.join(home, role, "home.json"))
+
+
+class Half:
+    """One half of a member's home: identity, member keys, charter, catalog.
+
+    Raises:
+        HomeError: missing, damaged, of a newer format, or with secrets that others can read.
+    """
+
+    def __init__(self, home: str, role: Role, fs: Fs) -> None:
+        self.path = os.path.join(home, role)
+        self.role = role
+        self.fs = fs
+        self._check_format()
+        self.signing = SigningKey(read_private_file(fs, self.file("identity.seed")))
+        self.member = decode(MemberFile, read_private_file(fs, self.file("member.bin")))
+        self.charter = self._load_charter()
+        self.private = open_private(self.charter, self.member.member_key)
+        self.catalog = Catalog(self.file("catalog.db"), fs)
+
+    def file(self, name: str) -> str:
+        """Return the path of a file in this half."""
+        return os.path.join(self.path, name)
+
+    def _check_format(self) -> None:
+        path = self.file("home.json")
+        try:
+            settings = json.loads(self.fs.read(path))
+        except FileNotFoundError:
+            raise KeyMissingError(
+                f"{os.path.dirname(self.path)}: this home is no {self.role}",
+                hint=_WHERE[self.role],
+            ) from None
+        except ValueError as error:
+            raise HomeError(f"{path}: damaged ({error})") from error
+        found = settings.get("format")
+        if found != HOME_FORMAT:
+            raise HomeError(
+                f"{self.path}: a home of format {found}, this release knows format {HOME_FORMAT}",
+                hint="install a newer release of replicator",
+            )
+
+    def _load_charter(self) -> VerifiedCharter:
+        path = self.file("charter.obj")
+        try:
+            signed = unwrap_record(self.fs.read(path))
+        except FileNotFoundError:
+            raise HomeError(f"{path}: missing", hint="restore the home, or make it again with `recover`") from None
+        return verify_charter(signed, root_key=self.member.root_key, known=None)
+
+    @property
+    def identity(self) -> Identity:
+        """This half's own identity."""
+        return self.signing.identity
+
+    @property
+    def tenant(self) -> TenantId:
+        """The tenant's id."""
+        return TenantId(self.member.tenant)
+
+    @property
+    def peers(self) -> list[PeerPin]:
+        """The providers that the charter names."""
+        return self.private.peers
+
+    def peer(self, name: str) -> PeerPin:
+        """Return a peer by petname or identity prefix.
+
+        Raises:
+            NotFoundError: none, or more than one.
+        """
+        found = [pin for pin in self.peers if pin.name == name] or [
+            pin for pin in self.peers if pin.identity.hex().startswith(name.lower())
+        ]
+        if len(found) != 1:
+            known = ", ".join(pin.name for pin in self.peers) or "none yet"
+            raise NotFoundError(f"{'no' if not found else 'more than one'} peer '{name}' (there are: {known})")
+        return found[0]
+
+    def keys(self, domain: bytes | None = None) -> DomainKeys:
+        """Return the working keys of a domain, of the first one by default.
+
+        Raises:
+            KeyMissingError: this home was not given that domain.
+        """
+        for candidate in self.member.domains:
+            if domain is None or candidate.id == domain:
+                return writer_keys(self.member.tenant, candidate)
+        raise KeyMissingError("this home has no keys of that domain")
+
+    def charter_object(self) -> tuple[ObjectName, bytes]:
+        """Return the newest charter as the object that peers hold."""
+        data = self.fs.read(self.file("charter.obj"))
+        return name_of(data), data
+
+    def keybag_object(self) -> tuple[ObjectName, bytes] | None:
+        """Return the keybag object that the charter names, None if this half does not have it (yet)."""
+        path = self.file("keybag.obj")
+        if self.fs.size(path) is None:
+            return None
+        data = self.fs.read(path)
+        name = name_of(data)
+        return (name, data) if name == self.charter.charter.keybag else None
+
+    def adopt_charter(self, charter_data: bytes) -> bool:
+        """Take a newer charter (given as an object); return whether it was newer.
+
+        Raises:
+            IntegrityError: it does not follow what this home has seen.
+        """
+        signed = unwrap_record(charter_data)
+        found = verify_charter(signed, root_key=self.member.root_key, known=self.charter)
+        if found.number == self.charter.number:
+            return False
+        private = open_private(found, self.member.member_key)
+        write_atomic(self.fs, self.file("charter.obj"), charter_data)
+        self.charter, self.private = found, private
+        return True
+
+    def adopt_keybag(self, keybag_data: bytes) -> None:
+        """Take the keybag that the charter names (given as an object), to hand it on.
+
+        Raises:
+            IntegrityError: another one.
+        """
+        if name_of(keybag_data) != self.charter.charter.keybag:
+            raise IntegrityError("keybag: not the one that the charter names")
+        write_atomic(self.fs, self.file("keybag.obj"), keybag_data)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this half while a run writes.
+
+        Raises:
+            LockedError: another process does.
+        """
+        fd = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LockedError(
+                    f"{self.path}: another run is working here",
+                    hint="wait for it to end; the lock goes away with its process",
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the catalog."""
+        self.catalog.close()
+
+
+_WHERE = {
+    "keeper": "run this on the keeper: the tenant's own machine, where `init` or `recover` was run",
+    "node": "run this on a node: where `node request` was run, or `init` without --keeper-only",
+}
+
+
+def open_private(charter: VerifiedCharter, member_key: bytes) -> CharterPrivate:
+    """Return the members' part of a charter.
+
+    Raises:
+        IntegrityError: the member key is of another tenant, or the charter is damaged.
+    """
+    body = charter.charter
+    return decode(CharterPrivate, open_random(member_key, body.private, private_context(body.tenant), "charter"))
+
+
+def private_context(tenant: bytes) -> bytes:
+    """Return the associated data of a charter's private part."""
+    return b"replicator/1 charter private\x00" + tenant
+
+
+def create_half(
+    home: str, role: Role, fs: Fs, *, seed: bytes, member: MemberFile, charter_data: bytes, keybag_data: bytes | None
+) -> None:
+    """Make one half of a home on disk; ``home.json`` is written last, so a half-made half is not one.
+
+    Raises:
+        HomeError: there is one already.
+    """
+    path = os.path.join(home, role)
+    if has_half(home, role):
+        raise HomeError(f"{path}: there is a {role} here already", hint="choose another --home")
+    fs.makedirs(path)
+    write_atomic(fs, os.path.join(path, "identity.seed"), seed)
+    write_atomic(fs, os.path.join(path, "member.bin"), encode(member))
+    write_atomic(fs, os.path.join(path, "charter.obj"), charter_data)
+    if keybag_data is not None:
+        write_atomic(fs, os.path.join(path, "keybag.obj"), keybag_data)
+    settings = {"format": HOME_FORMAT, "role": role, "tenant": member.tenant.hex(), "name": member.name}
+    write_atomic(fs, os.path.join(path, "home.json"), json.dumps(settings, indent=1).encode() + b"\n")

@@ -1,0 +1,159 @@
+"""The catalog's facts as the scheduler's values, and its plans back as objects and peers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from replicator.catalog.objects import ObjectRow
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.clock import DAY_S, NS
+from replicator.engine.federation import Federation, Link
+from replicator.engine.home import Half
+from replicator.errors import UsageError
+from replicator.format.policy import Policy as PolicyRecord
+from replicator.ids import Identity
+from scheduler import Pack, PackId, Peer, PeerId, Plan, Policy, PolicyError, RosterError, place
+from scheduler.geography import residency
+
+PACK_KINDS = ("data", "tree")
+LOST_AFTER_S = 14 * DAY_S
+"""Silence after which a peer's copies no longer count at night (measured: 0.017 false verdicts a peer-year)."""
+
+
+def peer_id(identity: bytes) -> PeerId:
+    """Return a peer's name in plans."""
+    return PeerId(identity.hex())
+
+
+def pack_id(name: bytes) -> PackId:
+    """Return an object's name in plans."""
+    return PackId(name.hex())
+
+
+def scheduler_policy(policy_id: bytes, policy: PolicyRecord) -> Policy:
+    """Return a stored policy as the scheduler's value.
+
+    Raises:
+        UsageError: its words are not ones the scheduler knows.
+    """
+    countries: set[str] | None = None
+    try:
+        for word in policy.residency:
+            countries = (countries or set()) | residency(word)
+        return Policy(
+            name=policy_id.hex(),
+            copies=policy.copies,
+            minimum=policy.minimum,
+            spread=frozenset(policy.spread),  # type: ignore[arg-type] # checked by the scheduler itself
+            only_countries=None if countries is None else frozenset(countries),
+            count_own=policy.count_own,
+            coding=policy.coding,
+        )
+    except (PolicyError, RosterError) as error:
+        raise UsageError(str(error)) from error
+
+
+@dataclass(slots=True)
+class Ground:
+    """What a plan stands on: peers as the scheduler sees them, and which copies count now.
+
+    ``lost_now``: peers that do not answer are taken as lost (``repair`` by hand) instead of as silent.
+    """
+
+    half: Half
+    federation: Federation
+    lost_now: bool = False
+    held: dict[PackId, set[PeerId]] = field(default_factory=dict)
+
+    def refresh(self) -> None:
+        """Read the holdings anew: those in the peer's present incarnation that nobody reported bad."""
+        incarnations = {Identity(pin.identity): self._incarnation(Identity(pin.identity)) for pin in self.half.peers}
+        names = {row.id: row.name for row in self.half.catalog.objects.all()}
+        self.held = {}
+        for holding in self.half.catalog.objects.holdings():
+            if holding.state != "held" or incarnations.get(holding.peer) != holding.incarnation:
+                continue
+            self.held.setdefault(pack_id(names[holding.object_id]), set()).add(peer_id(holding.peer))
+
+    def add(self, name: bytes, identity: bytes) -> None:
+        """Count one more copy."""
+        self.held.setdefault(pack_id(name), set()).add(peer_id(identity))
+
+    def _incarnation(self, identity: Identity) -> bytes:
+        link = self.federation.links.get(identity)
+        return link.info.incarnation if link else self.half.catalog.peers.get(identity).incarnation
+
+    def roster(self, *, frozen: bool = False) -> list[Peer]:
+        """Return the peers; with ``frozen`` none takes anything new, so that a plan only judges what is."""
+        now = self.federation.edge.clock.now_ns()
+        peers = []
+        for pin in self.half.peers:
+            identity = Identity(pin.identity)
+            link = self.federation.links.get(identity)
+            row = self.half.catalog.peers.get(identity)
+            if link is not None:
+                state, used, free = ("readonly" if frozen else "ok"), link.info.used, link.free
+            else:
+                silent_s = (now - row.failing_since_ns) / NS if row.failing_since_ns else 0
+                state = "lost" if self.lost_now or silent_s > LOST_AFTER_S else "suspect"
+                used, free = row.used, 0
+            peers.append(
+                Peer(
+                    id=peer_id(identity),
+                    capacity=used + max(free, 0),
+                    used=used,
+                    owner=pin.owner,
+                    site=pin.site,
+                    region=pin.region,
+                    country=pin.country,
+                    state=state,  # type: ignore[arg-type] # one of the scheduler's words
+                    own=pin.own,
+                )
+            )
+        return peers
+
+    def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
+        """Place packs (rows of other kinds are left out) under the policies they carry."""
+        policies = self.half.catalog.datasets.policies()
+        packs = [
+            Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
+        ]
+        used = {pack.policy for pack in packs}
+        rules = [scheduler_policy(key, policy) for key, policy in policies.items() if key.hex() in used]
+        return place(packs, self.roster(frozen=frozen), rules, self.held, seed=self.half.tenant)
+
+    def record_links(self, policy: PolicyRecord) -> list[Link]:
+        """Return where indexes, references and snapshots go: every answering peer that residency admits."""
+        rule = scheduler_policy(b"record", policy)
+        return [link for link in self.federation.links.values() if rule.admits(link.pin.country)]
+
+    def copies(self, name: bytes, policy: PolicyRecord) -> int:
+        """Return how many copies of a record count: on distinct peers, the own household's only if it counts."""
+        own = {peer_id(pin.identity) for pin in self.half.peers if pin.own}
+        holders = self.held.get(pack_id(name), set())
+        return len(holders if policy.count_own else holders - own)
+
+
+def debts_in_words(plan: Plan) -> list[str]:
+    """Return what a plan leaves below its promise, one sentence for each cause, and what would help."""
+    found = []
+    for gap in plan.gaps:
+        size = gap.size / 1e6
+        what = f"{gap.packs} objects ({size:.1f} MB) have {gap.have} of {gap.promised} promised copies"
+        if gap.relaxed:
+            what = f"{gap.packs} objects ({size:.1f} MB) share a {' and a '.join(gap.relaxed)} against the policy"
+        found.append("; ".join((what, *gap.why, *gap.would_help)))
+    return found
+
+
+def objects_of(half: Half, snapshots: Iterable[SnapshotRow]) -> list[ObjectRow]:
+    """Return every object that these snapshots need: themselves, indexes, references and packs."""
+    names: dict[bytes, None] = {}
+    indexes: dict[bytes, None] = {}
+    for snapshot in snapshots:
+        names[snapshot.name] = None
+        names.update(dict.fromkeys((*snapshot.indexes, *snapshot.references)))
+        indexes.update(dict.fromkeys(snapshot.indexes))
+    objects = half.catalog.objects
+    found = {row.id: row for name in names if (row := objects.by_name(name)) is not None}
+    found.update({row.id: row for row in objects.of_indexes(indexes)})
+    return [found[key] for key in sorted(found)]
