@@ -51,17 +51,20 @@ def against(
     peer: Peer,
     *,
     size: int,
-    free: int,
+    free: int | None,
     relaxed: Collection[Domain] = (),
 ) -> str:
-    """Why ``peer`` takes no copy of a pack of ``size`` bytes beside ``holders``; the firmest reason only."""
+    """Why ``peer`` takes no copy of a pack of ``size`` bytes beside ``holders``; the firmest reason only.
+
+    ``free`` is ``None`` where room is known not to be the reason.
+    """
     if peer.id in ground.own and not policy.count_own:
         return f"{peer.where}: is in your own household"
     if not policy.admits(peer.country):
         return f"{peer.where}: residency does not allow {peer.country}"
     if peer.state != "ok":
         return f"{peer.where}: {_STATES[peer.state]}"
-    if free < size:
+    if free is not None and free < size:
         return f"{peer.where}: full ({amount(free)} free, {amount(size)} needed)"
     for domain in DOMAINS:
         most = policy.most(domain)
@@ -75,8 +78,12 @@ def against(
         if len(sharing) >= most:
             return f"{peer.where}: same {_word(domain)} as {', '.join(sharing)}"
     if len(holders) >= policy.copies:
-        return f"{peer.where}: not needed, {len(holders)} copies are promised and placed"
-    return f"{peer.where}: fits only in place of another copy"
+        return f"{peer.where}: not needed, the promised copies ({policy.copies}) are placed"
+    regions = {ground.domain(ground.peers[name], "region") for name in holders if name in ground.peers}
+    regions.add(ground.domain(peer, "region"))
+    if "region" not in relaxed and len(regions) < min(len(holders) + 1, policy.min_regions):
+        return f"{peer.where}: would leave too few regions ({policy.min_regions} are asked for)"
+    return f"{peer.where}: could take one more copy"
 
 
 def why(packs: Pack | Iterable[Pack], placement: Placement, peers: Iterable[Peer], policy: Policy) -> list[str]:

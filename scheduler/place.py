@@ -48,6 +48,10 @@ _DECISIONS: Final = 512
 """A batch is decided in about this many portions, so fill is even to within 1/512 of the batch."""
 
 
+_ROUNDS: Final = 8
+"""How often a scarce batch is gone through again because a copy that moved left room to others."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
     """One decision, good for all packs of a group while the peers with room stay the same."""
@@ -84,7 +88,6 @@ class _Portion:
     choice: _Choice
     left: int
     waiting: int  # the most room on a peer that had too little
-    epoch: int
 
 
 @dataclass(slots=True)
@@ -106,7 +109,7 @@ class _Books:
     free: list[int]
     choices: dict[PackId, _Choice] = field(default_factory=dict)
     refused: int = 0
-    epoch: int = 0  # counts how often room was given back
+    moves: int = 0  # how often a pass took back a copy it had decided before
 
 
 def place(
@@ -217,6 +220,7 @@ class _Planner:
         group: _Group,
         eligible: Sequence[int],
         free: Sequence[int],
+        size: int,
         *,
         target: int,
         stay: frozenset[int] = frozenset(),
@@ -224,7 +228,7 @@ class _Planner:
         """The best peers for a pack of ``group`` among its counted holders and ``eligible``; the level.
 
         Level 0 is the full policy; level i bends the first i of `_bends`. Most copies come first, then the
-        lowest level, the fewest additions, the least sharing, the emptiest peers. ``stay`` are additions
+        lowest level, the fewest additions, the least sharing, the peers that will be least full. ``stay`` are additions
         decided before, to be changed only if that helps.
         """
         policy = group.policy
@@ -235,8 +239,8 @@ class _Planner:
         for at in eligible:
             peer = self.peers[at]
             if at not in stay:
-                fill = (peer.capacity - free[at]) * 1_000_000 // peer.capacity
-                cost[at] = (fill + 1000 * peer.cost) * count
+                fill = (peer.capacity - free[at] + size) * 1_000_000 // max(1, peer.capacity)
+                cost[at] = (fill + 1000 * peer.cost + 1) * count
             cost[at] += self.lot[at]
             score = max(score, cost[at])
         for at in group.counted:
@@ -298,7 +302,7 @@ class _Planner:
         policy = group.policy
         open_to = [at for at in self.takers[policy.name] if at not in group.held]
         eligible = [at for at in open_to if free[at] >= size]
-        chosen, level = self._decide(group, eligible, free, target=target, stay=stay)
+        chosen, level = self._decide(group, eligible, free, size, target=target, stay=stay)
         reachable = len(chosen)
         refused = reachable + group.leaving < policy.minimum
         if refused and not group.living:
@@ -338,7 +342,6 @@ class _Planner:
             if (
                 portion is None
                 or portion.left == 0
-                or portion.epoch != books.epoch
                 or portion.waiting >= size
                 or any(free[at] < size for at in portion.choice.added)
             ):
@@ -348,14 +351,13 @@ class _Planner:
                     choice=choice,
                     left=self.portion,
                     waiting=max((free[at] for at in choice.blocked), default=-1),
-                    epoch=books.epoch,
                 )
             portion.left -= 1
             choice = portion.choice
             for at in choice.added:
                 free[at] -= size
             if not set(back).issubset(choice.added):
-                books.epoch += 1
+                books.moves += 1
             books.choices[pack.id] = choice
             books.refused += choice.refused
         return books
@@ -363,7 +365,12 @@ class _Planner:
     def plan(self) -> Plan:
         books = self._pass(self._books())
         if books.refused:
-            thrifty = self._pass(self._pass(self._books(), minimum_only=True))
+            thrifty = self._pass(self._books(), minimum_only=True)
+            for _ in range(_ROUNDS):
+                moves = thrifty.moves
+                self._pass(thrifty)
+                if thrifty.moves == moves:
+                    break
             if thrifty.refused < books.refused:
                 books = thrifty
         return self._report(books)
@@ -408,7 +415,7 @@ class _Planner:
                     surplus.extend(self._surplus(name, choice, group))
                 continue
             if id(choice) not in missing:
-                missing[id(choice)] = self._against(choice, group, pack.size)
+                missing[id(choice)] = self._against(choice, group, pack.size, books.free)
             if choice.refused:
                 refused.append(
                     Refusal(
@@ -449,7 +456,7 @@ class _Planner:
                     promised=row.group.policy.copies,
                     relaxed=row.choice.relaxed,
                     refused=row.choice.refused,
-                    why=self._against(row.choice, row.group, row.size),
+                    why=self._against(row.choice, row.group, row.size, books.free),
                     would_help=row.would_help,
                 )
                 for row in shortfalls.values()
@@ -484,7 +491,7 @@ class _Planner:
             row.would_help = self._would_help(row, books.free)
         return found
 
-    def _against(self, choice: _Choice, group: _Group, size: int) -> tuple[str, ...]:
+    def _against(self, choice: _Choice, group: _Group, size: int, free: Sequence[int]) -> tuple[str, ...]:
         """Why each further peer takes no copy, in the order of ids."""
         names = [self.peers[at].id for at in choice.chosen]
         said = []
@@ -497,7 +504,6 @@ class _Planner:
                     "that are the minimum is all that fits"
                 )
                 continue
-            free = size - 1 if at in choice.blocked else size
             said.append(
                 against(
                     self.ground,
@@ -505,7 +511,7 @@ class _Planner:
                     names,
                     peer,
                     size=size,
-                    free=min(peer.free, free) if at in choice.blocked else max(peer.free, free),
+                    free=min(free[at], size - 1) if at in choice.blocked else None,
                     relaxed=choice.relaxed,
                 )
             )
@@ -521,15 +527,15 @@ class _Planner:
         now = (choice.reachable, -choice.level, -choice.excess)
         helps: list[str] = []
         for at, peer in enumerate(self.peers):
-            if at in open_to or at in group.counted or not self._allowed(at, policy) or not peer.capacity:
+            if at in open_to or at in group.counted or not self._allowed(at, policy):
                 continue
             if at in choice.blocked:
-                text = f"{amount(row.total - free[at])} more room at {peer.where}"
+                text = f"{amount(max(1, row.total - free[at]))} more room at {peer.where}"
             elif peer.state in ("readonly", "suspect") and at not in group.held:
                 text = f"{peer.where} taking packs again (now {peer.state})"
             else:
                 continue
-            chosen, level = self._decide(group, sorted([*open_to, at]), free, target=policy.copies)
+            chosen, level = self._decide(group, sorted([*open_to, at]), free, row.size, target=policy.copies)
             then = (len(chosen), -level, -sum(self._sharing(policy, chosen).values()))
             if then > now:
                 helps.append(text)
@@ -537,26 +543,37 @@ class _Planner:
         return tuple(helps)
 
     def _another_peer(self, row: _Shortfall) -> str:
+        """The peer that would be ideal; when no peer could be, the policy that would do."""
         choice, policy = row.choice, row.group.policy
-        lacking = max(policy.copies - choice.reachable, choice.excess, 1)
+        short = policy.copies - choice.reachable
+        lacking = max(short, choice.excess, 1)
+        per_country = policy.most("country")
+        allowed = sorted(policy.only_countries or ())
+        wide = per_country is None or not allowed or per_country * len(allowed) >= policy.copies
         apart = []
-        for domain in ("owner", "site", "region", "country"):
+        for domain in DOMAINS:
             most = policy.most(domain)
-            if most is None and not (domain == "region" and policy.min_regions > 1):
+            if (most is None and not (domain == "region" and policy.min_regions > 1)) or (
+                domain == "country" and not wide
+            ):
                 continue
-            names = sorted({self._named(at, domain) for at in choice.chosen})
             word = "household" if domain == "owner" else domain
-            apart.append(f"another {word} than {', '.join(names)}" if names else f"a {word} of its own")
-        where = f" in {' and '.join(apart)}" if apart else ""
-        if policy.only_countries is not None:
-            allowed = sorted(policy.only_countries)
-            where += f", within {', '.join(allowed) if len(allowed) <= 4 else 'its residency'}"
-        one = "one more peer" if lacking == 1 else f"{lacking} more peers, each"
-        return f"{one}{where}, with {amount(row.total)} free"
-
-    def _named(self, at: int, domain: Domain) -> str:
-        peer = self.peers[at]
-        return str(getattr(peer, domain))
+            names = sorted({str(getattr(self.peers[at], domain)) for at in choice.chosen})
+            if names and (short or domain in choice.relaxed):
+                apart.append(f"in another {word} than {', '.join(names)}")
+            elif domain == "owner":
+                apart.append("in a household of its own")
+        if allowed:
+            apart.append(f"within {', '.join(allowed) if len(allowed) <= 4 else 'the residency'}")
+        text = " ".join(
+            ["one more peer" if lacking == 1 else f"{lacking} more peers, each", " and ".join(apart)]
+        ).strip()
+        text += f", with {amount(row.total)} free"
+        if wide:
+            return text
+        ask = f"{policy.copies} copies with at most {per_country} in a country do not fit in {', '.join(allowed)}"
+        change = f"{ask}: allow more countries, or ask for less spread"
+        return change if not short else f"{text}; {change}"
 
 
 def _bends(policy: Policy) -> tuple[Domain, ...]:

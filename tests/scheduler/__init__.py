@@ -1,0 +1,1 @@
+"""Tests of the scheduler: pure placement, its check and its explanations."""
