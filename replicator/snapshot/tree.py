@@ -1,0 +1,218 @@
+"""Reading a snapshot's tree: every name and number is checked before anyone acts on it."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+from replicator.errors import FormatError, NotFoundError
+from replicator.format.codec import decode
+from replicator.format.pack import CHUNK_TREE
+from replicator.format.sizes import MAX_CHUNK
+from replicator.format.snapshot import ChunkList, ChunkRef
+from replicator.format.tree import PIECE_ENTRIES, Entry, TreePiece
+from replicator.snapshot.chunklist import check_list, leaves
+from replicator.snapshot.sink import ChunkSource
+
+MAX_NAME = 255
+MAX_TARGET = 4096
+MAX_XATTR_NAME = 255
+MAX_XATTR_VALUE = 64 << 10
+MAX_DEPTH = 4096
+"""Folders inside folders; deeper trees are neither captured nor restored."""
+MAX_ENTRIES = 1 << 32
+"""Entries in one walk."""
+
+TreePath = tuple[bytes, ...]
+"""Names from the top of the tree down; there is no path string that could be traversed."""
+
+
+class TreeReader:
+    """Reads directories and finds paths in a tree of chunks."""
+
+    def __init__(self, source: ChunkSource) -> None:
+        self._source = source
+
+    def entries(self, content: ChunkList) -> Iterator[Entry]:
+        """Yield the entries of a directory in strictly rising byte order of names.
+
+        Raises:
+            FormatError: an entry is not what the specification allows, or out of order.
+        """
+        last = b""
+        for ref in leaves(content, self._source):
+            for entry in self._piece(ref):
+                if entry.name <= last:
+                    raise FormatError(f"directory: {escape(entry.name)} comes after {escape(last)}")
+                last = entry.name
+                yield entry
+
+    def lookup(self, tree: ChunkList, path: Sequence[bytes]) -> Entry:
+        """Return the entry at ``path`` below ``tree``; a large directory is searched, not read.
+
+        Raises:
+            NotFoundError: there is none.
+            FormatError: as :meth:`entries`.
+        """
+        folder: ChunkList | None = tree
+        entry: Entry | None = None
+        for name in path:
+            entry = None if folder is None else self._find(folder, name)
+            if entry is None:
+                raise NotFoundError(f"no such path in this snapshot: {escape(b'/'.join(path))}")
+            folder = entry.content if entry.kind == "dir" else None
+        if entry is None:
+            raise NotFoundError("the top of a snapshot has no entry of its own")
+        return entry
+
+    def walk(
+        self,
+        tree: ChunkList,
+        *,
+        at: TreePath = (),
+        max_depth: int = MAX_DEPTH,
+        max_entries: int = MAX_ENTRIES,
+    ) -> Iterator[tuple[TreePath, Entry]]:
+        """Yield (path, entry) of everything below ``tree``, a directory before what it holds.
+
+        ``at`` is the path of ``tree`` itself and comes before each path.
+
+        Raises:
+            FormatError: as :meth:`entries`, or deeper or larger than allowed.
+        """
+        stack: list[tuple[TreePath, Iterator[Entry]]] = [(at, self.entries(tree))]
+        count = 0
+        while stack:
+            path, entries = stack[-1]
+            entry = next(entries, None)
+            if entry is None:
+                stack.pop()
+                continue
+            count += 1
+            if count > max_entries:
+                raise FormatError(f"tree: more than {max_entries} entries")
+            here = (*path, entry.name)
+            yield here, entry
+            if entry.kind == "dir" and entry.content is not None and entry.content.chunks:
+                if len(here) >= max_depth:
+                    raise FormatError(f"tree: deeper than {max_depth} folders")
+                stack.append((here, self.entries(entry.content)))
+
+    def select(self, tree: ChunkList, paths: Iterable[TreePath]) -> Iterator[tuple[TreePath, Entry]]:
+        """Yield what restoring ``paths`` needs in tree order: their parents and everything below them.
+
+        Raises:
+            NotFoundError: one of them is not in the tree; nothing was yielded yet.
+            FormatError: as :meth:`walk`.
+        """
+        wanted = sorted(set(paths))
+        if () in wanted:
+            yield from self.walk(tree)
+            return
+        found = {path[:end]: self.lookup(tree, path[:end]) for path in wanted for end in range(1, len(path) + 1)}
+        chosen = set(wanted)
+        for path in sorted(found):
+            if any(path[:end] in chosen for end in range(1, len(path))):
+                continue  # below a chosen folder, so it comes with that
+            entry = found[path]
+            yield path, entry
+            if path in chosen and entry.kind == "dir" and entry.content is not None:
+                yield from self.walk(entry.content, at=path)
+
+    def _find(self, folder: ChunkList, name: bytes) -> Entry | None:
+        refs = list(leaves(folder, self._source))
+        low, high = 0, len(refs)
+        while low < high:
+            middle = (low + high) // 2
+            entries = self._piece(refs[middle])
+            if name < entries[0].name:
+                high = middle
+            elif name > entries[-1].name:
+                low = middle + 1
+            else:
+                return next((entry for entry in entries if entry.name == name), None)
+        return None
+
+    def _piece(self, ref: ChunkRef) -> list[Entry]:
+        entries = decode(TreePiece, self._source.get(CHUNK_TREE, ref), limit=MAX_CHUNK).entries
+        if not 1 <= len(entries) <= PIECE_ENTRIES:
+            raise FormatError(f"directory: {len(entries)} entries in one piece, 1 to {PIECE_ENTRIES} are allowed")
+        for entry in entries:
+            check_entry(entry)
+        return entries
+
+
+def is_name(name: bytes) -> bool:
+    """Return whether this is one component of a path and nothing more."""
+    return 0 < len(name) <= MAX_NAME and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def check_entry(entry: Entry) -> None:
+    """Check that an entry's fields are allowed and agree with its kind.
+
+    Raises:
+        FormatError: names the entry and what is wrong.
+    """
+    problem = _problem(entry)
+    if problem:
+        raise FormatError(f"directory entry {escape(entry.name)}: {problem}")
+
+
+def _problem(entry: Entry) -> str:
+    if not is_name(entry.name):
+        return "not a name"
+    if entry.kind in ("file", "dir"):
+        if entry.content is None:
+            return f"a {entry.kind} without content"
+        check_list(entry.content)
+    elif entry.content is not None:
+        return f"a {entry.kind} with content"
+    if entry.size != (entry.content.length if entry.content is not None and entry.kind == "file" else 0):
+        return f"a size of {entry.size}, which its content contradicts"
+    if entry.kind == "link":
+        if not 0 < len(entry.target) <= MAX_TARGET or b"\0" in entry.target:
+            return "a symbolic link without a proper target"
+    elif entry.target:
+        return f"a {entry.kind} with a link's target"
+    if entry.rdev and entry.kind not in ("char", "block"):
+        return f"a {entry.kind} with a device number"
+    if entry.kind == "dir" and entry.link is not None:
+        return "a hard link to a directory"
+    return _hole_problem(entry) or _xattr_problem(entry)
+
+
+def _hole_problem(entry: Entry) -> str:
+    end = 0
+    for place, hole in enumerate(entry.holes):
+        if hole.length == 0 or hole.offset < end or (place and hole.offset == end):
+            return "holes that are empty, touch or overlap"
+        end = hole.offset + hole.length
+    return "a hole behind its end" if end > entry.size else ""
+
+
+def _xattr_problem(entry: Entry) -> str:
+    last = b""
+    for attribute in entry.xattrs:
+        if not 0 < len(attribute.name) <= MAX_XATTR_NAME or b"\0" in attribute.name:
+            return "an attribute without a proper name"
+        if attribute.name <= last:
+            return "attributes out of order"
+        if len(attribute.value) > MAX_XATTR_VALUE:
+            return f"an attribute of more than {MAX_XATTR_VALUE} bytes"
+        last = attribute.name
+    return ""
+
+
+def escape(name: bytes) -> str:
+    r"""Return a name or path for people: control, format and undecodable bytes as ``\xNN`` or ``\uNNNN``."""
+    return "".join(map(_shown, name.decode("utf-8", "surrogateescape")))
+
+
+def _shown(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    # Other, and line or paragraph separators: what moves a cursor, reorders text or is not there to be seen.
+    if unicodedata.category(character)[0] != "C" and unicodedata.category(character) not in ("Zl", "Zp"):
+        return character
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
