@@ -10,7 +10,7 @@ from replicator.format.snapshot import ChunkList, ChunkRef
 
 NameBytes = Annotated[bytes, msgspec.Meta(min_length=1, max_length=255)]
 Kind = Literal["file", "dir", "link", "fifo", "char", "block"]
-Ns = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
+Ns = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Xattr(Part, frozen=True, kw_only=True):
