@@ -108,6 +108,28 @@ class Objects:
             found += self.all(f"index_id IN (SELECT id FROM objects WHERE name IN ({marks}))", tuple(part))  # noqa: S608
         return found
 
+    def chunk_ids(self, object_id: int) -> list[bytes]:
+        """Return the ids of the chunks last found in a pack, in the order of its directory."""
+        rows = self._db.rows("SELECT id FROM chunks WHERE object_id = ? ORDER BY entry", (object_id,))
+        return [row[0] for row in rows]
+
+    def index_names(self, object_ids: Collection[int]) -> tuple[bytes, ...]:
+        """Return the sorted names of the index objects that list these packs."""
+        found: set[bytes] = set()
+        ordered = sorted(object_ids)
+        for start in range(0, len(ordered), _BATCH):
+            part = ordered[start : start + _BATCH]
+            marks = ",".join("?" * len(part))
+            found.update(
+                row[0]
+                for row in self._db.rows(
+                    f"SELECT DISTINCT i.name FROM objects i JOIN objects p ON p.index_id = i.id "  # noqa: S608
+                    f"WHERE p.id IN ({marks})",
+                    tuple(part),
+                )
+            )
+        return tuple(sorted(found))
+
     def forget_chunks(self, object_id: int) -> None:
         """Forget where chunks lie because no copy of this pack is left: they will be read and stored again."""
         with self._db.transaction("chunks row") as connection:

@@ -98,6 +98,7 @@ _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "objects": [("name",), ("index_id",), ("spooled",)],
     "snapshots": [("writer", "number")],
     "holdings": [("peer",)],
+    "chunks": [("object_id", "entry")],
 }
 _UNIQUE = {("objects", ("name",)), ("snapshots", ("writer", "number"))}
 _WITHOUT_ROWID = ("chunks", "claimed", "holdings")

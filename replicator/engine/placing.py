@@ -11,7 +11,7 @@ from replicator.engine.home import Half
 from replicator.errors import UsageError
 from replicator.format.policy import Policy as PolicyRecord
 from replicator.ids import Identity
-from scheduler import Pack, PackId, Peer, PeerId, Plan, Policy, PolicyError, RosterError, place
+from scheduler import Pack, PackId, Peer, PeerId, Plan, Policy, PolicyError, RosterError, place, qualify
 from scheduler.geography import residency
 
 PACK_KINDS = ("data", "tree")
@@ -96,14 +96,15 @@ class Ground:
                 silent_s = (now - row.failing_since_ns) / NS if row.failing_since_ns else 0
                 state = "lost" if self.lost_now or silent_s > LOST_AFTER_S else "suspect"
                 used, free = row.used, 0
+            region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
             peers.append(
                 Peer(
                     id=peer_id(identity),
                     capacity=used + max(free, 0),
                     used=used,
                     owner=pin.owner,
-                    site=pin.site,
-                    region=pin.region,
+                    site=site,
+                    region=region,
                     country=pin.country,
                     state=state,  # type: ignore[arg-type] # one of the scheduler's words
                     own=pin.own,

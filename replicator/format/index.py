@@ -12,6 +12,7 @@ from replicator.format.policy import Policy
 class IndexedPack(Part, frozen=True, kw_only=True):
     """One pack: ``ids`` are its chunk ids, 32 bytes each, in the order of its directory.
 
+    An id whose chunk was stored again in a later pack of the same session may be left out.
     ``shards`` names the shards of a coded pack in order, data first; empty for whole copies.
     """
 

@@ -1,0 +1,469 @@
+"""A backup: capture what a dataset names, commit it as a signed snapshot, send and publish it.
+
+Commit works offline. A snapshot that was committed and could not be published waits in the spool; the next run
+publishes it first, from the same bytes.
+"""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chunker import LARGE, SMALL, Chunker
+from replicator.catalog.objects import ObjectRow
+from replicator.catalog.snapshots import Dataset, SnapshotRow
+from replicator.charter.verify import NO_PREVIOUS, below_floors, signed_hash
+from replicator.crypto.derive import hkdf
+from replicator.crypto.seal import seal_box
+from replicator.crypto.sign import Context
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation
+from replicator.engine.node import NodeHome
+from replicator.engine.publish import Published, Publisher, pending
+from replicator.engine.references import write_references
+from replicator.engine.sink import PackingSink
+from replicator.engine.spool import Spool
+from replicator.engine.sync import sync_writer
+from replicator.errors import ReplicatorError, UsageError
+from replicator.format.codec import encode
+from replicator.format.container import Kind
+from replicator.format.index import Index, IndexedPack
+from replicator.format.merkle import name_of
+from replicator.format.policy import policy_id
+from replicator.format.snapshot import Head, Seen, Snapshot, SnapshotDetails
+from replicator.pack.keys import DomainKeys
+from replicator.pack.sealed import seal_object
+from replicator.snapshot.capture import Captured, Counts, capture
+from replicator.snapshot.statcache import StatCache, StatCacheWriter
+from replicator.snapshot.tree import escape
+from replicator.snapshot.walk import PosixSource, Source
+
+LARGE_FROM = 4 * 10**12
+"""From this many bytes in a dataset's newest snapshot on, chunks average 1 MiB instead of 256 KiB."""
+MAX_INDEX_IDS = 250_000
+MAX_GAPS = 1000
+
+
+@dataclass(slots=True)
+class DatasetReport:
+    """What one dataset's backup came to. ``snapshot`` is None if nothing was committed."""
+
+    dataset: str
+    snapshot: SnapshotRow | None = None
+    published: bool = False
+    files: int = 0
+    bytes: int = 0
+    bytes_read: int = 0
+    unchanged: int = 0
+    new_chunks: int = 0
+    new_bytes: int = 0
+    stored_bytes: int = 0
+    gaps: list[tuple[str, str]] = field(default_factory=list)
+    debts: list[str] = field(default_factory=list)
+    owed: list[str] = field(default_factory=list)
+    error: ReplicatorError | None = None
+
+
+@dataclass(slots=True)
+class BackupReport:
+    """What a run came to, dataset by dataset."""
+
+    datasets: list[DatasetReport] = field(default_factory=list)
+    finished_before: list[SnapshotRow] = field(default_factory=list)
+    sent_objects: int = 0
+    sent_bytes: int = 0
+    notices: list[str] = field(default_factory=list)
+    integrity: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+async def backup(
+    node: NodeHome,
+    edge: Edge,
+    names: Sequence[str] = (),
+    *,
+    source: Source | None = None,
+    spool_limit: int | None = None,
+    overlap: bool = True,
+) -> BackupReport:
+    """Back up the named datasets, all of them by default, after publishing what an earlier run left.
+
+    ``overlap`` sends packs while more are being captured. One dataset's failure stops no other.
+
+    Raises:
+        UsageError: there is no dataset.
+        LockedError: another run works here.
+    """
+    datasets = [node.catalog.datasets.get(name) for name in names] or node.catalog.datasets.all()
+    if not datasets:
+        raise UsageError("there is no dataset to back up", hint="add one: replicator dataset add NAME PATH...")
+    started = edge.clock.monotonic()
+    report = BackupReport()
+    with node.lock():
+        spool = node.spool(spool_limit)
+        async with Federation(node, edge) as federation:
+            run = _Run(node, edge, federation, spool, source or PosixSource(), overlap=overlap)
+            await run.adopt(report)
+            await run.publish_pending(report)
+            for dataset in datasets:
+                report.datasets.append(await run.dataset(dataset))
+            report.sent_objects = run.publisher.sender.sent_objects
+            report.sent_bytes = run.publisher.sender.sent_bytes
+            report.notices = federation.notices
+            report.integrity = federation.integrity
+            report.unreachable = [str(error) for error in federation.failures.values()]
+    report.seconds = edge.clock.monotonic() - started
+    return report
+
+
+class _Run:
+    """One run over some datasets."""
+
+    def __init__(
+        self, node: NodeHome, edge: Edge, federation: Federation, spool: Spool, source: Source, *, overlap: bool
+    ) -> None:
+        self.node = node
+        self.edge = edge
+        self.federation = federation
+        self.spool = spool
+        self.source = source
+        self.overlap = overlap
+        self.publisher = Publisher(node, federation, edge, spool)
+
+    async def adopt(self, report: BackupReport) -> None:
+        """Follow our own chain if peers have witnessed more of it than this home remembers."""
+        try:
+            adopted = await sync_writer(self.node, self.federation, self.node.identity)
+        except ReplicatorError as error:
+            self.federation.notices.append(f"own chain: {error}")
+            return
+        if adopted:
+            report.notices.append(
+                f"peers have seen {adopted} snapshots of this node that its home did not know; it goes on after them"
+            )
+            self.publisher.ground.refresh()
+
+    async def publish_pending(self, report: BackupReport) -> None:
+        """Publish what earlier runs committed, oldest first; stop at the first that cannot be."""
+        for snapshot in pending(self.node):
+            try:
+                await self.publisher.publish(snapshot)
+            except ReplicatorError as error:
+                self.federation.notices.append(
+                    f"snapshot {snapshot.number} of '{snapshot.dataset}' still waits: {error}"
+                )
+                return
+            report.finished_before.append(snapshot)
+
+    async def dataset(self, dataset: Dataset) -> DatasetReport:
+        """Capture, commit and publish one dataset; failures are in the report."""
+        report = DatasetReport(dataset=dataset.name)
+        try:
+            floors = below_floors(dataset.policy, self.node.charter.root)
+            if floors:
+                raise UsageError(f"dataset '{dataset.name}': {'; '.join(floors)}", hint="raise the dataset's policy")
+            report.snapshot = await self._commit(dataset, report)
+            waiting = pending(self.node)
+            for snapshot in waiting:
+                published = await self.publisher.publish(snapshot)
+                if snapshot.name == report.snapshot.name:
+                    _take(report, published)
+        except ReplicatorError as error:
+            report.error = error
+        return report
+
+    async def _commit(self, dataset: Dataset, report: DatasetReport) -> SnapshotRow:
+        """Capture a dataset and write the signed snapshot; on return it is durable in the spool."""
+        node, edge = self.node, self.edge
+        keys = node.keys()
+        now = edge.clock.now_ns()
+        stream = _PackStream(asyncio.get_running_loop())
+        policies = node.catalog.datasets.policies()
+        policies[node.catalog.datasets.remember(dataset.policy)] = dataset.policy
+        sink = PackingSink(
+            keys=keys,
+            policy=dataset.policy,
+            policies=policies,
+            objects=node.catalog.objects,
+            spool=self.spool,
+            writer=node.identity,
+            rng=edge.rng,
+            now_ns=now,
+            emitted=stream.emitted,
+        )
+        cache_key = hkdf(keys.id_key, label=b"stat cache")
+        cache_path = node.cache_file(f"stat-{hkdf(cache_key, label=dataset.name.encode(), length=8).hex()}.db")
+        cache = StatCache.open(cache_path, cache_key)
+        record = StatCacheWriter(f"{cache_path}.next", cache_key, now_ns=now)
+        try:
+            edge.progress.stage(f"reading {dataset.name}")
+            captured = await self._capture(dataset, keys, sink, cache, record, stream)
+            row = await self._write_snapshot(dataset, keys, sink, captured, now)
+            record.commit_as(cache_path, node.fs)
+        except BaseException:
+            record.abandon()
+            raise
+        finally:
+            cache.close()
+        _fill(report, sink, captured)
+        return row
+
+    async def _capture(
+        self,
+        dataset: Dataset,
+        keys: DomainKeys,
+        sink: PackingSink,
+        cache: StatCache,
+        record: StatCacheWriter,
+        stream: "_PackStream",
+    ) -> Captured:
+        newest = [row.size for row in self.node.catalog.snapshots.all("dataset = ?", (dataset.name,))]
+        params = LARGE if newest and newest[-1] >= LARGE_FROM else SMALL
+        cutter = Chunker.from_params(keys.cut_key, params)
+        seen = 0
+
+        def progress(counts: Counts, _path: bytes) -> None:
+            nonlocal seen
+            if stream.stopped:
+                raise _StoppedError
+            if counts.bytes - seen >= _REPORT_EVERY:
+                self.edge.progress.advance(counts.bytes - seen)
+                seen = counts.bytes
+
+        def work() -> Captured:
+            captured = capture(
+                dataset.roots,
+                sink=sink,
+                chunker=cutter,
+                source=self.source,
+                cache=cache,
+                record=record,
+                exclude=dataset.exclude,
+                one_file_system=dataset.one_file_system,
+                progress=progress,
+            )
+            sink.finish()
+            self.edge.progress.advance(captured.counts.bytes - seen)
+            return captured
+
+        if not self.overlap:
+            return work()
+        self.spool.sending(active=True)
+        sending = asyncio.ensure_future(self._send_while(stream))
+        try:
+            captured = await asyncio.to_thread(work)
+        except BaseException:
+            stream.stopped = True
+            raise
+        finally:
+            stream.close()
+            await sending
+        return captured
+
+    async def _send_while(self, stream: "_PackStream") -> None:
+        """Send packs as they are sealed. What cannot be sent now is left to publishing."""
+        objects = self.node.catalog.objects
+        try:
+            while batch := await stream.next_batch():
+                rows = objects.all(f"id IN ({','.join('?' * len(batch))})", tuple(batch))
+                plan = await self.publisher.sender.settle(rows)
+                refused = {refusal.pack for refusal in plan.refused}
+                for row in rows:
+                    if row.name.hex() not in refused:
+                        # Enough copies: the spool needs room more than a copy that peers have.
+                        self.spool.drop(row.name)
+                        objects.unspool(row.id)
+                if refused:
+                    self.spool.sending(active=False)
+        finally:
+            self.spool.sending(active=False)
+
+    async def _write_snapshot(
+        self, dataset: Dataset, keys: DomainKeys, sink: PackingSink, captured: Captured, now: int
+    ) -> SnapshotRow:
+        node = self.node
+        indexes = self._write_indexes(keys, sink, now)
+        references = write_references(node, self.edge, self.spool, keys, dataset.name, sink.ids, now)
+        last = node.catalog.snapshots.newest_of(node.identity)
+        number = last.number + 1 if last else 1
+        details = SnapshotDetails(
+            dataset=dataset.name,
+            host=self.edge.host,
+            roots=captured.roots,
+            tree=captured.tree,
+            tags=[],
+            gaps=[gap.path for gap in captured.gaps[:MAX_GAPS]],
+        )
+        context = snapshot_context(keys, node.identity, number)
+        snapshot = Snapshot(
+            tenant=node.tenant,
+            domain=keys.domain,
+            writer=node.identity,
+            number=number,
+            previous=signed_hash(last.head) if last else NO_PREVIOUS,
+            previous_snapshot=last.name if last else NO_PREVIOUS,
+            charter=node.charter.number,
+            created_ns=max(now, last.created_ns + 1) if last else now,
+            partial=False,
+            policy=dataset.policy,
+            indexes=list(indexes),
+            references=list(references),
+            objects=len(sink.packs) + len(sink.new_packs),
+            size=captured.counts.bytes,
+            files=captured.counts.files,
+            seen=self._seen(),
+            sealed=seal_box(
+                keys.restore_key, keys.mix, keys.tenant, keys.domain, encode(details), context, self.edge.rng
+            ),
+        )
+        signed = node.signing.sign(Context.SNAPSHOT, encode(snapshot))
+        data = seal_object(Kind.SNAPSHOT, signed, keys, self.edge.rng)
+        name = name_of(data)
+        head = Head(
+            tenant=node.tenant,
+            writer=node.identity,
+            number=number,
+            previous=snapshot.previous,
+            snapshot=name,
+            created_ns=snapshot.created_ns,
+        )
+        row = SnapshotRow(
+            name=name,
+            writer=node.identity,
+            number=number,
+            dataset=dataset.name,
+            created_ns=snapshot.created_ns,
+            published_ns=0,
+            policy=policy_id(dataset.policy),
+            files=snapshot.files,
+            size=snapshot.size,
+            partial=False,
+            indexes=indexes,
+            references=references,
+            head=node.signing.sign(Context.HEAD, encode(head)),
+            gaps=tuple((escape(gap.path), gap.reason) for gap in captured.gaps[:MAX_GAPS]),
+        )
+        self.spool.put(name, data)
+        with node.catalog.database.transaction("snapshot row"):
+            node.catalog.objects.add(
+                name=name, writer=node.identity, kind="snapshot", size=len(data), spooled=True, created_ns=now
+            )
+            node.catalog.snapshots.put(row)
+        return row
+
+    def _write_indexes(self, keys: DomainKeys, sink: PackingSink, now: int) -> tuple[bytes, ...]:
+        """Write index objects for packs that no index names yet; return all that this snapshot needs."""
+        node = self.node
+        policies = node.catalog.datasets.policies()
+        fresh = node.catalog.objects.all(
+            "index_id IS NULL AND kind IN ('data', 'tree') AND writer = ?", (node.identity,)
+        )
+        while fresh:
+            batch: list[ObjectRow] = []
+            listed: list[IndexedPack] = []
+            count = 0
+            while fresh and (not batch or count < MAX_INDEX_IDS):
+                row = fresh.pop(0)
+                ids = node.catalog.objects.chunk_ids(row.id)
+                count += len(ids)
+                batch.append(row)
+                listed.append(
+                    IndexedPack(
+                        name=row.name,
+                        size=row.size,
+                        kind=int(Kind.DATA_PACK if row.kind == "data" else Kind.TREE_PACK),
+                        policy=row.policy,
+                        shards=[],
+                        ids=b"".join(ids),
+                    )
+                )
+            used = sorted({row.policy for row in batch})
+            index = Index(
+                tenant=node.tenant,
+                domain=keys.domain,
+                writer=node.identity,
+                created_ns=now,
+                policies=[policies[key] for key in used],
+                packs=listed,
+            )
+            data = seal_object(Kind.INDEX, node.signing.sign(Context.INDEX, encode(index)), keys, self.edge.rng)
+            name = name_of(data)
+            self.spool.put(name, data)
+            with node.catalog.database.transaction("index row"):
+                row_id = node.catalog.objects.add(
+                    name=name, writer=node.identity, kind="index", size=len(data), spooled=True, created_ns=now
+                )
+                node.catalog.objects.set_index([row.id for row in batch], row_id)
+        return node.catalog.objects.index_names(sink.packs | set(sink.new_packs))
+
+    def _seen(self) -> list[Seen]:
+        """How far this home has seen other writers' chains: what makes a fork permanent and provable."""
+        newest: dict[bytes, SnapshotRow] = {}
+        for row in self.node.catalog.snapshots.all("writer != ?", (self.node.identity,)):
+            newest[row.writer] = max(newest.get(row.writer, row), row, key=lambda one: one.number)
+        return [
+            Seen(writer=writer, number=row.number, head=signed_hash(row.head)) for writer, row in sorted(newest.items())
+        ]
+
+
+_REPORT_EVERY = 1 << 20
+
+
+class _StoppedError(Exception):
+    """The run is being ended; the capturing thread stops at the next entry."""
+
+
+class _PackStream:
+    """Packs from the capturing thread to the sending loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._waiting: list[int] = []
+        self._closed = False
+        self._wake = asyncio.Event()
+        self.stopped = False
+
+    def emitted(self, object_id: int, _size: int) -> None:
+        """Hand over one pack; called from the capturing thread."""
+        with self._lock:
+            self._waiting.append(object_id)
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    def close(self) -> None:
+        """Say that no more will come."""
+        self._closed = True
+        self._wake.set()
+
+    async def next_batch(self) -> list[int]:
+        """Return what has come since the last call, waiting for something; empty once closed and drained."""
+        while True:
+            with self._lock:
+                batch, self._waiting = self._waiting, []
+            if batch or self._closed:
+                return batch
+            self._wake.clear()
+            await self._wake.wait()
+
+
+def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
+    """Return what a snapshot's sealed details are bound to."""
+    return b"replicator/1 snapshot details\x00" + keys.tenant + keys.domain + writer + number.to_bytes(8, "little")
+
+
+def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:
+    report.files = captured.counts.files
+    report.bytes = captured.counts.bytes
+    report.bytes_read = captured.counts.bytes_read
+    report.unchanged = captured.counts.unchanged
+    report.new_chunks = sink.new_chunks
+    report.new_bytes = sink.new_bytes
+    report.stored_bytes = sink.stored_bytes
+    report.gaps = [(escape(gap.path), gap.reason) for gap in captured.gaps]
+
+
+def _take(report: DatasetReport, published: Published) -> None:
+    report.published = True
+    report.debts = published.debts
+    report.owed = published.owed

@@ -1,0 +1,32 @@
+"""The node half: writes snapshots, holds a write key, can read nothing older."""
+
+import os
+
+from replicator.engine.home import Half
+from replicator.engine.spool import Spool
+from replicator.fs import Fs
+
+
+class NodeHome(Half):
+    """One node of a tenant. ``spool_path`` and ``cache_path`` may lie on other disks than the home."""
+
+    def __init__(self, home: str, fs: Fs, *, spool_path: str | None = None, cache_path: str | None = None) -> None:
+        super().__init__(home, "node", fs)
+        self.spool_path = spool_path or self.file("spool")
+        self.cache_path = cache_path or self.file("cache")
+
+    def spool(self, limit: int | None = None) -> Spool:
+        """Open the spool, removing what an interrupted run left half-written there."""
+        self.fs.makedirs(self.spool_path)
+        spool = Spool(self.spool_path, self.fs, limit)
+        known = {row.name for row in self.catalog.objects.all("spooled = 1")}
+        for name in spool.names():
+            if name not in known:
+                # Sealed, and the run ended before its row: nothing refers to it and its chunks are read again.
+                spool.drop(name)
+        return spool
+
+    def cache_file(self, name: str) -> str:
+        """Return the path of a cache file; its loss costs time, never data."""
+        self.fs.makedirs(self.cache_path)
+        return os.path.join(self.cache_path, name)

@@ -1,0 +1,205 @@
+"""Publishing a committed snapshot: packs, index, references, claim, snapshot, head, in this order.
+
+Published means: every new object durable at the minimum of holders or more, every old one relied on claimed
+there, the head witnessed there. Anything less raises and keeps the spool; a later run goes on from here.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from replicator.catalog.objects import ObjectRow
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.charter.verify import signed_hash
+from replicator.crypto.sign import Context, verify
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation, Link
+from replicator.engine.node import NodeHome
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, peer_id
+from replicator.engine.send import Sender
+from replicator.engine.spool import Spool
+from replicator.errors import MinimumNotMetError, PeerError, ProtocolError, RefusedError, ReplicatorError
+from replicator.format.claim import Claim, Witness, set_root
+from replicator.format.codec import decode, encode
+from replicator.format.policy import Policy
+from replicator.ids import short
+from replicator.wire.messages import ClaimReply, Signed
+
+MAX_ROUNDS = 4
+
+
+@dataclass(slots=True)
+class Published:
+    """What came of publishing: gaps against the promise in words, and what could not be claimed anywhere."""
+
+    snapshots: list[SnapshotRow] = field(default_factory=list)
+    debts: list[str] = field(default_factory=list)
+    owed: list[str] = field(default_factory=list)
+    witnesses: int = 0
+
+
+class Publisher:
+    """Carries out publishing for one node in one run."""
+
+    def __init__(self, node: NodeHome, federation: Federation, edge: Edge, spool: Spool) -> None:
+        self.node = node
+        self.federation = federation
+        self.edge = edge
+        self.spool = spool
+        self.ground = Ground(node, federation)
+        self.ground.refresh()
+        self.sender = Sender(self.ground, edge, spool)
+
+    async def publish(self, snapshot: SnapshotRow) -> Published:
+        """Publish one committed snapshot; every one before it in the chain is published already.
+
+        Raises:
+            MinimumNotMetError: too few copies, claims or witnesses; says of what and what would help.
+        """
+        objects = self.node.catalog.objects
+        policy = self.node.catalog.datasets.policies()[snapshot.policy]
+        result = Published(snapshots=[snapshot])
+        rows = [row for row in objects_of(self.node, [snapshot]) if row.name != snapshot.name]
+        packs = [row for row in rows if row.kind in PACK_KINDS]
+        records = [row for row in rows if row.kind not in PACK_KINDS]
+        for _ in range(MAX_ROUNDS):
+            plan = await self.sender.settle(packs)
+            await self.sender.everywhere(records, policy)
+            if not await self._claim_everywhere(result):
+                break
+        self._forget_lost()
+        for refusal in plan.refused:
+            reasons = "; ".join((*refusal.why, *refusal.would_help))
+            raise MinimumNotMetError(
+                f"{len(plan.refused)} objects have fewer than {refusal.minimum} copies: {reasons}",
+                hint="nothing was published and nothing sealed is lost: run again when more peers answer",
+            )
+        for row in records:
+            self._demand(row, policy)
+        own = objects.by_name(snapshot.name)
+        if own is None:
+            raise MinimumNotMetError(f"snapshot {short(snapshot.name)}: not in the catalog")
+        await self.sender.everywhere([own], policy)
+        self._demand(own, policy)
+        result.witnesses = await self._witness(snapshot, policy)
+        self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
+        result.debts = debts_in_words(plan)
+        self._empty_spool([*rows, own], policy)
+        return result
+
+    def _demand(self, row: ObjectRow, policy: Policy) -> None:
+        have = self.ground.copies(row.name, policy)
+        if have < policy.minimum:
+            raise MinimumNotMetError(
+                f"{row.kind} {short(row.name)} has {have} of at least {policy.minimum} copies",
+                hint="nothing was published and nothing sealed is lost: run again when more peers answer",
+            )
+
+    async def _claim_everywhere(self, result: Published) -> bool:
+        """Claim what each peer holds for us; return whether a peer lacked something that it had receipted."""
+        result.owed.clear()
+        lacking = False
+        for link in list(self.federation.links.values()):
+            try:
+                lacking |= await self._claim(link)
+            except PeerError as error:
+                result.owed.append(f"claim at {link.pin.name}: {error.reason}")
+                if not isinstance(error, RefusedError):
+                    await self.federation.drop(link, error)
+        self.ground.refresh()
+        return lacking
+
+    async def _claim(self, link: Link) -> bool:
+        objects = self.node.catalog.objects
+        identity = link.identity
+        rows = {row.id: row.name for row in objects.all("writer = ?", (self.node.identity,))}
+        held = {
+            holding.object_id
+            for holding in objects.holdings(peer=identity)
+            if holding.state == "held" and holding.incarnation == link.info.incarnation and holding.object_id in rows
+        }
+        row = self.node.catalog.peers.get(identity)
+        known = row.claim_number == link.info.claim and link.info.claim > 0
+        before = objects.claimed(identity) if known else set()
+        if known and before == held:
+            return False
+        number = max(row.claim_number, link.info.claim) + 1
+        claim = Claim(
+            tenant=self.node.tenant,
+            writer=self.node.identity,
+            provider=identity,
+            number=number,
+            base=link.info.claim if known else 0,
+            added=b"".join(sorted(rows[i] for i in held - before)),
+            dropped=b"".join(sorted(rows[i] for i in before - held if i in rows)),
+            root=set_root(rows[i] for i in held),
+        )
+        signed = self.node.signing.sign(Context.CLAIM, encode(claim))
+        reply = await link.connection.call("claim", Signed(statement=signed), ClaimReply)
+        if reply.number != number or reply.incarnation != link.info.incarnation:
+            raise ProtocolError(link.pin.name, "answered a claim with another number or from another store")
+        link.info = msgspec.structs.replace(link.info, claim=number)
+        missing = {reply.missing[at : at + 32] for at in range(0, len(reply.missing), 32)}
+        lacking = {i for i in held if rows[i] in missing}
+        objects.set_claimed(identity, number, held)
+        if lacking:
+            objects.set_states(
+                identity,
+                dict.fromkeys(lacking, "missing"),
+                incarnation=link.info.incarnation,
+                now_ns=self.edge.clock.now_ns(),
+            )
+            link.problems.append(f"{len(lacking)} objects that it had receipted are gone")
+            self.federation.integrity.append(f"{link.pin.name}: {len(lacking)} objects that it had receipted are gone")
+        return bool(lacking)
+
+    def _forget_lost(self) -> None:
+        """Let packs without any copy be made again from the source: forget that their chunks are stored."""
+        for row in self.sender.lost:
+            if row.kind in PACK_KINDS:
+                self.node.catalog.objects.forget_chunks(row.id)
+        if self.sender.lost:
+            names = ", ".join(short(row.name) for row in self.sender.lost[:3])
+            raise MinimumNotMetError(
+                f"{len(self.sender.lost)} objects that this snapshot relies on are nowhere any more ({names})",
+                hint="run `backup` again: what is missing is read from the source and stored anew",
+            )
+
+    async def _witness(self, snapshot: SnapshotRow, policy: Policy) -> int:
+        """Have the head witnessed; return by how many peers."""
+        count = 0
+        reasons = []
+        own = {peer_id(pin.identity) for pin in self.node.peers if pin.own}
+        for link in self.ground.record_links(policy):
+            try:
+                reply = await link.connection.call("head", Signed(statement=snapshot.head), Signed)
+                witness = decode(Witness, verify(reply.statement, Context.WITNESS, [link.offer.provider_key]))
+                if witness.head != signed_hash(snapshot.head):
+                    raise ProtocolError(link.pin.name, "witnessed another head than the one that was sent")
+            except ReplicatorError as error:
+                if isinstance(error, RefusedError) and error.code == "fork":
+                    self.federation.integrity.append(
+                        f"{link.pin.name} has seen another snapshot number {snapshot.number} of this node: "
+                        "two machines write with one key (was this one cloned?)"
+                    )
+                reasons.append(str(error))
+                continue
+            count += policy.count_own or peer_id(link.identity) not in own
+        if count < policy.minimum:
+            raise MinimumNotMetError(
+                f"snapshot {short(snapshot.name)}: {count} of at least {policy.minimum} peers witnessed it"
+                + (f" ({'; '.join(reasons)})" if reasons else "")
+            )
+        return count
+
+    def _empty_spool(self, rows: list[ObjectRow], policy: Policy) -> None:
+        for row in rows:
+            if row.spooled and self.ground.copies(row.name, policy) >= policy.minimum:
+                self.spool.drop(row.name)
+                self.node.catalog.objects.unspool(row.id)
+
+
+def pending(node: NodeHome) -> list[SnapshotRow]:
+    """Return snapshots that were committed and not yet published, in the order of their chain."""
+    rows = node.catalog.snapshots.all("writer = ? AND published_ns = 0", (node.identity,))
+    return sorted(rows, key=lambda row: row.number)

@@ -1,0 +1,120 @@
+"""Bring objects to peers until the plan is carried out or nothing more can be done in this run."""
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+from replicator.catalog.objects import ObjectRow
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation, Link, check_receipt, patiently
+from replicator.engine.placing import Ground, pack_id, peer_id
+from replicator.engine.spool import Spool
+from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
+from replicator.format.policy import Policy
+from replicator.ids import Identity
+from scheduler import Plan
+
+STREAMS = 3
+"""Uploads to one peer at the same time; providers allow as many a tenant."""
+
+
+class Sender:
+    """Uploads with receipts. One for a run; a peer that fails is left out for its rest."""
+
+    def __init__(self, ground: Ground, edge: Edge, spool: Spool | None) -> None:
+        self.ground = ground
+        self.federation: Federation = ground.federation
+        self._half = ground.half
+        self._edge = edge
+        self._spool = spool
+        self._gates: dict[Identity, asyncio.Semaphore] = {}
+        self.sent_objects = 0
+        self.sent_bytes = 0
+        self.lost: list[ObjectRow] = []
+
+    async def settle(self, rows: list[ObjectRow]) -> Plan:
+        """Make the copies that the policies of these packs promise, as far as peers allow.
+
+        Returns the plan as things lie afterwards. Objects whose bytes are nowhere are in :attr:`lost`.
+        """
+        for _ in range(len(self._half.peers) + 2):
+            plan = self.ground.plan(rows)
+            by_name = {pack_id(row.name): row for row in rows}
+            links = {peer_id(identity): link for identity, link in self.federation.links.items()}
+            wanted = [
+                (by_name[addition.pack], links[addition.peer])
+                for addition in plan.additions
+                if addition.peer in links and by_name[addition.pack] not in self.lost
+            ]
+            if not wanted:
+                break
+            await self.send(wanted)
+        return self.ground.plan(rows, frozen=True)
+
+    async def send(self, wanted: Iterable[tuple[ObjectRow, Link]]) -> None:
+        """Upload these copies at the same time, a few streams to each peer. Failures are for the next plan."""
+        await asyncio.gather(*(self._send_one(row, link) for row, link in wanted))
+
+    async def everywhere(self, rows: Iterable[ObjectRow], policy: Policy) -> None:
+        """Give records to every answering peer that residency admits and that lacks them."""
+        wanted = []
+        for row in rows:
+            holders = self.ground.held.get(pack_id(row.name), set())
+            wanted += [
+                (row, link)
+                for link in self.ground.record_links(policy)
+                if peer_id(link.identity) not in holders and link.free >= row.size
+            ]
+        await self.send(wanted)
+
+    async def _send_one(self, row: ObjectRow, link: Link) -> None:
+        gate = self._gates.setdefault(link.identity, asyncio.Semaphore(STREAMS))
+        async with gate:
+            if link.identity not in self.federation.links or link.free < row.size or row in self.lost:
+                return
+            try:
+                data = await self._bytes_of(row)
+            except NotFoundError:
+                self.lost.append(row)
+                return
+            try:
+                signed = await patiently(self._edge, partial(link.connection.put, row.name, data))
+                receipt = check_receipt(signed, link, self._half.tenant, row.name, row.size)
+            except RefusedError as error:
+                if error.code not in {"quota", "full"}:
+                    link.problems.append(error.reason)
+                    await self.federation.drop(link, error)
+                link.free = 0
+                return
+            except BusyError:
+                link.free = 0
+                return
+            except PeerError as error:
+                await self.federation.drop(link, error)
+                return
+        link.free -= row.size
+        self._half.catalog.objects.held(
+            row.id,
+            link.identity,
+            incarnation=receipt.incarnation,
+            receipt=signed,
+            received_ns=self._edge.clock.now_ns(),
+        )
+        self.ground.add(row.name, link.identity)
+        self.sent_objects += 1
+        self.sent_bytes += row.size
+        self._edge.progress.advance(row.size)
+
+    async def _bytes_of(self, row: ObjectRow) -> bytes:
+        if self._spool is not None and row.spooled:
+            try:
+                return self._spool.get(row.name)
+            except NotFoundError as error:
+                # The spool's copy is gone or damaged: say so, and fall back on the peers that have one.
+                self._edge.progress.note(str(error))
+        holders = [
+            identity
+            for identity in self.federation.links
+            if peer_id(identity) in self.ground.held.get(pack_id(row.name), set())
+        ]
+        return await self.federation.fetch(row.name, holders)
