@@ -8,6 +8,7 @@ Reading the folders that are backed up is not its business (:mod:`replicator.sna
 import os
 import shutil
 import sqlite3
+import stat
 from typing import Protocol
 
 FILE_MODE = 0o600
@@ -159,7 +160,7 @@ class PosixFs:
             status = os.lstat(path)
         except FileNotFoundError:
             return None
-        return status.st_size
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def list_files(self, path: str) -> list[tuple[str, int]]:
         """Return (name, size) of the regular files in a folder."""

@@ -1,0 +1,1 @@
+"""The role that stores objects it cannot read: a synchronous core without sockets, its home, its daemon."""

@@ -1,0 +1,51 @@
+"""The tenant's charter as this provider knows it: the newest one that its root vouches for."""
+
+import sqlite3
+import threading
+
+from replicator.charter.verify import VerifiedCharter, verify_charter
+from replicator.ids import ObjectName, TenantId
+from replicator.provider.database import Database
+from replicator.provider.tenants import Tenant
+
+
+class Charters:
+    """Verified charters, remembered by their hash."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._verified: dict[TenantId, VerifiedCharter] = {}
+
+    def current(self, tenant: Tenant) -> VerifiedCharter | None:
+        """Return a tenant's charter, None if it has none here."""
+        if tenant.charter_number == 0:
+            return None
+        with self._lock:
+            found = self._verified.get(tenant.id)
+        if found is not None and found.hash == tenant.charter_hash:
+            return found
+        row = self._database.row("SELECT charter FROM tenants WHERE id = ?", (tenant.id,))
+        assert row is not None, "tenants are never removed while they are asked for"
+        found = verify_charter(row[0], root_key=tenant.root_key, known=None)
+        with self._lock:
+            self._verified[tenant.id] = found
+        return found
+
+
+def store_charter(connection: sqlite3.Connection, found: VerifiedCharter, name: ObjectName) -> bool:
+    """Make a verified charter the current one; return whether it is newer than what is stored now."""
+    changed = connection.execute(
+        "UPDATE tenants SET charter_number = ?1, charter_hash = ?2, charter_name = ?3, charter = ?4, root = ?5, "
+        "owner_key = ?6 WHERE id = ?7 AND charter_number < ?1",
+        (
+            found.number,
+            found.hash,
+            name,
+            found.signed,
+            found.charter.root,
+            found.root.owner_key,
+            found.charter.tenant,
+        ),
+    )
+    return changed.rowcount == 1

@@ -1,0 +1,159 @@
+"""What all requests share: the rows, the disk, the key, and what must hold before either is touched."""
+
+import logging
+import sqlite3
+import threading
+
+from replicator.clock import NS, Clock
+from replicator.crypto.sign import SigningKey, body_of
+from replicator.format.codec import decode
+from replicator.format.offer import Offer
+from replicator.ids import Identity, ObjectName, TenantId, identity_of
+from replicator.provider.ballast import Ballast
+from replicator.provider.charters import Charters
+from replicator.provider.database import Database
+from replicator.provider.datadir import DataDir
+from replicator.provider.objects import record, used, used_by, used_by_all
+from replicator.provider.quota import Levels, Quotas
+from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
+from replicator.rng import Rng
+from replicator.store.folder import FolderObjectStore
+from replicator.transport.handler import RequestRefusedError
+
+log = logging.getLogger(__name__)
+
+INCARNATION_SIZE = 16
+NOBODY = b""
+"""Holder of objects that were found on the disk without a row."""
+
+
+class Core:
+    """A running provider. One process at a time: starting counts the generation up and tidies the disk."""
+
+    def __init__(
+        self, *, key: SigningKey, database: Database, data: DataDir, ballast: Ballast, clock: Clock, rng: Rng
+    ) -> None:
+        self.key = key
+        self.identity: Identity = identity_of(key.public)
+        self.database = database
+        self.clock = clock
+        self.rng = rng
+        self.charters = Charters(database)
+        self.quotas = Quotas()
+        self._data = data
+        self._attaching = threading.Lock()
+        self._attached = False
+        self._stores: dict[TenantId, FolderObjectStore] = {}
+        ballast.fill()
+        self.incarnation = self._meta()[0]
+        self.available()
+
+    def offer(self) -> tuple[bytes, Offer]:
+        """Return the signed offer and what it says; another process of this home may have changed it."""
+        row = self.database.row("SELECT offer FROM meta")
+        assert row is not None, "the row is made with the home"
+        return row[0], decode(Offer, body_of(row[0]))
+
+    def tenant(self, holder: Holder) -> Tenant:
+        """Return the holder's tenant."""
+        found = find_tenant(self.database, holder.tenant)
+        assert found is not None, "a foreign key holds it"
+        return found
+
+    def available(self) -> bool:
+        """Return whether our disk is there. One that comes back is taken up as at a start."""
+        with self._attaching:
+            if not self._data.mounted():
+                if self._attached:
+                    log.error("the data folder is not mounted any more")
+                self._attached = False
+            elif not self._attached:
+                self._attach()
+                self._attached = True
+            return self._attached
+
+    def store(self, tenant: TenantId) -> FolderObjectStore:
+        """Return a tenant's objects.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted, which says nothing about the objects.
+        """
+        if not self.available():
+            raise RequestRefusedError("unavailable", "the disk with the objects is not mounted")
+        return self._stores.setdefault(tenant, self._data.tenant(tenant))
+
+    def levels(self, tenant: Tenant, holder: Holder, holder_quota: int) -> Levels:
+        """Return how full everything is."""
+        return Levels(
+            tenant_quota=tenant.quota,
+            tenant_used=used(self.database, tenant.id),
+            holder_quota=holder_quota,
+            holder_used=used_by(self.database, tenant.id, holder.identity),
+            capacity=self.offer()[1].capacity,
+            total_used=used_by_all(self.database),
+            disk_free=self._data.free_bytes(),
+        )
+
+    def record(self, tenant: TenantId, name: ObjectName, size: int, holder: bytes) -> tuple[int, int]:
+        """Record a durable object; return when it was received and until when it is locked."""
+        now_ns = self.clock.now_ns()
+        lock_ns = self.offer()[1].lock_s * NS
+
+        def work(connection: sqlite3.Connection) -> int:
+            return record(
+                connection,
+                tenant=tenant,
+                name=name,
+                size=size,
+                holder=holder,
+                received_ns=now_ns,
+                lock_until_ns=now_ns + lock_ns,
+            )
+
+        return now_ns, self.database.write("object row", work)
+
+    def stop(self) -> None:
+        """Count the generation up once more, so that a copy of the disk made while it ran is told from it."""
+        with self._attaching:
+            if self._attached and self._data.mounted():
+                self._next_generation()
+            self._attached = False
+
+    def _meta(self) -> tuple[bytes, int]:
+        row = self.database.row("SELECT incarnation, generation FROM meta")
+        assert row is not None, "the row is made with the home"
+        return row[0], row[1]
+
+    def _attach(self) -> None:
+        self._next_generation()
+        self._stores = {tenant: self._data.tenant(tenant) for tenant in all_tenants(self.database)}
+        for tenant, store in self._stores.items():
+            store.prepare()
+            self._adopt(tenant, store)
+
+    def _next_generation(self) -> None:
+        incarnation, generation = self._meta()
+        on_disk = self._data.generation()
+        if on_disk != generation:
+            # A crash between the two writes below looks the same: then this costs the clients an inventory.
+            log.warning("database and disk are of different generations (%d, %d): new incarnation", generation, on_disk)
+            incarnation = self.rng.bytes(INCARNATION_SIZE)
+        number = max(generation, on_disk) + 1
+        self._data.set_generation(number)
+        self.database.write(
+            "generation",
+            lambda connection: connection.execute(
+                "UPDATE meta SET incarnation = ?, generation = ?", (incarnation, number)
+            ),
+        )
+        self.incarnation = incarnation
+
+    def _adopt(self, tenant: TenantId, store: FolderObjectStore) -> None:
+        # Left by a crash between link and row, or the database is an older copy: verify, then count it.
+        known = {name for (name,) in self.database.rows("SELECT name FROM objects WHERE tenant = ?", (tenant,))}
+        strays = [(name, size) for name, size in store.list() if name not in known]
+        good = [(name, size) for name, size in strays if store.check(name) == "good"]
+        for name, size in good:
+            self.record(tenant, name, size, NOBODY)
+        if strays:
+            log.warning("found %d objects without a row: %d were intact and are kept", len(strays), len(good))

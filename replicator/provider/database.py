@@ -1,0 +1,195 @@
+"""provider.db: who may ask for what, what was received, what is relied on. Never the truth about the disk.
+
+sqlite-utils makes and inspects the schema; statements that run often are plain SQL in the modules beside this.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlite_utils
+from sqlite_utils.db import Table
+
+from replicator.errors import HomeError, SpaceError
+from replicator.fs import Fs
+from replicator.provider.ballast import Ballast
+
+SCHEMA_VERSION = 1
+BUSY_S = 60.0
+"""How long to wait while another process of this home (``provider invite``) writes."""
+
+T = TypeVar("T")
+
+_TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
+    "meta": (
+        {"id": int, "store": bytes, "incarnation": bytes, "generation": int, "offer": bytes, "advertised": int},
+        ("id",),
+    ),
+    "tenants": (
+        {
+            "id": bytes,
+            "root_key": bytes,
+            "root": bytes,
+            "owner_key": bytes,
+            "quota": int,
+            "label": str,
+            "charter_number": int,
+            "charter_hash": bytes,
+            "charter_name": bytes,
+            "charter": bytes,
+            "created_ns": int,
+        },
+        ("id",),
+    ),
+    "invites": (
+        {
+            "secret_hash": bytes,
+            "quota": int,
+            "label": str,
+            "created_ns": int,
+            "expires_ns": int,
+            "state": str,
+            "tenant": bytes,
+            "holder": bytes,
+        },
+        ("secret_hash",),
+    ),
+    "holders": (
+        {"identity": bytes, "holder_key": bytes, "tenant": bytes, "source": str, "enrolled_ns": int},
+        ("identity",),
+    ),
+    "objects": (
+        {"tenant": bytes, "name": bytes, "size": int, "holder": bytes, "received_ns": int, "lock_until_ns": int},
+        ("tenant", "name"),
+    ),
+    "usage": ({"tenant": bytes, "holder": bytes, "bytes": int}, ("tenant", "holder")),
+    "claims": (
+        {"tenant": bytes, "writer": bytes, "number": int, "root": bytes, "claimed_ns": int},
+        ("tenant", "writer"),
+    ),
+    "claimed": ({"tenant": bytes, "writer": bytes, "name": bytes}, ("tenant", "writer", "name")),
+    "heads": (
+        {"tenant": bytes, "writer": bytes, "number": int, "hash": bytes, "signed": bytes, "seen_ns": int},
+        ("tenant", "writer"),
+    ),
+    "forks": (
+        {"id": int, "tenant": bytes, "writer": bytes, "number": int, "signed_a": bytes, "signed_b": bytes},
+        ("id",),
+    ),
+}
+_BELONGS: dict[str, list[tuple[str, str, str]]] = {
+    table: [("tenant", "tenants", "id")] for table in ("holders", "objects", "usage", "claims", "heads", "forks")
+}
+_WITHOUT_ROWID = ("objects", "claimed")
+_INDEXES: dict[str, list[tuple[str, ...]]] = {
+    "tenants": [("root_key",), ("owner_key",)],
+    "forks": [("tenant", "writer")],
+}
+
+
+class Database:
+    """One connection, shared by threads under a lock; every commit goes through the injected file system."""
+
+    def __init__(self, path: str, fs: Fs, ballast: Ballast) -> None:
+        self._fs = fs
+        self._ballast = ballast
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=BUSY_S)
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise HomeError(
+                f"{path}: not a usable database ({error})", hint="put back a copy of it; objects are not affected"
+            ) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def write(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` as one transaction, durable on return; ``what`` names the commit for crash tests.
+
+        On a full disk the ballast is given up and the work is tried once more.
+
+        Raises:
+            SpaceError: the disk is full, ballast or not. Nothing was changed.
+        """
+        with self._lock:
+            try:
+                return self._attempt(what, work)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+            self._ballast.release()
+            try:
+                return self._attempt(what, work)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                raise SpaceError(
+                    f"{self._path}: the disk is full", hint="free some space on the disk that holds the home"
+                ) from error
+
+    def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self._lock:
+            return self._connection.execute(statement, values).fetchall()
+
+    def row(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
+        """Return the first row of a query, None if there is none."""
+        with self._lock:
+            found: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
+            return found
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is undone."""
+        with self._lock:
+            self._connection.close()
+
+    def _attempt(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._connection)
+            self._fs.commit(self._connection, what)
+        except BaseException:
+            self._connection.rollback()
+            raise
+        return result
+
+    def _prepare(self) -> None:
+        [version] = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise HomeError(
+                f"{self._path}: written by a newer release (version {version}, this one knows {SCHEMA_VERSION})",
+                hint="install a newer release of replicator",
+            )
+        if version < SCHEMA_VERSION:
+            self.write("schema", _create)
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    database = sqlite_utils.Database(connection)
+    for table, (columns, key) in _TABLES.items():
+        if table in _WITHOUT_ROWID:
+            connection.execute(_without_rowid(table, columns, key))
+        else:
+            Table(database, table).create(
+                columns, pk=key if len(key) > 1 else key[0], foreign_keys=_BELONGS.get(table, [])
+            )
+        for index in _INDEXES.get(table, []):
+            Table(database, table).create_index(index)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _without_rowid(table: str, columns: dict[str, type], key: tuple[str, ...]) -> str:
+    # sqlite-utils cannot say WITHOUT ROWID, which halves tables whose key is nearly the whole row.
+    types = {int: "INTEGER", str: "TEXT", bytes: "BLOB"}
+    listed = ", ".join(f"[{name}] {types[kind]}" for name, kind in columns.items())
+    belongs = "".join(
+        f", FOREIGN KEY ([{mine}]) REFERENCES [{other}]([{key}])" for mine, other, key in _BELONGS.get(table, [])
+    )
+    return f"CREATE TABLE [{table}] ({listed}, PRIMARY KEY ({', '.join(key)}){belongs}) WITHOUT ROWID"

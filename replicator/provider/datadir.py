@@ -1,0 +1,71 @@
+"""The folder that objects lie in, often another disk than the home's: is it there, and is it the one we left?
+
+``.replicator-store`` holds the id of the store: without it the disk is not mounted, which is not the same as
+objects that are missing. ``.generation`` is counted up together with a number in the database: if the two
+differ, one of them was put back from an older copy.
+"""
+
+import os
+
+from replicator.fs import Fs, write_atomic
+from replicator.ids import TenantId
+from replicator.store.folder import FolderObjectStore
+
+SENTINEL = ".replicator-store"
+GENERATION = ".generation"
+
+
+class DataDir:
+    """A provider's data folder."""
+
+    def __init__(self, fs: Fs, path: str, store: bytes) -> None:
+        self._fs = fs
+        self.path = path
+        self._store = store
+
+    def create(self) -> None:
+        """Make the folder a store."""
+        self._fs.makedirs(self.path)
+        self.set_generation(0)
+        write_atomic(self._fs, os.path.join(self.path, SENTINEL), self._store.hex().encode() + b"\n")
+
+    def in_use(self) -> bool:
+        """Return whether any provider has ever started on this folder; what an interrupted init left is free."""
+        return _read_store_id(self._fs, self.path) is not None and self.generation() != 0
+
+    def mounted(self) -> bool:
+        """Return whether our store lies there now."""
+        return _read_store_id(self._fs, self.path) == self._store.hex()
+
+    def generation(self) -> int:
+        """Return the counter on the disk; -1 if it is not there or cannot be read as one."""
+        try:
+            return int(self._fs.read(os.path.join(self.path, GENERATION), 0, 32))
+        except (FileNotFoundError, ValueError):
+            return -1
+
+    def set_generation(self, number: int) -> None:
+        """Store the counter, durably."""
+        write_atomic(self._fs, os.path.join(self.path, GENERATION), b"%d\n" % number)
+
+    def free_bytes(self) -> int:
+        """Return what the disk has left."""
+        return self._fs.free_bytes(self.path)
+
+    def tenant(self, tenant: TenantId) -> FolderObjectStore:
+        """Return the store of one tenant; the disk is not touched."""
+        folder = os.path.join(self.path, tenant.hex())
+        return FolderObjectStore(
+            self._fs,
+            folder=os.path.join(folder, "objects"),
+            incoming=os.path.join(folder, "incoming"),
+            quarantine=os.path.join(folder, "quarantine"),
+        )
+
+
+def _read_store_id(fs: Fs, path: str) -> str | None:
+    """Return the id of the store in a folder, None if there is none that can be read."""
+    try:
+        return fs.read(os.path.join(path, SENTINEL), 0, 64).decode("ascii", "replace").strip()
+    except OSError:
+        return None

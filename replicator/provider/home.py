@@ -1,0 +1,367 @@
+"""The provider's half of a home: its key, its terms, its invites, and where the objects lie.
+
+    HOME/provider/home.json        {"format": 1, "role": "provider", ...}; written last, so a home is whole or none
+                  identity.seed    32 bytes, the provider's private key (0600)
+                  identity.pem     the same for ssl (0600)
+                  certificate.pem  self-signed: the authority for clients, and what they pin
+                  provider.db      rows; ballast: space to give up on a full disk; lock: held by the daemon
+
+Several processes of one home may have it open; only :meth:`Provider.start` makes the one that answers requests.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from replicator.clock import NS, Clock
+from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
+from replicator.crypto.sign import Context, SigningKey, body_of
+from replicator.errors import HomeError, NotFoundError, UsageError
+from replicator.format.codec import decode, encode
+from replicator.format.codes import write_code
+from replicator.format.offer import Invite, Offer
+from replicator.fs import Fs, write_atomic
+from replicator.ids import address_form
+from replicator.provider.ballast import Ballast
+from replicator.provider.core import INCARNATION_SIZE, Core
+from replicator.provider.database import Database
+from replicator.provider.datadir import DataDir
+from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
+from replicator.provider.objects import used_by_all
+from replicator.provider.quota import floor_of
+from replicator.provider.service import ProviderService
+from replicator.rng import Rng
+from replicator.wire.messages import WIRE_VERSION
+
+HOME_FORMAT = 1
+STORE_ID_SIZE = 16
+FOLDER = "provider"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a provider says of itself, and where it listens. ``capacity`` in bytes.
+
+    ``advertise`` are the "host:port" that others reach it at; empty: where it listens.
+    """
+
+    capacity: int
+    owner: str
+    site: str
+    region: str
+    country: str
+    listen: str
+    advertise: tuple[str, ...]
+    lock_s: int
+    grace_s: int
+
+
+class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """home.json. ``data`` may be edited by hand when the disk moves."""
+
+    format: int
+    role: str
+    data: str
+    listen: str
+
+
+class Provider:
+    """An open provider's home. Close it."""
+
+    def __init__(
+        self, *, folder: str, file: HomeFile, key: SigningKey, database: Database, fs: Fs, clock: Clock, rng: Rng
+    ) -> None:
+        self.folder = folder
+        self.key = key
+        self.listen = file.listen
+        self._file = file
+        self._database = database
+        self._fs = fs
+        self._clock = clock
+        self._rng = rng
+
+    def start(self) -> ProviderService:
+        """Return the service that answers requests. One at a time for a home: the caller holds its lock."""
+        return ProviderService(
+            Core(
+                key=self.key,
+                database=self._database,
+                data=self._data(),
+                ballast=self._ballast(),
+                clock=self._clock,
+                rng=self._rng,
+            )
+        )
+
+    def offer(self) -> Offer:
+        """Return the newest offer."""
+        row = self._database.row("SELECT offer FROM meta")
+        assert row is not None, "the row is made with the home"
+        return decode(Offer, body_of(row[0]))
+
+    def change_offer(self, **changes: Any) -> Offer:
+        """Sign a new offer with some fields changed; nothing happens if all are as they were.
+
+        Raises:
+            UsageError: a value that an offer cannot have.
+        """
+        before = self.offer()
+        if all(getattr(before, field) == value for field, value in changes.items()):
+            return before
+        fields = msgspec.structs.asdict(before) | changes
+        fields |= {"number": before.number + 1, "created_ns": self._clock.now_ns()}
+        signed, offer = sign_offer(self.key, Offer(**fields))
+        advertised = int("endpoints" in changes)
+        self._database.write(
+            "offer",
+            lambda connection: connection.execute(
+                "UPDATE meta SET offer = ?, advertised = max(advertised, ?)", (signed, advertised)
+            ),
+        )
+        return offer
+
+    def listening_on(self, endpoint: str) -> None:
+        """Correct the offer after a start on another address than before, unless an address is advertised."""
+        row = self._database.row("SELECT advertised FROM meta")
+        assert row is not None, "the row is made with the home"
+        offer = self.offer()
+        if row[0] or offer.endpoints == [endpoint]:
+            return
+        changed = msgspec.structs.replace(
+            offer, endpoints=[endpoint], number=offer.number + 1, created_ns=self._clock.now_ns()
+        )
+        signed, _ = sign_offer(self.key, changed)
+        self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET offer = ?", (signed,)))
+
+    def invite(self, *, quota: int, label: str, valid_s: int = VALID_S) -> str:
+        """Return a new code, good for one tenant, once. It is not stored: only its hash is.
+
+        Raises:
+            UsageError: more than this provider offers, or nothing.
+        """
+        offer = self.offer()
+        if not 0 < quota <= offer.capacity:
+            raise UsageError(
+                f"a quota of {quota} bytes; this provider offers {offer.capacity}",
+                hint="choose a smaller quota, or raise the capacity with 'replicator provider set'",
+            )
+        secret = self._rng.bytes(SECRET_SIZE)
+        now_ns = self._clock.now_ns()
+        expires_ns = now_ns + valid_s * NS
+        self._database.write(
+            "invite",
+            lambda connection: add_invite(
+                connection, secret=secret, quota=quota, label=label, now_ns=now_ns, expires_ns=expires_ns
+            ),
+        )
+        invite = Invite(
+            identity=self.key.identity,
+            endpoints=offer.endpoints,
+            secret=secret,
+            quota=quota,
+            expires_ns=expires_ns,
+        )
+        return write_code("invite", encode(invite))
+
+    def invites(self) -> list[InviteRow]:
+        """Return all invites, the newest first."""
+        return list_invites(self._database, self._clock.now_ns())
+
+    def revoke_invite(self, invite_id: str) -> None:
+        """Make an open invite worthless.
+
+        Raises:
+            NotFoundError: no open invite's id begins so.
+        """
+        if not self._database.write("revoke invite", lambda connection: revoke(connection, invite_id)):
+            raise NotFoundError(f"no open invite '{invite_id}'", hint="'replicator provider invite --list' shows them")
+
+    def status(self) -> dict[str, Any]:
+        """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
+        offer = self.offer()
+        data = self._data()
+        mounted = data.mounted()
+        row = self._database.row("SELECT incarnation FROM meta")
+        assert row is not None, "the row is made with the home"
+        counts = dict(self._database.rows("SELECT tenant, count(*) FROM objects GROUP BY tenant"))
+        tenants = [
+            {
+                "id": tenant.hex(),
+                "label": label,
+                "quota": quota,
+                "used": int(stored),
+                "objects": counts.get(tenant, 0),
+                "charter": charter,
+            }
+            for tenant, label, quota, charter, stored in self._database.rows(
+                "SELECT id, label, quota, charter_number, "
+                "(SELECT coalesce(sum(bytes), 0) FROM usage WHERE usage.tenant = tenants.id) FROM tenants ORDER BY id"
+            )
+        ]
+        return {
+            "identity": self.key.identity.hex(),
+            "address": address_form(self.key.identity),
+            "incarnation": row[0].hex(),
+            "offer": {key: value for key, value in msgspec.structs.asdict(offer).items() if key != "provider_key"},
+            "listen": self.listen,
+            "data": data.path,
+            "mounted": mounted,
+            "used": used_by_all(self._database),
+            "disk_free": data.free_bytes() if mounted else 0,
+            "disk_reserve": floor_of(offer.capacity),
+            "tenants": tenants,
+            "invites": [dataclasses.asdict(invite) for invite in self.invites()],
+        }
+
+    def certificate_paths(self) -> tuple[str, str]:
+        """Return the paths of certificate and private key, for ssl."""
+        return os.path.join(self.folder, "certificate.pem"), os.path.join(self.folder, "identity.pem")
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def _data(self) -> DataDir:
+        row = self._database.row("SELECT store FROM meta")
+        assert row is not None, "the row is made with the home"
+        return DataDir(self._fs, self._file.data, row[0])
+
+    def _ballast(self) -> Ballast:
+        return Ballast(self._fs, os.path.join(self.folder, "ballast"), self._rng)
+
+
+def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, rng: Rng) -> Provider:
+    """Make the provider's half of a home and return it open. A home that was left half made is made anew.
+
+    Raises:
+        HomeError: there is one already, or the data folder belongs to another provider.
+        UsageError: terms that an offer cannot have.
+    """
+    folder = os.path.join(home, FOLDER)
+    data = os.path.abspath(data)
+    if fs.size(os.path.join(folder, "home.json")) is not None:
+        raise HomeError(f"{folder}: a provider lives here already", hint="see 'replicator provider status'")
+    if DataDir(fs, data, b"").in_use():
+        raise HomeError(
+            f"{data}: belongs to a provider already", hint="give each provider a folder of its own with --data"
+        )
+    key = SigningKey(rng.bytes(32))
+    signed, _ = sign_offer(
+        key,
+        Offer(
+            provider_key=key.public,
+            number=1,
+            endpoints=list(terms.advertise or (terms.listen,)),
+            capacity=terms.capacity,
+            owner=terms.owner,
+            site=terms.site,
+            region=terms.region,
+            country=terms.country,
+            lock_s=terms.lock_s,
+            grace_s=terms.grace_s,
+            wire=[WIRE_VERSION],
+            created_ns=clock.now_ns(),
+        ),
+    )
+    fs.makedirs(folder)
+    for leftover in ("provider.db", "provider.db-wal", "provider.db-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            fs.unlink(os.path.join(folder, leftover))
+    write_atomic(fs, os.path.join(folder, "identity.seed"), key.seed())
+    write_atomic(fs, os.path.join(folder, "identity.pem"), private_pem(key))
+    write_atomic(fs, os.path.join(folder, "certificate.pem"), certificate_pem(provider_certificate(key, rng)))
+    store = rng.bytes(STORE_ID_SIZE)
+    incarnation = rng.bytes(INCARNATION_SIZE)
+    database = _open_database(folder, fs, rng)
+    try:
+        database.write(
+            "provider",
+            lambda connection: connection.execute(
+                "INSERT INTO meta (id, store, incarnation, generation, offer, advertised) VALUES (1, ?, ?, 0, ?, ?)",
+                (store, incarnation, signed, int(bool(terms.advertise))),
+            ),
+        )
+    finally:
+        database.close()
+    DataDir(fs, data, store).create()
+    file = HomeFile(format=HOME_FORMAT, role=FOLDER, data=data, listen=terms.listen)
+    write_atomic(fs, os.path.join(folder, "home.json"), msgspec.json.format(msgspec.json.encode(file)) + b"\n")
+    return open_provider(home, fs=fs, clock=clock, rng=rng)
+
+
+def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
+    """Open the provider's half of a home.
+
+    Raises:
+        HomeError: there is none, it is of a newer format, damaged, or its key can be read by others.
+    """
+    folder = os.path.join(home, FOLDER)
+    file = _read_home_file(os.path.join(folder, "home.json"), fs)
+    seed_path = os.path.join(folder, "identity.seed")
+    for path in (seed_path, os.path.join(folder, "identity.pem")):
+        _require_private(path)
+    seed = fs.read(seed_path, 0, 33)
+    if len(seed) != 32:
+        raise HomeError(f"{seed_path}: not a key", hint="put back a copy of it")
+    return Provider(
+        folder=folder,
+        file=file,
+        key=SigningKey(seed),
+        database=_open_database(folder, fs, rng),
+        fs=fs,
+        clock=clock,
+        rng=rng,
+    )
+
+
+def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
+    """Return an offer signed, after checking that it can be read back.
+
+    Raises:
+        UsageError: a value that an offer cannot have.
+    """
+    body = msgspec.msgpack.encode(offer)
+    try:
+        msgspec.msgpack.decode(body, type=Offer)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"these terms cannot be offered: {error}") from error
+    return key.sign(Context.OFFER, encode(offer)), offer
+
+
+def _open_database(folder: str, fs: Fs, rng: Rng) -> Database:
+    return Database(os.path.join(folder, "provider.db"), fs, Ballast(fs, os.path.join(folder, "ballast"), rng))
+
+
+def _read_home_file(path: str, fs: Fs) -> HomeFile:
+    try:
+        text = fs.read(path, 0, 1 << 16)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise HomeError(f"{path}: no provider lives here", hint="make one with 'replicator provider init'") from error
+    try:
+        found = json.loads(text)
+        version = found["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
+    if version != HOME_FORMAT:
+        raise HomeError(
+            f"{path}: format {version}; this release knows {HOME_FORMAT}", hint="install a newer release of replicator"
+        )
+    try:
+        return msgspec.convert(found, HomeFile)
+    except msgspec.ValidationError as error:
+        raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
+
+
+def _require_private(path: str) -> None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError as error:
+        raise HomeError(f"{path}: is missing", hint="put back a copy of it") from error
+    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) & 0o077:
+        raise HomeError(f"{path}: a private key that others can read", hint=f"chmod 600 {path}")

@@ -1,0 +1,75 @@
+"""Rows about received objects. They say what should be on the disk; only the disk says what is."""
+
+import sqlite3
+
+from replicator.ids import ObjectName, TenantId
+from replicator.provider.database import Database
+
+
+def size_of(database: Database, tenant: TenantId, name: ObjectName) -> int | None:
+    """Return the size that an object was received with, None if it never was."""
+    row = database.row("SELECT size FROM objects WHERE tenant = ? AND name = ?", (tenant, name))
+    return None if row is None else row[0]
+
+
+def rows_after(database: Database, tenant: TenantId, after: bytes, limit: int) -> list[tuple[ObjectName, int]]:
+    """Return (name, size) of received objects that sort after a name."""
+    return [
+        (ObjectName(name), size)
+        for name, size in database.rows(
+            "SELECT name, size FROM objects WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?", (tenant, after, limit)
+        )
+    ]
+
+
+def record(
+    connection: sqlite3.Connection,
+    *,
+    tenant: TenantId,
+    name: ObjectName,
+    size: int,
+    holder: bytes,
+    received_ns: int,
+    lock_until_ns: int,
+) -> int:
+    """Record that an object is durable; return until when it is locked. A lock never gets shorter."""
+    row = connection.execute(
+        "SELECT lock_until_ns FROM objects WHERE tenant = ? AND name = ?", (tenant, name)
+    ).fetchone()
+    if row is not None:
+        lock_until_ns = max(lock_until_ns, row[0])
+        connection.execute(
+            "UPDATE objects SET received_ns = ?, lock_until_ns = ? WHERE tenant = ? AND name = ?",
+            (received_ns, lock_until_ns, tenant, name),
+        )
+        return lock_until_ns
+    connection.execute(
+        "INSERT INTO objects (tenant, name, size, holder, received_ns, lock_until_ns) VALUES (?, ?, ?, ?, ?, ?)",
+        (tenant, name, size, holder, received_ns, lock_until_ns),
+    )
+    connection.execute(
+        "INSERT INTO usage (tenant, holder, bytes) VALUES (?, ?, ?) "
+        "ON CONFLICT (tenant, holder) DO UPDATE SET bytes = bytes + excluded.bytes",
+        (tenant, holder, size),
+    )
+    return lock_until_ns
+
+
+def used(database: Database, tenant: TenantId) -> int:
+    """Return the bytes that a tenant's objects count."""
+    row = database.row("SELECT coalesce(sum(bytes), 0) FROM usage WHERE tenant = ?", (tenant,))
+    assert row is not None, "an aggregate always gives a row"
+    return int(row[0])
+
+
+def used_by(database: Database, tenant: TenantId, holder: bytes) -> int:
+    """Return the bytes that one holder has stored for a tenant."""
+    row = database.row("SELECT bytes FROM usage WHERE tenant = ? AND holder = ?", (tenant, holder))
+    return 0 if row is None else int(row[0])
+
+
+def used_by_all(database: Database) -> int:
+    """Return the bytes that all tenants' objects count."""
+    row = database.row("SELECT coalesce(sum(bytes), 0) FROM usage")
+    assert row is not None, "an aggregate always gives a row"
+    return int(row[0])

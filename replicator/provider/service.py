@@ -1,0 +1,71 @@
+"""The provider as its transports see it: who asks, and nothing about sockets."""
+
+import logging
+
+from replicator.crypto.certificates import client_certificate
+from replicator.ids import Identity
+from replicator.provider.core import Core
+from replicator.provider.enrol import enrol_by_invite, enrol_by_order
+from replicator.provider.refusals import refusing
+from replicator.provider.session import ProviderSession
+from replicator.provider.tenants import find_holder
+from replicator.transport.handler import RequestRefusedError
+from replicator.wire.messages import EnrolReply, EnrolRequest
+
+log = logging.getLogger(__name__)
+
+
+class ProviderService:
+    """A :class:`~replicator.transport.handler.Service`. Synchronous and safe for many threads.
+
+    Rows change under the database's lock; bodies of objects are written outside of it.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def identity(self) -> Identity:
+        """The hash of the provider's public key."""
+        return self._core.identity
+
+    @property
+    def incarnation(self) -> bytes:
+        """The store's; a new one voids receipts."""
+        return self._core.incarnation
+
+    def enrol(self, request: EnrolRequest) -> EnrolReply:
+        """Give a certificate for an unused invite, or on the word of a known tenant's root or owner.
+
+        Raises:
+            RequestRefusedError: "spent", "forbidden", "bad-request".
+        """
+        now_ns = self._core.clock.now_ns()
+        with refusing(integrity="forbidden"):
+            if bool(request.secret) == bool(request.order):
+                raise RequestRefusedError("bad-request", "an invite's secret or an order, one of the two")
+            if request.secret:
+                tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
+            else:
+                tenant = enrol_by_order(self._core.database, self._core.charters, request, now_ns=now_ns)
+            try:
+                certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
+            except ValueError as error:
+                raise RequestRefusedError("bad-request", "the holder's key is not an Ed25519 key") from error
+            log.info("a holder was enrolled")
+            return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
+
+    def session(self, holder_key: bytes) -> ProviderSession:
+        """Return the session of an enrolled holder.
+
+        Raises:
+            RequestRefusedError: "unauthorized".
+        """
+        holder = find_holder(self._core.database, holder_key)
+        if holder is None:
+            raise RequestRefusedError("unauthorized", "this key is not enrolled here")
+        return ProviderSession(self._core, holder)
+
+    def stop(self) -> None:
+        """Leave the disk in good order. The service answers no more."""
+        self._core.stop()

@@ -1,0 +1,384 @@
+"""One request of one enrolled holder: may it, and what is the answer. docs/spec/protocol.md is the contract."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from replicator.charter.verify import signed_hash, verify_charter
+from replicator.crypto.sign import Context, verify
+from replicator.format.charter import Op, Right
+from replicator.format.claim import Claim, Receipt, Witness
+from replicator.format.codec import Record, decode, encode
+from replicator.format.container import unwrap_record
+from replicator.format.merkle import name_of
+from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
+from replicator.format.snapshot import Head
+from replicator.ids import ObjectName
+from replicator.provider.audit import inventory, names_in, prove_all
+from replicator.provider.charters import store_charter
+from replicator.provider.claims import apply_claim, claimed_with_sizes, number_of
+from replicator.provider.core import Core
+from replicator.provider.heads import ForkError, accept_head, keep_fork, known_forks, newest_heads
+from replicator.provider.objects import size_of, used
+from replicator.provider.quota import Levels, Reservation
+from replicator.provider.refusals import refusing
+from replicator.provider.tenants import Holder, Tenant
+from replicator.store.base import Incoming
+from replicator.store.folder import FolderObjectStore
+from replicator.transport.handler import RequestRefusedError
+from replicator.wire.messages import (
+    MAX_CHECKS,
+    MAX_PROBES,
+    MAX_REQUEST,
+    WIRE_VERSION,
+    CharterNotice,
+    CheckReply,
+    CheckRequest,
+    ClaimReply,
+    Empty,
+    Heads,
+    Info,
+    Inventory,
+    InventoryRequest,
+    ProveReply,
+    ProveRequest,
+    Signed,
+)
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Record)
+
+
+class ProviderSession:
+    """What one holder may ask. Cheap: the transport makes one for every request."""
+
+    def __init__(self, core: Core, holder: Holder) -> None:
+        self._core = core
+        self._holder = holder
+
+    def handle(self, op: str, body: bytes) -> bytes:
+        """Answer one of :data:`replicator.wire.messages.OPS`.
+
+        Raises:
+            RequestRefusedError: any refusal.
+        """
+        handler = HANDLERS.get(op)
+        if handler is None:
+            raise RequestRefusedError("bad-request", "no such operation")
+        with refusing(integrity="bad-request"):
+            return encode(handler(self, body))
+
+    def info(self) -> Info:
+        """Return how the provider sees this tenant; also without its disk, and to holders the charter lacks yet."""
+        tenant, right = self._permit(None)
+        signed, _ = self._core.offer()
+        free = 0
+        if self._core.available():
+            levels = self._core.levels(tenant, self._holder, right.quota if right else 0)
+            free = levels.free_beside(*self._core.quotas.pledged(tenant.id))
+        return Info(
+            incarnation=self._core.incarnation,
+            offer=signed,
+            charter_number=tenant.charter_number,
+            charter=tenant.charter_name,
+            claim=number_of(self._core.database, tenant.id, self._holder.identity),
+            quota=tenant.quota,
+            used=used(self._core.database, tenant.id),
+            free=free,
+            now_ns=self._core.clock.now_ns(),
+            wire=[WIRE_VERSION],
+        )
+
+    def inventory(self, request: InventoryRequest) -> Inventory:
+        """Return a page of what lies on the disk now."""
+        tenant, _ = self._permit("audit")
+        store = self._core.store(tenant.id)
+        return inventory(
+            self._core.database,
+            store,
+            tenant.id,
+            after=request.after,
+            limit=request.limit,
+            incarnation=self._core.incarnation,
+        )
+
+    def prove(self, request: ProveRequest) -> ProveReply:
+        """Prove leaves from the disk."""
+        tenant, _ = self._permit("audit")
+        names = names_in(request.names)
+        if len(names) != len(request.leaves) or len(names) > MAX_PROBES:
+            raise RequestRefusedError("bad-request", f"a name for each leaf, and at most {MAX_PROBES}")
+        store = self._core.store(tenant.id)
+        return ProveReply(incarnation=self._core.incarnation, proofs=prove_all(store, names, request.leaves))
+
+    def check(self, request: CheckRequest) -> CheckReply:
+        """Read objects whole and compare them with their names."""
+        tenant, _ = self._permit("audit")
+        names = names_in(request.names)
+        if len(names) > MAX_CHECKS:
+            raise RequestRefusedError("bad-request", f"at most {MAX_CHECKS} objects")
+        store = self._core.store(tenant.id)
+        states = [store.check(name) for name in names]
+        damaged = states.count("damaged")
+        if damaged:
+            log.warning("%d objects are damaged and in quarantine", damaged)
+        return CheckReply(incarnation=self._core.incarnation, states=states)
+
+    def claim(self, request: Signed) -> ClaimReply:
+        """Record what the holder relies on; say what of it is not here."""
+        tenant, right = self._permit("publish")
+        self._must_be_node(tenant, right)
+        claim = self._signed(Claim, Context.CLAIM, request)
+        if (claim.tenant, claim.writer, claim.provider) != (tenant.id, self._holder.identity, self._core.identity):
+            raise RequestRefusedError("bad-request", "this claim is of another tenant, writer or provider")
+        store = self._core.store(tenant.id)
+        now_ns = self._core.clock.now_ns()
+        self._core.database.write(
+            "claim", lambda connection: apply_claim(connection, claim, quota=tenant.quota, now_ns=now_ns)
+        )
+        missing = [
+            name
+            for name, size in claimed_with_sizes(self._core.database, tenant.id, self._holder.identity)
+            if size is None or store.size(name) != size
+        ]
+        return ClaimReply(incarnation=self._core.incarnation, number=claim.number, missing=b"".join(missing))
+
+    def head(self, request: Signed) -> Signed:
+        """Witness the newest snapshot of the holder's chain."""
+        tenant, right = self._permit("publish")
+        self._must_be_node(tenant, right)
+        head = self._signed(Head, Context.HEAD, request)
+        writer = self._holder.identity
+        if (head.tenant, head.writer) != (tenant.id, writer):
+            raise RequestRefusedError("bad-request", "this head is of another tenant or writer")
+        now_ns = self._core.clock.now_ns()
+        try:
+            seen_ns = self._core.database.write(
+                "head", lambda connection: accept_head(connection, head, request.statement, now_ns)
+            )
+        except ForkError as fork:
+            evidence = fork
+        else:
+            witness = Witness(
+                tenant=tenant.id,
+                writer=writer,
+                number=head.number,
+                head=signed_hash(request.statement),
+                incarnation=self._core.incarnation,
+                seen_ns=seen_ns,
+            )
+            return Signed(statement=self._core.key.sign(Context.WITNESS, encode(witness)))
+        self._core.database.write("fork", lambda connection: keep_fork(connection, tenant.id, writer, evidence))
+        log.warning("a writer signed two heads that contradict each other; both are kept")
+        raise RequestRefusedError("fork", f"head {head.number} contradicts one that was seen here; both are kept")
+
+    def heads(self) -> Heads:
+        """Return the newest head of each writer, and forks."""
+        tenant, _ = self._permit("read")
+        return Heads(
+            incarnation=self._core.incarnation,
+            heads=newest_heads(self._core.database, tenant.id),
+            forks=known_forks(self._core.database, tenant.id),
+        )
+
+    def charter(self, request: CharterNotice) -> Empty:
+        """Take over a newer charter, whose object and keybag are here."""
+        tenant, _ = self._permit("write")
+        store = self._core.store(tenant.id)
+        name = ObjectName(request.name)
+        data = store.read(name)
+        if name_of(data) != name:
+            store.check(name)
+            raise RequestRefusedError("damaged", "the charter's object is damaged here")
+        known = self._core.charters.current(tenant)
+        found = verify_charter(unwrap_record(data), root_key=tenant.root_key, known=None)
+        if found.charter.tenant != tenant.id:
+            raise RequestRefusedError("bad-request", "this charter is of another tenant")
+        if known is not None and found.number <= known.number:
+            if found.hash == known.hash:
+                return Empty()
+            if found.number == known.number:
+                raise RequestRefusedError("fork", f"another charter has the number {found.number} here")
+            raise RequestRefusedError("conflict", f"charter {found.number} is older than {known.number}, known here")
+        if known is not None:
+            with refusing(integrity="fork"):
+                verify_charter(found.signed, root_key=tenant.root_key, known=known)
+        keybag = ObjectName(found.charter.keybag)
+        expected = size_of(self._core.database, tenant.id, keybag)
+        if expected is None or store.size(keybag) != expected:
+            raise RequestRefusedError("not-found", "the keybag that this charter names is not here")
+        self._core.database.write("charter", lambda connection: store_charter(connection, found, name))
+        return Empty()
+
+    def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of an object; a whole one is verified first and never given out damaged.
+
+        Raises:
+            RequestRefusedError: "not-found", "damaged" (now in quarantine), "bad-request" for other ranges than
+                whole mebibytes.
+        """
+        with refusing(integrity="damaged"):
+            tenant, _ = self._permit("read")
+            store = self._core.store(tenant.id)
+            size = store.size(name)
+            expected = size_of(self._core.database, tenant.id, name)
+            if size is None:
+                aside = store.check(name) == "damaged"
+                raise RequestRefusedError(*_DAMAGED) if aside else RequestRefusedError("not-found", "no such object")
+            if size != (size if expected is None else expected):
+                store.check(name)
+                raise RequestRefusedError(*_DAMAGED)
+            check_range(size, offset, length)
+            data = store.read(name, offset, length)
+            if len(data) == size and name_of(data) != name and store.check(name) != "good":
+                log.warning("an object is damaged and in quarantine")
+                raise RequestRefusedError(*_DAMAGED)
+            return data
+
+    def begin_put(self, name: ObjectName, size: int) -> "ProviderUpload":
+        """Reserve space for an object, before its body is taken.
+
+        Raises:
+            RequestRefusedError: "bad-request" (size), "forbidden", "busy", "quota", "full", "unavailable".
+        """
+        with refusing(integrity="wrong-name"):
+            tenant, right = self._permit("write")
+            if not is_allowed(size):
+                raise RequestRefusedError("bad-request", "not a size that an object may have")
+            if right is not None and size > (right.max_object or LARGEST):
+                raise RequestRefusedError("forbidden", f"this holder may store objects of at most {right.max_object}")
+            store = self._core.store(tenant.id)
+
+            def measure() -> tuple[Levels, int]:
+                counted = size_of(self._core.database, tenant.id, name) is not None
+                return self._core.levels(tenant, self._holder, right.quota if right else 0), 0 if counted else size
+
+            reservation = self._core.quotas.reserve(tenant.id, self._holder.identity, size=size, measure=measure)
+            try:
+                incoming = store.begin(name, size)
+            except BaseException:
+                reservation.release()
+                raise
+            return ProviderUpload(self._core, store, incoming, reservation)
+
+    def _permit(self, op: Op | None) -> tuple[Tenant, Right | None]:
+        """Return the tenant and the right that allows ``op``; None where the right is everything.
+
+        An explicit revocation in the charter ends every right, also one that root's order gave.
+        """
+        tenant = self._core.tenant(self._holder)
+        charter = self._core.charters.current(tenant)
+        if charter is None:
+            if op is not None and self._holder.source == "owner":
+                raise RequestRefusedError("forbidden", "the charter that names this key is not here yet")
+            return tenant, None
+        right = charter.right_of(self._holder.key)
+        if right is None and any(one.holder_key == self._holder.key for one in charter.charter.rights):
+            raise RequestRefusedError("forbidden", "the charter has revoked this key")
+        if self._holder.source == "root":
+            return tenant, None
+        if op is not None and (right is None or op not in right.ops):
+            raise RequestRefusedError("forbidden", f"the charter gives this key no right to {op}")
+        return tenant, right
+
+    def _must_be_node(self, tenant: Tenant, right: Right | None) -> None:
+        if tenant.charter_number and (right is None or right.role != "node"):
+            raise RequestRefusedError("forbidden", "only nodes publish")
+
+    def _signed(self, kind: type[R], context: Context, request: Signed) -> R:
+        return decode(kind, verify(request.statement, context, [self._holder.key]), limit=MAX_REQUEST)
+
+
+_DAMAGED: tuple[Literal["damaged"], str] = ("damaged", "the object is damaged here and in quarantine")
+
+
+class ProviderUpload:
+    """An object on its way in, with its space reserved until commit or abort."""
+
+    def __init__(self, core: Core, store: FolderObjectStore, incoming: Incoming, reservation: Reservation) -> None:
+        self._core = core
+        self._store = store
+        self._incoming = incoming
+        self._reservation = reservation
+        self._lock = threading.Lock()
+        self._open = True
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Append."""
+        with self._lock, refusing(integrity="wrong-name"):
+            self._must_be_open()
+            self._incoming.write(piece)
+
+    def commit(self) -> bytes:
+        """Return the signed receipt: the object is durable, and so is the row that says so."""
+        try:
+            with self._lock, refusing(integrity="wrong-name"):
+                self._must_be_open()
+                self._incoming.commit()
+                tenant, name, size = self._reservation.tenant, self._incoming.name, self._incoming.size
+                received_ns, lock_until_ns = self._core.record(tenant, name, size, self._reservation.holder)
+                receipt = Receipt(
+                    tenant=tenant,
+                    name=name,
+                    size=size,
+                    incarnation=self._core.incarnation,
+                    received_ns=received_ns,
+                    lock_until_ns=lock_until_ns,
+                )
+                return self._core.key.sign(Context.RECEIPT, encode(receipt))
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Leave no trace."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                try:
+                    self._incoming.abort()
+                finally:
+                    self._reservation.release()
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise RequestRefusedError("unavailable", "the upload was given up")
+
+
+def check_range(size: int, offset: int, length: int | None) -> None:
+    """Check that a range begins and ends at whole mebibytes or at the end of the object.
+
+    Raises:
+        RequestRefusedError: "bad-request".
+    """
+    end = size if length is None else offset + length
+    if not (0 <= offset < end <= size) or offset % RANGE_ALIGN or (end % RANGE_ALIGN and end != size):
+        raise RequestRefusedError("bad-request", "ranges begin and end at whole mebibytes, or at the object's end")
+
+
+def _read(kind: type[R], body: bytes) -> R:
+    return decode(kind, body, limit=MAX_REQUEST)
+
+
+def _info(session: ProviderSession, body: bytes) -> Record:
+    _read(Empty, body)
+    return session.info()
+
+
+def _heads(session: ProviderSession, body: bytes) -> Record:
+    _read(Empty, body)
+    return session.heads()
+
+
+HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
+    "info": _info,
+    "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
+    "prove": lambda session, body: session.prove(_read(ProveRequest, body)),
+    "check": lambda session, body: session.check(_read(CheckRequest, body)),
+    "claim": lambda session, body: session.claim(_read(Signed, body)),
+    "head": lambda session, body: session.head(_read(Signed, body)),
+    "heads": _heads,
+    "charter": lambda session, body: session.charter(_read(CharterNotice, body)),
+}
+"""The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

@@ -1,0 +1,245 @@
+"""Objects as files of one folder, each called by the 64 hex digits of its name.
+
+The order of a write is fixed, and each step has a crash test that fails without it:
+
+    1 every byte in a file of the incoming folder   4 fsync the objects folder
+    2 fsync that file                               5 unlink the incoming name
+    3 link it into the objects folder, never over another
+
+A file that is in the way with wrong bytes is moved to the quarantine folder first. Quarantine keeps one file
+for each name, until the object has been stored again: its segments may be all that is left of something.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from replicator.errors import FormatError, IntegrityError, NotFoundError, SpaceError
+from replicator.format.merkle import LEAF_SIZE, NameHasher, Proof, hashes_of, leaf_count, name_of, prove, proves
+from replicator.format.sizes import is_allowed
+from replicator.fs import Fs, WriteHandle
+from replicator.ids import NAME_SIZE, ObjectName, short
+from replicator.store.base import State
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BAD_MEDIA = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+
+
+@contextlib.contextmanager
+def space_errors(where: str) -> Iterator[None]:
+    """Turn "no space left" and "disk quota exceeded" into :class:`SpaceError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise SpaceError(f"{where}: {os.strerror(error.errno)}", hint="free some space on that disk") from error
+        raise
+
+
+class FolderObjectStore:
+    """An :class:`~replicator.store.base.ObjectStore` on a POSIX file system. The three folders share one."""
+
+    def __init__(self, fs: Fs, *, folder: str, incoming: str, quarantine: str) -> None:
+        self._fs = fs
+        self._folder = folder
+        self._incoming = incoming
+        self._quarantine = quarantine
+        self._placing = threading.Lock()
+        self._counter = itertools.count()
+
+    def prepare(self) -> None:
+        """Make the folders and remove what an interrupted write left. Only while nobody else writes here."""
+        self._make_folders()
+        for name, _ in self._fs.list_files(self._incoming):
+            self._fs.unlink(os.path.join(self._incoming, name))
+
+    def begin(self, name: ObjectName, size: int) -> "FolderIncoming":
+        """Begin to store an object."""
+        if not is_allowed(size):
+            raise FormatError(f"object: {size} bytes is not an allowed size")
+        with space_errors(self._incoming):
+            self._make_folders()
+            return FolderIncoming(self, name, size, self._create(name))
+
+    def read(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
+        """Return stored bytes, unverified."""
+        try:
+            return self._fs.read(self._path(name), offset, length)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"object {short(name)}: not here") from error
+
+    def size(self, name: ObjectName) -> int | None:
+        """Return the size on the disk now."""
+        return self._fs.size(self._path(name))
+
+    def prove(self, name: ObjectName, leaves: Sequence[int]) -> list[Proof | None]:
+        """Return a proof for each leaf; every leaf hash is computed from the disk, none is remembered."""
+        try:
+            data = memoryview(self.read(name))
+        except NotFoundError:
+            return [None] * len(leaves)
+        except OSError as error:
+            if error.errno not in _BAD_MEDIA:
+                raise
+            self.check(name)
+            return [None] * len(leaves)
+        pieces = [data[at : at + LEAF_SIZE] for at in range(0, len(data), LEAF_SIZE)]
+        hashes = hashes_of(pieces)
+        found: list[Proof | None] = []
+        for index in leaves:
+            if not 0 <= index < min(leaf_count(len(data)), len(pieces)):
+                found.append(None)
+                continue
+            proof = prove(hashes, len(data), index, bytes(pieces[index]))
+            if not proves(name, index, proof):
+                self.check(name)
+                return [None] * len(leaves)
+            found.append(proof)
+        return found
+
+    def check(self, name: ObjectName) -> State:
+        """Read the whole object and compare it with its name."""
+        path = self._path(name)
+        if self._intact(name):
+            return "good"
+        with self._placing:
+            if self._fs.size(path) is None:
+                return "missing" if self._fs.size(self._quarantine_path(name)) is None else "damaged"
+            if self._intact(name):
+                return "good"  # it was stored again in between
+            self._set_aside(name)
+        return "damaged"
+
+    def quarantined(self) -> set[ObjectName]:
+        """Return the names that lie in quarantine and not in the store."""
+        aside = {name for name, _ in _objects(self._fs.list_files(self._quarantine))}
+        return {name for name in aside if self.size(name) is None}
+
+    def remove(self, name: ObjectName) -> None:
+        """Remove an object for good."""
+        with self._placing:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.unlink(self._path(name))
+            self._fs.fsync_dir(self._folder)
+
+    def _make_folders(self) -> None:
+        for folder in (self._folder, self._incoming, self._quarantine):
+            self._fs.makedirs(folder)
+
+    def _create(self, name: ObjectName) -> WriteHandle:
+        while True:
+            try:
+                return self._fs.create(os.path.join(self._incoming, f"{name.hex()}.{next(self._counter)}"))
+            except FileExistsError:
+                continue  # left by an earlier process; prepare() removes it
+
+    def _path(self, name: ObjectName) -> str:
+        return os.path.join(self._folder, name.hex())
+
+    def _quarantine_path(self, name: ObjectName) -> str:
+        return os.path.join(self._quarantine, name.hex())
+
+    def _intact(self, name: ObjectName) -> bool:
+        path = self._path(name)
+        size = self._fs.size(path)
+        if size is None or not is_allowed(size):
+            return False
+        try:
+            return name_of(self._fs.read(path)) == name
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            # Only what the disk itself calls bad: running out of descriptors says nothing about the bytes.
+            if error.errno in _BAD_MEDIA:
+                return False
+            raise
+
+    def _set_aside(self, name: ObjectName) -> None:
+        self._fs.replace(self._path(name), self._quarantine_path(name))
+        self._fs.fsync_dir(self._quarantine)
+        self._fs.fsync_dir(self._folder)
+
+    def place(self, name: ObjectName, temporary: str) -> None:
+        """Link a verified, synced file into the store (steps 3 and 4). Called by :class:`FolderIncoming`."""
+        target = self._path(name)
+        with self._placing:
+            try:
+                self._fs.link(temporary, target)
+            except FileExistsError:
+                if not self._intact(name):
+                    self._set_aside(name)
+                    self._fs.link(temporary, target)
+            self._fs.fsync_dir(self._folder)
+            if self._fs.size(self._quarantine_path(name)) is not None:
+                self._fs.unlink(self._quarantine_path(name))
+
+    def drop(self, temporary: str) -> None:
+        """Remove an incoming file. Called by :class:`FolderIncoming`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.unlink(temporary)
+
+    def list(self) -> list[tuple[ObjectName, int]]:
+        """Return names and sizes on the disk now; files that are not called like objects are passed over."""
+        return sorted(_objects(self._fs.list_files(self._folder)))
+
+
+class FolderIncoming:
+    """An object on its way into a :class:`FolderObjectStore`."""
+
+    def __init__(self, store: FolderObjectStore, name: ObjectName, size: int, handle: WriteHandle) -> None:
+        self.name = name
+        self.size = size
+        self._store = store
+        self._handle = handle
+        self._hasher = NameHasher()
+        self._written = 0
+        self._open = True
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Append."""
+        assert self._open, "write after commit or abort"
+        if self._written + len(piece) > self.size:
+            raise FormatError(f"object: more than the {self.size} bytes that were announced")
+        self._written += len(piece)
+        self._hasher.update(piece)
+        with space_errors(self._handle.path):
+            self._handle.write(piece)
+
+    def commit(self) -> None:
+        """Make it an object."""
+        assert self._open, "commit after commit or abort"
+        try:
+            if self._written != self.size:
+                raise FormatError(f"object: {self._written} of {self.size} bytes came")
+            if self._hasher.name() != self.name:
+                raise IntegrityError("object: its bytes are not the ones that its name stands for")
+            with space_errors(self._handle.path):
+                self._handle.fsync()
+                self._handle.close()
+                self._store.place(self.name, self._handle.path)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Leave no trace (after a commit: remove the second name)."""
+        if self._open:
+            self._open = False
+            self._handle.close()
+            self._store.drop(self._handle.path)
+
+
+def _objects(files: Sequence[tuple[str, int]]) -> Iterator[tuple[ObjectName, int]]:
+    for text, size in files:
+        name = parse_name(text)
+        if name is not None:
+            yield name, size
+
+
+def parse_name(text: str) -> ObjectName | None:
+    """Return the name that 64 lower-case hex digits stand for, None if they are not that."""
+    if len(text) != 2 * NAME_SIZE or set(text) - set("0123456789abcdef"):
+        return None
+    return ObjectName(bytes.fromhex(text))

@@ -1,0 +1,85 @@
+"""What a provider looks like to whatever carries its bytes, and how it says no.
+
+The provider stands above transport; so both ends of it, TLS and memory, know it by these few methods.
+All of them block: the caller decides on which thread.
+"""
+
+from typing import Protocol
+
+from replicator.errors import BusyError, PeerError, RefusedError, ReplicatorError
+from replicator.ids import Identity, ObjectName
+from replicator.wire.messages import EnrolReply, EnrolRequest, Refusal, Refused
+
+
+class RequestRefusedError(ReplicatorError):
+    """The provider's own "no", on its way to the wire. The message names no object and no path."""
+
+    def __init__(self, code: Refusal, message: str, *, after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.code: Refusal = code
+        self.after_s = after_s
+
+    def record(self) -> Refused:
+        """Return what is sent."""
+        return Refused(code=self.code, message=self.message, after_s=self.after_s)
+
+
+def peer_error(peer: str, refused: Refused) -> PeerError:
+    """Return the error that a client raises for a refusal."""
+    if refused.code == "busy":
+        return BusyError(peer, refused.message, after_s=refused.after_s)
+    return RefusedError(peer, refused.message, code=refused.code)
+
+
+class Upload(Protocol):
+    """An object being put: its space is reserved until commit or abort."""
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Append; RequestRefusedError ends the upload."""
+        ...
+
+    def commit(self) -> bytes:
+        """Return the signed receipt; the object is durable then."""
+        ...
+
+    def abort(self) -> None:
+        """Leave no trace; idempotent, and nothing after a commit. May be called from another thread."""
+        ...
+
+
+class Session(Protocol):
+    """What one enrolled holder may ask; made anew for every request, so that a revocation takes effect."""
+
+    def handle(self, op: str, body: bytes) -> bytes:
+        """Answer one of :data:`replicator.wire.messages.OPS`."""
+        ...
+
+    def begin_put(self, name: ObjectName, size: int) -> Upload:
+        """Reserve space, before a byte of the body is taken."""
+        ...
+
+    def get(self, name: ObjectName, offset: int, length: int | None) -> bytes:
+        """Return bytes of an object."""
+        ...
+
+
+class Service(Protocol):
+    """A provider. All methods raise :class:`RequestRefusedError` and nothing else that is expected."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose hash of the public key clients pin."""
+        ...
+
+    @property
+    def incarnation(self) -> bytes:
+        """The store's; goes into every answer."""
+        ...
+
+    def enrol(self, request: EnrolRequest) -> EnrolReply:
+        """Give a certificate for an invite or an order."""
+        ...
+
+    def session(self, holder_key: bytes) -> Session:
+        """Return the session of the holder of a key that the transport has verified."""
+        ...

@@ -1,0 +1,155 @@
+"""A network inside one process: every message is encoded and decoded as on the wire, and faults can be planned.
+
+Requests run at once and in the caller's thread, so a run with a seeded random source and a fake clock is the
+same each time.
+"""
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from replicator.crypto.certificates import key_of_certificate
+from replicator.errors import FormatError, ProtocolError, UnreachableError
+from replicator.format.codec import Record, decode, encode
+from replicator.ids import Identity, ObjectName
+from replicator.transport.base import Target
+from replicator.transport.handler import RequestRefusedError, Service, Session, peer_error
+from replicator.wire.messages import MAX_ANSWER, MAX_REQUEST, EnrolReply, EnrolRequest, Refused
+
+A = TypeVar("A", bound=Record)
+Phase = Literal["before", "during", "after"]
+Faults = Callable[[Identity, str, Phase], None]
+"""Called with the provider, the operation ("enrol", "connect", "put", "get" or one of OPS) and the phase; raises
+what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the answer is lost.
+"""
+PIECE = 64 << 10
+
+
+def _no_faults(_identity: Identity, _op: str, _phase: Phase) -> None:
+    return None
+
+
+class MemoryNetwork:
+    """A :class:`~replicator.transport.base.Network` of services in this process.
+
+    A provider that is not (or no longer) among :attr:`services` does not answer.
+    """
+
+    def __init__(self, *services: Service, faults: Faults = _no_faults) -> None:
+        self.services: dict[Identity, Service] = {service.identity: service for service in services}
+        self.faults = faults
+        self.uploaded: dict[Identity, int] = {}
+        self._limits: dict[Identity, tuple[int, Exception]] = {}
+
+    def add(self, service: Service) -> None:
+        """Let a provider answer; one of the same identity is replaced, as after a restart."""
+        self.services[service.identity] = service
+
+    def remove(self, identity: Identity) -> None:
+        """Let a provider fall silent."""
+        self.services.pop(identity, None)
+
+    def fail_after(self, identity: Identity, *, bytes: int, exception: Exception) -> None:  # noqa: A002 - reads well
+        """Break the upload in which this provider has taken ``bytes`` more bytes, once."""
+        self._limits[identity] = (self.uploaded.get(identity, 0) + bytes, exception)
+
+    async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
+        """Ask for a certificate without having one."""
+        service = self.service(target)
+        self.faults(target.identity, "enrol", "before")
+        try:
+            answer = encode(service.enrol(decode(EnrolRequest, encode(request), limit=MAX_REQUEST)))
+        except RequestRefusedError as error:
+            raise refused(target, error) from error
+        self.faults(target.identity, "enrol", "after")
+        return decode(EnrolReply, answer, limit=MAX_ANSWER)
+
+    async def connect(self, target: Target) -> "MemoryConnection":
+        """Return a connection to a provider that answers."""
+        self.service(target)
+        self.faults(target.identity, "connect", "before")
+        return MemoryConnection(self, target)
+
+    def service(self, target: Target) -> Service:
+        """Return the provider, if it answers."""
+        found = self.services.get(target.identity)
+        if found is None:
+            raise UnreachableError(target.name, "no endpoint answers")
+        return found
+
+    def count(self, identity: Identity, size: int) -> None:
+        """Count uploaded bytes and break the upload where :meth:`fail_after` said."""
+        self.uploaded[identity] = self.uploaded.get(identity, 0) + size
+        limit = self._limits.get(identity)
+        if limit is not None and self.uploaded[identity] >= limit[0]:
+            del self._limits[identity]
+            raise limit[1]
+
+
+class MemoryConnection:
+    """A :class:`~replicator.transport.base.Connection` to a service in this process."""
+
+    def __init__(self, network: MemoryNetwork, target: Target) -> None:
+        self.target = target
+        self._network = network
+
+    async def call(self, op: str, request: Record, answer: type[A]) -> A:
+        """Send a request and return its answer."""
+        self._fault(op, "before")
+        try:
+            body = self._session().handle(op, encode(request))
+        except RequestRefusedError as error:
+            raise refused(self.target, error) from error
+        self._fault(op, "after")
+        try:
+            return decode(answer, body, limit=MAX_ANSWER)
+        except FormatError as error:
+            raise ProtocolError(self.target.name, f"an answer to {op} that cannot be read: {error}") from error
+
+    async def put(self, name: ObjectName, data: bytes) -> bytes:
+        """Store an object."""
+        self._fault("put", "before")
+        try:
+            upload = self._session().begin_put(name, len(data))
+            try:
+                for at in range(0, len(data), PIECE):
+                    if at <= len(data) // 2 < at + PIECE:
+                        self._fault("put", "during")
+                    piece = data[at : at + PIECE]
+                    upload.write(piece)
+                    self._network.count(self.target.identity, len(piece))
+                receipt = upload.commit()
+            finally:
+                upload.abort()
+        except RequestRefusedError as error:
+            raise refused(self.target, error) from error
+        self._fault("put", "after")
+        return receipt
+
+    async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of an object."""
+        self._fault("get", "before")
+        try:
+            data = self._session().get(name, offset, length)
+        except RequestRefusedError as error:
+            raise refused(self.target, error) from error
+        self._fault("get", "after")
+        return data
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _fault(self, op: str, phase: Phase) -> None:
+        self._network.service(self.target)
+        self._network.faults(self.target.identity, op, phase)
+
+    def _session(self) -> Session:
+        service = self._network.service(self.target)
+        certificate = self.target.certificate
+        if certificate is None or key_of_certificate(certificate) != self.target.key.public:
+            raise RequestRefusedError("unauthorized", "no certificate for this key")
+        return service.session(self.target.key.public)
+
+
+def refused(target: Target, error: RequestRefusedError) -> Exception:
+    """Return what the client raises, after the refusal went through its encoding."""
+    return peer_error(target.name, decode(Refused, encode(error.record())))

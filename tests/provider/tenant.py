@@ -1,0 +1,251 @@
+"""A tenant as a provider meets it: keys, root statement, charters, claims, heads, objects; and a provider's home."""
+
+import os
+from dataclasses import dataclass, field
+
+from replicator.charter.verify import NO_PREVIOUS, signed_hash
+from replicator.crypto.sign import Context, SigningKey
+from replicator.format.charter import ROLE_OPS, Charter, EnrolOrder, Floors, Right, Role, RootStatement
+from replicator.format.claim import Claim, set_root
+from replicator.format.codec import decode, encode
+from replicator.format.codes import read_code
+from replicator.format.container import record_fill, wrap_record
+from replicator.format.merkle import name_of
+from replicator.format.offer import Invite
+from replicator.format.snapshot import Head
+from replicator.fs import Fs, PosixFs
+from replicator.ids import Identity, ObjectName
+from replicator.provider.home import Provider, Terms, init_provider, open_provider
+from replicator.provider.service import ProviderService
+from replicator.provider.session import ProviderSession
+from replicator.wire.messages import EnrolReply, EnrolRequest
+from tests.fakes import FakeClock, SeededRng
+
+KIB = 1 << 10
+MIB = 1 << 20
+SMALL = 64 * KIB
+
+
+def terms(**changes: object) -> Terms:
+    """Return a provider's terms, some of them changed."""
+    values: dict[str, object] = {
+        "capacity": 1000 * MIB,
+        "owner": "alice",
+        "site": "cellar",
+        "region": "umea",
+        "country": "SE",
+        "listen": "127.0.0.1:7710",
+        "advertise": (),
+        "lock_s": 30 * 86400,
+        "grace_s": 14 * 86400,
+    }
+    return Terms(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
+
+
+def data_object(seed: int, size: int = SMALL) -> bytes:
+    """Return the bytes of an object."""
+    return SeededRng(f"object {seed}").bytes(size)
+
+
+def right(key: SigningKey, role: Role, **changes: object) -> Right:
+    """Return what a role's charter entry gives a key."""
+    values: dict[str, object] = {
+        "holder_key": key.public,
+        "role": role,
+        "ops": list(ROLE_OPS[role]),
+        "domains": [],
+        "quota": 0,
+        "max_object": 0,
+        "lock_min_s": 0,
+        "lock_max_s": 0,
+        "revoked": False,
+    }
+    return Right(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
+
+
+@dataclass
+class Tenant:
+    """A tenant's signing side."""
+
+    name: str
+    id: bytes = b""
+    root_number: int = 1
+    charters: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rng = SeededRng(f"tenant {self.name}")
+        self.id = self.id or rng.bytes(16)
+        self.root = SigningKey(rng.bytes(32))
+        self.owner = SigningKey(rng.bytes(32))
+        self.keeper = SigningKey(rng.bytes(32))
+        self.node = SigningKey(rng.bytes(32))
+
+    def root_statement(self, **changes: object) -> bytes:
+        """Return the signed root statement."""
+        values: dict[str, object] = {
+            "tenant": self.id,
+            "number": self.root_number,
+            "previous": NO_PREVIOUS,
+            "root_key": self.root.public,
+            "root_seal_key": bytes(32),
+            "owner_key": self.owner.public,
+            "floors": Floors(lock_s=0, grace_s=0, delete_budget_percent=10, residency=[], minimum_copies=1),
+            "created_ns": 0,
+        }
+        statement = RootStatement(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
+        return self.root.sign(Context.ROOT_STATEMENT, encode(statement))
+
+    def charter(self, rights: list[Right] | None = None, *, number: int = 0, keybag: bytes, **changes: object) -> bytes:
+        """Return the next signed charter."""
+        values: dict[str, object] = {
+            "tenant": self.id,
+            "number": number or len(self.charters) + 1,
+            "previous": signed_hash(self.charters[-1]) if self.charters else NO_PREVIOUS,
+            "root": self.root_statement(),
+            "rights": rights if rights is not None else [right(self.keeper, "keeper"), right(self.node, "node")],
+            "keybag": keybag,
+            "private": b"sealed",
+            "created_ns": 0,
+        }
+        charter = Charter(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
+        signed = self.owner.sign(Context.CHARTER, encode(charter))
+        self.charters.append(signed)
+        return signed
+
+    def order(self, holder: SigningKey, *, by: SigningKey | None = None, expires_ns: int = 0) -> bytes:
+        """Return a signed enrol order."""
+        signer = by or self.owner
+        return signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder.public, expires_ns=expires_ns)))
+
+    def claim(
+        self,
+        provider: Identity,
+        number: int,
+        names: list[bytes],
+        *,
+        base: int = 0,
+        added: list[bytes] | None = None,
+        dropped: list[bytes] | None = None,
+        by: SigningKey | None = None,
+        **changes: object,
+    ) -> bytes:
+        """Return a signed claim whose set is ``names`` afterwards."""
+        writer = by or self.node
+        values: dict[str, object] = {
+            "tenant": self.id,
+            "writer": writer.identity,
+            "provider": provider,
+            "number": number,
+            "base": base,
+            "added": b"".join(sorted(names if added is None else added)),
+            "dropped": b"".join(sorted(dropped or [])),
+            "root": set_root(names),
+        }
+        claim = Claim(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
+        return writer.sign(Context.CLAIM, encode(claim))
+
+    def head(self, number: int, previous: bytes = NO_PREVIOUS, *, snapshot: bytes = bytes(32)) -> bytes:
+        """Return a signed head."""
+        head = Head(
+            tenant=self.id,
+            writer=self.node.identity,
+            number=number,
+            previous=previous,
+            snapshot=snapshot,
+            created_ns=0,
+        )
+        return self.node.sign(Context.HEAD, encode(head))
+
+
+def charter_object(signed: bytes) -> bytes:
+    """Return the object that holds a charter."""
+    return wrap_record(signed, bytes(record_fill(len(signed))))
+
+
+def put(session: ProviderSession, data: bytes) -> bytes:
+    """Store an object and return its signed receipt."""
+    upload = session.begin_put(name_of(data), len(data))
+    try:
+        for at in range(0, len(data), 16 * KIB):
+            upload.write(data[at : at + 16 * KIB])
+        return upload.commit()
+    finally:
+        upload.abort()
+
+
+@dataclass
+class House:
+    """A provider's home on a real disk, with a clock and a random source of the test's own."""
+
+    path: str
+    fs: Fs = field(default_factory=PosixFs)
+    clock: FakeClock = field(default_factory=FakeClock)
+    rng: SeededRng = field(default_factory=lambda: SeededRng("house"))
+
+    @property
+    def home(self) -> str:
+        """Where the provider's home is."""
+        return os.path.join(self.path, "home")
+
+    @property
+    def data(self) -> str:
+        """Where the objects are."""
+        return os.path.join(self.path, "data")
+
+    def init(self, **changes: object) -> Provider:
+        """Make the home."""
+        return init_provider(
+            self.home, data=self.data, terms=terms(**changes), fs=self.fs, clock=self.clock, rng=self.rng
+        )
+
+    def open(self) -> Provider:
+        """Open the home."""
+        return open_provider(self.home, fs=self.fs, clock=self.clock, rng=self.rng)
+
+    def objects(self, tenant: Tenant, folder: str = "objects") -> str:
+        """Return a tenant's folder."""
+        return os.path.join(self.data, tenant.id.hex(), folder)
+
+    def file(self, tenant: Tenant, name: ObjectName) -> str:
+        """Return the file of an object."""
+        return os.path.join(self.objects(tenant), name.hex())
+
+
+def secret_of(code: str) -> bytes:
+    """Return the secret in an invite's code."""
+    return decode(Invite, read_code("invite", code)).secret
+
+
+def enrol(
+    provider: Provider,
+    service: ProviderService,
+    tenant: Tenant,
+    *,
+    holder: SigningKey | None = None,
+    quota: int = 100 * MIB,
+) -> EnrolReply:
+    """Enrol a holder with a fresh invite."""
+    code = provider.invite(quota=quota, label=tenant.name)
+    key = holder or tenant.keeper
+    return service.enrol(
+        EnrolRequest(holder_key=key.public, secret=secret_of(code), order=b"", root=tenant.root_statement())
+    )
+
+
+def settle(provider: Provider, service: ProviderService, tenant: Tenant) -> None:
+    """Enrol keeper and node and give the provider the first charter: the usual state."""
+    enrol(provider, service, tenant)
+    keeper = service.session(tenant.keeper.public)
+    keybag = data_object(7)
+    put(keeper, keybag)
+    publish_charter(keeper, tenant.charter(keybag=name_of(keybag)))
+    service.enrol(EnrolRequest(holder_key=tenant.node.public, secret=b"", order=tenant.order(tenant.node), root=b""))
+
+
+def publish_charter(session: ProviderSession, signed: bytes) -> None:
+    """Store a charter and announce it."""
+    from replicator.wire.messages import CharterNotice
+
+    data = charter_object(signed)
+    put(session, data)
+    session.handle("charter", encode(CharterNotice(name=name_of(data))))
