@@ -19,6 +19,7 @@ from replicator.format.tree import Entry, HardLink, Hole, Kind, Xattr
 from replicator.snapshot.chunklist import EMPTY, ListBuilder, batches
 from replicator.snapshot.exclude import Excludes
 from replicator.snapshot.folder import FolderBuilder
+from replicator.snapshot.gaps import Gap, Gaps
 from replicator.snapshot.sink import ChunkSink
 from replicator.snapshot.statcache import Cached, Content, Stamp, StatCache, StatCacheWriter
 from replicator.snapshot.tree import MAX_NAME, MAX_TARGET, MAX_XATTR_VALUE
@@ -27,7 +28,6 @@ from replicator.snapshot.walk import (
     Entered,
     Folder,
     Found,
-    Gap,
     Left,
     Missed,
     OpenFile,
@@ -46,8 +46,6 @@ MAX_XATTRS: Final = 1 << 20
 """Bytes of extended attributes kept per entry."""
 MAX_LINKS: Final = 100_000
 """Files with further names remembered at once; the names of others are read again."""
-MAX_GAPS: Final = 10_000
-"""Gaps named one by one; the rest is only counted, so that a snapshot record stays small."""
 BUFFER: Final = 8 << 20
 _INODE_BITS: Final = (1 << 62) - 1  # the most a record's count holds; links also agree in content to be links
 
@@ -73,7 +71,7 @@ class Counts:
 
     ``bytes`` is the content of all files, ``bytes_read`` what had to be read for it (again, if a file changed).
     ``files`` counts names of regular files, ``unchanged`` those of them that were not read. ``gaps`` counts
-    all gaps, also those beyond the ones that are named.
+    all gaps, also those that are not named.
     """
 
     files: int = 0
@@ -95,8 +93,8 @@ class Progress(Protocol):
 class Captured:
     """A captured tree, not yet a snapshot.
 
-    ``gaps`` are what could not be saved as it was (at most :data:`MAX_GAPS`), ``skipped`` what was left out by
-    rule: sockets, other file systems.
+    ``gaps`` are what could not be saved as it was, ``skipped`` what was left out by rule (sockets, other file
+    systems); of both the first ten thousand.
     """
 
     tree: ChunkList
@@ -139,7 +137,7 @@ def capture(
             next(events)
     for folder in sorted(folders, key=lambda folder: folder.name):
         run.root(walker, folder)
-    return Captured(tree=run.finish(), roots=folders, counts=run.counts, gaps=run.gaps, skipped=run.skipped)
+    return Captured(tree=run.finish(), roots=folders, counts=run.counts, gaps=run.gaps.named, skipped=run.skipped.named)
 
 
 def root_names(paths: Sequence[bytes]) -> list[RootFolder]:
@@ -310,8 +308,8 @@ class _Capture:
         progress: Progress | None,
     ) -> None:
         self.counts = Counts()
-        self.gaps: list[Gap] = []
-        self.skipped: list[Gap] = []
+        self.gaps = Gaps()
+        self.skipped = Gaps()
         self._sink = sink
         self._pieces = _RecordingSink(sink, record)
         self._chunker = chunker
@@ -342,8 +340,7 @@ class _Capture:
                 case Missed():
                     self._gap(event.gap.path, event.gap.reason)
                 case Skipped():
-                    if len(self.skipped) < MAX_GAPS:
-                        self.skipped.append(event.gap)
+                    self.skipped.add(event.gap.path, event.gap.reason)
 
     def finish(self) -> ChunkList:
         """Return the content of the top directory."""
@@ -543,8 +540,7 @@ class _Capture:
 
     def _gap(self, path: bytes, reason: str) -> None:
         self.counts.gaps += 1
-        if len(self.gaps) < MAX_GAPS:
-            self.gaps.append(Gap(path, reason))
+        self.gaps.add(path, reason)
 
     def _tell(self, path: bytes) -> None:
         if self._progress is not None:

@@ -9,11 +9,12 @@ import os
 import stat
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 from replicator.errors import SourceError
 from replicator.format.tree import Hole, Xattr
 from replicator.snapshot.exclude import Excludes
+from replicator.snapshot.gaps import Gap
 from replicator.snapshot.tree import MAX_DEPTH, MAX_NAME, escape
 
 OPEN_FOLDERS: Final = 128
@@ -124,13 +125,6 @@ class Source(Protocol):
             OSError: there is nothing, or the way to it is barred.
         """
         ...
-
-
-class Gap(NamedTuple):
-    """Something that is not in the snapshot as it was on the disk, and why."""
-
-    path: bytes
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,115 @@
+"""Owner, attributes, mode and times of something that was just restored, as far as the process may set them."""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from replicator.format.tree import Entry, Xattr
+
+OWNER: Final = "its owner and group were not set"
+SETID: Final = "its setuid or setgid bit was not set"
+MODE: Final = "its mode was not set"
+TIMES: Final = "its times were not set"
+GUARDED: Final = "its security and trusted attributes were not set"
+ATTRIBUTE: Final = "not all of its extended attributes were set"
+
+_SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
+_GUARDED_PREFIXES: Final = (b"security.", b"trusted.")
+_INHERITED_PREFIXES: Final = ("user.", "system.posix_acl_")
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What may be set.
+
+    ``privileged`` allows owners, setuid and setgid bits, guarded attributes and devices: right when root
+    restores its own tenant's data. ``numeric_ids`` takes the stored numbers even where the stored names exist.
+    """
+
+    privileged: bool
+    numeric_ids: bool = False
+
+
+@dataclass(slots=True)
+class Metadata:
+    """Sets metadata by an open handle: a descriptor, or its path in ``/proc`` for what cannot be opened to read."""
+
+    rights: Rights
+    _users: dict[str, int | None] = field(default_factory=dict)
+    _groups: dict[str, int | None] = field(default_factory=dict)
+
+    def apply(self, handle: int | str, entry: Entry) -> Iterator[str]:
+        """Set everything and yield what was not set; the order matters (a new owner clears capabilities)."""
+        if not self._owner(handle, entry):
+            yield OWNER
+        yield from self._attributes(handle, entry.xattrs)
+        if entry.kind != "link":
+            mode = entry.mode
+            if mode & _SETID_BITS and not self.rights.privileged:
+                mode &= ~_SETID_BITS
+                yield SETID
+            if not _done(lambda: os.chmod(handle, mode)):
+                yield MODE
+        if not _done(lambda: os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))):
+            yield TIMES
+
+    def _owner(self, handle: int | str, entry: Entry) -> bool:
+        uid = _id(self._users, entry.user, entry.uid, lambda name: pwd.getpwnam(name).pw_uid, self.rights)
+        gid = _id(self._groups, entry.group, entry.gid, lambda name: grp.getgrnam(name).gr_gid, self.rights)
+        status = os.stat(handle)
+        if (uid, gid) == (status.st_uid, status.st_gid):
+            return True
+        if self.rights.privileged:
+            return _done(lambda: os.chown(handle, uid, gid))
+        # Without privilege a file's group may still become another one of its owner's groups.
+        group_done = gid == status.st_gid or _done(lambda: os.chown(handle, -1, gid))
+        return group_done and uid == status.st_uid
+
+    def _attributes(self, handle: int | str, wanted: list[Xattr]) -> Iterator[str]:
+        allowed = [one for one in wanted if self.rights.privileged or not one.name.startswith(_GUARDED_PREFIXES)]
+        if len(allowed) < len(wanted):
+            yield GUARDED
+        try:
+            present = os.listxattr(handle)
+        except OSError:
+            present = []  # none are possible here; setting one will say so
+        names = {os.fsdecode(one.name) for one in allowed}
+        complete = True
+        for name in present:
+            # What a new file inherits from its folder's default ACL is not what it had.
+            if name.startswith(_INHERITED_PREFIXES) and name not in names:
+                complete &= _done(lambda: os.removexattr(handle, name))  # noqa: B023 - called at once
+        for one in allowed:
+            complete &= _done(lambda: os.setxattr(handle, one.name, one.value))  # noqa: B023 - called at once
+        if not complete:
+            yield ATTRIBUTE
+
+
+def _id(known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int], rights: Rights) -> int:
+    if not name or rights.numeric_ids:
+        return number
+    if name not in known:
+        try:
+            known[name] = look_up(name)
+        except (KeyError, ValueError):  # no such name here, or one that the C library does not take
+            known[name] = None
+    found = known[name]
+    return number if found is None else found
+
+
+def _done(act: Callable[[], None]) -> bool:
+    """Return whether it worked; a full disk is not a matter of rights and goes on as an error."""
+    try:
+        act()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        return False
+    except (OverflowError, ValueError):  # a number or name that this system does not have
+        return False
+    return True
