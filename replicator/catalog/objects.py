@@ -188,9 +188,15 @@ class Objects:
 
     def holdings(self, *, peer: Identity | None = None) -> list[Holding]:
         """Return all holdings, or one peer's."""
-        condition, values = ("peer = ?", (peer,)) if peer is not None else ("1", ())
+        return self._holdings("1", ()) if peer is None else self._holdings("peer = ?", (peer,))
+
+    def holdings_of(self, object_id: int) -> list[Holding]:
+        """Return who is believed to hold an object."""
+        return self._holdings("object_id = ?", (object_id,))
+
+    def _holdings(self, where: str, values: tuple[object, ...]) -> list[Holding]:
         rows = self._db.rows(
-            f"SELECT object_id, peer, state, incarnation, received_ns, checked_ns FROM holdings WHERE {condition}",  # noqa: S608
+            f"SELECT object_id, peer, state, incarnation, received_ns, checked_ns FROM holdings WHERE {where}",  # noqa: S608
             values,
         )
         return [

@@ -194,6 +194,8 @@ class Federation:
             except (PeerError, FormatError, IntegrityError) as error:
                 link.problems.append(f"offers a charter that does not hold: {error}")
                 self.integrity.append(f"{link.pin.name}: offers a charter that does not hold: {error}")
+        if self.half.keybag_object() is None:
+            await self._take_keybag()
         for link in list(self.links.values()):
             if link.info.charter_number < self.half.charter.number:
                 try:
@@ -209,11 +211,25 @@ class Federation:
             await self.dial(fresh)
 
     async def _take_charter(self, link: Link) -> None:
-        data = await get_whole(link, ObjectName(link.info.charter))
+        data = await get_whole(link.connection, ObjectName(link.info.charter))
         self.half.adopt_charter(data)
-        keybag = await get_whole(link, ObjectName(self.half.charter.charter.keybag))
-        self.half.adopt_keybag(keybag)
         self.notices.append(f"took charter {self.half.charter.number} from {link.pin.name}")
+
+    async def _take_keybag(self) -> None:
+        """Fetch the keybag of our charter, so that it can be handed on."""
+        for link in self.links.values():
+            if link.info.charter_number != self.half.charter.number:
+                continue
+            try:
+                keybag = await get_whole(link.connection, ObjectName(self.half.charter.charter.keybag))
+            except PeerError as error:
+                self.notices.append(str(error))
+            except IntegrityError as error:
+                link.problems.append(str(error))
+                self.integrity.append(str(error))
+            else:
+                self.half.adopt_keybag(keybag)
+                return
 
     async def give_charter(self, link: Link) -> None:
         """Store our charter and keybag at a provider and tell it. Raises PeerError."""
@@ -247,7 +263,7 @@ class Federation:
         reasons = []
         for link in (*likely, *others):
             try:
-                return await get_whole(link, name)
+                return await get_whole(link.connection, name)
             except IntegrityError as error:
                 link.problems.append(str(error))
                 self.integrity.append(str(error))
@@ -262,16 +278,16 @@ class Federation:
         )
 
 
-async def get_whole(link: Link, name: ObjectName) -> bytes:
+async def get_whole(connection: Connection, name: ObjectName) -> bytes:
     """Return a whole object from one provider, checked against its name.
 
     Raises:
         IntegrityError: the provider answered with other bytes.
         PeerError: it did not answer, or refused.
     """
-    data = await link.connection.get(name)
+    data = await connection.get(name)
     if name_of(data) != name:
-        raise IntegrityError(f"{link.pin.name}: answered with other bytes than object {short(name)}")
+        raise IntegrityError(f"{connection.target.name}: answered with other bytes than object {short(name)}")
     return data
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from replicator.crypto.aead import seal_random
 from replicator.crypto.passphrase import MIN_LENGTH, Wrapped, unwrap, wrap
 from replicator.crypto.sign import Context, SigningKey
@@ -155,8 +157,7 @@ class KeeperHome(Half):
 
     def with_peers(self, peers: list[PeerPin]) -> CharterPrivate:
         """Return the private part with another list of peers."""
-        old = self.private
-        return CharterPrivate(name=old.name, country=old.country, peers=peers, domains=old.domains, nodes=old.nodes)
+        return msgspec.structs.replace(self.private, peers=peers)
 
 
 def sign_charter(

@@ -33,14 +33,14 @@ class PackReader:
             reader.keys, self.directory, _content_keys(self.directory, reader), reader.keys.hashers()
         )
 
-    def chunk(self, chunk_id: bytes) -> bytes:
-        """Return the plaintext of a chunk, compared with its id.
+    def chunk(self, kind: int, chunk_id: bytes) -> bytes:
+        """Return the plaintext of a chunk of this kind, compared with its id.
 
         Raises:
             IntegrityError: the pack does not hold it, or it is damaged.
         """
         segment = self._places.get(chunk_id)
-        if segment is None:
+        if segment is None or segment.kind != kind:
             raise IntegrityError(f"chunk {chunk_id.hex()[:12]}: not in the pack that the index names")
         at = self._start + segment.offset
         return self._opener.open(segment, self._data[at : at + segment.stored])

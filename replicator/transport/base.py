@@ -55,6 +55,10 @@ class Connection(Protocol):
 class Network(Protocol):
     """Makes connections. Dialling checks that the peer holds the key of the pinned identity before it sends."""
 
+    async def identify(self, endpoint: str) -> Identity:
+        """Return the identity that answers at an address: only for who has an address and no pin (recovery)."""
+        ...
+
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         """Ask for a certificate without having one."""
         ...

@@ -1,0 +1,241 @@
+"""Reading snapshots on a keeper: which there are, what is in them, what a name means."""
+
+import asyncio
+import datetime
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from chunker import ChunkId
+from replicator.catalog.objects import ObjectRow
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.clock import NS
+from replicator.crypto.unseal import open_box
+from replicator.engine.backup import snapshot_context
+from replicator.engine.federation import Federation
+from replicator.engine.keeper import KeeperHome
+from replicator.engine.sync import KnownHead, newest_heads, open_snapshot, sync_chain
+from replicator.errors import IntegrityError, NotFoundError, ReplicatorError, UsageError
+from replicator.format.codec import decode
+from replicator.format.merkle import name_of
+from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
+from replicator.fs import write_atomic
+from replicator.ids import Identity, ObjectName, short
+from replicator.pack.reader import PackReader
+from replicator.snapshot.tree import TreePath, TreeReader
+
+T = TypeVar("T")
+PACKS_IN_MEMORY = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSnapshot:
+    """A snapshot whose names this keeper has opened. ``seen_by`` of ``asked`` reachable peers witnessed its chain."""
+
+    row: SnapshotRow
+    snapshot: Snapshot
+    details: SnapshotDetails
+    node: str
+
+    @property
+    def id(self) -> str:
+        """The id people use: the object's name."""
+        return self.row.name.hex()
+
+    @property
+    def created(self) -> datetime.datetime:
+        """When it was taken, in UTC."""
+        return datetime.datetime.fromtimestamp(self.row.created_ns / NS, datetime.UTC)
+
+
+class Library:
+    """All snapshots of a tenant, as the federation holds them and this keeper can open them."""
+
+    def __init__(self, keeper: KeeperHome, federation: Federation) -> None:
+        self.keeper = keeper
+        self.federation = federation
+        self.heads: dict[bytes, KnownHead] = {}
+
+    async def refresh(self) -> None:
+        """Bring every writer's chain into the catalog. Trouble with one chain is a notice, not an end."""
+        self.heads = await newest_heads(self.keeper, self.federation)
+        for writer, known in self.heads.items():
+            try:
+                await sync_chain(self.keeper, self.federation, known)
+            except IntegrityError as error:
+                self.federation.integrity.append(f"chain of {short(writer)}: {error}")
+            except ReplicatorError as error:
+                self.federation.notices.append(f"chain of {short(writer)}: {error}")
+
+    async def snapshots(self) -> list[OpenSnapshot]:
+        """Return all snapshots, oldest first.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return [await self.open(row) for row in self.keeper.catalog.snapshots.all()]
+
+    async def open(self, row: SnapshotRow) -> OpenSnapshot:
+        """Return one snapshot with its details opened."""
+        keeper = self.keeper
+        snapshot = open_snapshot(keeper, await self._object(row.name))
+        reader = keeper.reader(snapshot.domain)
+        body = open_box(
+            reader.restore_private,
+            reader.keys.mix,
+            keeper.tenant,
+            snapshot.domain,
+            snapshot.sealed,
+            snapshot_context(reader.keys, snapshot.writer, snapshot.number),
+            f"snapshot {short(row.name)}",
+        )
+        names = {node.identity: node.name for node in keeper.private.nodes}
+        return OpenSnapshot(
+            row=row,
+            snapshot=snapshot,
+            details=decode(SnapshotDetails, body),
+            node=names.get(snapshot.writer, short(snapshot.writer)),
+        )
+
+    async def _object(self, name: ObjectName) -> bytes:
+        # Sealed objects are kept as they are: what lies on the keeper's disk is no more than what peers hold.
+        folder = self.keeper.file("cache")
+        path = os.path.join(folder, name.hex())
+        if self.keeper.fs.size(path) is not None:
+            data = self.keeper.fs.read(path)
+            if name_of(data) == name:
+                return data
+        data = await self.federation.fetch(name, self.holders(name))
+        self.keeper.fs.makedirs(folder)
+        write_atomic(self.keeper.fs, path, data)
+        return data
+
+    def holders(self, name: bytes) -> list[Identity]:
+        """Return who is believed to hold an object."""
+        row = self.keeper.catalog.objects.by_name(name)
+        if row is None:
+            return []
+        return [holding.peer for holding in self.keeper.catalog.objects.holdings_of(row.id) if holding.state == "held"]
+
+    async def find(self, text: str) -> OpenSnapshot:
+        """Return the snapshot that ``text`` means: id prefix, ``latest``, ``latest:DATASET``, ``DATASET@DATE``.
+
+        Raises:
+            NotFoundError: none, or a prefix of more than one.
+            UsageError: a date that is none.
+        """
+        found = await self.snapshots()
+        if not found:
+            raise NotFoundError("there are no snapshots yet")
+        if text == "latest":
+            return found[-1]
+        if text.startswith("latest:"):
+            dataset = text.removeprefix("latest:")
+            matching = [one for one in found if one.details.dataset == dataset]
+            if not matching:
+                raise NotFoundError(f"no snapshot of dataset '{dataset}'", hint=_datasets(found))
+            return matching[-1]
+        if "@" in text:
+            dataset, _, date = text.rpartition("@")
+            day = _day(date)
+            matching = [one for one in found if one.details.dataset == dataset and one.created.date() == day]
+            if not matching:
+                raise NotFoundError(f"no snapshot of dataset '{dataset}' on {date} (UTC)", hint=_datasets(found))
+            return matching[-1]
+        matching = [one for one in found if one.id.startswith(text.lower())]
+        if len(matching) != 1:
+            raise NotFoundError(
+                f"{'more than one' if matching else 'no'} snapshot has an id that begins with '{text}'",
+                hint="`snapshots` lists them",
+            )
+        return matching[0]
+
+
+def _day(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"'{text}' is not a date such as 2026-11-17") from error
+
+
+def _datasets(found: Sequence[OpenSnapshot]) -> str:
+    return "there are: " + ", ".join(sorted({one.details.dataset for one in found}))
+
+
+class ChunkFetcher:
+    """Gives chunks by kind and id, fetching and opening whole packs, a few of which stay in memory.
+
+    It is a :class:`~replicator.snapshot.sink.ChunkSource` for plain code in a worker thread, which waits there
+    while the loop fetches; :meth:`in_thread` runs such code.
+    """
+
+    def __init__(self, library: Library, domain: bytes) -> None:
+        self._library = library
+        self._reader = library.keeper.reader(domain)
+        self._packs: OrderedDict[int, PackReader] = OrderedDict()
+        self._loop = asyncio.get_running_loop()
+
+    def place(self, ids: Sequence[bytes]) -> list[int]:
+        """Return the pack of each chunk, as catalog rows.
+
+        Raises:
+            IntegrityError: no index names one of them.
+        """
+        found = []
+        places = self._library.keeper.catalog.objects.lookup([ChunkId(chunk) for chunk in ids])
+        for chunk, location in zip(ids, places, strict=True):
+            if location is None:
+                raise IntegrityError(f"chunk {chunk.hex()[:12]}: no index names a pack for it")
+            found.append(location.object_number)
+        return found
+
+    def get(self, kind: int, ref: ChunkRef) -> bytes:
+        """Return a chunk's plaintext; called from a worker thread only.
+
+        Raises:
+            NotFoundError: no reachable peer has its pack.
+            IntegrityError: the pack does not hold it as it should.
+        """
+        [pack] = self.place([ref.id])
+        reader = self._packs.get(pack)
+        if reader is None:
+            reader = asyncio.run_coroutine_threadsafe(self.load(pack), self._loop).result()
+        return reader.chunk(kind, ref.id)
+
+    async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
+        """Run tree-reading code in a worker thread and return what it returns."""
+        return await asyncio.to_thread(work, TreeReader(self))
+
+    async def load(self, pack: int) -> PackReader:
+        """Fetch and open a pack unless it is in memory.
+
+        Raises:
+            NotFoundError: no reachable peer has it.
+        """
+        reader = self._packs.get(pack)
+        if reader is None:
+            row = self.row(pack)
+            data = await self._library.federation.fetch(row.name, self._library.holders(row.name))
+            reader = self._packs[pack] = PackReader(data, self._reader)
+            while len(self._packs) > PACKS_IN_MEMORY:
+                self._packs.popitem(last=False)
+        return reader
+
+    def row(self, pack: int) -> ObjectRow:
+        """Return the catalog's row of a pack."""
+        [row] = self._library.keeper.catalog.objects.all("id = ?", (pack,))
+        return row
+
+
+def tree_path(text: str) -> TreePath:
+    """Return a path below a snapshot as components; empty parts and a leading slash are dropped.
+
+    Raises:
+        UsageError: it has ".." in it.
+    """
+    parts = tuple(part for part in os.fsencode(text).split(b"/") if part not in (b"", b"."))
+    if b".." in parts:
+        raise UsageError(f"'{text}': a path inside a snapshot has no '..'")
+    return parts

@@ -1,0 +1,216 @@
+"""From paper and one address to a keeper's home and everything in it."""
+
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from replicator.charter.verify import VerifiedCharter, verify_charter
+from replicator.crypto.recovery import Root, from_words, root_of
+from replicator.crypto.seal import PURPOSE_KEYBAG
+from replicator.crypto.sign import Context, SigningKey
+from replicator.crypto.unseal import public_of, unseal
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation, get_whole, read_offer
+from replicator.engine.home import create_half, has_half, open_private
+from replicator.engine.keeper import (
+    KeeperHome,
+    KeeperSecrets,
+    check_passphrase,
+    create_keeper,
+    sign_charter,
+)
+from replicator.engine.tenant import right_of
+from replicator.errors import HomeError, NotFoundError, RefusedError
+from replicator.format.charter import EnrolOrder, NodeName
+from replicator.format.codec import decode, encode
+from replicator.format.container import unwrap_record
+from replicator.format.keybag import Keybag, MemberFile
+from replicator.ids import Identity, ObjectName, identity_of, parse_address_form
+from replicator.pack.keys import as_writer
+from replicator.transport.base import Target
+from replicator.wire.messages import Empty, EnrolRequest, Info
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a recovery made. ``unreachable`` are peers that have not got the new charter yet."""
+
+    name: str
+    keeper: Identity
+    node: Identity | None
+    charter_number: int
+    peers: int = 0
+    notices: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+
+
+def parse_address(text: str) -> tuple[str, Identity | None]:
+    """Return endpoint and pin of "host:port" or "host:port/PIN" (PIN: hex or base32 identity).
+
+    Raises:
+        NotFoundError: not such an address.
+    """
+    endpoint, _, pin = text.strip().partition("/")
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdigit():
+        raise NotFoundError(f"'{text}' is not an address such as example.org:7144")
+    if not pin:
+        return endpoint, None
+    try:
+        return endpoint, Identity(bytes.fromhex(pin)) if len(pin) == 64 else parse_address_form(pin)
+    except ValueError as error:
+        raise NotFoundError(f"'{pin}' is not a provider's identity ({error})") from error
+
+
+async def recover(
+    home: str, edge: Edge, *, words: list[str], address: str, passphrase: str, keeper_only: bool = False
+) -> Recovered:
+    """Make a keeper's home (and a fresh node key) from the sheet's words and one provider's address.
+
+    The address need not be trusted: charter and keybag are checked against root. The new home signs the next
+    charter, in which earlier keepers have no rights any more; nodes keep theirs.
+
+    Raises:
+        KeyWrongError: the words are damaged, or belong to a tenant this provider does not know.
+        PeerError: the provider does not answer.
+    """
+    check_passphrase(passphrase)
+    for role in ("keeper", "node"):
+        if has_half(home, role):
+            raise HomeError(f"{home}: there is a {role} here already", hint="choose an empty --home")
+    root = root_of(from_words(words))
+    keeper_key = SigningKey(edge.rng.bytes(32))
+    endpoint, pin = parse_address(address)
+    identity = pin or await edge.network.identify(endpoint)
+    target = Target(identity=identity, name=endpoint, endpoints=(endpoint,), key=keeper_key, certificate=None)
+    request = EnrolRequest(holder_key=keeper_key.public, secret=b"", order=_order(root, keeper_key), root=b"")
+    try:
+        reply = await edge.network.enrol(target, request)
+    except RefusedError as error:
+        if error.code in {"unauthorized", "forbidden", "not-found"}:
+            raise NotFoundError(
+                f"{endpoint}: this provider knows no tenant with this sheet",
+                hint="try the address of another provider of yours",
+            ) from error
+        raise
+    target = replace(target, certificate=reply.certificate)
+    connection = await edge.network.connect(target)
+    try:
+        info = await connection.call("info", Empty(), Info)
+        read_offer(info.offer, target)
+        if not info.charter:
+            raise NotFoundError(f"{endpoint}: this provider has no charter of this tenant")
+        charter_data = await get_whole(connection, ObjectName(info.charter))
+        known = verify_charter(unwrap_record(charter_data), root_key=root.signing.public, known=None)
+        keybag_data = await get_whole(connection, ObjectName(known.charter.keybag))
+    finally:
+        await connection.close()
+    keybag = decode(Keybag, unseal(root.seal_private, unwrap_record(keybag_data), PURPOSE_KEYBAG, "keybag"))
+    return await _make_home(
+        home,
+        edge,
+        root=root,
+        keeper_key=keeper_key,
+        known=known,
+        keybag=keybag,
+        keybag_data=keybag_data,
+        passphrase=passphrase,
+        keeper_only=keeper_only,
+    )
+
+
+def _order(root: Root, key: SigningKey) -> bytes:
+    return root.signing.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=key.public, expires_ns=0)))
+
+
+async def _make_home(
+    home: str,
+    edge: Edge,
+    *,
+    root: Root,
+    keeper_key: SigningKey,
+    known: VerifiedCharter,
+    keybag: Keybag,
+    keybag_data: bytes,
+    passphrase: str,
+    keeper_only: bool,
+) -> Recovered:
+    owner = SigningKey(keybag.owner_seed)
+    private = open_private(known, keybag.member_key)
+    domains = [domain.id for domain in keybag.domains]
+    rights = [
+        msgspec.structs.replace(right, revoked=True) if right.role == "keeper" else right
+        for right in known.charter.rights
+    ]
+    rights.append(right_of("keeper", keeper_key.public, domains))
+    node_key = None if keeper_only else SigningKey(edge.rng.bytes(32))
+    if node_key is not None:
+        rights.append(right_of("node", node_key.public, domains))
+        taken = {node.name for node in private.nodes}
+        name = edge.host[:60] or "node"
+        number = 2
+        while name in taken:
+            name, number = f"{edge.host[:60]}-{number}", number + 1
+        named = [*private.nodes, NodeName(identity=node_key.identity, name=name)]
+        private = msgspec.structs.replace(private, nodes=named)
+    charter_data = sign_charter(
+        owner=owner,
+        member_key=keybag.member_key,
+        previous=known.hash,
+        number=known.number + 1,
+        root=known.charter.root,
+        rights=rights,
+        keybag=known.charter.keybag,
+        private=private,
+        tenant=keybag.tenant,
+        edge=edge,
+    )
+    member = MemberFile(
+        tenant=keybag.tenant,
+        name=private.name,
+        root_key=root.signing.public,
+        member_key=keybag.member_key,
+        domains=[as_writer(domain, public_of(domain.restore_private)) for domain in keybag.domains],
+        ticket=b"",
+    )
+    create_keeper(
+        home,
+        edge,
+        seed=keeper_key.seed(),
+        member=member,
+        charter_data=charter_data,
+        keybag_data=keybag_data,
+        secrets=KeeperSecrets(
+            owner_seed=keybag.owner_seed,
+            maintenance_seed=keybag.maintenance_seed,
+            domains=tuple(keybag.domains),
+        ),
+        passphrase=passphrase,
+    )
+    if node_key is not None:
+        ticket = owner.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=node_key.public, expires_ns=0)))
+        create_half(
+            home,
+            "node",
+            edge.fs,
+            seed=node_key.seed(),
+            member=msgspec.structs.replace(member, ticket=ticket),
+            charter_data=charter_data,
+            keybag_data=keybag_data,
+        )
+    recovered = Recovered(
+        name=private.name,
+        keeper=identity_of(keeper_key.public),
+        node=None if node_key is None else node_key.identity,
+        charter_number=known.number + 1,
+    )
+    keeper = KeeperHome(home, edge.fs, lambda _: passphrase)
+    try:
+        # With root at hand every provider takes the new charter, also one that has not heard of this keeper.
+        async with Federation(keeper, edge, ticket=lambda _: _order(root, keeper_key)) as federation:
+            recovered.peers = len(federation.links)
+            recovered.notices = [*federation.notices, *federation.integrity]
+            recovered.unreachable = [str(error) for error in federation.failures.values()]
+    finally:
+        keeper.close()
+    return recovered
