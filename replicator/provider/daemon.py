@@ -1,0 +1,100 @@
+"""The provider as a process: one a home, until it is told to stop."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+from replicator.clock import Clock
+from replicator.errors import HomeError, LockedError
+from replicator.fs import Fs
+from replicator.provider.home import Provider, open_provider
+from replicator.rng import Rng
+from replicator.transport.server import serving
+from replicator.transport.tls import server_context, split_endpoint
+
+log = logging.getLogger(__name__)
+
+
+def serve(
+    home: str, *, fs: Fs, clock: Clock, rng: Rng, announce: Callable[[str], None], listen: str | None = None
+) -> None:
+    """Answer requests until SIGTERM or SIGINT; requests in flight are finished first.
+
+    ``announce`` is called with "listening on HOST:PORT" when ready; port 0 in ``listen`` takes any free one.
+
+    Raises:
+        LockedError: another daemon serves this home.
+        HomeError: the home is unusable, or the address cannot be listened on.
+    """
+    provider = open_provider(home, fs=fs, clock=clock, rng=rng)
+    try:
+        with only_daemon(provider.folder):
+            asyncio.run(_until_told(provider, clock, listen or provider.listen, announce))
+    finally:
+        provider.close()
+
+
+async def run_daemon(
+    provider: Provider, clock: Clock, *, listen: str, announce: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Answer requests until ``stop`` is set. The caller holds the home's lock."""
+    try:
+        host, port = split_endpoint(listen)
+    except ValueError as error:
+        raise HomeError(str(error), hint="give --listen HOST:PORT") from error
+    service = await asyncio.to_thread(provider.start)
+    context = server_context(*provider.certificate_paths())
+    try:
+        async with serving(service, clock, host=host, port=port, context=context) as endpoints:
+            provider.listening_on(endpoints[0])
+            announce(f"listening on {endpoints[0]}")
+            _notify("READY=1")
+            await stop.wait()
+            _notify("STOPPING=1")
+    except OSError as error:
+        raise HomeError(
+            f"cannot listen on {listen}: {error.strerror or error}", hint="choose another address with --listen"
+        ) from error
+    finally:
+        await asyncio.to_thread(service.stop)
+
+
+async def _until_told(provider: Provider, clock: Clock, listen: str, announce: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run_daemon(provider, clock, listen=listen, announce=announce, stop=stop)
+
+
+@contextlib.contextmanager
+def only_daemon(folder: str) -> Iterator[None]:
+    """Hold a home's lock; the kernel drops it with the process, however that ends.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    descriptor = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(f"{folder}: a daemon serves this home already", hint="stop it first") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+        sender.sendall(state.encode())

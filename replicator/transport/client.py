@@ -1,0 +1,211 @@
+"""The network over TLS: one aiohttp session to each provider, pinned to its key.
+
+Nothing is retried here: what an error means is the caller's to decide.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import aiohttp
+
+from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
+from replicator.format.codec import Record, decode, encode
+from replicator.format.sizes import LARGEST
+from replicator.ids import ObjectName
+from replicator.transport.base import Target
+from replicator.transport.handler import peer_error
+from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate, join_endpoint, split_endpoint
+from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, Refused, Signed
+
+A = TypeVar("A", bound=Record)
+
+CONNECT_S = 5.0
+STALL_S = 120.0
+"""Seconds without progress after which a peer counts as gone; a check of 64 objects on a slow disk takes most of it."""
+GRACE_S = 60.0
+MINIMUM_RATE = 16 << 10
+"""Bytes a second below which a transfer is given up."""
+SLICE = 256 << 10
+MAX_REFUSAL = 64 << 10
+
+
+class TlsNetwork:
+    """A :class:`~replicator.transport.base.Network` over TLS 1.3.
+
+    ``scratch``: where a private key may lie in a file for a moment (see :func:`.tls.client_context`).
+    """
+
+    def __init__(self, *, connect_s: float = CONNECT_S, stall_s: float = STALL_S, scratch: str | None = None) -> None:
+        self._connect_s = connect_s
+        self._stall_s = stall_s
+        self._scratch = scratch
+
+    async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
+        """Ask for a certificate without having one."""
+        connection = await self._dial(target, certificate=None)
+        try:
+            return await connection.call("enrol", request, EnrolReply)
+        finally:
+            await connection.close()
+
+    async def connect(self, target: Target) -> "TlsConnection":
+        """Return a connection to a provider; the handshake has proved that it holds the pinned key."""
+        return await self._dial(target, certificate=target.certificate)
+
+    async def _dial(self, target: Target, *, certificate: bytes | None) -> "TlsConnection":
+        problems: list[str] = []
+        impostor = False
+        for endpoint in target.endpoints:
+            try:
+                host, port = split_endpoint(endpoint)
+                peer = await fetch_certificate(host, port, timeout_s=self._connect_s)
+            except (OSError, ValueError, FormatError) as error:
+                problems.append(f"{endpoint} ({_reason(error)})")
+                continue
+            if peer.identity != target.identity:
+                impostor = True
+                problems.append(f"{endpoint} (answers with another key)")
+                continue
+            key = target.key if certificate is not None else None
+            context = client_context(peer, key=key, certificate=certificate, scratch=self._scratch)
+            return TlsConnection(
+                target,
+                join_endpoint(host, port),
+                peer,
+                context,
+                connect_s=self._connect_s,
+                stall_s=self._stall_s,
+            )
+        listed = ", ".join(problems) or "no endpoint is known"
+        if impostor:
+            raise ProtocolError(
+                target.name,
+                f"not the peer that was pinned: {listed}",
+                hint="its address may be someone else's now; ask its operator for the current one",
+            )
+        raise UnreachableError(target.name, f"no endpoint answers: {listed}")
+
+
+class TlsConnection:
+    """A :class:`~replicator.transport.base.Connection` over TLS."""
+
+    def __init__(
+        self,
+        target: Target,
+        endpoint: str,
+        peer: PeerCertificate,
+        context: ssl.SSLContext,
+        *,
+        connect_s: float,
+        stall_s: float,
+    ) -> None:
+        self.target = target
+        self._base = f"https://{endpoint}/v1"
+        self._context = context
+        self._stall_s = stall_s
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(peer.fingerprint), limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=stall_s),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def call(self, op: str, request: Record, answer: type[A]) -> A:
+        """Send a request and return its answer."""
+        body = encode(request)
+        async with self._request("POST", f"/{op}", body=body, expected=MAX_ANSWER) as response:
+            return self._decode(answer, await self._read(response, MAX_ANSWER))
+
+    async def put(self, name: ObjectName, data: bytes) -> bytes:
+        """Store an object; it is sent only after the provider has reserved space for it."""
+        path = f"/objects/{name.hex()}"
+        async with self._request("PUT", path, body=data, expected=0, wait_for_go=True) as response:
+            return self._decode(Signed, await self._read(response, MAX_REFUSAL)).statement
+
+    async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of an object."""
+        path = f"/objects/{name.hex()}?offset={offset}"
+        if length is not None:
+            path += f"&length={length}"
+        limit = LARGEST if length is None else length
+        async with self._request("GET", path, body=b"", expected=limit) as response:
+            data = await self._read(response, limit)
+        if length is not None and len(data) != length:
+            raise ProtocolError(self.target.name, f"{len(data)} bytes came where {length} were asked for")
+        return data
+
+    async def close(self) -> None:
+        """Let go of sockets."""
+        await self._session.close()
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, path: str, *, body: bytes, expected: int, wait_for_go: bool = False
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        total_s = GRACE_S + self._stall_s + (len(body) + expected) / MINIMUM_RATE
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(total_s), asyncio.timeout(self._stall_s) as stall:
+
+                async def slices() -> AsyncIterator[bytes]:
+                    for at in range(0, len(body), SLICE):
+                        stall.reschedule(loop.time() + self._stall_s)
+                        yield body[at : at + SLICE]
+                    stall.reschedule(loop.time() + self._stall_s)
+
+                async with self._session.request(
+                    method,
+                    self._base + path,
+                    data=slices() if body else None,
+                    headers={"Content-Length": str(len(body))} if body else {},
+                    expect100=wait_for_go,
+                    ssl=self._context,
+                    allow_redirects=False,
+                ) as response:
+                    stall.reschedule(None)  # from here sock_read watches
+                    if response.status != 200:
+                        raise self._refusal(response, await self._read(response, MAX_REFUSAL))
+                    yield response
+        except PeerError:
+            raise
+        except aiohttp.ServerFingerprintMismatch as error:
+            raise ProtocolError(self.target.name, "answers with another key than before") from error
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
+            # A body cut short is a broken connection; a head that is not HTTP is another protocol.
+            if isinstance(error, aiohttp.ClientPayloadError):
+                raise UnreachableError(self.target.name, "the connection broke in the middle of an answer") from error
+            raise ProtocolError(self.target.name, f"an answer that is not HTTP: {error.message}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(self.target.name, _reason(error)) from error
+
+    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise ProtocolError(self.target.name, f"an answer of more than {limit} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> PeerError:
+        refused = self._decode(Refused, body)
+        if STATUS[refused.code] != response.status:
+            return ProtocolError(self.target.name, f"status {response.status} with the word '{refused.code}'")
+        return peer_error(self.target.name, refused)
+
+    def _decode(self, kind: type[A], body: bytes) -> A:
+        try:
+            return decode(kind, body, limit=MAX_ANSWER)
+        except FormatError as error:
+            raise ProtocolError(self.target.name, f"an answer that cannot be read: {error.message}") from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

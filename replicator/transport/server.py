@@ -1,0 +1,304 @@
+"""The provider's HTTP face: who asks is the key of the TLS connection, and every body is bounded.
+
+Nothing is decided here; :class:`~replicator.transport.handler.Service` is called on a few threads, because it
+blocks. Logs hold operation, status, bytes and milliseconds, never an object's name or a path.
+"""
+
+import asyncio
+import functools
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import ParamSpec, TypeVar
+
+from aiohttp import web
+
+from replicator.clock import Clock
+from replicator.crypto.certificates import key_of_certificate
+from replicator.errors import FormatError
+from replicator.format.codec import Record, decode, encode
+from replicator.format.sizes import LARGEST, is_allowed
+from replicator.ids import NAME_SIZE, ObjectName
+from replicator.transport.handler import RequestRefusedError, Service, Session
+from replicator.transport.tls import join_endpoint
+from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, EnrolRequest, Signed
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+THREADS = 8
+PIECE = 1 << 20
+"""Bytes of a body that are handed to a thread at once."""
+SLICE = 256 << 10
+"""Bytes written to a connection at once; aiohttp's FileResponse over TLS goes in steps of 16 KiB (4 times slower)."""
+DOWNLOADS = 16
+"""Whole objects in memory for clients that read slowly, for all tenants together."""
+STALL_S = 30.0
+MINIMUM_RATE = 16 << 10
+"""Bytes a second below which a body is given up."""
+GRACE_S = 30.0
+"""Seconds that any body may take, however small."""
+ENROL_BURST = 30
+ENROL_PER_S = 1.0
+SHUTDOWN_S = 60.0
+INCARNATION = "Replicator-Incarnation"
+_MEDIA = "application/octet-stream"
+
+
+class TokenBucket:
+    """At most ``burst`` at once and ``per_s`` a second in the long run."""
+
+    def __init__(self, clock: Clock, *, burst: int, per_s: float) -> None:
+        self._clock = clock
+        self._burst = burst
+        self._per_s = per_s
+        self._tokens = float(burst)
+        self._then = clock.monotonic()
+
+    def take(self) -> float:
+        """Take one and return 0, or return how many seconds to wait."""
+        now = self._clock.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_s)
+        self._then = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self._per_s
+
+
+class Face:
+    """The handlers of one provider."""
+
+    def __init__(self, service: Service, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
+        self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._downloads = 0
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application."""
+        app = web.Application(middlewares=[self._answer], client_max_size=MAX_REQUEST)
+        app.router.add_post("/v1/enrol", self._enrol)
+        app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
+        app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
+        app.router.add_post("/v1/{op}", self._call)
+        app.on_cleanup.append(self._close)
+        return app
+
+    async def _close(self, _app: web.Application) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, functools.partial(work, *args, **kwargs))
+
+    async def _session(self, request: web.Request) -> Session:
+        key = peer_key(request)
+        if key is None:
+            raise RequestRefusedError("unauthorized", "without a certificate there is only enrolment")
+        return await self._run(self._service.session, key)
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = self._clock.monotonic()
+        try:
+            response = await handler(request)
+        except RequestRefusedError as error:
+            response = _refusal(error)
+        except web.HTTPException:
+            # No such path or method. A later protocol has another first part of the path.
+            if request.path.startswith("/v1/"):
+                response = _refusal(RequestRefusedError("bad-request", "no such operation"))
+            else:
+                response = _refusal(RequestRefusedError("unsupported", "this is protocol 1"))
+        except (TimeoutError, ConnectionError):
+            response = _refusal(RequestRefusedError("bad-request", "the body came too slowly"))
+            response.force_close()
+        except Exception as error:  # any bug becomes an answer; the log gets where it is, without values
+            where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__))
+            log.error("%s at %s", type(error).__name__, where)  # noqa: TRY400 - messages of errors hold names
+            response = _refusal(RequestRefusedError("unavailable", "internal error; see the provider's log"))
+        if not response.prepared:
+            response.headers[INCARNATION] = self._service.incarnation.hex()
+        elapsed_ms = round((self._clock.monotonic() - began) * 1000)
+        log.info("%s %d %d ms", _operation(request), response.status, elapsed_ms)
+        return response
+
+    async def _enrol(self, request: web.Request) -> web.Response:
+        wait_s = self._enrolments.take()
+        if wait_s:
+            raise RequestRefusedError("busy", "too many enrolments", after_s=wait_s)
+        body = await _read_body(request)
+        try:
+            wanted = decode(EnrolRequest, body, limit=MAX_REQUEST)
+        except FormatError as error:
+            raise RequestRefusedError("bad-request", error.message) from error
+        return _record(await self._run(self._service.enrol, wanted))
+
+    async def _call(self, request: web.Request) -> web.Response:
+        op = request.match_info["op"]
+        session = await self._session(request)
+        if op not in OPS:
+            raise RequestRefusedError("bad-request", "no such operation")
+        body = await _read_body(request)
+        return web.Response(body=await self._run(session.handle, op, body), content_type=_MEDIA)
+
+    async def _put(self, request: web.Request) -> web.Response:
+        session = await self._session(request)
+        name = _name(request)
+        size = request.content_length
+        if size is None or not is_allowed(size):
+            raise RequestRefusedError("bad-request", "Content-Length must be a size that an object may have")
+        upload = await self._run(session.begin_put, name, size)
+        try:
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                # Only now: what has no room is refused before a byte of it travels.
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
+            async for piece in _pieces(request, size):
+                await self._run(upload.write, piece)
+            receipt = await self._run(upload.commit)
+        finally:
+            await asyncio.shield(self._run(upload.abort))
+        return _record(Signed(statement=receipt))
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        session = await self._session(request)
+        name = _name(request)
+        offset = _number(request, "offset")
+        length = _number(request, "length")
+        async with self._download():
+            data = await self._run(session.get, name, offset or 0, length)
+            response = web.StreamResponse(headers={INCARNATION: self._service.incarnation.hex()})
+            response.content_type = _MEDIA
+            response.content_length = len(data)
+            await response.prepare(request)
+            view = memoryview(data)
+            try:
+                for at in range(0, len(view), SLICE):
+                    async with asyncio.timeout(STALL_S):
+                        await response.write(view[at : at + SLICE])
+                await response.write_eof()
+            except (TimeoutError, ConnectionError):
+                response.force_close()  # the head is sent: a short body is all that can still say no
+                if request.transport is not None:
+                    request.transport.abort()
+            return response
+
+    @asynccontextmanager
+    async def _download(self) -> AsyncIterator[None]:
+        if self._downloads >= DOWNLOADS:
+            raise RequestRefusedError("busy", "many objects are being read", after_s=1.0)
+        self._downloads += 1
+        try:
+            yield
+        finally:
+            self._downloads -= 1
+
+
+def peer_key(request: web.Request) -> bytes | None:
+    """Return the public key that the client proved to hold, None without a certificate."""
+    tls = request.get_extra_info("ssl_object")
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    if der is None:
+        return None
+    try:
+        return key_of_certificate(der)
+    except FormatError:
+        return None
+
+
+async def _expect_later(request: web.Request) -> None:
+    """Leave "100 Continue" to the handler, which sends it when space is reserved."""
+
+
+async def _pieces(request: web.Request, size: int) -> AsyncIterator[bytes]:
+    """Yield a body of exactly ``size`` bytes in pieces of about a mebibyte, as long as it keeps coming."""
+    gathered = bytearray()
+    received = 0
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + GRACE_S + size / MINIMUM_RATE
+    while received < size:
+        async with asyncio.timeout_at(min(deadline, loop.time() + STALL_S)):
+            piece = await request.content.readany()
+        if not piece:
+            raise RequestRefusedError("bad-request", f"the body ended after {received} of {size} bytes")
+        received += len(piece)
+        if received > size:
+            raise RequestRefusedError("bad-request", "the body is longer than announced")
+        gathered += piece
+        if len(gathered) >= PIECE or received == size:
+            yield bytes(gathered)
+            gathered.clear()
+
+
+async def _read_body(request: web.Request) -> bytes:
+    length = request.content_length
+    if length is None or length > MAX_REQUEST:
+        raise RequestRefusedError("bad-request", f"a body of at most {MAX_REQUEST} bytes, with Content-Length")
+    return b"".join([piece async for piece in _pieces(request, length)])
+
+
+def _name(request: web.Request) -> ObjectName:
+    text = request.match_info["name"]
+    if len(text) != 2 * NAME_SIZE or set(text) - set("0123456789abcdef"):
+        raise RequestRefusedError("bad-request", "an object's name is 64 lower-case hex digits")
+    return ObjectName(bytes.fromhex(text))
+
+
+def _number(request: web.Request, key: str) -> int | None:
+    text = request.query.get(key)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(LARGEST)):
+        raise RequestRefusedError("bad-request", f"{key} is a number of bytes")
+    return int(text)
+
+
+def _operation(request: web.Request) -> str:
+    if request.path.startswith("/v1/objects/"):
+        return f"{request.method} object"
+    op = request.path.removeprefix("/v1/")
+    return op if op in OPS or op == "enrol" else "unknown"
+
+
+def _record(record: Record) -> web.Response:
+    return web.Response(body=encode(record), content_type=_MEDIA)
+
+
+def _refusal(error: RequestRefusedError) -> web.Response:
+    response = web.Response(status=STATUS[error.code], body=encode(error.record()), content_type=_MEDIA)
+    if error.after_s:
+        response.headers["Retry-After"] = str(max(1, round(error.after_s)))
+    return response
+
+
+@asynccontextmanager
+async def serving(
+    service: Service, clock: Clock, *, host: str, port: int, context: SSLContext
+) -> AsyncIterator[list[str]]:
+    """Answer requests inside the block; yields the endpoints ("host:port") listened on, with their real ports.
+
+    On leaving, nothing new is taken and requests in flight are finished, for at most a minute.
+    """
+    runner = web.AppRunner(
+        Face(service, clock).application(),
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=75,
+        lingering_time=2,
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+        yield [join_endpoint(address[0], address[1]) for address in runner.addresses]
+    finally:
+        await runner.cleanup()
