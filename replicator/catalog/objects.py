@@ -39,6 +39,7 @@ class Holding:
     incarnation: bytes
     received_ns: int
     checked_ns: int
+    audited_ns: int
 
 
 class Objects:
@@ -160,8 +161,8 @@ class Objects:
         """Record a receipt: the peer signed that it has the object durably."""
         with self._db.transaction("holding row") as connection:
             connection.execute(
-                "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns) "
-                "VALUES (?, ?, 'held', ?, ?, ?, ?) ON CONFLICT(object_id, peer) DO UPDATE SET state = 'held', "
+                "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns, "
+                "audited_ns) VALUES (?, ?, 'held', ?, ?, ?, ?, 0) ON CONFLICT(object_id, peer) DO UPDATE SET state = 'held', "
                 "incarnation = excluded.incarnation, receipt = excluded.receipt, "
                 "received_ns = excluded.received_ns, checked_ns = excluded.checked_ns",
                 (object_id, peer, incarnation, receipt, received_ns, received_ns),
@@ -173,10 +174,18 @@ class Objects:
         """Record what a peer's inventory or audit said of these objects."""
         with self._db.transaction("inventory row") as connection:
             connection.executemany(
-                "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns) "
-                "VALUES (?, ?, ?, ?, x'', 0, ?) ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
+                "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns, "
+                "audited_ns) VALUES (?, ?, ?, ?, x'', 0, ?, 0) ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
                 "incarnation = excluded.incarnation, checked_ns = excluded.checked_ns",
                 [(object_id, peer, state, incarnation, now_ns) for object_id, state in states.items()],
+            )
+
+    def set_audited(self, peer: Identity, object_ids: Iterable[int], now_ns: int) -> None:
+        """Record that a peer proved that it holds these objects."""
+        with self._db.transaction("audit row") as connection:
+            connection.executemany(
+                "UPDATE holdings SET audited_ns = ? WHERE peer = ? AND object_id = ?",
+                [(now_ns, peer, object_id) for object_id in object_ids],
             )
 
     def drop_holdings(self, peer: Identity, object_ids: Iterable[int]) -> None:
@@ -196,7 +205,7 @@ class Objects:
 
     def _holdings(self, where: str, values: tuple[object, ...]) -> list[Holding]:
         rows = self._db.rows(
-            f"SELECT object_id, peer, state, incarnation, received_ns, checked_ns FROM holdings WHERE {where}",  # noqa: S608
+            f"SELECT object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns FROM holdings WHERE {where}",  # noqa: S608
             values,
         )
         return [
@@ -207,6 +216,7 @@ class Objects:
                 incarnation=row[3],
                 received_ns=row[4],
                 checked_ns=row[5],
+                audited_ns=row[6],
             )
             for row in rows
         ]

@@ -46,6 +46,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
             "receipt": bytes,
             "received_ns": int,
             "checked_ns": int,
+            "audited_ns": int,
         },
         ("object_id", "peer"),
     ),

@@ -16,8 +16,8 @@ from replicator.crypto.unseal import open_box
 from replicator.engine.backup import snapshot_context
 from replicator.engine.federation import Federation
 from replicator.engine.keeper import KeeperHome
-from replicator.engine.sync import KnownHead, newest_heads, open_snapshot, sync_chain
-from replicator.errors import IntegrityError, NotFoundError, ReplicatorError, UsageError
+from replicator.engine.sync import KnownHead, open_snapshot, sync_all
+from replicator.errors import IntegrityError, NotFoundError, UsageError
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
@@ -60,14 +60,7 @@ class Library:
 
     async def refresh(self) -> None:
         """Bring every writer's chain into the catalog. Trouble with one chain is a notice, not an end."""
-        self.heads = await newest_heads(self.keeper, self.federation)
-        for writer, known in self.heads.items():
-            try:
-                await sync_chain(self.keeper, self.federation, known)
-            except IntegrityError as error:
-                self.federation.integrity.append(f"chain of {short(writer)}: {error}")
-            except ReplicatorError as error:
-                self.federation.notices.append(f"chain of {short(writer)}: {error}")
+        self.heads = await sync_all(self.keeper, self.federation)
 
     async def snapshots(self) -> list[OpenSnapshot]:
         """Return all snapshots, oldest first.

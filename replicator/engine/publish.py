@@ -65,7 +65,7 @@ class Publisher:
         for _ in range(MAX_ROUNDS):
             plan = await self.sender.settle(packs)
             await self.sender.everywhere(records, policy)
-            if not await self._claim_everywhere(result):
+            if not await self.claim_everywhere(result):
                 break
         self._forget_lost()
         for refusal in plan.refused:
@@ -95,7 +95,7 @@ class Publisher:
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
 
-    async def _claim_everywhere(self, result: Published) -> bool:
+    async def claim_everywhere(self, result: Published) -> bool:
         """Claim what each peer holds for us; return whether a peer lacked something that it had receipted."""
         result.owed.clear()
         lacking = False

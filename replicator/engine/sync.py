@@ -89,6 +89,19 @@ async def sync_writer(half: Half, federation: Federation, writer: bytes) -> int:
     return await sync_chain(half, federation, known) if known else 0
 
 
+async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
+    """Bring every writer's chain into the catalog; return the heads. Trouble with one chain stops no other."""
+    heads = await newest_heads(half, federation)
+    for writer, known in heads.items():
+        try:
+            await sync_chain(half, federation, known)
+        except IntegrityError as error:
+            federation.integrity.append(f"chain of {short(writer)}: {error}")
+        except ReplicatorError as error:
+            federation.notices.append(f"chain of {short(writer)}: {error}")
+    return heads
+
+
 async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> int:
     """Walk a chain back from its newest head to what the catalog has; return how many snapshots were new.
 

@@ -1,0 +1,155 @@
+"""Asking peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from replicator.catalog.objects import HoldingState, ObjectRow
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation, Link
+from replicator.engine.home import Half
+from replicator.errors import PeerError
+from replicator.format.merkle import proves
+from replicator.format.sizes import is_allowed
+from replicator.ids import short
+from replicator.wire.messages import (
+    INVENTORY_PAGE,
+    MAX_CHECKS,
+    MAX_PROBES,
+    CheckReply,
+    CheckRequest,
+    Inventory,
+    InventoryRequest,
+    ProveReply,
+    ProveRequest,
+)
+from scheduler import Auditable, probes
+
+PROBES = 100
+"""Leaves asked of each peer in one audit: 1% loss is found with 63% a night, 99.9% within seven."""
+_NAME = 32
+
+
+@dataclass(slots=True)
+class PeerView:
+    """What one peer showed: objects and bytes of ours that lie there, what is gone, what is not right."""
+
+    objects: int = 0
+    bytes: int = 0
+    missing: list[ObjectRow] = field(default_factory=list)
+    damaged: list[ObjectRow] = field(default_factory=list)
+    probes: int = 0
+
+
+async def survey(half: Half, federation: Federation, edge: Edge, *, count: int = PROBES) -> dict[bytes, PeerView]:
+    """Take every reachable peer's inventory and up to ``count`` proofs; bring the catalog in line with them.
+
+    Returns what each peer showed, by identity. What is wrong is in the link's problems and the federation's
+    integrity list too.
+    """
+    rows = {row.name: row for row in half.catalog.objects.all()}
+    links = list(federation.links.values())
+    views = await asyncio.gather(*(_survey_one(half, federation, edge, link, rows, count) for link in links))
+    return {link.identity: view for link, view in zip(links, views, strict=True) if view is not None}
+
+
+async def _survey_one(
+    half: Half, federation: Federation, edge: Edge, link: Link, rows: dict[bytes, ObjectRow], count: int
+) -> PeerView | None:
+    try:
+        view, states = await _inventory(half, link, rows)
+        await _probe(half, edge, link, rows, states, view, count)
+    except PeerError as error:
+        await federation.drop(link, error)
+        return None
+    names = {row.id: row for row in rows.values()}
+    promised = {holding.object_id for holding in half.catalog.objects.holdings(peer=link.identity)}
+    gone = promised - set(states)
+    for object_id in gone:
+        states[object_id] = "missing"
+    half.catalog.objects.set_states(
+        link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()
+    )
+    view.missing = [names[i] for i, state in sorted(states.items()) if state == "missing"]
+    view.damaged = [names[i] for i, state in sorted(states.items()) if state == "damaged"]
+    if view.missing:
+        link.problems.append(f"{len(view.missing)} objects that it had receipted are gone")
+    if view.damaged:
+        message = f"{len(view.damaged)} objects are damaged (first: {short(view.damaged[0].name)})"
+        link.problems.append(message)
+        federation.integrity.append(f"{link.pin.name}: {message}")
+    return view
+
+
+async def _inventory(half: Half, link: Link, rows: dict[bytes, ObjectRow]) -> tuple[PeerView, dict[int, HoldingState]]:
+    view = PeerView()
+    states: dict[int, HoldingState] = {}
+    after = b""
+    while True:
+        page = await link.connection.call("inventory", InventoryRequest(after=after, limit=INVENTORY_PAGE), Inventory)
+        names = [page.names[at : at + _NAME] for at in range(0, len(page.names), _NAME)]
+        for name, size in zip(names, page.sizes, strict=False):
+            view.objects += 1
+            view.bytes += size
+            row = rows.get(name)
+            if row is not None:
+                states[row.id] = "held" if size == row.size and is_allowed(size) else "damaged"
+        bad: tuple[tuple[bytes, HoldingState], ...] = ((page.missing, "missing"), (page.damaged, "damaged"))
+        for joined, state in bad:
+            for at in range(0, len(joined), _NAME):
+                row = rows.get(joined[at : at + _NAME])
+                if row is not None:
+                    states[row.id] = state
+        if not page.more or not names or names[-1] <= after:
+            return view, states
+        after = names[-1]
+
+
+async def _probe(
+    half: Half,
+    edge: Edge,
+    link: Link,
+    rows: dict[bytes, ObjectRow],
+    states: dict[int, HoldingState],
+    view: PeerView,
+    count: int,
+) -> None:
+    """Ask for proofs of single leaves; a wrong or absent one makes the object damaged."""
+    if not count:
+        return
+    audited = {holding.object_id: holding.audited_ns for holding in half.catalog.objects.holdings(peer=link.identity)}
+    by_id = {row.name.hex(): row for row in rows.values()}
+    candidates = [
+        Auditable(id=key, size=row.size, audited=audited.get(row.id) or None)
+        for key, row in by_id.items()
+        if states.get(row.id) == "held"
+    ]
+    chosen = probes(candidates, count, edge.rng.bytes(32)) if candidates else []
+    proved = []
+    for start in range(0, len(chosen), MAX_PROBES):
+        part = chosen[start : start + MAX_PROBES]
+        request = ProveRequest(names=b"".join(bytes.fromhex(key) for key, _ in part), leaves=[leaf for _, leaf in part])
+        reply = await link.connection.call("prove", request, ProveReply)
+        answers = [*reply.proofs, *([None] * (len(part) - len(reply.proofs)))]
+        for (key, leaf), proof in zip(part, answers, strict=False):
+            row = by_id[key]
+            view.probes += 1
+            if proof is not None and proof.size == row.size and proves(row.name, leaf, proof):
+                proved.append(row.id)
+            else:
+                states[row.id] = "damaged"
+    half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
+
+
+async def recheck(link: Link, rows: list[ObjectRow]) -> dict[int, HoldingState]:
+    """Have a peer read objects whole and quarantine what is bad, so that they can be stored again.
+
+    Raises:
+        PeerError: it does not answer.
+    """
+    words: dict[str, HoldingState] = {"good": "held", "missing": "missing", "damaged": "damaged"}
+    states: dict[int, HoldingState] = {}
+    for start in range(0, len(rows), MAX_CHECKS):
+        part = rows[start : start + MAX_CHECKS]
+        reply = await link.connection.call("check", CheckRequest(names=b"".join(row.name for row in part)), CheckReply)
+        states.update({row.id: words[state] for row, state in zip(part, reply.states, strict=False)})
+    return states

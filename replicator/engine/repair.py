@@ -1,0 +1,184 @@
+"""Making copies whole again: write what is missing, set aside what is bad, delete nothing."""
+
+from dataclasses import dataclass, field
+
+from replicator.catalog.objects import ObjectRow
+from replicator.engine.audit import recheck, survey
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation
+from replicator.engine.home import Half
+from replicator.engine.node import NodeHome
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
+from replicator.engine.publish import Published, Publisher
+from replicator.engine.send import Sender
+from replicator.engine.spool import Spool
+from replicator.engine.sync import sync_all
+from replicator.errors import PeerError
+from replicator.format.policy import Policy
+from replicator.ids import Identity, short
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCopy:
+    """One copy to be made, and why there."""
+
+    object: str
+    kind: str
+    size: int
+    peer: str
+    why: str
+
+
+@dataclass(slots=True, kw_only=True)
+class RepairReport:
+    """What was found and done. ``unreadable`` are objects without any good copy."""
+
+    planned: list[PlannedCopy] = field(default_factory=list)
+    missing: int = 0
+    damaged: int = 0
+    made: int = 0
+    made_bytes: int = 0
+    lost_peers: list[str] = field(default_factory=list)
+    debts: list[str] = field(default_factory=list)
+    owed: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    below_minimum: int = 0
+    exit_code: int = 0
+
+
+async def repair(half: Half, edge: Edge, *, dry_run: bool = False) -> RepairReport:
+    """Bring every object back to its promise; peers that do not answer now are taken as lost.
+
+    A damaged copy is quarantined by its peer and stored again; a copy on a peer that comes back later becomes
+    surplus. No content key is needed and nothing is deleted.
+
+    Raises:
+        LockedError: another run works in this home.
+    """
+    report = RepairReport()
+    with half.lock():
+        async with Federation(half, edge) as federation:
+            await sync_all(half, federation)
+            views = await survey(half, federation, edge)
+            report.missing = sum(len(view.missing) for view in views.values())
+            report.damaged = sum(len(view.damaged) for view in views.values())
+            report.lost_peers = [pin.name for pin in half.peers if pin.identity in federation.failures]
+            ground = Ground(half, federation, lost_now=True)
+            ground.refresh()
+            rows = objects_of(half, half.catalog.snapshots.all())
+            _plan(half, ground, rows, report)
+            if not dry_run:
+                await _mend(half, federation, edge, ground, rows, report)
+            else:
+                _judge(ground, rows, report)
+            report.notices = [*federation.notices, *federation.integrity]
+    return report
+
+
+def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
+    names = {peer_id(pin.identity): pin.name for pin in half.peers}
+    by_name = {pack_id(row.name): row for row in rows}
+    for addition in ground.plan(rows).additions:
+        row = by_name[addition.pack]
+        report.planned.append(
+            PlannedCopy(
+                object=short(row.name),
+                kind=row.kind,
+                size=row.size,
+                peer=names[addition.peer],
+                why=addition.why,
+            )
+        )
+    for policy, records in _records_by_policy(half, rows):
+        for row in records:
+            holders = ground.held.get(pack_id(row.name), set())
+            report.planned += [
+                PlannedCopy(
+                    object=short(row.name),
+                    kind=row.kind,
+                    size=row.size,
+                    peer=link.pin.name,
+                    why="records go to every peer that the residency admits",
+                )
+                for link in ground.record_links(policy)
+                if peer_id(link.identity) not in holders
+            ]
+
+
+async def _mend(
+    half: Half, federation: Federation, edge: Edge, ground: Ground, rows: list[ObjectRow], report: RepairReport
+) -> None:
+    damaged = {
+        identity: [row for row in rows if row.id in bad] for identity, bad in _damaged_by_peer(half, federation).items()
+    }
+    for identity, bad in damaged.items():
+        link = federation.links.get(identity)
+        if link is None:
+            continue
+        try:
+            states = await recheck(link, bad)
+        except PeerError as error:
+            await federation.drop(link, error)
+            continue
+        half.catalog.objects.set_states(identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns())
+    ground.refresh()
+    spool: Spool | None = half.spool() if isinstance(half, NodeHome) else None
+    sender = Sender(ground, edge, spool)
+    edge.progress.stage("repairing", sum(copy.size for copy in report.planned))
+    await sender.settle([row for row in rows if row.kind in PACK_KINDS])
+    for policy, records in _records_by_policy(half, rows):
+        await sender.everywhere(records, policy)
+    for link in list(federation.links.values()):
+        try:
+            await federation.give_charter(link)
+        except PeerError as error:
+            await federation.drop(link, error)
+    if isinstance(half, NodeHome) and spool is not None:
+        result = Published()
+        await Publisher(half, federation, edge, spool).claim_everywhere(result)
+        report.owed = result.owed
+    report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
+    report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]
+    ground.refresh()
+    _judge(ground, rows, report)
+
+
+def _damaged_by_peer(half: Half, federation: Federation) -> dict[Identity, set[int]]:
+    found: dict[Identity, set[int]] = {}
+    for holding in half.catalog.objects.holdings():
+        if holding.state == "damaged" and holding.peer in federation.links:
+            found.setdefault(holding.peer, set()).add(holding.object_id)
+    return found
+
+
+def _records_by_policy(half: Half, rows: list[ObjectRow]) -> list[tuple[Policy, list[ObjectRow]]]:
+    """Records (snapshots, indexes, references) with the policy of the newest snapshot that needs them."""
+    policies = half.catalog.datasets.policies()
+    by_name: dict[bytes, bytes] = {}
+    for snapshot in half.catalog.snapshots.all():
+        for name in (snapshot.name, *snapshot.indexes, *snapshot.references):
+            by_name[name] = snapshot.policy
+    found: dict[bytes, list[ObjectRow]] = {}
+    for row in rows:
+        if row.kind not in PACK_KINDS and row.name in by_name:
+            found.setdefault(by_name[row.name], []).append(row)
+    return [(policies[key], records) for key, records in found.items()]
+
+
+def _judge(ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
+    """Say what is still below its promise after what was done."""
+    plan = ground.plan(rows, frozen=True)
+    report.debts = debts_in_words(plan)
+    report.below_minimum = len(plan.refused)
+    for policy, records in _records_by_policy(ground.half, rows):
+        thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
+        report.below_minimum += len(thin)
+        if thin:
+            report.debts.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
+    if report.unreadable:
+        report.exit_code = 4
+    elif report.below_minimum:
+        report.exit_code = 5
+    elif report.debts:
+        report.exit_code = 3

@@ -1,0 +1,251 @@
+"""Is my data safe, as of when, and what is to be done."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from replicator.catalog.objects import ObjectRow
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.clock import HOUR_S, NS
+from replicator.engine.audit import PeerView, survey
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation
+from replicator.engine.home import Half
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, peer_id
+from replicator.engine.sync import sync_all
+from replicator.format.policy import Policy
+from replicator.ids import Identity, short
+
+STALE_WARN_S = 36 * HOUR_S
+STALE_RED_S = 72 * HOUR_S
+State = Literal["safe", "below promise", "below minimum", "damaged", "stale", "waiting", "nothing yet"]
+
+
+@dataclass(slots=True, kw_only=True)
+class DatasetStatus:
+    """How one dataset stands. ``copies`` is the fewest copies that any of its objects has now."""
+
+    id: str
+    name: str
+    state: State
+    newest_ns: int = 0
+    newest_snapshot: str = ""
+    files: int = 0
+    bytes: int = 0
+    copies: int = 0
+    promised: int = 0
+    minimum: int = 0
+    objects: int = 0
+    stored_bytes: int = 0
+    gaps: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class PeerStatus:
+    """How one provider stands."""
+
+    id: str
+    name: str
+    owner: str
+    site: str
+    region: str
+    country: str
+    reachable: bool
+    contacted_ns: int
+    objects: int = 0
+    bytes: int = 0
+    free: int = 0
+    missing: int = 0
+    damaged: int = 0
+    probes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Status:
+    """The whole answer. ``as_of_ns`` is when peers were asked; ``exit_code`` as in design: 0, 3, 4 or 5."""
+
+    tenant: str
+    as_of_ns: int
+    asked: bool
+    datasets: list[DatasetStatus]
+    peers: list[PeerStatus]
+    problems: list[str]
+    notices: list[str]
+    advice: list[str]
+    spooled_bytes: int
+    exit_code: int
+
+
+async def status(half: Half, edge: Edge, *, offline: bool = False) -> Status:
+    """Return how things stand, after asking every peer what it holds and for proof; ``offline`` asks nobody.
+
+    Nothing in here trusts the catalog where a peer can be asked: an object counts only where the peer's present
+    inventory lists it with its size, no proof of it failed, and the store is the one that gave the receipt.
+    """
+    federation = Federation(half, edge)
+    if offline:
+        return _judge(half, edge, federation, {}, asked=False)
+    async with federation:
+        await sync_all(half, federation)
+        views = await survey(half, federation, edge)
+        return _judge(half, edge, federation, views, asked=True)
+
+
+def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, PeerView], *, asked: bool) -> Status:
+    ground = Ground(half, federation)
+    ground.refresh()
+    now = edge.clock.now_ns()
+    damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
+    groups = _groups(half)
+    datasets = [_dataset(half, ground, key, name, rows, damaged, now) for key, name, rows in groups]
+    peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
+    problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
+    problems += [problem for problem in federation.integrity if problem not in problems]
+    code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
+    if federation.integrity or any(peer.damaged for peer in peers):
+        code = 4
+    if code == 0 and any(peer.missing for peer in peers):
+        code = 3
+    oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
+    spooled = sum(row.size for row in half.catalog.objects.all("spooled = 1"))
+    return Status(
+        tenant=half.member.name,
+        as_of_ns=now if asked else oldest,
+        asked=asked,
+        datasets=datasets,
+        peers=peers,
+        problems=problems,
+        notices=federation.notices,
+        advice=_advice(half, datasets, peers, code),
+        spooled_bytes=spooled,
+        exit_code=code,
+    )
+
+
+def _severity(state: State) -> int:
+    return {"safe": 0, "damaged": 4, "below minimum": 5, "waiting": 5}.get(state, 3)
+
+
+def _rank(code: int) -> int:
+    return (0, 3, 5, 6, 1, 4).index(code)
+
+
+def _identities(half: Half) -> list[Identity]:
+    return [Identity(pin.identity) for pin in half.peers]
+
+
+def _groups(half: Half) -> list[tuple[str, str, list[SnapshotRow]]]:
+    """Snapshots by dataset where this half knows names (a node's own), else by writer."""
+    if half.role == "node":
+        snapshots = half.catalog.snapshots.all("writer = ?", (half.identity,))
+        names = sorted({row.dataset for row in snapshots} | {one.name for one in half.catalog.datasets.all()})
+        return [(name, name, [row for row in snapshots if row.dataset == name]) for name in names if name]
+    names_of = {node.identity: node.name for node in half.private.nodes}
+    snapshots = half.catalog.snapshots.all()
+    return [
+        (
+            short(writer),
+            f"all of {names_of.get(writer, short(writer))}",
+            [row for row in snapshots if row.writer == writer],
+        )
+        for writer in sorted({row.writer for row in snapshots})
+    ]
+
+
+def _dataset(
+    half: Half, ground: Ground, key: str, name: str, rows: list[SnapshotRow], damaged: set[int], now: int
+) -> DatasetStatus:
+    published = [row for row in rows if row.published_ns]
+    if not published:
+        return DatasetStatus(id=key, name=name, state="waiting" if rows else "nothing yet")
+    newest = published[-1]
+    policy = half.catalog.datasets.policies()[newest.policy]
+    objects = objects_of(half, published)
+    plan = ground.plan(objects, frozen=True)
+    copies = min((_copies(ground, row, policy) for row in objects), default=0)
+    gaps = debts_in_words(plan)
+    thin = [row for row in objects if row.kind not in PACK_KINDS and _copies(ground, row, policy) < policy.minimum]
+    if thin:
+        gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
+    age_s = (now - newest.created_ns) / NS
+    state: State = "safe"
+    if age_s > STALE_RED_S:
+        state = "stale"
+        gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
+    if gaps:
+        state = "below promise" if state == "safe" else state
+    if plan.refused or thin:
+        state = "below minimum"
+    if any(row.id in damaged for row in objects):
+        state = "damaged"
+    if len(rows) > len(published) and state == "safe":
+        state = "below promise"
+        gaps.append(f"{len(rows) - len(published)} newer snapshots wait to be published")
+    return DatasetStatus(
+        id=key,
+        name=name,
+        state=state,
+        newest_ns=newest.created_ns,
+        newest_snapshot=newest.name.hex(),
+        files=newest.files,
+        bytes=newest.size,
+        copies=copies,
+        promised=policy.copies,
+        minimum=policy.minimum,
+        objects=len(objects),
+        stored_bytes=sum(row.size for row in objects),
+        gaps=gaps,
+    )
+
+
+def _copies(ground: Ground, row: ObjectRow, policy: Policy) -> int:
+    return ground.copies(row.name, policy)
+
+
+def _peer(half: Half, federation: Federation, identity: Identity, views: dict[bytes, PeerView]) -> PeerStatus:
+    pin = next(pin for pin in half.peers if pin.identity == identity)
+    row = half.catalog.peers.get(identity)
+    link = federation.links.get(identity)
+    view = views.get(identity)
+    failure = federation.failures.get(identity)
+    found = PeerStatus(
+        id=peer_id(identity),
+        name=pin.name,
+        owner=pin.owner,
+        site=pin.site,
+        region=pin.region,
+        country=pin.country,
+        reachable=link is not None,
+        contacted_ns=row.contacted_ns,
+        free=row.free,
+        problems=list(link.problems) if link else [],
+    )
+    if failure is not None:
+        found.problems.append(getattr(failure, "reason", str(failure)))
+    if view is not None:
+        found.objects, found.bytes, found.probes = view.objects, view.bytes, view.probes
+        found.missing, found.damaged = len(view.missing), len(view.damaged)
+    else:
+        holdings = half.catalog.objects.holdings(peer=identity)
+        found.objects = sum(holding.state == "held" for holding in holdings)
+        found.missing = sum(holding.state == "missing" for holding in holdings)
+        found.damaged = sum(holding.state == "damaged" for holding in holdings)
+    return found
+
+
+def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], code: int) -> list[str]:
+    advice = []
+    silent = [peer.name for peer in peers if not peer.reachable]
+    if not peers:
+        advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
+    if code in (3, 4, 5) and any(
+        dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets
+    ):
+        advice.append("run `replicator repair`: it stores missing and damaged copies again and deletes nothing")
+    if silent:
+        advice.append(f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days")
+    if any(dataset.state in {"nothing yet", "waiting", "stale"} for dataset in datasets):
+        advice.append("run `replicator backup`")
+    if half.role == "node" and not datasets:
+        advice.append("nothing is backed up here yet: `replicator dataset add NAME PATH...`")
+    return advice
