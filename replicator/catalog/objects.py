@@ -162,7 +162,8 @@ class Objects:
         with self._db.transaction("holding row") as connection:
             connection.execute(
                 "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns, "
-                "audited_ns) VALUES (?, ?, 'held', ?, ?, ?, ?, 0) ON CONFLICT(object_id, peer) DO UPDATE SET state = 'held', "
+                "audited_ns) VALUES (?, ?, 'held', ?, ?, ?, ?, 0) "
+                "ON CONFLICT(object_id, peer) DO UPDATE SET state = 'held', "
                 "incarnation = excluded.incarnation, receipt = excluded.receipt, "
                 "received_ns = excluded.received_ns, checked_ns = excluded.checked_ns",
                 (object_id, peer, incarnation, receipt, received_ns, received_ns),
@@ -175,7 +176,8 @@ class Objects:
         with self._db.transaction("inventory row") as connection:
             connection.executemany(
                 "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns, "
-                "audited_ns) VALUES (?, ?, ?, ?, x'', 0, ?, 0) ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
+                "audited_ns) VALUES (?, ?, ?, ?, x'', 0, ?, 0) "
+                "ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
                 "incarnation = excluded.incarnation, checked_ns = excluded.checked_ns",
                 [(object_id, peer, state, incarnation, now_ns) for object_id, state in states.items()],
             )
@@ -205,7 +207,8 @@ class Objects:
 
     def _holdings(self, where: str, values: tuple[object, ...]) -> list[Holding]:
         rows = self._db.rows(
-            f"SELECT object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns FROM holdings WHERE {where}",  # noqa: S608
+            "SELECT object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns "
+            f"FROM holdings WHERE {where}",
             values,
         )
         return [

@@ -46,7 +46,7 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     Returns what each peer showed, by identity. What is wrong is in the link's problems and the federation's
     integrity list too.
     """
-    rows = {row.name: row for row in half.catalog.objects.all()}
+    rows: dict[bytes, ObjectRow] = {row.name: row for row in half.catalog.objects.all()}
     links = list(federation.links.values())
     views = await asyncio.gather(*(_survey_one(half, federation, edge, link, rows, count) for link in links))
     return {link.identity: view for link, view in zip(links, views, strict=True) if view is not None}
@@ -56,7 +56,7 @@ async def _survey_one(
     half: Half, federation: Federation, edge: Edge, link: Link, rows: dict[bytes, ObjectRow], count: int
 ) -> PeerView | None:
     try:
-        view, states = await _inventory(half, link, rows)
+        view, states = await _inventory(link, rows)
         await _probe(half, edge, link, rows, states, view, count)
     except PeerError as error:
         await federation.drop(link, error)
@@ -80,7 +80,7 @@ async def _survey_one(
     return view
 
 
-async def _inventory(half: Half, link: Link, rows: dict[bytes, ObjectRow]) -> tuple[PeerView, dict[int, HoldingState]]:
+async def _inventory(link: Link, rows: dict[bytes, ObjectRow]) -> tuple[PeerView, dict[int, HoldingState]]:
     view = PeerView()
     states: dict[int, HoldingState] = {}
     after = b""
