@@ -13,15 +13,16 @@ SIZE = 16 << 20
 class Ballast:
     """The preallocated file. Its content is random, for file systems that store runs of zeros as nothing."""
 
-    def __init__(self, fs: Fs, path: str, rng: Rng, size: int = SIZE) -> None:
+    size = SIZE
+
+    def __init__(self, fs: Fs, path: str, rng: Rng) -> None:
         self._fs = fs
         self._path = path
         self._rng = rng
-        self._size = size
 
     def fill(self) -> bool:
         """Take the space again if there is enough; return whether the ballast is in place."""
-        if self._fs.size(self._path) == self._size:
+        if self._fs.size(self._path) == self.size:
             return True
         self.release()
         try:
@@ -29,8 +30,8 @@ class Ballast:
         except OSError as error:
             return _full(error)
         try:
-            block = self._rng.bytes(min(self._size, 1 << 20))
-            for _ in range(self._size // len(block)):
+            block = self._rng.bytes(min(self.size, 1 << 20))
+            for _ in range(self.size // len(block)):
                 handle.write(block)
             handle.fsync()
         except OSError as error:
