@@ -68,4 +68,4 @@ def unwrap(passphrase: str, wrapped: Wrapped, label: bytes) -> bytes:
             "the passphrase is wrong",
             hint="try again; without it, the recovery sheet makes a new keeper's home (replicator recover)",
         )
-    return open_random(key, wrapped.sealed, label, label.decode())
+    return open_random(key, wrapped.sealed, label, "wrapped key")
