@@ -159,6 +159,9 @@ class FolderObjectStore:
 
     def _set_aside(self, name: ObjectName) -> None:
         self._fs.replace(self._path(name), self._quarantine_path(name))
+        if self._fs.size(self._path(name)) is not None:
+            # A power cut left both names on one file; then rename(2) does nothing.
+            self._fs.unlink(self._path(name))
         self._fs.fsync_dir(self._quarantine)
         self._fs.fsync_dir(self._folder)
 
