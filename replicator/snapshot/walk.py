@@ -280,8 +280,8 @@ class Walker:
             yield Missed(Gap(path, reason_of(error)))
             yield Left()
             return
-        yield Entered(path, name, here, outer)
         frames.append(_Frame(path, inner, _in_order(names), _identity(here)))
+        yield Entered(path, name, here, outer)
         if len(frames) > OPEN_FOLDERS:
             far = frames[-1 - OPEN_FOLDERS]
             if far.folder is not None:

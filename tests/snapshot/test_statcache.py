@@ -1,0 +1,232 @@
+"""The stat cache saves work and never gives wrong answers: flipped bits, foreign files, new times."""
+
+import os
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicator.format.codec import encode
+from replicator.format.snapshot import ChunkList, ChunkRef
+from replicator.format.tree import Hole
+from replicator.fs import PosixFs
+from replicator.snapshot.statcache import (
+    APPLICATION_ID,
+    BATCH,
+    RACY_NS,
+    Cached,
+    Content,
+    Stamp,
+    StatCache,
+    StatCacheWriter,
+)
+
+KEY = bytes(range(32))
+NOW = 1_700_000_000_000_000_000
+
+
+def cached(number: int = 0, **changes: Any) -> Cached:
+    stamp = {"size": 10 + number, "mtime_ns": NOW - 10**10, "ctime_ns": NOW - 10**10, "inode": 2**64 - 1} | changes
+    refs = [ChunkRef(id=random.Random(number).randbytes(32), length=10 + number)]
+    content = ChunkList(depth=0, length=10 + number, chunks=refs)
+    return Cached(Stamp(**stamp), Content(chunks=content, holes=[Hole(offset=0, length=5)]))
+
+
+def written(path: Path, rows: dict[bytes, Cached], now_ns: int = NOW) -> str:
+    writer = StatCacheWriter(f"{path}/cache.new", KEY, now_ns=now_ns)
+    for name, row in rows.items():
+        writer.record(name, row)
+    writer.record_piece(b"p" * 32, b"a piece")
+    writer.commit_as(f"{path}/cache", PosixFs())
+    return f"{path}/cache"
+
+
+def test_what_was_recorded_is_found_under_its_path_and_key_only(tmp_path: Path) -> None:
+    rows = {b"/path/%d" % number: cached(number) for number in range(2 * BATCH + 10)}
+    path = written(tmp_path, rows)
+    cache = StatCache.open(path, KEY)
+    assert all(cache.lookup(name) == row for name, row in rows.items())
+    assert cache.lookup(b"/path/x") is None
+    assert cache.list_piece(b"p" * 32) == b"a piece"
+    assert cache.list_piece(b"q" * 32) is None
+    cache.close()
+    assert cache.lookup(b"/path/1") is None
+    other = StatCache.open(path, bytes(32))
+    assert other.lookup(b"/path/1") is None
+    assert other.list_piece(b"p" * 32) is None
+    other.close()
+
+
+def test_names_are_not_in_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, {b"/home/anna/secret-plan": cached()})
+    assert b"anna" not in Path(path).read_bytes()
+
+
+@pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns"])
+@pytest.mark.parametrize(("age", "trusted"), [(RACY_NS, True), (RACY_NS - 1, False), (0, False), (-(10**12), False)])
+def test_what_was_touched_just_now_or_in_the_future_is_not_recorded(
+    tmp_path: Path, field: str, age: int, trusted: bool
+) -> None:
+    cache = StatCache.open(written(tmp_path, {b"/a": cached(**{field: NOW - age})}), KEY)
+    assert (cache.lookup(b"/a") is not None) is trusted
+    cache.close()
+
+
+def test_the_old_generation_stays_until_the_new_one_is_committed(tmp_path: Path) -> None:
+    path = written(tmp_path, {b"/a": cached(1)})
+    old = StatCache.open(path, KEY)
+    writer = StatCacheWriter(f"{path}.new", KEY, now_ns=NOW)
+    writer.record(b"/a", cached(2))
+    again = StatCache.open(path, KEY)
+    assert old.lookup(b"/a") == again.lookup(b"/a") == cached(1)
+    writer.commit_as(path, PosixFs())
+    writer.abandon()
+    assert old.lookup(b"/a") == cached(1)
+    new = StatCache.open(path, KEY)
+    assert new.lookup(b"/a") == cached(2)
+    assert new.list_piece(b"p" * 32) is None
+    assert sorted(os.listdir(tmp_path)) == ["cache"]
+    for one in (old, again, new):
+        one.close()
+
+
+def test_an_abandoned_generation_leaves_nothing(tmp_path: Path) -> None:
+    writer = StatCacheWriter(f"{tmp_path}/new", KEY, now_ns=NOW)
+    writer.record(b"/a", cached())
+    writer.abandon()
+    writer.abandon()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_leftover_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "cache.new").write_bytes(b"half a file" * 1000)
+    cache = StatCache.open(written(tmp_path, {b"/a": cached()}), KEY)
+    assert cache.lookup(b"/a") == cached()
+    cache.close()
+
+
+def test_the_commit_is_synced_then_named_then_the_name_is_synced(tmp_path: Path) -> None:
+    steps = []
+
+    class Watched(PosixFs):
+        def commit(self, database: sqlite3.Connection, what: str) -> None:
+            assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+            steps.append(f"commit {what}")
+            super().commit(database, what)
+
+        def replace(self, source: str, target: str) -> None:
+            steps.append("replace")
+            super().replace(source, target)
+
+        def fsync_dir(self, path: str) -> None:
+            assert path == str(tmp_path)
+            steps.append("fsync folder")
+
+    writer = StatCacheWriter(f"{tmp_path}/new", KEY, now_ns=NOW)
+    writer.commit_as(f"{tmp_path}/cache", Watched())
+    assert steps == ["commit stat cache", "replace", "fsync folder"]
+
+
+def test_no_cache_is_an_empty_one(tmp_path: Path) -> None:
+    cache = StatCache.open(f"{tmp_path}/none", KEY)
+    assert cache.lookup(b"/a") is None
+    assert os.listdir(tmp_path) == []
+
+
+def _foreign(path: Path, application: int, version: int, *, table: bool) -> None:
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA application_id = {application}")
+    database.execute(f"PRAGMA user_version = {version}")
+    if table:
+        database.execute("CREATE TABLE rows (key BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID")
+    database.commit()
+    database.close()
+
+
+@pytest.mark.parametrize("what", ["garbage", "empty", "other program", "other version", "no table", "folder"])
+def test_a_file_that_is_not_ours_counts_as_empty_and_is_told(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cache"
+    match what:
+        case "garbage":
+            path.write_bytes(random.Random(1).randbytes(10_000))
+        case "empty":
+            path.write_bytes(b"")
+        case "other program":
+            _foreign(path, 1, 1, table=True)
+        case "other version":
+            _foreign(path, APPLICATION_ID, 2, table=True)
+        case "no table":
+            _foreign(path, APPLICATION_ID, 1, table=False)
+        case "folder":
+            path.mkdir()
+    cache = StatCache.open(str(path), KEY)
+    assert cache.lookup(b"/a") is None
+    assert "counts as empty" in caplog.text
+
+
+def test_a_flipped_bit_costs_a_row_and_never_gives_another_answer(tmp_path: Path) -> None:
+    rows = {b"/path/%d" % number: cached(number) for number in range(40)}
+    path = written(tmp_path, rows)
+    whole = Path(path).read_bytes()
+    damaged = tmp_path / "damaged"
+    lost = 0
+    for place in range(100, len(whole), 97):
+        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        cache = StatCache.open(str(damaged), KEY)
+        for name, row in rows.items():
+            found = cache.lookup(name)
+            assert found in (row, None)
+            lost += found is None
+        cache.close()
+    assert lost > 0
+
+
+def test_a_page_that_breaks_while_it_is_used_empties_the_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = {b"/path/%d" % number: cached(number) for number in range(500)}
+    path = written(tmp_path, rows)
+    whole = Path(path).read_bytes()
+    for page in range(2, len(whole) // 4096):
+        Path(path).write_bytes(whole[: page * 4096] + bytes(4096) + whole[(page + 1) * 4096 :])
+        cache = StatCache.open(path, KEY)
+        assert all(cache.lookup(name) in (row, None) for name, row in rows.items())
+        cache.close()
+    assert "counts as empty from here on" in caplog.text
+
+
+def test_a_row_of_another_format_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = StatCacheWriter(f"{tmp_path}/new", KEY, now_ns=NOW)
+    for name, body in ((b"/short", b"x"), (b"/odd", bytes(32) + b"\x90")):
+        key = writer._rows.key(name)
+        writer._add(key, writer._rows.seal(key, body))
+    key = writer._rows.key(b"/text")
+    writer._database.execute("INSERT INTO rows VALUES (?, 'text')", (key,))
+    writer.commit_as(f"{tmp_path}/cache", PosixFs())
+    cache = StatCache.open(f"{tmp_path}/cache", KEY)
+    for name in (b"/short", b"/odd", b"/text"):
+        assert cache.lookup(name) is None
+    assert caplog.text.count("not of this format") == 2
+    cache.close()
+
+
+def test_a_row_cannot_stand_in_for_another(tmp_path: Path) -> None:
+    path = written(tmp_path, {b"/a": cached(1), b"/b": cached(2)})
+    database = sqlite3.connect(path)
+    a, b = (StatCacheWriter(f"{tmp_path}/x", KEY, now_ns=NOW)._rows.key(name) for name in (b"/a", b"/b"))
+    body = database.execute("SELECT body FROM rows WHERE key = ?", (b,)).fetchone()[0]
+    database.execute("UPDATE rows SET body = ? WHERE key = ?", (body, a))
+    database.commit()
+    database.close()
+    cache = StatCache.open(path, KEY)
+    assert cache.lookup(b"/a") is None
+    assert cache.lookup(b"/b") == cached(2)
+    cache.close()
+
+
+def test_content_is_a_record(tmp_path: Path) -> None:
+    assert encode(cached().content)[1] == 1
