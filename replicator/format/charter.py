@@ -9,10 +9,15 @@ from replicator.format.codec import Part, Record
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Endpoint = Annotated[str, msgspec.Meta(min_length=3, max_length=261)]
+_PLAIN = "^[^\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]*\\Z"
+"""No control characters and nothing that reorders text: names and labels of other people reach a terminal."""
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PLAIN)]
+Endpoint = Annotated[str, msgspec.Meta(min_length=3, max_length=261, pattern="^[!-~]*\\Z")]
+Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}\\Z")]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=10 * 366 * 86400)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+"""A place in a chain; 0 is what "none yet" is written as."""
 Role = Literal["keeper", "node", "maintainer", "drill"]
 Op = Literal["read", "write", "publish", "audit", "govern", "mark"]
 
@@ -41,7 +46,7 @@ class RootStatement(Record, frozen=True, kw_only=True):
     """Signed by root: which owner key may write charters, and within which floors. Numbered from 1."""
 
     tenant: Id16
-    number: Count
+    number: Number
     previous: Hash
     root_key: Key
     root_seal_key: Key
@@ -72,7 +77,7 @@ class Charter(Record, frozen=True, kw_only=True):
     """
 
     tenant: Id16
-    number: Count
+    number: Number
     previous: Hash
     root: bytes
     rights: list[Right]
@@ -92,7 +97,7 @@ class PeerPin(Part, frozen=True, kw_only=True):
     owner: Name
     site: Name
     region: Name
-    country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
+    country: Country
     endpoints: list[Endpoint]
     own: bool
     added_ns: Count
@@ -118,7 +123,7 @@ class CharterPrivate(Record, frozen=True, kw_only=True):
     """What members know and providers do not: names, peers, domains."""
 
     name: Name
-    country: str
+    country: Country
     peers: list[PeerPin]
     domains: list[DomainPublic]
     nodes: list[NodeName]

@@ -6,8 +6,8 @@ from typing import Annotated
 import msgspec
 from blake3 import blake3
 
-from replicator.format.charter import Count, Hash, Id16
-from replicator.format.codec import Record
+from replicator.format.charter import Count, Hash, Id16, Number
+from replicator.format.codec import Record, check_run
 
 Incarnation = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
@@ -22,11 +22,15 @@ class Claim(Record, frozen=True, kw_only=True):
     tenant: Id16
     writer: Hash
     provider: Hash
-    number: Count
+    number: Number
     base: Count
     added: bytes
     dropped: bytes
     root: Hash
+
+    def __post_init__(self) -> None:
+        check_run(self.added, "added")
+        check_run(self.dropped, "dropped")
 
 
 class Receipt(Record, frozen=True, kw_only=True):
@@ -45,7 +49,7 @@ class Witness(Record, frozen=True, kw_only=True):
 
     tenant: Id16
     writer: Hash
-    number: Count
+    number: Number
     head: Hash
     incarnation: Incarnation
     seen_ns: Count

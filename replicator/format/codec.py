@@ -16,6 +16,7 @@ from replicator.errors import FormatError, UnsupportedVersionError
 
 MAX_RECORD = 16 << 20
 """No record is larger than the largest object."""
+HASH_SIZE = 32
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False, tag=1):
@@ -75,6 +76,16 @@ def decode(kind: type[R], data: bytes | bytearray | memoryview, *, limit: int = 
     if _encoder.encode(record) != data:
         raise FormatError(f"{name}: not in canonical form")
     return record
+
+
+def check_run(joined: bytes, field: str) -> None:
+    """Check a run of names or ids, 32 bytes each: msgspec's own limits cannot say "a multiple of".
+
+    Raises:
+        ValueError: not a whole number of them; in a record that is decoded it becomes a FormatError.
+    """
+    if len(joined) % HASH_SIZE:
+        raise ValueError(f"`{field}` is not a whole number of {HASH_SIZE} bytes")
 
 
 def _refuse_newer(name: str, data: bytes | bytearray | memoryview) -> None:

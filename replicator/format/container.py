@@ -29,7 +29,7 @@ import struct
 from dataclasses import dataclass
 
 from replicator.errors import FormatError, UnsupportedVersionError
-from replicator.format.sizes import LARGEST, MAX_CHUNK, is_allowed, size_class
+from replicator.format.sizes import LARGEST, is_allowed, size_class
 
 MAGIC = b"RPLOBJ\x00"
 VERSION = 1
@@ -119,9 +119,11 @@ def decode_locator(data: bytes, object_size: int) -> Locator:
     """Read a locator and check it against the size of its object.
 
     Raises:
-        FormatError: it points outside the object.
+        FormatError: it points outside the object, or the object is of a size that none has.
     """
     kind, encoding, zero, body_length, raw_length, segments_length = _LOCATOR.unpack(data)
+    if not is_allowed(object_size):
+        raise FormatError(f"object: {object_size} bytes is not an allowed size")
     if zero != _ZERO6 or encoding not in (0, 1) or kind not in set(Kind):
         raise FormatError(f"object: kind {kind} with encoding {encoding} is not known")
     if body_length < TAG_SIZE or BODY_OFFSET + body_length + segments_length > object_size or raw_length > LARGEST:
@@ -163,14 +165,3 @@ def unwrap_record(data: bytes) -> bytes:
     if start + length > len(data) or size_class(start + length) != len(data):
         raise FormatError("record object: wrong length")
     return data[start : start + length]
-
-
-def check_chunk_length(length: int) -> int:
-    """Return ``length`` if a chunk may have it.
-
-    Raises:
-        FormatError: negative or above 4 MiB.
-    """
-    if not 0 <= length <= MAX_CHUNK:
-        raise FormatError(f"chunk: {length} bytes, at most {MAX_CHUNK} are allowed")
-    return length

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from replicator.format.charter import Count, Hash, Id16
-from replicator.format.codec import Part, Record
+from replicator.format.codec import Part, Record, check_run
 from replicator.format.policy import Policy
 
 
@@ -22,6 +22,9 @@ class IndexedPack(Part, frozen=True, kw_only=True):
     policy: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     shards: list[Hash]
     ids: bytes
+
+    def __post_init__(self) -> None:
+        check_run(self.ids, "ids")
 
 
 class Index(Record, frozen=True, kw_only=True):
@@ -45,6 +48,11 @@ class References(Record, frozen=True, kw_only=True):
     tenant: Id16
     domain: Id16
     writer: Hash
-    base: bytes
+    base: Annotated[bytes, msgspec.Meta(max_length=32)]
     added: bytes
     dropped: bytes
+
+    def __post_init__(self) -> None:
+        check_run(self.base, "base")
+        check_run(self.added, "added")
+        check_run(self.dropped, "dropped")

@@ -1,6 +1,6 @@
 """Secrets as records: the keybag sealed to root, a keeper's wrapped keys, what a node is handed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -10,14 +10,34 @@ from replicator.format.codec import Part, Record
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
-class IndexKey(Part, frozen=True, kw_only=True):
+class SecretRecord(Record, frozen=True, kw_only=True):
+    """A record with secrets: its repr, which may reach logs and tracebacks, shows its type and no field."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class SecretPart(Part, frozen=True, kw_only=True):
+    """Like :class:`SecretRecord`, for parts."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class IndexKey(SecretPart, frozen=True, kw_only=True):
     """The key of directories and indexes for one epoch."""
 
     epoch: Epoch
     key: Key
 
 
-class DomainSecrets(Part, frozen=True, kw_only=True):
+class DomainSecrets(SecretPart, frozen=True, kw_only=True):
     """Everything of one domain. ``mix`` goes into each content key; ``id_key`` and ``cut_key`` make chunks."""
 
     id: Id16
@@ -29,7 +49,7 @@ class DomainSecrets(Part, frozen=True, kw_only=True):
     index_keys: list[IndexKey]
 
 
-class Keybag(Record, frozen=True, kw_only=True):
+class Keybag(SecretRecord, frozen=True, kw_only=True):
     """Every private key and domain secret of a tenant, sealed to root's public key, kept by every provider."""
 
     tenant: Id16
@@ -39,13 +59,13 @@ class Keybag(Record, frozen=True, kw_only=True):
     domains: list[DomainSecrets]
 
 
-class DomainKeyFile(Record, frozen=True, kw_only=True):
+class DomainKeyFile(SecretRecord, frozen=True, kw_only=True):
     """One domain's secrets in the keeper's home, inside a passphrase wrapping."""
 
     secrets: DomainSecrets
 
 
-class WriterDomain(Part, frozen=True, kw_only=True):
+class WriterDomain(SecretPart, frozen=True, kw_only=True):
     """What a writer knows of a domain: enough to write and to recognise its own chunks, not to read."""
 
     id: Id16
@@ -64,7 +84,7 @@ class PeerAddress(Part, frozen=True, kw_only=True):
     endpoints: list[Endpoint]
 
 
-class NodeGrant(Record, frozen=True, kw_only=True):
+class NodeGrant(SecretRecord, frozen=True, kw_only=True):
     """What the keeper hands a new node, sealed to the node's key: its name, its domains, where to begin.
 
     ``ticket`` is a signed :class:`~replicator.format.charter.EnrolOrder`; ``charter`` the signed charter.
@@ -88,7 +108,7 @@ class NodeRequest(Record, frozen=True, kw_only=True):
     seal_key: Key
 
 
-class MemberFile(Record, frozen=True, kw_only=True):
+class MemberFile(SecretRecord, frozen=True, kw_only=True):
     """What a keeper's or node's home holds in clear (mode 0600): enough for sealed checks and for writing.
 
     ``ticket`` is the signed enrol order with which this home's key asks providers for certificates; empty on a

@@ -123,11 +123,12 @@ def hashes_of(pieces: Iterable[bytes | memoryview]) -> list[bytes]:
 
 def proves(name: bytes, index: int, proof: Proof) -> bool:
     """Return whether ``proof`` shows leaf ``index`` of the object called ``name``, judged by the name alone."""
-    count = leaf_count(proof.size)
-    if proof.index != index or not 0 <= index < count or proof.size < 0:
+    if not 0 <= proof.size < 1 << 64:
         return False
-    expected = min(LEAF_SIZE, proof.size - index * LEAF_SIZE)
-    if len(proof.leaf) != max(expected, 0):
+    count = leaf_count(proof.size)
+    if proof.index != index or not 0 <= index < count:
+        return False
+    if len(proof.leaf) != min(LEAF_SIZE, proof.size - index * LEAF_SIZE):
         return False
     path = iter(proof.path)
     value = leaf_hash(proof.leaf)

@@ -1,20 +1,18 @@
 """A provider's word about itself, and the invite it hands to a person."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from replicator.format.charter import Count, Endpoint, Hash, Key, Name, Seconds
+from replicator.format.charter import Count, Country, Endpoint, Hash, Key, Name, Number, Seconds
 from replicator.format.codec import Record
-
-Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")]
 
 
 class Offer(Record, frozen=True, kw_only=True):
     """Signed by the provider and numbered: where it is, what it gives, on which terms. A higher number wins."""
 
     provider_key: Key
-    number: Count
+    number: Number
     endpoints: list[Endpoint]
     capacity: Count
     owner: Name
@@ -35,3 +33,9 @@ class Invite(Record, frozen=True, kw_only=True):
     secret: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     quota: Count
     expires_ns: Count
+
+    def __repr__(self) -> str:
+        return f"Invite(identity={self.identity.hex()}, quota={self.quota})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("identity", self.identity.hex()), ("quota", self.quota)]

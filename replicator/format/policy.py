@@ -5,11 +5,11 @@ from typing import Annotated
 import msgspec
 from blake3 import blake3
 
+from replicator.format.charter import Name
 from replicator.format.codec import Record, encode
 from replicator.ids import PolicyId
 
 Small = Annotated[int, msgspec.Meta(ge=1, le=64)]
-Label = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 POLICY_ID_SIZE = 16
 
 
@@ -24,10 +24,16 @@ class Policy(Record, frozen=True, kw_only=True):
     copies: Small
     minimum: Small
     coding: tuple[Small, Small] | None
-    spread: list[Label]
-    residency: list[Label]
+    spread: list[Name]
+    residency: list[Name]
     count_own: bool
     stale_after_s: Annotated[int, msgspec.Meta(ge=3600, le=366 * 86400)]
+
+    def __post_init__(self) -> None:
+        # One promise has one id: two orders of the same words would store every chunk twice.
+        for field, words in (("spread", self.spread), ("residency", self.residency)):
+            if words != sorted(set(words)):
+                raise ValueError(f"`{field}` is not sorted, or names something twice")
 
 
 def policy_id(policy: Policy) -> PolicyId:
@@ -44,6 +50,7 @@ def at_least_as_strong(have: Policy, want: Policy) -> bool:
         have.coding == want.coding
         and have.copies >= want.copies
         and have.minimum >= want.minimum
+        and have.stale_after_s <= want.stale_after_s
         and set(have.spread) >= set(want.spread)
         and (not want.residency or (bool(have.residency) and set(have.residency) <= set(want.residency)))
         and (want.count_own or not have.count_own)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from replicator.format.charter import Count, Hash, Id16, Name
+from replicator.format.charter import Count, Hash, Id16, Name, Number
 from replicator.format.codec import Part, Record
 from replicator.format.policy import Policy
 
@@ -13,7 +13,7 @@ class Seen(Part, frozen=True, kw_only=True):
     """How far the writer had seen another writer's chain."""
 
     writer: Hash
-    number: Count
+    number: Number
     head: Hash
 
 
@@ -29,7 +29,7 @@ class Snapshot(Record, frozen=True, kw_only=True):
     tenant: Id16
     domain: Id16
     writer: Hash
-    number: Count
+    number: Number
     previous: Hash
     previous_snapshot: Hash
     charter: Count
@@ -93,7 +93,7 @@ class Head(Record, frozen=True, kw_only=True):
 
     tenant: Id16
     writer: Hash
-    number: Count
+    number: Number
     previous: Hash
     snapshot: Hash
     created_ns: Count
