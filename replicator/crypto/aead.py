@@ -11,11 +11,18 @@ NONCE_SIZE = 12
 KEY_SIZE = 32
 
 
+def _aes256(key: bytes) -> AESGCM:
+    # The library would take a key of 16 or 24 bytes and quietly be AES-128 or AES-192.
+    if len(key) != KEY_SIZE:
+        raise ValueError(f"a key of {len(key)} bytes, AES-256 has {KEY_SIZE}")
+    return AESGCM(key)
+
+
 class Sealer:
     """One key, used with counters: never the same counter twice."""
 
     def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
+        self._aead = _aes256(key)
 
     def seal(self, counter: int, plaintext: bytes | bytearray | memoryview, associated: bytes) -> bytes:
         """Return ciphertext and tag."""
@@ -42,7 +49,7 @@ class Sealer:
 def seal_random(key: bytes, plaintext: bytes, associated: bytes, rng: Rng) -> bytes:
     """Return a random nonce, ciphertext and tag: for keys that seal few things (charters, wrapped secrets)."""
     nonce = rng.bytes(NONCE_SIZE)
-    return nonce + AESGCM(key).encrypt(nonce, plaintext, associated)
+    return nonce + _aes256(key).encrypt(nonce, plaintext, associated)
 
 
 def open_random(key: bytes, sealed: bytes, associated: bytes, what: str) -> bytes:
@@ -51,7 +58,8 @@ def open_random(key: bytes, sealed: bytes, associated: bytes, what: str) -> byte
     Raises:
         IntegrityError: wrong key or changed bytes.
     """
+    aead = _aes256(key)
     try:
-        return AESGCM(key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], associated)
+        return aead.decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], associated)
     except (InvalidTag, ValueError) as error:
         raise IntegrityError(f"{what}: does not open; wrong key or damaged bytes") from error

@@ -6,18 +6,22 @@ machine's memory.
 """
 
 import hmac
+import unicodedata
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from replicator.crypto.aead import open_random, seal_random
 from replicator.crypto.derive import commitment, hkdf
-from replicator.errors import KeyWrongError
+from replicator.errors import FormatError, KeyWrongError
 from replicator.rng import Rng
 
 MEMORY_KIB = 64 << 10
 PASSES = 3
 LANES = 4
+MAX_MEMORY_KIB = 4 << 20
+MAX_PASSES = 16
+MAX_LANES = 16
 SALT_SIZE = 16
 MIN_LENGTH = 8
 
@@ -36,7 +40,8 @@ class Wrapped:
 
 def _stretch(passphrase: str, salt: bytes, memory_kib: int, passes: int, lanes: int) -> bytes:
     kdf = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory_kib)
-    return kdf.derive(passphrase.encode())
+    # RFC 8265 §4.2: one keyboard writes é as one code point, another as two.
+    return kdf.derive(unicodedata.normalize("NFC", passphrase).encode())
 
 
 def wrap(passphrase: str, secret: bytes, label: bytes, rng: Rng) -> Wrapped:
@@ -60,7 +65,17 @@ def unwrap(passphrase: str, wrapped: Wrapped, label: bytes) -> bytes:
     Raises:
         KeyWrongError: the passphrase is wrong.
         IntegrityError: the passphrase is right and the bytes are damaged.
+        FormatError: the parameters are out of bounds.
     """
+    if not (
+        MEMORY_KIB <= wrapped.memory_kib <= MAX_MEMORY_KIB
+        and PASSES <= wrapped.passes <= MAX_PASSES
+        and 1 <= wrapped.lanes <= MAX_LANES
+    ):
+        raise FormatError(
+            f"wrapped key: made with {wrapped.memory_kib} KiB, {wrapped.passes} passes, {wrapped.lanes} lanes; "
+            f"allowed are {MEMORY_KIB}–{MAX_MEMORY_KIB}, {PASSES}–{MAX_PASSES}, 1–{MAX_LANES}"
+        )
     stretched = _stretch(passphrase, wrapped.salt, wrapped.memory_kib, wrapped.passes, wrapped.lanes)
     key = hkdf(stretched, label=b"passphrase", context=label)
     if not hmac.compare_digest(commitment(key), wrapped.commitment):

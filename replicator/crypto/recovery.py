@@ -3,7 +3,7 @@
 SLIP-39 (SatoshiLabs) by ``shamir-mnemonic``: one group, one share of one; a later two-of-three keeps the format.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import shamir_mnemonic
 from shamir_mnemonic.wordlist import WORDLIST
@@ -23,7 +23,7 @@ class Root:
     """What the sheet gives: a signing key and the private half of the seal key. Lives only while needed."""
 
     signing: SigningKey
-    seal_private: bytes
+    seal_private: bytes = field(repr=False)
 
 
 def new_secret(rng: Rng) -> bytes:

@@ -42,9 +42,15 @@ class Context(enum.Enum):
 
 
 class SigningKey:
-    """A private Ed25519 key. Its repr shows the public half only."""
+    """A private Ed25519 key. Its repr shows the public half only.
+
+    Raises:
+        FormatError: the seed is not 32 bytes.
+    """
 
     def __init__(self, seed: bytes) -> None:
+        if len(seed) != KEY_SIZE:
+            raise FormatError(f"signing key: {len(seed)} bytes, it has {KEY_SIZE}; the file it came from is damaged")
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
