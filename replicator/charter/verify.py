@@ -10,6 +10,8 @@ from replicator.errors import IntegrityError
 from replicator.format.charter import Charter, EnrolOrder, Right, RootStatement
 from replicator.format.codec import decode
 from replicator.format.policy import Policy
+from scheduler import PolicyError
+from scheduler.geography import residency
 
 NO_PREVIOUS = bytes(32)
 
@@ -64,7 +66,7 @@ def verify_charter(signed: bytes, *, root_key: bytes, known: VerifiedCharter | N
     """Return the charter after checking it against root and against the newest one ``known``.
 
     A number may jump (charters in between were missed); it never goes back, and one that follows directly must
-    name the known one's hash.
+    name the known one's hash. The same holds for the root statement inside. A key has one right at most.
 
     Raises:
         IntegrityError: a signature, number, chain or tenant that does not hold.
@@ -76,6 +78,8 @@ def verify_charter(signed: bytes, *, root_key: bytes, known: VerifiedCharter | N
         raise IntegrityError("charter: signed by a key that root has not named owner")
     if root.tenant != charter.tenant:
         raise IntegrityError("charter: its root statement is of another tenant")
+    if len({right.holder_key for right in charter.rights}) != len(charter.rights):
+        raise IntegrityError("charter: names one key twice, so it is not clear what that key may do")
     found = VerifiedCharter(charter=charter, root=root, signed=signed, hash=signed_hash(signed))
     if known is None:
         return found
@@ -89,6 +93,10 @@ def verify_charter(signed: bytes, *, root_key: bytes, known: VerifiedCharter | N
         raise IntegrityError(f"charter: number {charter.number} does not follow the one that was seen before it")
     if root.number < known.root.number:
         raise IntegrityError("charter: its root statement is older than one that was seen before")
+    if root.number == known.root.number and charter.root != known.charter.root:
+        raise IntegrityError(f"charter: two different root statements have the number {root.number}")
+    if root.number == known.root.number + 1 and root.previous != signed_hash(known.charter.root):
+        raise IntegrityError("charter: its root statement does not follow the one that was seen before it")
     return found
 
 
@@ -105,11 +113,32 @@ def verify_enrol_order(signed: bytes, keys: Collection[bytes], *, now_ns: int, s
 
 
 def below_floors(policy: Policy, root: RootStatement) -> list[str]:
-    """Return in words where a policy goes below what root allows; empty if nowhere."""
+    """Return in words where a policy goes below what root allows; empty if nowhere.
+
+    A coding k+m survives the loss of m shards and so counts as m+1 copies.
+    """
     found = []
     floors = root.floors
-    if policy.coding is None and policy.copies < floors.minimum_copies:
-        found.append(f"{policy.copies} copies are fewer than the {floors.minimum_copies} that root demands")
-    if floors.residency and not policy.residency:
-        found.append(f"no residency is set, root allows only {', '.join(floors.residency)}")
+    copies = policy.copies if policy.coding is None else policy.coding[1] + 1
+    if copies < floors.minimum_copies:
+        what = f"{copies} copies are" if policy.coding is None else f"a coding that survives {copies - 1} losses is"
+        found.append(f"{what} fewer than the {floors.minimum_copies} copies that root demands")
+    if floors.residency:
+        allowed = ", ".join(floors.residency)
+        beyond = [word for word in policy.residency if not _countries([word]) <= _countries(floors.residency)]
+        if not policy.residency:
+            found.append(f"no residency is set, root allows only {allowed}")
+        elif beyond:
+            found.append(f"residency in {', '.join(beyond)} goes beyond {allowed}, which is all that root allows")
     return found
+
+
+def _countries(words: Collection[str]) -> frozenset[str]:
+    """Return the countries that residency words name; a word that no release knows allows nothing but itself."""
+    found: set[str] = set()
+    for word in words:
+        try:
+            found |= residency(word)
+        except PolicyError:
+            found.add(word)
+    return frozenset(found)
