@@ -1,7 +1,7 @@
 """The keys a writer or reader of sealed objects works with, gathered from its records."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chunker import ChunkHasher
 from replicator.crypto.derive import chunk_id_key
@@ -23,11 +23,11 @@ class DomainKeys:
     tenant: bytes
     domain: bytes
     restore_key: bytes
-    mix: bytes
-    id_key: bytes
-    cut_key: bytes
+    mix: bytes = field(repr=False)
+    id_key: bytes = field(repr=False)
+    cut_key: bytes = field(repr=False)
     epoch: int
-    index_keys: Mapping[int, bytes]
+    index_keys: Mapping[int, bytes] = field(repr=False)
 
     def index_key(self, epoch: int) -> bytes:
         """Return the index key of an epoch.

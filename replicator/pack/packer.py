@@ -15,14 +15,15 @@ from replicator.crypto.aead import TAG_SIZE, Sealer
 from replicator.crypto.derive import commitment, content_key, hkdf
 from replicator.crypto.seal import PURPOSE_PACK, SECRET_SIZE, seal_to
 from replicator.errors import IntegrityError
-from replicator.format.codec import decode, encode
+from replicator.format.codec import encode
 from replicator.format.container import BODY_OFFSET, Kind
 from replicator.format.merkle import name_of
 from replicator.format.pack import DIRECTORY_ROOM, SEGMENT_ROOM, Directory, Segment, Slot
 from replicator.format.sizes import LARGEST, size_class
 from replicator.ids import ObjectName
+from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
-from replicator.pack.sealed import open_body, open_locator, write_envelope
+from replicator.pack.sealed import write_envelope
 from replicator.rng import Rng, shuffle
 
 _FIXED = BODY_OFFSET + TAG_SIZE + DIRECTORY_ROOM
@@ -92,20 +93,21 @@ class Packer:
 
     def add(self, chunk_id: bytes, kind: int, encoding: int, length: int, stored: bytes) -> None:
         """Take one chunk; ``stored`` (its compressed or raw bytes) is kept until the pack is sealed."""
+        while len(self._open) < OPEN_PACKS:
+            self._open.append(_OpenPack())
         room = [pack for pack in self._open if pack.fits(len(stored))]
         if not room:
-            if len(self._open) >= OPEN_PACKS:
-                fullest = max(self._open, key=lambda pack: pack.used)
-                self._open.remove(fullest)
-                self._seal(fullest)
-            self._open.append(_OpenPack())
-            room = [self._open[-1]]
-        chosen = room[self._rng.below(len(room))] if len(room) > 1 else room[0]
+            fullest = max(self._open, key=lambda pack: pack.used)
+            self._open.remove(fullest)
+            self._seal(fullest)
+            room = [_OpenPack()]
+            self._open += room
+        chosen = room[self._rng.below(len(room))]
         chosen.add(chunk_id, kind, encoding, length, stored)
 
     def flush(self) -> None:
         """Seal what is open, merged into as few packs as it fits."""
-        rest = sorted(self._open, key=lambda pack: pack.used)
+        rest = sorted((pack for pack in self._open if pack.chunks), key=lambda pack: pack.used)
         self._open = []
         while rest:
             pack = rest.pop()
@@ -182,14 +184,12 @@ def check_sealed(
     Raises:
         IntegrityError: the machine that made it cannot be trusted with this pack; it must not be stored.
     """
-    locator = open_locator(data, len(data), keys)
-    directory = decode(Directory, open_body(data, locator, keys))
+    _, directory, start = read_directory(data, len(data), keys)
     if tuple(segment.chunk_id for segment in directory.segments) != ids:
         raise IntegrityError("pack: its directory is not what was written; check this machine's memory")
     if commitment(key) != directory.slots[0].commitment:
         raise IntegrityError("pack: its key does not match its commitment; check this machine's memory")
     opener = SegmentOpener(keys, directory, {0: key}, hashers)
-    start = BODY_OFFSET + locator.body_length
     with memoryview(data) as view:
         for segment in directory.segments:
             at = start + segment.offset

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from replicator.crypto.unseal import open_slot
 from replicator.errors import IntegrityError
-from replicator.format.pack import Directory
 from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
 from replicator.pack.packer import SegmentOpener
@@ -22,35 +21,45 @@ class ReaderKeys:
 
 
 class PackReader:
-    """One pack as it lies in memory, whole. Content keys are opened once, when first needed."""
+    """One pack as it lies in memory, whole.
+
+    A slot is opened once, when a chunk in it is first asked for: one that is damaged, or sealed to another restore
+    key, costs its own chunks only.
+    """
 
     def __init__(self, data: bytes, reader: ReaderKeys) -> None:
         _, self.directory, self._start = read_directory(data, len(data), reader.keys)
         self._data = memoryview(data)
         self._reader = reader
         self._places = {segment.chunk_id: segment for segment in self.directory.segments}
-        self._opener = SegmentOpener(
-            reader.keys, self.directory, _content_keys(self.directory, reader), reader.keys.hashers()
-        )
+        self._hashers = reader.keys.hashers()
+        self._openers: dict[int, SegmentOpener] = {}
 
     def chunk(self, kind: int, chunk_id: bytes) -> bytes:
         """Return the plaintext of a chunk of this kind, compared with its id.
 
         Raises:
             IntegrityError: the pack does not hold it, or it is damaged.
+            KeyWrongError: it is sealed to another restore key.
         """
         segment = self._places.get(chunk_id)
         if segment is None or segment.kind != kind:
             raise IntegrityError(f"chunk {chunk_id.hex()[:12]}: not in the pack that the index names")
         at = self._start + segment.offset
-        return self._opener.open(segment, self._data[at : at + segment.stored])
+        return self._opener(segment.slot).open(segment, self._data[at : at + segment.stored])
 
-
-def _content_keys(directory: Directory, reader: ReaderKeys) -> dict[int, bytes]:
-    keys = reader.keys
-    return {
-        place: open_slot(
-            reader.restore_private, keys.mix, keys.tenant, keys.domain, slot.sealed, slot.commitment, "pack slot"
-        )
-        for place, slot in enumerate(directory.slots)
-    }
+    def _opener(self, place: int) -> SegmentOpener:
+        opener = self._openers.get(place)
+        if opener is None:
+            keys, slot = self._reader.keys, self.directory.slots[place]
+            key = open_slot(
+                self._reader.restore_private,
+                keys.mix,
+                keys.tenant,
+                keys.domain,
+                slot.sealed,
+                slot.commitment,
+                f"pack slot {place}",
+            )
+            opener = self._openers[place] = SegmentOpener(keys, self.directory, {place: key}, self._hashers)
+        return opener
