@@ -129,13 +129,19 @@ class PosixFs:
 
     def makedirs(self, path: str) -> None:
         """Make a folder and its parents; each new entry is synced in its parent."""
+        if not os.path.isabs(path):
+            raise ValueError(f"{path}: not an absolute path")
         missing = []
         current = path
         while not os.path.isdir(current):
             missing.append(current)
             current = os.path.dirname(current)
         for folder in reversed(missing):
-            os.mkdir(folder, DIR_MODE)
+            try:
+                os.mkdir(folder, DIR_MODE)
+            except FileExistsError:
+                if not os.path.isdir(folder):
+                    raise  # a file is in the way; else somebody else made the folder meanwhile
             self.fsync_dir(os.path.dirname(folder))
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:

@@ -51,8 +51,10 @@ def parse_address_form(text: str) -> Identity:
     Raises:
         ValueError: not 32 bytes of base32.
     """
-    clean = text.replace("-", "").upper()
-    raw = base64.b32decode(clean + "=" * (-len(clean) % 8))
+    clean = text.replace("-", "").lower()
+    raw = Identity(base64.b32decode(clean.upper() + "=" * (-len(clean) % 8)))
     if len(raw) != IDENTITY_SIZE:
         raise ValueError(f"an identity is {IDENTITY_SIZE} bytes, this has {len(raw)}")
-    return Identity(raw)
+    if address_form(raw) != clean:
+        raise ValueError("the last character of an identity has bits that belong to nothing: one is mistyped")
+    return raw

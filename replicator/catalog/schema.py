@@ -112,7 +112,10 @@ class Database:
         self._fs = fs
         self._lock = threading.RLock()
         self.path = path
-        self.connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
+        try:
+            self.connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
+        except sqlite3.OperationalError as error:
+            raise HomeError(f"{path}: {error}", hint="is this the right --home, and may you write there?") from error
         try:
             self.connection.execute("PRAGMA journal_mode=WAL")
             self.connection.execute("PRAGMA synchronous=FULL")
