@@ -48,10 +48,7 @@ class ProviderService:
                 tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
             else:
                 tenant = enrol_by_order(self._core.database, self._core.charters, request, now_ns=now_ns)
-            try:
-                certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
-            except ValueError as error:
-                raise RequestRefusedError("bad-request", "the holder's key is not an Ed25519 key") from error
+            certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled")
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
 

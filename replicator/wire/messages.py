@@ -13,6 +13,7 @@ from replicator.format.charter import Count, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
 from replicator.format.codec import Record
 from replicator.format.merkle import Proof
+from replicator.ids import NAME_SIZE
 
 WIRE_VERSION = 1
 MAX_REQUEST = 8 << 20
@@ -121,7 +122,8 @@ class Inventory(Record, frozen=True, kw_only=True):
     """What lies on the disk now, read from the folder, by name.
 
     ``names`` are 32 bytes each, ``sizes`` as found. ``missing``: received once and no longer there;
-    ``damaged``: of another size than received, or quarantined. ``more`` says whether to ask on.
+    ``damaged``: of another size than received, or quarantined; neither is among ``names``. ``more`` says whether
+    to ask on, after :attr:`last`: a page of a lost disk has no ``names`` at all.
     """
 
     incarnation: Incarnation
@@ -130,6 +132,11 @@ class Inventory(Record, frozen=True, kw_only=True):
     missing: bytes
     damaged: bytes
     more: bool
+
+    @property
+    def last(self) -> bytes:
+        """The greatest name on this page, in whichever of its lists; empty if the page is."""
+        return max(self.names[-NAME_SIZE:], self.missing[-NAME_SIZE:], self.damaged[-NAME_SIZE:])
 
 
 class ProveRequest(Record, frozen=True, kw_only=True):

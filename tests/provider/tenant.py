@@ -18,7 +18,7 @@ from replicator.ids import Identity, ObjectName
 from replicator.provider.home import Provider, Terms, init_provider, open_provider
 from replicator.provider.service import ProviderService
 from replicator.provider.session import ProviderSession
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import CharterNotice, EnrolReply, EnrolRequest
 from tests.fakes import FakeClock, SeededRng
 
 KIB = 1 << 10
@@ -70,6 +70,7 @@ class Tenant:
     name: str
     id: bytes = b""
     root_number: int = 1
+    root_previous: bytes = NO_PREVIOUS
     charters: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class Tenant:
         values: dict[str, object] = {
             "tenant": self.id,
             "number": self.root_number,
-            "previous": NO_PREVIOUS,
+            "previous": self.root_previous,
             "root_key": self.root.public,
             "root_seal_key": bytes(32),
             "owner_key": self.owner.public,
@@ -244,8 +245,6 @@ def settle(provider: Provider, service: ProviderService, tenant: Tenant) -> None
 
 def publish_charter(session: ProviderSession, signed: bytes) -> None:
     """Store a charter and announce it."""
-    from replicator.wire.messages import CharterNotice
-
     data = charter_object(signed)
     put(session, data)
     session.handle("charter", encode(CharterNotice(name=name_of(data))))
