@@ -146,6 +146,43 @@ class Library:
         return matching[0]
 
 
+def newest_of_each(found: Sequence[OpenSnapshot]) -> list[OpenSnapshot]:
+    """Return the newest snapshot of every dataset, by name; snapshots come oldest first."""
+    newest = {one.details.dataset: one for one in found}
+    return [newest[name] for name in sorted(newest)]
+
+
+def find_path(reader: TreeReader, snapshot: OpenSnapshot, text: str) -> TreePath:
+    """Return where ``text`` is in a snapshot: below its roots' names, below its only root, or an original path.
+
+    Raises:
+        NotFoundError: nowhere.
+        UsageError: it has ".." in it.
+    """
+    path = tree_path(text)
+    if not path:
+        return path
+    candidates = [path]
+    roots = snapshot.details.roots
+    if len(roots) == 1:
+        candidates.append((roots[0].name, *path))
+    if text.startswith("/"):
+        for root in roots:
+            original = tree_path(os.fsdecode(root.path))
+            if path[: len(original)] == original:
+                candidates.insert(0, (root.name, *path[len(original) :]))
+    problem: NotFoundError | None = None
+    for candidate in candidates:
+        try:
+            reader.lookup(snapshot.details.tree, candidate)
+        except NotFoundError as error:
+            problem = problem or error
+        else:
+            return candidate
+    assert problem is not None, "there is at least one candidate"
+    raise problem
+
+
 def _day(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)

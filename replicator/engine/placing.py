@@ -134,15 +134,30 @@ class Ground:
         return len(holders if policy.count_own else holders - own)
 
 
-def debts_in_words(plan: Plan) -> list[str]:
-    """Return what a plan leaves below its promise, one sentence for each cause, and what would help."""
+def in_names(half: Half, text: str) -> str:
+    """Return a scheduler's sentence with petnames in place of identities."""
+    for pin in half.peers:
+        text = text.replace(pin.identity.hex(), pin.name)
+    return text
+
+
+def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
+    """Return what is below its promise ``now``, a sentence for each cause, and what ``next_plan`` says would help.
+
+    ``now`` judges the copies as they lie (a frozen plan), ``next_plan`` what could be done about it.
+    """
     found = []
-    for gap in plan.gaps:
-        size = gap.size / 1e6
-        what = f"{gap.packs} objects ({size:.1f} MB) have {gap.have} of {gap.promised} promised copies"
+    for gap in now.gaps:
+        what = f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have {gap.have} of {gap.promised} promised copies"
         if gap.relaxed:
-            what = f"{gap.packs} objects ({size:.1f} MB) share a {' and a '.join(gap.relaxed)} against the policy"
-        found.append("; ".join((what, *gap.why, *gap.would_help)))
+            what = (
+                f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have copies that share a "
+                f"{' and a '.join(gap.relaxed)} against the policy"
+            )
+        reasons = [
+            line for later in next_plan.gaps if later.policy == gap.policy for line in (*later.why, *later.would_help)
+        ]
+        found.append(in_names(ground.half, "; ".join((what, *dict.fromkeys(reasons)))))
     return found
 
 

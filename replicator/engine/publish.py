@@ -68,10 +68,10 @@ class Publisher:
             if not await self.claim_everywhere(result):
                 break
         self._forget_lost()
-        for refusal in plan.refused:
-            reasons = "; ".join((*refusal.why, *refusal.would_help))
+        if plan.refused:
+            reasons = "; ".join(debts_in_words(self.ground, plan, self.ground.plan(packs)))
             raise MinimumNotMetError(
-                f"{len(plan.refused)} objects have fewer than {refusal.minimum} copies: {reasons}",
+                f"{len(plan.refused)} objects have fewer than {plan.refused[0].minimum} copies: {reasons}",
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
         for row in records:
@@ -83,7 +83,7 @@ class Publisher:
         self._demand(own, policy)
         result.witnesses = await self._witness(snapshot, policy)
         self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
-        result.debts = debts_in_words(plan)
+        result.debts = debts_in_words(self.ground, plan, self.ground.plan(packs))
         self._empty_spool([*rows, own], policy)
         return result
 

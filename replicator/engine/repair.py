@@ -47,8 +47,10 @@ class RepairReport:
     exit_code: int = 0
 
 
-async def repair(half: Half, edge: Edge, *, dry_run: bool = False) -> RepairReport:
-    """Bring every object back to its promise; peers that do not answer now are taken as lost.
+async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool = True) -> RepairReport:
+    """Bring every object back to its promise.
+
+    By hand, peers that do not answer now are taken as lost; at night only after their copies stopped counting.
 
     A damaged copy is quarantined by its peer and stored again; a copy on a peer that comes back later becomes
     surplus. No content key is needed and nothing is deleted.
@@ -64,7 +66,7 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False) -> RepairRepo
             report.missing = sum(len(view.missing) for view in views.values())
             report.damaged = sum(len(view.damaged) for view in views.values())
             report.lost_peers = [pin.name for pin in half.peers if pin.identity in federation.failures]
-            ground = Ground(half, federation, lost_now=True)
+            ground = Ground(half, federation, lost_now=by_hand)
             ground.refresh()
             rows = objects_of(half, half.catalog.snapshots.all())
             _plan(half, ground, rows, report)
@@ -169,7 +171,7 @@ def _records_by_policy(half: Half, rows: list[ObjectRow]) -> list[tuple[Policy, 
 def _judge(ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     """Say what is still below its promise after what was done."""
     plan = ground.plan(rows, frozen=True)
-    report.debts = debts_in_words(plan)
+    report.debts = debts_in_words(ground, plan, ground.plan(rows))
     report.below_minimum = len(plan.refused)
     for policy, records in _records_by_policy(ground.half, rows):
         thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]

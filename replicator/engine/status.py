@@ -163,7 +163,7 @@ def _dataset(
     objects = objects_of(half, published)
     plan = ground.plan(objects, frozen=True)
     copies = min((_copies(ground, row, policy) for row in objects), default=0)
-    gaps = debts_in_words(plan)
+    gaps = debts_in_words(ground, plan, ground.plan(objects))
     thin = [row for row in objects if row.kind not in PACK_KINDS and _copies(ground, row, policy) < policy.minimum]
     if thin:
         gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")

@@ -1,0 +1,136 @@
+"""backup, run."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replicator.cli import exits
+from replicator.cli.base import Session, command, wait
+from replicator.config import format_size, load_config
+
+if TYPE_CHECKING:
+    from replicator.engine.backup import BackupReport, DatasetReport
+
+
+@click.command()
+@click.argument("datasets", nargs=-1)
+@command(keys="write (a node's home)")
+def backup(session: Session, datasets: tuple[str, ...]) -> None:
+    """Capture, commit and send datasets, all of them by default. Finishes what an earlier run could not send."""
+    report = _backup(session, datasets)
+    session.out.result(_document(report), _text(report))
+
+
+def _backup(session: Session, datasets: tuple[str, ...]) -> "BackupReport":
+    from replicator.engine.backup import backup as work  # noqa: PLC0415 - commands import what they use
+
+    limit = load_config(session.home).spool_limit
+    started = session.clock.now_ns()
+    with session.node() as node, session.edge() as edge:
+        report = wait(work(node, edge, datasets, spool_limit=limit))
+        for one in report.datasets:
+            _take(session, one)
+        if report.integrity:
+            session.worsen(exits.INTEGRITY)
+        node.catalog.record_run(
+            "backup",
+            started_ns=started,
+            ended_ns=session.clock.now_ns(),
+            exit_code=session.code,
+            summary={"datasets": [one.dataset for one in report.datasets], "sent_bytes": report.sent_bytes},
+        )
+    for notice in (*report.notices, *report.unreachable):
+        session.out.notice(notice)
+    for problem in report.integrity:
+        session.out.notice(f"INTEGRITY: {problem}")
+    return report
+
+
+def _take(session: Session, one: "DatasetReport") -> None:
+    if one.error is not None:
+        code = exits.code_of(one.error)
+        # A usage error of one dataset among several is a failure of this run, not of the command line.
+        session.worsen(exits.FAILED if code == exits.USAGE else code)
+        session.out.notice(f"{one.dataset}: {one.error.message}")
+        if one.error.hint:
+            session.out.notice(f"  {one.error.hint}")
+    for path, reason in one.gaps[:20]:
+        session.out.notice(f"{one.dataset}: {path}: {reason}")
+    if len(one.gaps) > 20:
+        session.out.notice(f"{one.dataset}: ... and {len(one.gaps) - 20} more gaps")
+    for debt in (*one.debts, *one.owed):
+        session.out.notice(f"{one.dataset}: owed: {debt}")
+    if one.gaps or one.debts or one.owed:
+        session.worsen(exits.GAPS)
+
+
+def _document(report: "BackupReport") -> dict[str, Any]:
+    return {
+        "datasets": [
+            {
+                "id": one.dataset,
+                "dataset": one.dataset,
+                "snapshot": one.snapshot.name.hex() if one.snapshot else None,
+                "published": one.published,
+                "files": one.files,
+                "unchanged": one.unchanged,
+                "bytes": one.bytes,
+                "bytes_read": one.bytes_read,
+                "new_chunks": one.new_chunks,
+                "new_bytes": one.new_bytes,
+                "stored_bytes": one.stored_bytes,
+                "gaps": [{"id": path, "reason": reason} for path, reason in one.gaps],
+                "debts": one.debts,
+                "owed": one.owed,
+                "error": one.error.message if one.error else None,
+            }
+            for one in report.datasets
+        ],
+        "finished_before": [row.name.hex() for row in report.finished_before],
+        "sent_objects": report.sent_objects,
+        "sent_bytes": report.sent_bytes,
+        "unreachable": report.unreachable,
+        "integrity": report.integrity,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _text(report: "BackupReport") -> list[str]:
+    lines = [
+        f"{row.dataset}: snapshot {row.name.hex()[:12]} of an earlier run is published now"
+        for row in report.finished_before
+    ]
+    for one in report.datasets:
+        if one.snapshot is None:
+            lines.append(f"{one.dataset}: NOT backed up")
+            continue
+        state = "published" if one.published else "kept in the spool, NOT published"
+        lines.append(
+            f"{one.dataset}: {one.files} files, {format_size(one.bytes)}; read {format_size(one.bytes_read)}, "
+            f"new {format_size(one.new_bytes)} stored as {format_size(one.stored_bytes)}; "
+            f"snapshot {one.snapshot.name.hex()[:12]} {state}"
+        )
+    lines.append(f"sent {report.sent_objects} objects, {format_size(report.sent_bytes)}, in {report.seconds:.1f} s")
+    return lines
+
+
+@click.command()
+@command(keys="whatever this home holds")
+def run(session: Session) -> None:
+    """Do the night's work as far as this home's keys go: backup, audit, repair of this node's own objects."""
+    from replicator.engine.repair import repair  # noqa: PLC0415
+
+    report = _backup(session, ())
+    with session.node() as node, session.edge() as edge:
+        mended = wait(repair(node, edge, by_hand=False))
+    session.worsen(mended.exit_code)
+    for debt in mended.debts:
+        session.out.notice(f"owed: {debt}")
+    document = {
+        **_document(report),
+        "repair": {"missing": mended.missing, "damaged": mended.damaged, "made": mended.made, "debts": mended.debts},
+    }
+    lines = _text(report)
+    lines.append(f"audit: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
+    lines.append("due elsewhere: content checks and restores on the keeper (`verify` there)")
+    session.out.result(document, lines)

@@ -1,0 +1,243 @@
+"""What all commands share: --home, --passphrase-file, --json, opening halves, running use cases, exit codes."""
+
+import asyncio
+import functools
+import getpass
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from replicator.cli import exits
+from replicator.cli.output import Output
+from replicator.clock import SystemClock
+from replicator.config import default_home, load_config
+from replicator.errors import CredentialError, KeyMissingError, KeyWrongError, ReplicatorError, UsageError
+from replicator.fs import PosixFs
+from replicator.rng import SystemRng
+
+if TYPE_CHECKING:
+    from replicator.engine.edge import Edge
+    from replicator.engine.home import Half
+    from replicator.engine.keeper import KeeperHome
+    from replicator.engine.node import NodeHome
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CREDENTIAL = "replicator-passphrase"
+
+
+class Session:
+    """One run of one command: options from anywhere on the line, the injected world, the output."""
+
+    def __init__(self) -> None:
+        self.home_option: str | None = None
+        self.passphrase_file: str | None = None
+        self.as_json = False
+        self.fs = PosixFs()
+        self.clock = SystemClock()
+        self.rng = SystemRng()
+        self.code = exits.DONE
+
+    @functools.cached_property
+    def out(self) -> Output:
+        """The output; after the options are read."""
+        return Output(as_json=self.as_json)
+
+    @property
+    def home(self) -> str:
+        """The home's absolute path."""
+        return os.path.abspath(self.home_option or os.environ.get("REPLICATOR_HOME") or default_home())
+
+    def worsen(self, code: int) -> None:
+        """Take over a worse exit code."""
+        self.code = exits.worst((self.code, code))
+
+    @contextmanager
+    def edge(self) -> "Iterator[Edge]":
+        """Give the injected world, with TLS and a progress display."""
+        from replicator.cli.output import progress  # noqa: PLC0415 - commands import what they use
+        from replicator.engine.edge import Edge  # noqa: PLC0415
+        from replicator.transport.client import TlsNetwork  # noqa: PLC0415
+
+        shown = progress()
+        try:
+            yield Edge(
+                fs=self.fs,
+                clock=self.clock,
+                rng=self.rng,
+                network=TlsNetwork(clock=self.clock),
+                progress=shown,
+                host=socket.gethostname().split(".")[0][:60] or "host",
+            )
+        finally:
+            shown.close()
+
+    @contextmanager
+    def node(self) -> "Iterator[NodeHome]":
+        """Open the node half. Raises KeyMissingError (exit 6) if this home has none."""
+        from replicator.engine.node import NodeHome  # noqa: PLC0415
+
+        config = load_config(self.home)
+        half = NodeHome(self.home, self.fs, spool_path=config.spool, cache_path=config.cache)
+        try:
+            yield half
+        finally:
+            half.close()
+
+    @contextmanager
+    def keeper(self) -> "Iterator[KeeperHome]":
+        """Open the keeper half. Raises KeyMissingError (exit 6) if this home has none."""
+        from replicator.engine.keeper import KeeperHome  # noqa: PLC0415
+
+        half = KeeperHome(self.home, self.fs, self.passphrase)
+        try:
+            yield half
+        finally:
+            half.close()
+
+    @contextmanager
+    def siblings(self) -> "Iterator[list[Half]]":
+        """Open the node half beside a keeper, if there is one."""
+        from replicator.engine.home import has_half  # noqa: PLC0415
+
+        if not has_half(self.home, "node"):
+            yield []
+            return
+        with self.node() as node:
+            yield [node]
+
+    @contextmanager
+    def member(self) -> "Iterator[Half]":
+        """Open the half that knows most without a passphrase: a node with datasets, else the keeper."""
+        from replicator.engine.home import has_half  # noqa: PLC0415
+
+        if has_half(self.home, "node"):
+            with self.node() as node:
+                known = node.catalog.datasets.all() or node.catalog.snapshots.all()
+                if known or not has_half(self.home, "keeper"):
+                    yield node
+                    return
+        if not has_half(self.home, "keeper"):
+            raise KeyMissingError(
+                f"{self.home}: this home is neither keeper nor node of a tenant",
+                hint="make a tenant with `init`, or name another --home",
+            )
+        with self.keeper() as keeper:
+            yield keeper
+
+    def passphrase(self, what: str, *, confirm: bool = False) -> str:
+        """Return the passphrase: from --passphrase-file, the environment's file, a systemd credential, or a prompt.
+
+        Raises:
+            KeyWrongError: none of them can give one, or two typed ones differ.
+        """
+        path = self.passphrase_file or os.environ.get("REPLICATOR_PASSPHRASE_FILE")
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        if path is None and credentials and os.path.exists(os.path.join(credentials, CREDENTIAL)):
+            path = os.path.join(credentials, CREDENTIAL)
+        if path is not None:
+            return _read_passphrase(path)
+        if not sys.stdin.isatty():
+            raise KeyWrongError(
+                f"{what} is needed and there is no terminal to ask on",
+                hint="give --passphrase-file FILE, or set REPLICATOR_PASSPHRASE_FILE",
+            )
+        first = getpass.getpass(f"{what}: ")
+        if confirm and getpass.getpass("Again: ") != first:
+            raise KeyWrongError("the two passphrases differ")
+        return first
+
+
+def _read_passphrase(path: str) -> str:
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CredentialError(f"{path}: the passphrase cannot be read ({error})") from error
+    if mode & 0o007:
+        click.echo(f"replicator: {path}: everybody can read this passphrase (chmod 600 {path})", err=True)
+    return text.rstrip("\r\n")
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        session = context.ensure_object(Session)
+        if value:
+            setattr(session, name, value)
+        return value
+
+    return callback
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every command and group takes; they count wherever they stand on the line."""
+    for option in (
+        click.option("--json", is_flag=True, expose_value=False, callback=_set("as_json"), help="One JSON document."),
+        click.option(
+            "--passphrase-file",
+            metavar="FILE",
+            expose_value=False,
+            callback=_set("passphrase_file"),
+            help="Unlocks the keeper half; else REPLICATOR_PASSPHRASE_FILE, a systemd credential, or a prompt.",
+        ),
+        click.option(
+            "--home",
+            metavar="DIR",
+            expose_value=False,
+            callback=_set("home_option"),
+            help="All state of one identity; else REPLICATOR_HOME.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def command(*, keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a command: common options, a Session as first argument, errors to exit codes.
+
+    ``keys`` names the key class that the command needs, for its help.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> None:
+            session = click.get_current_context().ensure_object(Session)
+            try:
+                function(session, *args, **kwargs)
+            except ReplicatorError as error:
+                code = exits.code_of(error)
+                session.out.error(error, code)
+                session.worsen(code)
+                if code == exits.USAGE:
+                    raise SystemExit(exits.USAGE) from None
+            raise SystemExit(session.code)
+
+        doc = (function.__doc__ or "").rstrip()
+        run.__doc__ = f"{doc}\n\n    Keys: {keys}.\n\n    {exits.HELP}\n    "
+        return common_options(run)
+
+    return wrap
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    """Run an asynchronous use case to its end."""
+    return asyncio.run(work)
+
+
+def read_code(code: str) -> str:
+    """Return a code from the line or, for "-", from standard input.
+
+    Raises:
+        UsageError: standard input is empty.
+    """
+    text = sys.stdin.read() if code == "-" else code
+    if not text.strip():
+        raise UsageError("no code was given")
+    return text.strip()

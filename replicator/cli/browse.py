@@ -1,0 +1,297 @@
+"""snapshots, ls, cat, restore."""
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from replicator.cli import exits
+from replicator.cli.base import Session, command, wait
+from replicator.cli.output import moment, table
+from replicator.config import format_size
+from replicator.errors import NotFoundError, UsageError
+from replicator.ids import short
+
+if TYPE_CHECKING:
+    from replicator.engine.browse import Library
+    from replicator.engine.edge import Edge
+    from replicator.engine.restore import RestoreReport
+    from replicator.format.tree import Entry
+
+T = TypeVar("T")
+_LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}
+
+
+def with_library(session: Session, work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]") -> T:
+    """Run a use case on a keeper that is in touch with its peers and knows every chain."""
+    from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.federation import Federation  # noqa: PLC0415
+
+    with session.keeper() as keeper, session.edge() as edge:
+        for domain in keeper.member.domains:
+            keeper.reader(domain.id)  # a wrong passphrase is known before anybody is asked
+
+        async def run() -> T:
+            async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
+                library = Library(keeper, federation)
+                await library.refresh()
+                result = await work(library, edge)
+                for notice in (*federation.notices, *(str(error) for error in federation.failures.values())):
+                    session.out.notice(notice)
+                for problem in federation.integrity:
+                    session.out.notice(f"INTEGRITY: {problem}")
+                if federation.integrity:
+                    session.worsen(exits.INTEGRITY)
+                return result
+
+        return wait(run())
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@command(keys="restore (keeper); a node lists what it wrote itself")
+def snapshots(session: Session, dataset: str | None) -> None:
+    """List snapshots, oldest first."""
+    from replicator.engine.home import has_half  # noqa: PLC0415
+
+    if has_half(session.home, "keeper"):
+        rows = with_library(session, _snapshot_rows)
+    else:
+        with session.node() as node:
+            rows = [
+                {
+                    "id": row.name.hex(),
+                    "dataset": row.dataset,
+                    "time": moment(row.created_ns),
+                    "node": session_name(node),
+                    "size": row.size,
+                    "files": row.files,
+                    "published": bool(row.published_ns),
+                    "gaps": len(row.gaps),
+                }
+                for row in node.catalog.snapshots.all("writer = ?", (node.identity,))
+                if row.dataset
+            ]
+    if dataset is not None:
+        rows = [row for row in rows if row["dataset"] == dataset]
+    text = table(
+        ("ID", "DATASET", "TIME", "NODE", "FILES", "SIZE"),
+        [
+            (str(row["id"])[:12], row["dataset"], row["time"], row["node"], row["files"], format_size(int(row["size"])))
+            for row in rows
+        ],
+    )
+    session.out.result(rows, text)
+
+
+def session_name(node: Any) -> str:
+    """Return a node's petname."""
+    for one in node.private.nodes:
+        if one.identity == node.identity:
+            return str(one.name)
+    return short(node.identity)
+
+
+async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, Any]]:
+    return [
+        {
+            "id": one.id,
+            "dataset": one.details.dataset,
+            "time": moment(one.row.created_ns),
+            "node": one.node,
+            "size": one.row.size,
+            "files": one.row.files,
+            "host": one.details.host,
+            "paths": [os.fsdecode(root.path) for root in one.details.roots],
+            "partial": one.row.partial,
+            "gaps": len(one.details.gaps),
+            "witnesses": len(known.seen_by) if (known := library.heads.get(one.row.writer)) else 0,
+        }
+        for one in await library.snapshots()
+    ]
+
+
+@click.command()
+@click.argument("snapshot")
+@click.argument("path", required=False, default="")
+@click.option("-R", "--recursive", is_flag=True, help="Also what is below the folders.")
+@command(keys="restore (keeper)")
+def ls(session: Session, snapshot: str, path: str, recursive: bool) -> None:
+    """List what a snapshot holds at PATH. SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17."""
+    from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
+    from replicator.snapshot.tree import TreePath, TreeReader, escape  # noqa: PLC0415
+
+    async def work(library: "Library", _edge: "Edge") -> "list[tuple[TreePath, Entry]]":
+        found = await library.find(snapshot)
+        fetcher = ChunkFetcher(library, found.snapshot.domain)
+
+        def read(reader: TreeReader) -> "list[tuple[TreePath, Entry]]":
+            here = find_path(reader, found, path)
+            content = found.details.tree
+            if here:
+                entry = reader.lookup(content, here)
+                if entry.kind != "dir" or entry.content is None:
+                    return [(here, entry)]
+                content = entry.content
+            if recursive:
+                return list(reader.walk(content, at=here))
+            return [((*here, entry.name), entry) for entry in reader.entries(content)]
+
+        return await fetcher.in_thread(read)
+
+    rows = []
+    for where, entry in with_library(session, work):
+        name = escape(b"/".join(where))
+        rows.append(
+            {
+                "id": name,
+                "path": name,
+                "name": escape(entry.name),
+                "type": entry.kind,
+                "mode": f"{entry.mode:04o}",
+                "size": entry.size,
+                "mtime": moment(entry.mtime_ns),
+                "user": entry.user or str(entry.uid),
+                "group": entry.group or str(entry.gid),
+                "target": escape(entry.target),
+            }
+        )
+    text = table(
+        ("MODE", "USER", "GROUP", "SIZE", "TIME", "PATH"),
+        [
+            (
+                _LETTERS[str(row["type"])] + stat.filemode(int(str(row["mode"]), 8))[1:],
+                row["user"],
+                row["group"],
+                row["size"],
+                row["mtime"],
+                f"{row['path']} -> {row['target']}" if row["type"] == "link" else row["path"],
+            )
+            for row in rows
+        ],
+    )
+    session.out.result(rows, text)
+
+
+@click.command()
+@click.argument("snapshot")
+@click.argument("path")
+@command(keys="restore (keeper)")
+def cat(session: Session, snapshot: str, path: str) -> None:
+    """Write one file's content to standard output."""
+    from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
+    from replicator.format.pack import CHUNK_DATA  # noqa: PLC0415
+    from replicator.snapshot.chunklist import leaves  # noqa: PLC0415
+    from replicator.snapshot.tree import TreeReader  # noqa: PLC0415
+
+    if session.as_json:
+        raise UsageError("a file's bytes have no form in JSON", hint="leave out --json")
+
+    async def work(library: "Library", _edge: "Edge") -> None:
+        found = await library.find(snapshot)
+        fetcher = ChunkFetcher(library, found.snapshot.domain)
+
+        def write(reader: TreeReader) -> None:
+            entry = reader.lookup(found.details.tree, find_path(reader, found, path))
+            if entry.kind != "file" or entry.content is None:
+                raise NotFoundError(f"'{path}' is a {entry.kind}, not a file")
+            for ref in leaves(entry.content, fetcher):
+                sys.stdout.buffer.write(fetcher.get(CHUNK_DATA, ref))
+
+        await fetcher.in_thread(write)
+        await asyncio.to_thread(sys.stdout.buffer.flush)
+
+    with_library(session, work)
+
+
+@click.command()
+@click.argument("snapshot")
+@click.argument("paths", nargs=-1)
+@click.option("--target", required=True, metavar="DIR", help="Where to; made if it is not there.")
+@click.option(
+    "--overwrite",
+    type=click.Choice(["if-changed", "always", "never"]),
+    default="never",
+    show_default=True,
+    help="What to do with files that are there already.",
+)
+@click.option("--dry-run", is_flag=True, help="Read the tree and say what would be restored.")
+@command(keys="restore (keeper)")
+def restore(
+    session: Session,
+    snapshot: str,
+    paths: tuple[str, ...],
+    target: str,
+    overwrite: Literal["if-changed", "always", "never"],
+    dry_run: bool,
+) -> None:
+    """Restore a snapshot, or PATHS of it, below --target; each root folder under its own name.
+
+    SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Every byte is checked before a file gets its
+    name. As root, owners, devices and guarded attributes come back too.
+    """
+    from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
+    from replicator.engine.restore import restore as run  # noqa: PLC0415
+
+    async def work(library: "Library", edge: "Edge") -> "RestoreReport":
+        found = await library.find(snapshot)
+        fetcher = ChunkFetcher(library, found.snapshot.domain)
+        wanted = await fetcher.in_thread(lambda reader: [find_path(reader, found, path) for path in paths])
+        return await run(
+            library,
+            edge,
+            found,
+            target,
+            paths=wanted,
+            overwrite=overwrite,
+            privileged=os.geteuid() == 0,
+            dry_run=dry_run,
+        )
+
+    report = with_library(session, work)
+    take_restore(session, report)
+    what = "Would restore" if dry_run else "Restored"
+    session.out.result(
+        {**restore_document(report), "target": os.path.abspath(target), "dry_run": dry_run},
+        f"{what} {report.files} files ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
+        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {report.packs} packs in {report.seconds:.1f} s",
+    )
+
+
+def restore_document(report: "RestoreReport") -> dict[str, Any]:
+    """Return a restore's outcome for JSON."""
+    return {
+        "id": report.snapshot.id,
+        "dataset": report.snapshot.details.dataset,
+        "time": moment(report.snapshot.row.created_ns),
+        "files": report.files,
+        "folders": report.folders,
+        "links": report.links,
+        "others": report.others,
+        "kept": report.kept,
+        "bytes": report.bytes,
+        "packs": report.packs,
+        "fetched_bytes": report.fetched_bytes,
+        "seconds": round(report.seconds, 3),
+        "gaps": [{"id": path, "reason": reason} for path, reason in report.gaps],
+        "lost": report.lost,
+        "damaged": report.damaged,
+    }
+
+
+def take_restore(session: Session, report: "RestoreReport") -> None:
+    """Say what a restore could not bring back, and take over its exit code."""
+    for path, reason in report.gaps[:20]:
+        session.out.notice(f"{path}: {reason}")
+    if len(report.gaps) > 20:
+        session.out.notice(f"... and {len(report.gaps) - 20} more")
+    for problem in (*report.lost, *report.damaged):
+        session.out.notice(problem)
+    if report.gaps or report.lost:
+        session.worsen(exits.GAPS)
+    if report.damaged:
+        session.worsen(exits.INTEGRITY)

@@ -1,0 +1,260 @@
+"""status, why, verify, repair."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replicator.cli import exits
+from replicator.cli.base import Session, command, wait
+from replicator.cli.output import moment, table
+from replicator.config import format_size
+from replicator.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from replicator.engine.home import Half
+    from replicator.engine.status import Status
+    from replicator.engine.verify import VerifyReport
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="Ask nobody; answer from what was last heard.")
+@command(keys="none beyond being a member")
+def status(session: Session, offline: bool) -> None:
+    """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof."""
+    from replicator.engine.status import status as work  # noqa: PLC0415 - commands import what they use
+
+    with session.member() as half, session.edge() as edge:
+        found = wait(work(half, edge, offline=offline))
+    session.worsen(found.exit_code)
+    session.out.result(_status_document(found), _status_text(found))
+
+
+def _status_document(found: "Status") -> dict[str, Any]:
+    from dataclasses import asdict  # noqa: PLC0415
+
+    document = asdict(found)
+    document["safe"] = found.exit_code == 0 and bool(found.datasets)
+    document["as_of"] = moment(document.pop("as_of_ns"))
+    document["exit"] = document.pop("exit_code")
+    for one in document["datasets"]:
+        one["newest"] = moment(one.pop("newest_ns"))
+    for one in document["peers"]:
+        one["contacted"] = moment(one.pop("contacted_ns"))
+    return document
+
+
+def _status_text(found: "Status") -> list[str]:
+    lines = []
+    if not found.datasets:
+        lines.append("Nothing is backed up from here yet.")
+    elif found.exit_code == 0:
+        lines.append(f"Your data is safe, as of {moment(found.as_of_ns) or 'never'}.")
+    else:
+        lines.append(f"Something needs attention, as of {moment(found.as_of_ns) or 'never'}.")
+    if not found.asked:
+        lines.append("(Nobody was asked: this is what was last heard.)")
+    lines.append("")
+    if found.datasets:
+        lines += table(
+            ("DATASET", "STATE", "COPIES", "NEWEST", "FILES", "SIZE"),
+            [
+                (
+                    one.name,
+                    one.state,
+                    f"{one.copies} of {one.promised}",
+                    moment(one.newest_ns),
+                    one.files,
+                    format_size(one.bytes),
+                )
+                for one in found.datasets
+            ],
+        )
+        lines.append("")
+    if found.peers:
+        lines += table(
+            ("PROVIDER", "PLACE", "OBJECTS", "SIZE", "PROOFS", "STATE"),
+            [
+                (
+                    one.name,
+                    f"{one.site}, {one.region}, {one.country}",
+                    one.objects,
+                    format_size(one.bytes),
+                    one.probes,
+                    "; ".join(one.problems) or ("answers" if one.reachable else "not asked"),
+                )
+                for one in found.peers
+            ],
+        )
+        lines.append("")
+    if found.spooled_bytes:
+        lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
+    lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
+    lines += found.notices
+    lines += [f"To do: {advice}" for advice in found.advice]
+    return lines
+
+
+@click.command()
+@click.argument("what")
+@command(keys="none beyond being a member")
+def why(session: Session, what: str) -> None:
+    """Explain where the copies of a DATASET or snapshot lie, and why there."""
+    from replicator.engine.why import explain  # noqa: PLC0415
+
+    with session.member() as half, session.edge() as edge:
+        found = wait(explain(half, edge, _chosen(half, what)))
+    session.out.result(
+        {"id": what, "places": found.places, "reasons": found.reasons, "survives": found.survives},
+        [
+            *table(
+                ("PROVIDER", "PLACE", "OBJECTS", "SIZE"),
+                [
+                    (
+                        one["name"],
+                        f"{one['site']}, {one['region']}, {one['country']}",
+                        one["objects"],
+                        format_size(one["bytes"]),
+                    )
+                    for one in found.places
+                ],
+            ),
+            "",
+            *found.reasons,
+            "",
+            *found.survives,
+        ],
+    )
+
+
+def _chosen(half: "Half", what: str) -> list[Any]:
+    rows = half.catalog.snapshots.all()
+    by_name = [row for row in rows if row.dataset == what]
+    if by_name:
+        return by_name[-1:]
+    if what == "latest" and rows:
+        return rows[-1:]
+    dataset = what.removeprefix("latest:")
+    if dataset != what:
+        return [row for row in rows if row.dataset == dataset][-1:]
+    by_id = [row for row in rows if row.name.hex().startswith(what.lower())]
+    if len(by_id) != 1:
+        raise NotFoundError(
+            f"'{what}' is neither a dataset of this home nor the beginning of one snapshot's id",
+            hint="`dataset list` and `snapshots` list them",
+        )
+    return by_id
+
+
+@click.command()
+@click.option("--sample", default="5%", show_default=True, help="Share of the objects to fetch and open.")
+@click.option("--all", "everything", is_flag=True, help="Fetch and open every object.")
+@command(keys="none beyond being a member for the sealed check; restore (keeper) to open content too")
+def verify(session: Session, sample: str, everything: bool) -> None:
+    """Check stored objects themselves. On a node: names, seals, directories, references. On a keeper: content too."""
+    from replicator.engine.home import has_half  # noqa: PLC0415
+
+    share = 1.0 if everything else _share(sample)
+    report = _verify_content(session, share) if has_half(session.home, "keeper") else _verify_sealed(session, share)
+    if report.problems:
+        session.worsen(exits.INTEGRITY)
+    if report.absent:
+        session.worsen(exits.GAPS)
+    for text in (*report.notices, *report.problems, *report.absent):
+        session.out.notice(text)
+    session.out.result(
+        {
+            "level": report.level,
+            "snapshots": report.snapshots,
+            "objects": report.objects,
+            "proofs": report.proofs,
+            "fetched": report.fetched,
+            "fetched_bytes": report.fetched_bytes,
+            "chunks": report.chunks,
+            "problems": report.problems,
+            "absent": report.absent,
+        },
+        f"{report.level} check: {report.proofs} proofs, {report.fetched} of {report.objects} objects "
+        f"({format_size(report.fetched_bytes)}) fetched, {report.chunks} chunks; "
+        f"{len(report.problems)} problems, {len(report.absent)} absent",
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError as error:
+        raise UsageError(f"'{text}' is not a share such as 5%") from error
+    if not 0 <= value <= 1:
+        raise UsageError(f"'{text}' is not between 0% and 100%")
+    return value
+
+
+def _verify_sealed(session: Session, share: float) -> "VerifyReport":
+    from replicator.engine.federation import Federation  # noqa: PLC0415
+    from replicator.engine.verify import verify_sealed  # noqa: PLC0415
+
+    with session.member() as half, session.edge() as edge:
+
+        async def work() -> "VerifyReport":
+            async with Federation(half, edge) as federation:
+                return await verify_sealed(half, federation, edge, share=share)
+
+        return asyncio.run(work())
+
+
+def _verify_content(session: Session, share: float) -> "VerifyReport":
+    from replicator.cli.browse import with_library  # noqa: PLC0415
+    from replicator.engine.inspect import verify_content  # noqa: PLC0415
+
+    return with_library(session, lambda library, edge: verify_content(library, edge, share=share))
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only show which copies would be made, and why there.")
+@command(keys="write (a node) or any keeper's; no content key")
+def repair(session: Session, dry_run: bool) -> None:
+    """Make missing and damaged copies again. Providers that do not answer now are taken as lost; nothing is deleted."""
+    from replicator.engine.repair import repair as work  # noqa: PLC0415
+
+    with session.member() as half, session.edge() as edge:
+        report = wait(work(half, edge, dry_run=dry_run))
+    session.worsen(report.exit_code)
+    for notice in (*report.notices, *report.debts, *report.owed, *(f"lost: {one}" for one in report.unreadable)):
+        session.out.notice(notice)
+    planned = [
+        {"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why}
+        for one in report.planned
+    ]
+    lines = []
+    if dry_run:
+        lines += table(
+            ("OBJECT", "KIND", "SIZE", "TO", "WHY"),
+            [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.planned],
+        )
+    silent = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
+    lines.append(
+        f"{report.missing} missing and {report.damaged} damaged copies found{silent}; "
+        + (
+            f"{len(report.planned)} copies would be made"
+            if dry_run
+            else f"{report.made} made ({format_size(report.made_bytes)})"
+        )
+    )
+    if report.exit_code == exits.DONE and not dry_run:
+        lines.append("Every object has its promised copies.")
+    session.out.result(
+        {
+            "planned": planned,
+            "missing": report.missing,
+            "damaged": report.damaged,
+            "made": report.made,
+            "made_bytes": report.made_bytes,
+            "lost_peers": report.lost_peers,
+            "debts": report.debts,
+            "owed": report.owed,
+            "unreadable": report.unreadable,
+            "dry_run": dry_run,
+        },
+        lines,
+    )

@@ -1,0 +1,235 @@
+"""dataset add|list|show|set|remove."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replicator.cli.base import Session, command, common_options
+from replicator.cli.output import moment, table
+from replicator.config import parse_duration
+from replicator.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from replicator.catalog.snapshots import Dataset
+    from replicator.engine.home import Half
+    from replicator.format.policy import Policy
+
+STALE_AFTER = "30d"
+_DOMAINS = ("owner", "site", "region", "country")
+
+
+@click.group()
+@common_options
+def dataset() -> None:
+    """What this node backs up, and what is promised for it."""
+
+
+def _policy_options(function: Any) -> Any:
+    for option in (
+        click.option("--copies", type=click.IntRange(1, 64), help="Copies elsewhere that are promised."),
+        click.option("--minimum", type=click.IntRange(1, 64), help="Copies without which nothing is published."),
+        click.option("--spread", help="Copies share none of these: owner, site, region, country (comma-separated)."),
+        click.option("--residency", help='Where copies may lie: "EEA", "SE,NO", or "any" where root allows it.'),
+        click.option("--exclude", multiple=True, help="Leave out what matches (shell pattern on path or name)."),
+        click.option("-x", "--one-file-system/--all-file-systems", default=None, help="Do not cross mount points."),
+    ):
+        function = option(function)
+    return function
+
+
+def build_policy(
+    half: "Half",
+    old: "Policy | None",
+    *,
+    copies: int | None,
+    minimum: int | None,
+    spread: str | None,
+    residency: str | None,
+) -> "Policy":
+    """Return a policy from what was said, what was before and the defaults.
+
+    Raises:
+        UsageError: it contradicts itself or goes below root's floors.
+    """
+    from replicator.charter.verify import below_floors  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.placing import scheduler_policy  # noqa: PLC0415
+    from replicator.format.policy import Policy  # noqa: PLC0415
+    from scheduler import EEA, default_copies  # noqa: PLC0415
+
+    others = sum(not pin.own for pin in half.peers)
+    default, least = (old.copies, old.minimum) if old else default_copies(others)
+    wanted = copies if copies is not None else default
+    if spread is not None:
+        domains = sorted({word.strip() for word in spread.split(",") if word.strip()})
+        unknown = [word for word in domains if word not in _DOMAINS]
+        if unknown:
+            raise UsageError(f"unknown failure domain {', '.join(unknown)}", hint=f"use {', '.join(_DOMAINS)}")
+    else:
+        domains = old.spread if old else ["owner"]
+    if residency is not None:
+        words = [] if residency.lower() == "any" else sorted({word.strip().upper() for word in residency.split(",")})
+    else:
+        words = old.residency if old else (["EEA"] if half.private.country in EEA else [])
+    policy = Policy(
+        copies=wanted,
+        minimum=minimum if minimum is not None else min(least, wanted),
+        coding=None,
+        spread=list(domains),
+        residency=list(words),
+        count_own=False,
+        stale_after_s=old.stale_after_s if old else parse_duration(STALE_AFTER),
+    )
+    scheduler_policy(b"new", policy)
+    floors = below_floors(policy, half.charter.root)
+    if floors:
+        raise UsageError("; ".join(floors), hint="only the recovery sheet can go below what root allows")
+    return policy
+
+
+def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
+    roots = tuple(os.fsencode(os.path.abspath(path)) for path in paths)
+    for root in roots:
+        if not os.path.lexists(root):
+            raise NotFoundError(f"{os.fsdecode(root)}: there is nothing here", hint="a dataset names paths that exist")
+    return roots
+
+
+@dataset.command("add")
+@click.argument("name")
+@click.argument("paths", nargs=-1, required=True)
+@_policy_options
+@command(keys="write (a node's home)")
+def dataset_add(
+    session: Session,
+    name: str,
+    paths: tuple[str, ...],
+    copies: int | None,
+    minimum: int | None,
+    spread: str | None,
+    residency: str | None,
+    exclude: tuple[str, ...],
+    one_file_system: bool | None,
+) -> None:
+    """Name paths to back up and what is promised for them."""
+    from replicator.catalog.snapshots import Dataset  # noqa: PLC0415
+
+    if not name or len(name) > 64 or "@" in name or ":" in name or "/" in name:
+        raise UsageError(f"'{name}' cannot be a dataset's name", hint="1 to 64 characters without @, : and /")
+    with session.node() as half:
+        policy = build_policy(half, None, copies=copies, minimum=minimum, spread=spread, residency=residency)
+        new = Dataset(
+            name=name,
+            roots=_roots(paths),
+            policy=policy,
+            exclude=exclude,
+            one_file_system=bool(one_file_system),
+            created_ns=session.clock.now_ns(),
+        )
+        half.catalog.datasets.add(new)
+        peers = sum(not pin.own for pin in half.peers)
+    if peers < policy.minimum:
+        session.out.notice(
+            f"there are {peers} providers yet; at least {policy.minimum} are needed before anything can be published"
+        )
+    session.out.result(
+        _document(new), f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: replicator backup"
+    )
+
+
+@dataset.command("set")
+@click.argument("name")
+@_policy_options
+@click.option("--path", "paths", multiple=True, help="New paths (all of them).")
+@command(keys="write (a node's home)")
+def dataset_set(
+    session: Session,
+    name: str,
+    paths: tuple[str, ...],
+    copies: int | None,
+    minimum: int | None,
+    spread: str | None,
+    residency: str | None,
+    exclude: tuple[str, ...],
+    one_file_system: bool | None,
+) -> None:
+    """Change a dataset. The next backup stores again what the new promise needs."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    with session.node() as half:
+        old = half.catalog.datasets.get(name)
+        policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
+        new = replace(
+            old,
+            policy=policy,
+            roots=_roots(paths) if paths else old.roots,
+            exclude=exclude or old.exclude,
+            one_file_system=old.one_file_system if one_file_system is None else one_file_system,
+        )
+        half.catalog.datasets.update(new)
+    session.out.result(_document(new), f"Dataset '{name}' is changed.")
+
+
+@dataset.command("list")
+@command(keys="write (a node's home)")
+def dataset_list(session: Session) -> None:
+    """List the datasets of this node."""
+    with session.node() as half:
+        rows = [_document(one) for one in half.catalog.datasets.all()]
+    session.out.result(
+        rows,
+        table(
+            ("NAME", "COPIES", "MINIMUM", "SPREAD", "RESIDENCY", "PATHS"),
+            [
+                (
+                    row["name"],
+                    row["copies"],
+                    row["minimum"],
+                    ",".join(row["spread"]),
+                    ",".join(row["residency"]) or "any",
+                    " ".join(row["paths"]),
+                )
+                for row in rows
+            ],
+        ),
+    )
+
+
+@dataset.command("show")
+@click.argument("name")
+@command(keys="write (a node's home)")
+def dataset_show(session: Session, name: str) -> None:
+    """Show one dataset."""
+    with session.node() as half:
+        document = _document(half.catalog.datasets.get(name))
+    session.out.result(document, [f"{key:18}{value}" for key, value in document.items()])
+
+
+@dataset.command("remove")
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only say what would happen.")
+@command(keys="write (a node's home)")
+def dataset_remove(session: Session, name: str, dry_run: bool) -> None:
+    """Stop backing a dataset up. Its snapshots stay."""
+    with session.node() as half:
+        half.catalog.datasets.get(name)
+        if not dry_run:
+            half.catalog.datasets.remove(name)
+    said = "Would stop" if dry_run else "Stopped"
+    session.out.result({"id": name, "removed": not dry_run}, f"{said} backing up '{name}'; its snapshots stay.")
+
+
+def _document(one: "Dataset") -> dict[str, Any]:
+    return {
+        "id": one.name,
+        "name": one.name,
+        "paths": [os.fsdecode(root) for root in one.roots],
+        "copies": one.policy.copies,
+        "minimum": one.policy.minimum,
+        "spread": list(one.policy.spread),
+        "residency": list(one.policy.residency),
+        "exclude": list(one.exclude),
+        "one_file_system": one.one_file_system,
+        "created": moment(one.created_ns),
+    }

@@ -1,0 +1,260 @@
+"""node request|add|list|revoke and peer add|list|show|set|remove."""
+
+import socket
+
+import click
+import msgspec
+
+from replicator.cli.base import Session, command, common_options, read_code, wait
+from replicator.cli.output import moment, table
+from replicator.config import format_size
+from replicator.errors import UsageError
+from replicator.ids import Identity, address_form, identity_of, short
+
+
+@click.group()
+@common_options
+def node() -> None:
+    """Machines that write snapshots."""
+
+
+@node.command("request")
+@click.option("--name", help="What the keeper shall call this machine; its host name by default.")
+@command(keys="none; makes this machine's write key")
+def node_request(session: Session, name: str | None) -> None:
+    """Make this machine's write key and print the code that the keeper signs with `node add`."""
+    from replicator.engine.members import request_node  # noqa: PLC0415 - commands import what they use
+
+    with session.edge() as edge:
+        code = request_node(session.home, edge, name=(name or socket.gethostname())[:64])
+    session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
+
+
+@node.command("add")
+@click.argument("code")
+@command(keys="owner for a request; none for a grant")
+def node_add(session: Session, code: str) -> None:
+    """Keeper: sign a machine's request; prints a grant. That machine: take the grant with the same command.
+
+    CODE "-" is read from standard input.
+    """
+    from replicator.engine.members import accept_grant, add_node, is_grant  # noqa: PLC0415
+
+    text = read_code(code)
+    with session.edge() as edge:
+        if is_grant(text):
+            tenant = accept_grant(session.home, edge, text)
+            session.out.result({"tenant": tenant, "home": session.home}, f"This machine now writes for '{tenant}'.")
+            return
+        with session.keeper() as keeper, session.siblings() as siblings:
+            added = wait(add_node(keeper, siblings, edge, text))
+    for notice in added.notices:
+        session.out.notice(notice)
+    session.out.result(
+        {"id": added.identity.hex(), "name": added.name, "code": added.code},
+        [
+            f"Node '{added.name}' is in the charter. On that machine: replicator node add CODE, where CODE is",
+            "",
+            added.code,
+        ],
+    )
+
+
+@node.command("list")
+@command(keys="none beyond being a member")
+def node_list(session: Session) -> None:
+    """List the machines that may write, and those that no longer may."""
+    with session.member() as half:
+        rights = {identity_of(right.holder_key): right for right in half.charter.charter.rights}
+        rows = [
+            {
+                "id": one.identity.hex(),
+                "name": one.name,
+                "revoked": rights[Identity(one.identity)].revoked if one.identity in rights else True,
+            }
+            for one in half.private.nodes
+        ]
+    text = table(
+        ("NAME", "IDENTITY", "STATE"),
+        [(row["name"], str(row["id"])[:12], "revoked" if row["revoked"] else "may write") for row in rows],
+    )
+    session.out.result(rows, text)
+
+
+@node.command("revoke")
+@click.argument("name")
+@command(keys="owner")
+def node_revoke(session: Session, name: str) -> None:
+    """Take a machine's right to write away. Its snapshots stay."""
+    from replicator.engine.members import revoke_node  # noqa: PLC0415
+
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        notices = wait(revoke_node(keeper, siblings, edge, name))
+    for notice in notices:
+        session.out.notice(notice)
+    session.out.result({"id": name, "revoked": True}, f"Node '{name}' may no longer write.")
+
+
+@click.group()
+@common_options
+def peer() -> None:
+    """Providers that keep this tenant's objects."""
+
+
+@peer.command("add")
+@click.argument("code")
+@click.option("--name", help="Petname; by default the owner in the provider's offer.")
+@click.option("--own", is_flag=True, help="It belongs to this tenant's own household: it never counts as a copy.")
+@command(keys="owner")
+def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
+    """Use a provider's invite. CODE "-" is read from standard input."""
+    from replicator.engine.members import add_peer  # noqa: PLC0415
+
+    text = read_code(code)
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        added = wait(add_peer(keeper, siblings, edge, text, name=name, own=own))
+    for notice in added.notices:
+        session.out.notice(notice)
+    pin = added.pin
+    session.out.result(
+        {"id": pin.identity.hex(), **_pin_document(pin), "quota": added.quota},
+        [
+            f"'{pin.name}' keeps up to {format_size(added.quota)} for this tenant: {pin.owner}, {pin.site}, {pin.region}, "
+            f"{pin.country}.",
+            f"Write on the recovery sheet: {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
+        ],
+    )
+
+
+def _pin_document(pin: object) -> dict[str, object]:
+    document: dict[str, object] = msgspec.structs.asdict(pin)  # type: ignore[arg-type] # always a PeerPin
+    document.pop("identity")
+    return document
+
+
+@peer.command("list")
+@command(keys="none beyond being a member")
+def peer_list(session: Session) -> None:
+    """List the providers, where they stand and when they last answered."""
+    with session.member() as half:
+        rows = []
+        for pin in half.peers:
+            row = half.catalog.peers.get(Identity(pin.identity))
+            rows.append(
+                {
+                    "id": pin.identity.hex(),
+                    **_pin_document(pin),
+                    "quota": row.quota,
+                    "used": row.used,
+                    "free": row.free,
+                    "contacted": moment(row.contacted_ns),
+                    "error": row.last_error,
+                }
+            )
+    session.out.result(
+        rows,
+        table(
+            ("NAME", "OWNER", "SITE", "REGION", "COUNTRY", "USED", "FREE", "LAST ANSWER"),
+            [
+                (
+                    row["name"],
+                    row["owner"],
+                    row["site"],
+                    row["region"],
+                    row["country"],
+                    format_size(int(str(row["used"]))),
+                    format_size(int(str(row["free"]))),
+                    row["error"] or row["contacted"] or "never",
+                )
+                for row in rows
+            ],
+        ),
+    )
+
+
+@peer.command("show")
+@click.argument("name")
+@command(keys="none beyond being a member")
+def peer_show(session: Session, name: str) -> None:
+    """Show one provider with its address for the recovery sheet."""
+    with session.member() as half:
+        pin = half.peer(name)
+        row = half.catalog.peers.get(Identity(pin.identity))
+        held = [one for one in half.catalog.objects.holdings(peer=Identity(pin.identity)) if one.state == "held"]
+    address = f"{(row.endpoints or tuple(pin.endpoints))[0]}/{address_form(Identity(pin.identity))}"
+    document = {
+        "id": pin.identity.hex(),
+        **_pin_document(pin),
+        "address": address,
+        "objects": len(held),
+        "used": row.used,
+        "free": row.free,
+        "contacted": moment(row.contacted_ns),
+        "error": row.last_error,
+    }
+    session.out.result(document, [f"{key:12}{value}" for key, value in document.items()])
+
+
+@peer.command("set")
+@click.argument("name")
+@click.option("--owner", help="Correct whose it is.")
+@click.option("--site", help="Correct where it stands.")
+@click.option("--region", help="Correct the region.")
+@click.option("--country", help="Correct the country (two letters).")
+@click.option("--own/--not-own", default=None, help="Whether it belongs to this tenant's own household.")
+@command(keys="owner")
+def peer_set(
+    session: Session,
+    name: str,
+    owner: str | None,
+    site: str | None,
+    region: str | None,
+    country: str | None,
+    own: bool | None,
+) -> None:
+    """Correct what a provider claims about itself; the charter pins it."""
+    from replicator.engine.members import spread_charter  # noqa: PLC0415
+    from replicator.engine.tenant import check_country  # noqa: PLC0415
+
+    changes: dict[str, object] = {
+        key: value
+        for key, value in (("owner", owner), ("site", site), ("region", region), ("own", own))
+        if value is not None
+    }
+    if country is not None:
+        changes["country"] = check_country(country)
+    if not changes:
+        raise UsageError("nothing to change", hint="give --owner, --site, --region, --country or --own")
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        pin = keeper.peer(name)
+        changed = msgspec.structs.replace(pin, **changes)
+        pins = [changed if other.identity == pin.identity else other for other in keeper.peers]
+        data = keeper.write_charter(edge, private=keeper.with_peers(pins))
+        notices = wait(spread_charter(keeper, siblings, edge, data))
+    for notice in notices:
+        session.out.notice(notice)
+    session.out.result({"id": pin.identity.hex(), **_pin_document(changed)}, f"'{changed.name}' is corrected.")
+
+
+@peer.command("remove")
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only say what would happen.")
+@command(keys="owner")
+def peer_remove(session: Session, name: str, dry_run: bool) -> None:
+    """Stop counting on a provider. What it holds is not deleted; run `repair` afterwards."""
+    from replicator.engine.members import remove_peer  # noqa: PLC0415
+
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        pin = keeper.peer(name)
+        if dry_run:
+            session.out.result(
+                {"id": pin.identity.hex(), "removed": False}, f"Would remove '{pin.name}' ({short(pin.identity)})."
+            )
+            return
+        notices = wait(remove_peer(keeper, siblings, edge, name))
+    for notice in notices:
+        session.out.notice(notice)
+    session.out.result(
+        {"id": pin.identity.hex(), "removed": True},
+        f"'{pin.name}' is no longer in the charter. Run `replicator repair` so that its copies are made elsewhere.",
+    )

@@ -1,0 +1,148 @@
+"""What a command says: text or one JSON document on stdout; errors, notices and progress on stderr."""
+
+import datetime
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from replicator.clock import NS
+from replicator.config import format_size
+from replicator.errors import ReplicatorError
+
+_LINE_EVERY_S = 600
+
+
+class Output:
+    """Where results go. With ``as_json`` exactly one document is printed, also when a command fails."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._printed = False
+
+    def result(self, document: Any, text: str | Sequence[str] = "") -> None:
+        """Print the result: ``document`` as JSON, or ``text``."""
+        if self.as_json:
+            if not self._printed:
+                click.echo(json.dumps(document, indent=1, ensure_ascii=False, default=_plain))
+                self._printed = True
+            return
+        for line in [text] if isinstance(text, str) else text:
+            click.echo(line)
+
+    def error(self, error: ReplicatorError, code: int) -> None:
+        """Print an error: what happened and what to do."""
+        if self.as_json:
+            self.result(
+                {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}, "exit": code}
+            )
+        click.echo(f"replicator: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+
+    def notice(self, text: str) -> None:
+        """Say something beside the result."""
+        click.echo(text, err=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, set | frozenset | tuple):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def moment(ns: int) -> str:
+    """Return a time in ISO 8601, UTC; empty for 0."""
+    if not ns:
+        return ""
+    return datetime.datetime.fromtimestamp(ns / NS, datetime.UTC).isoformat(timespec="seconds")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return rows as aligned text; numbers are for the caller to format."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(headers, widths, strict=True)).rstrip()]
+    lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return lines
+
+
+class LineProgress:
+    """For logs: nothing but notices, and one line every ten minutes of a long stage."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._done = 0
+        self._next = time.monotonic() + _LINE_EVERY_S
+        self._lock = threading.Lock()
+
+    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:  # noqa: ARG002 - for bars
+        """Begin a stage."""
+        with self._lock:
+            self._stage, self._done = name, 0
+
+    def advance(self, amount: int) -> None:
+        """Count, and say so now and then."""
+        with self._lock:
+            self._done += amount
+            if time.monotonic() < self._next:
+                return
+            self._next = time.monotonic() + _LINE_EVERY_S
+            click.echo(f"{self._stage}: {format_size(self._done)} so far", err=True)
+
+    def note(self, text: str) -> None:
+        """Say something now."""
+        click.echo(text, err=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class BarProgress:
+    """For a terminal: one bar on stderr, refreshed a few times a second."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - only terminals pay for it
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._progress.start()
+        self._task: Any = None
+
+    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:  # noqa: ARG002 - one column
+        """Show a new bar."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=total)
+
+    def advance(self, amount: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+
+def progress() -> BarProgress | LineProgress:
+    """Return what suits stderr."""
+    return BarProgress() if sys.stderr.isatty() else LineProgress()

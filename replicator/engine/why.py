@@ -1,0 +1,64 @@
+"""Where the copies of something lie, and why there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation
+from replicator.engine.home import Half
+from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id, scheduler_policy
+from scheduler import Pack, survives, why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Who holds how much (rows with id, name, place, objects, bytes), reasons, and what is left after a loss."""
+
+    places: list[dict[str, Any]]
+    reasons: list[str]
+    survives: list[str]
+
+
+async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> Explanation:
+    """Explain where everything that these snapshots need lies, by the peers' last known holdings."""
+    async with Federation(half, edge) as federation:
+        ground = Ground(half, federation)
+        ground.refresh()
+        rows = objects_of(half, snapshots)
+        roster = ground.roster()
+    packs = [
+        Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
+    ]
+    places = []
+    for pin in half.peers:
+        held = [row for row in rows if peer_id(pin.identity) in ground.held.get(pack_id(row.name), set())]
+        places.append(
+            {
+                "id": pin.identity.hex(),
+                "name": pin.name,
+                "owner": pin.owner,
+                "site": pin.site,
+                "region": pin.region,
+                "country": pin.country,
+                "objects": len(held),
+                "bytes": sum(row.size for row in held),
+            }
+        )
+    reasons: list[str] = []
+    left: list[str] = []
+    for key, record in half.catalog.datasets.policies().items():
+        mine = [pack for pack in packs if pack.policy == key.hex()]
+        if not mine:
+            continue
+        policy = scheduler_policy(key, record)
+        placement = {pack.id: tuple(sorted(ground.held.get(pack.id, set()))) for pack in mine}
+        reasons += [in_names(half, line) for line in why(mine, placement, roster, policy)]
+        for kind, loss in survives(placement, roster, policy).items():
+            left.append(
+                in_names(
+                    half, f"after losing the worst {kind} ({loss.place}): {loss.left} copies of every object are left"
+                )
+            )
+    return Explanation(places=places, reasons=reasons, survives=left)
