@@ -22,7 +22,7 @@ import msgspec
 from replicator.clock import NS, Clock
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
-from replicator.errors import HomeError, NotFoundError, UsageError
+from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
 from replicator.format.codec import decode, encode
 from replicator.format.codes import write_code
 from replicator.format.offer import Invite, Offer
@@ -37,6 +37,7 @@ from replicator.provider.objects import used_by_all
 from replicator.provider.quota import floor_of
 from replicator.provider.service import ProviderService
 from replicator.rng import Rng
+from replicator.transport.tls import split_endpoint
 from replicator.wire.messages import WIRE_VERSION
 
 HOME_FORMAT = 1
@@ -321,17 +322,17 @@ def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
 
 
 def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
-    """Return an offer signed, after checking that it can be read back.
+    """Return an offer signed.
 
     Raises:
         UsageError: a value that an offer cannot have.
     """
-    body = msgspec.msgpack.encode(offer)
     try:
-        msgspec.msgpack.decode(body, type=Offer)
-    except msgspec.ValidationError as error:
+        for endpoint in offer.endpoints:
+            split_endpoint(endpoint)
+        return key.sign(Context.OFFER, encode(offer)), offer
+    except (FormatError, ValueError) as error:
         raise UsageError(f"these terms cannot be offered: {error}") from error
-    return key.sign(Context.OFFER, encode(offer)), offer
 
 
 def _open_database(folder: str, fs: Fs, rng: Rng) -> Database:

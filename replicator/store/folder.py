@@ -66,10 +66,13 @@ class FolderObjectStore:
 
     def read(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return stored bytes, unverified."""
+        path = self._path(name)
         try:
-            return self._fs.read(self._path(name), offset, length)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"object {short(name)}: not here") from error
+            if self._fs.size(path) is not None:  # a link or a folder of that name is no object
+                return self._fs.read(path, offset, length)
+        except FileNotFoundError:
+            pass  # removed in between
+        raise NotFoundError(f"object {short(name)}: not here")
 
     def size(self, name: ObjectName) -> int | None:
         """Return the size on the disk now."""
