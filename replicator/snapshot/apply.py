@@ -8,6 +8,8 @@
         applier.write(job, offset, data)    # a complete file gets its name
     applied = applier.finish()              # links, devices, then folders' metadata from below
 
+After any error, ``abort`` removes what is unfinished.
+
 Nothing outside the target is touched, whatever the tree says or the target holds: names are single components,
 folders are reached by descriptors and never through links, files are written under names of our own and given
 theirs when complete, and only an ``overwrite`` rule lets anything be replaced. A folder is never replaced.
@@ -289,7 +291,7 @@ class Applier:
             assert place.entry is not None
             with self._naming(place.parent, place.entry):
                 self._set_metadata(place.parent, place.entry, self._target.fd(place))
-        self._close()
+        self._target.close()
         return Applied(counts=self.counts, gaps=self._gaps.named, reasons=dict(self._gaps.by_reason))
 
     def abort(self) -> None:
@@ -300,7 +302,7 @@ class Applier:
             if place.old_mode is not None:
                 with suppress(OSError, RestoreError):
                     os.fchmod(self._target.fd(place), place.old_mode)
-        self._close()
+        self._target.close()
 
     # -- planning --
 
@@ -528,9 +530,8 @@ class Applier:
             status = os.fstat(handle)
             found = identity_of(status)
             # Of another kind or with another name, it is not what was made or seen here a moment ago.
-            if stat.S_IFMT(status.st_mode) != _KIND_BITS[entry.kind] or status.st_nlink != 1:
-                raise RestoreError(f"{place.shown(name)} {NOT_OURS}")
-            if identity is not None and found != identity:
+            strange = stat.S_IFMT(status.st_mode) != _KIND_BITS[entry.kind] or status.st_nlink != 1
+            if strange or identity not in (None, found):
                 raise RestoreError(f"{place.shown(name)} {NOT_OURS}")
             self._set_metadata(place, entry, f"/proc/self/fd/{handle}")
         finally:
@@ -570,11 +571,6 @@ class Applier:
 
     def _gap(self, place: Place, entry: Entry, reason: str) -> None:
         self._gaps.add(b"/".join((*place.path, entry.name)), reason)
-
-    def _close(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
-        self._target.close()
 
 
 def _alike(one: Entry, other: Entry) -> bool:

@@ -217,9 +217,6 @@ class _RecordingSink:
             self._record.record_piece(ref.id, bytes(data))
         return ref
 
-    def known(self, chunks: Sequence[ChunkRef]) -> bool:
-        return self._sink.known(chunks)
-
 
 class _CachedPieces:
     """The pieces of chunk lists that the last stat cache holds; what is read goes into the next one too."""
@@ -539,8 +536,8 @@ class _Capture:
         )
 
     def _gap(self, path: bytes, reason: str) -> None:
-        self.counts.gaps += 1
         self.gaps.add(path, reason)
+        self.counts.gaps = self.gaps.total
 
     def _tell(self, path: bytes) -> None:
         if self._progress is not None:

@@ -13,7 +13,7 @@ from replicator.format.pack import CHUNK_LIST
 from replicator.format.sizes import MAX_CHUNK
 from replicator.format.snapshot import LIST_LIMIT, ChunkList, ChunkRef
 from replicator.format.tree import ListPiece
-from replicator.snapshot.sink import ChunkSink, ChunkSource
+from replicator.snapshot.sink import ChunkPutter, ChunkSource
 
 MAX_DEPTH = 4
 """Depth of the record type; 4096**5 chunks are more than any file has."""
@@ -27,7 +27,7 @@ EMPTY = ChunkList(depth=0, length=0, chunks=[])
 class ListBuilder:
     """Collects the chunks of one content in order; list pieces go to the sink as soon as they are full."""
 
-    def __init__(self, sink: ChunkSink) -> None:
+    def __init__(self, sink: ChunkPutter) -> None:
         self._sink = sink
         self._levels: list[list[ChunkRef]] = [[]]
         self._length = 0

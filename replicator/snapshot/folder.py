@@ -7,7 +7,7 @@ from replicator.format.pack import CHUNK_TREE
 from replicator.format.snapshot import ChunkList
 from replicator.format.tree import PIECE_ENTRIES, Entry, TreePiece
 from replicator.snapshot.chunklist import ListBuilder
-from replicator.snapshot.sink import ChunkSink
+from replicator.snapshot.sink import ChunkPutter
 
 PIECE_MIN = 128
 PIECE_MASK = 255
@@ -21,7 +21,7 @@ ENTRY_ROOM = 2 << 20
 class FolderBuilder:
     """Collects the entries of one directory in rising order of names; pieces go to the sink when full."""
 
-    def __init__(self, sink: ChunkSink) -> None:
+    def __init__(self, sink: ChunkPutter) -> None:
         self._sink = sink
         self._pieces = ListBuilder(sink)
         self._entries: list[Entry] = []

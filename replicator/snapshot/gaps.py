@@ -21,14 +21,11 @@ class Gaps:
 
     named: list[Gap] = field(default_factory=list)
     by_reason: Counter[str] = field(default_factory=Counter)
+    total: int = 0
 
     def add(self, path: bytes, reason: str) -> None:
         """Take note of one."""
         self.by_reason[reason] += 1
+        self.total += 1
         if len(self.named) < MAX_NAMED:
             self.named.append(Gap(path, reason))
-
-    @property
-    def total(self) -> int:
-        """How many there are, named or not."""
-        return self.by_reason.total()

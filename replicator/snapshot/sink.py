@@ -6,12 +6,8 @@ from typing import Protocol
 from replicator.format.snapshot import ChunkRef
 
 
-class ChunkSink(Protocol):
-    """Takes the chunks of a snapshot.
-
-    A snapshot relies on exactly what was put, and on what :meth:`known` confirmed, while it was captured.
-    Errors of a sink are never taken for errors of a file: they end the capture.
-    """
+class ChunkPutter(Protocol):
+    """Takes chunks: all that building lists and directories needs."""
 
     def put(self, kind: int, data: bytes | memoryview) -> ChunkRef:
         """Identify a chunk and store it unless it is stored already; ``length`` of the answer is that of ``data``.
@@ -20,6 +16,14 @@ class ChunkSink(Protocol):
         ``data`` (1 byte to ``MAX_CHUNK``) is copied or consumed before the return: its buffer is used again.
         """
         ...
+
+
+class ChunkSink(ChunkPutter, Protocol):
+    """Takes the chunks of a snapshot.
+
+    A snapshot relies on exactly what was put, and on what :meth:`known` confirmed, while it was captured.
+    Errors of a sink are never taken for errors of a file: they end the capture.
+    """
 
     def known(self, chunks: Sequence[ChunkRef]) -> bool:
         """Return whether every one of them (data or list chunks) is stored or pending, so need not be read."""

@@ -448,21 +448,22 @@ class PosixFile:
 
     def holes(self, size: int) -> list[Hole]:
         """Return the ranges without data, as the file system knows them."""
-        found = []
+        found: list[Hole] = []
         place = os.lseek(self._fd, 0, os.SEEK_CUR)
         end = 0
         try:
-            while end < size:
-                start = os.lseek(self._fd, end, os.SEEK_HOLE)
-                if start >= size:
-                    break
+            while end < size and (start := os.lseek(self._fd, end, os.SEEK_HOLE)) < size:
                 try:
                     end = min(os.lseek(self._fd, start, os.SEEK_DATA), size)
                 except OSError as error:
-                    if error.errno != errno.ENXIO:  # ENXIO: no data up to the end
+                    if error.errno != errno.ENXIO:
                         raise
-                    end = size
+                    end = size  # no data up to the end
                 found.append(Hole(offset=start, length=end - start))
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            return []  # a file system that does not tell
         finally:
             os.lseek(self._fd, place, os.SEEK_SET)
         return found

@@ -571,6 +571,25 @@ def test_a_file_with_very_many_holes_keeps_the_largest(
     assert bytes_of(sink, one) == (top / "file").read_bytes()
 
 
+def test_holes_of_a_file_that_shrank_are_cut_to_what_is_left() -> None:
+    holes = [
+        Hole(offset=0, length=10),
+        Hole(offset=10, length=5),
+        Hole(offset=20, length=10),
+        Hole(offset=40, length=5),
+    ]
+    assert module._kept_holes(holes, 25) == [Hole(offset=0, length=10), Hole(offset=20, length=5)]
+
+
+def test_long_lists_need_no_cache(sink: MemorySink, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunklist, "LIST_LIMIT", 8)
+    monkeypatch.setattr(chunklist, "PIECE_MIN", 4)
+    data = filled(top / "file", 1_000_000)
+    one = entries_of(sink, captured(sink, top))["top/file"]
+    assert bytes_of(sink, one) == data
+    assert sink.puts[CHUNK_LIST] > 0
+
+
 def test_progress_is_told_of_every_entry_and_chunk(sink: MemorySink, top: Path) -> None:
     filled(top / "large", 500_000)
     filled(top / "small", 5)

@@ -82,14 +82,19 @@ def test_names_sort_as_bytes(tmp_path: Path) -> None:
     assert found == [b"B", b"a", b"a!", b"a.b", b"b", "å".encode(), b"\xff"]
 
 
-def test_a_walk_that_is_given_up_closes_its_descriptors(tree: Path) -> None:
+@pytest.mark.parametrize("limit", [1, 128])
+def test_a_walk_that_is_given_up_closes_its_descriptors(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(walk, "OPEN_FOLDERS", limit)
     before = open_fds()
-    events = Walker(PosixSource(), Excludes()).walk(os.fsencode(tree))
-    for _ in range(9):
-        next(events)
-    assert open_fds() > before
-    events.close()
-    assert open_fds() == before
+    for steps in range(1, len(WHOLE)):
+        events = Walker(PosixSource(), Excludes()).walk(os.fsencode(tree))
+        for _ in range(steps):
+            next(events)
+        assert open_fds() > before
+        events.close()
+        assert open_fds() == before
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
@@ -263,6 +268,32 @@ def test_holes_are_found_without_moving_the_reading_position(tmp_path: Path) -> 
     opened.close()
     with pytest.raises(OSError, match="Bad file"):
         opened.holes(10)
+    folder.close()
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+@pytest.mark.parametrize("whence", [os.SEEK_HOLE, os.SEEK_DATA])
+def test_a_file_system_that_knows_no_holes_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, whence: int
+) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(1 << 20)
+    folder, name = PosixSource().locate(os.fsencode(tmp_path / "sparse"))
+    opened = folder.open(name)
+    real = os.lseek
+
+    def failing(fd: int, place: int, how: int) -> int:
+        if how == whence:
+            raise OSError(error, os.strerror(error))
+        return real(fd, place, how)
+
+    monkeypatch.setattr(os, "lseek", failing)
+    if error == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            opened.holes(1 << 20)
+    else:
+        assert opened.holes(1 << 20) == []
+    opened.close()
     folder.close()
 
 
