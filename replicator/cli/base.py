@@ -71,7 +71,7 @@ class Session:
                 fs=self.fs,
                 clock=self.clock,
                 rng=self.rng,
-                network=TlsNetwork(clock=self.clock),
+                network=TlsNetwork(),
                 progress=shown,
                 host=socket.gethostname().split(".")[0][:60] or "host",
             )

@@ -1,5 +1,7 @@
-"""Errors to exit codes: the one place. 0 done, 1 failed, 2 usage, 3 finished with named gaps, 4 integrity failure,
-5 minimum not met, 6 this home lacks the key. Of several, the worst wins: 4 > 1 > 6 > 5 > 3 > 0.
+"""Errors to exit codes: the one place.
+
+0 done, 1 failed, 2 usage, 3 finished with named gaps, 4 integrity failure, 5 minimum not met, 6 this home lacks
+the key. Of several, the worst wins: 4 > 1 > 6 > 5 > 3 > 0.
 """
 
 from collections.abc import Iterable

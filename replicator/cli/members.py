@@ -119,8 +119,8 @@ def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
     session.out.result(
         {"id": pin.identity.hex(), **_pin_document(pin), "quota": added.quota},
         [
-            f"'{pin.name}' keeps up to {format_size(added.quota)} for this tenant: {pin.owner}, {pin.site}, {pin.region}, "
-            f"{pin.country}.",
+            f"'{pin.name}' keeps up to {format_size(added.quota)} for this tenant.",
+            f"It says that it is {pin.owner}'s, at {pin.site}, {pin.region}, {pin.country}; `peer set` corrects that.",
             f"Write on the recovery sheet: {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
         ],
     )

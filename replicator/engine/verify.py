@@ -18,6 +18,7 @@ from replicator.format.container import Kind
 from replicator.format.index import References
 from replicator.ids import ObjectName, short
 from replicator.pack.directory import read_directory
+from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
 from replicator.rng import shuffle
 
@@ -101,10 +102,7 @@ def _open_any(half: Half, row: ObjectRow, data: bytes) -> None:
         keys = half.keys(domain.id)
         try:
             if row.kind in PACK_KINDS:
-                _, directory, _ = read_directory(data, len(data), keys)
-                listed = set(half.catalog.objects.chunk_ids(row.id))
-                if not listed <= {segment.chunk_id for segment in directory.segments}:
-                    raise IntegrityError("an index names chunks in it that its directory does not hold")
+                _check_directory(data, keys, half.catalog.objects.chunk_ids(row.id))
             else:
                 open_object(data, _RECORD_KINDS[row.kind], keys)
         except (IntegrityError, FormatError) as error:
@@ -112,6 +110,12 @@ def _open_any(half: Half, row: ObjectRow, data: bytes) -> None:
         else:
             return
     raise problem or IntegrityError("no domain of this home opens it")
+
+
+def _check_directory(data: bytes, keys: DomainKeys, listed: list[bytes]) -> None:
+    _, directory, _ = read_directory(data, len(data), keys)
+    if not set(listed) <= {segment.chunk_id for segment in directory.segments}:
+        raise IntegrityError("an index names chunks in it that its directory does not hold")
 
 
 def _newest_of_each(snapshots: list[SnapshotRow]) -> list[SnapshotRow]:

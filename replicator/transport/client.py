@@ -14,7 +14,7 @@ import aiohttp
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST
-from replicator.ids import ObjectName
+from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import peer_error
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate, join_endpoint, split_endpoint
@@ -42,6 +42,17 @@ class TlsNetwork:
         self._connect_s = connect_s
         self._stall_s = stall_s
         self._scratch = scratch
+
+    async def identify(self, endpoint: str) -> Identity:
+        """Return the identity that answers at an address."""
+        try:
+            host, port = split_endpoint(endpoint)
+            peer = await fetch_certificate(host, port, timeout_s=self._connect_s)
+        except (OSError, ValueError, FormatError) as error:
+            raise UnreachableError(
+                endpoint, f"does not answer ({_reason(error)})", hint="try the address of another provider"
+            ) from error
+        return peer.identity
 
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         """Ask for a certificate without having one."""

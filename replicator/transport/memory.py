@@ -52,6 +52,13 @@ class MemoryNetwork:
         """Break the upload in which this provider has taken ``bytes`` more bytes, once."""
         self._limits[identity] = (self.uploaded.get(identity, 0) + bytes, exception)
 
+    async def identify(self, endpoint: str) -> Identity:
+        """Return the identity that answers at an address, which here is the identity in hex."""
+        identity = Identity(bytes.fromhex(endpoint.partition(":")[0]))
+        if identity not in self.services:
+            raise UnreachableError(endpoint, "does not answer")
+        return identity
+
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         """Ask for a certificate without having one."""
         service = self.service(target)

@@ -1,0 +1,147 @@
+"""provider init|serve|invite|status."""
+
+import os
+from typing import Any
+
+import click
+
+from replicator.cli.base import Session, command, common_options
+from replicator.cli.logs import configure
+from replicator.cli.output import table
+from replicator.config import format_size, parse_duration, parse_size
+from replicator.ids import address_form
+
+PORT = 7144
+
+
+@click.group()
+@common_options
+def provider() -> None:
+    """Offer disk to others: keep objects that this machine cannot read."""
+
+
+@provider.command("init")
+@click.option("--data", required=True, metavar="DIR", help="Where objects are kept; may be a disk of its own.")
+@click.option("--capacity", required=True, metavar="SIZE", help="Bytes offered in all: 500G (10^9) or 500Gi (2^30).")
+@click.option("--country", required=True, help="Two-letter code.")
+@click.option("--region", required=True, help="A part of the country that a disaster would hit as a whole.")
+@click.option("--site", required=True, help="The house or room.")
+@click.option("--owner", required=True, help="Whose it is.")
+@click.option("--listen", default=f"0.0.0.0:{PORT}", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--advertise", multiple=True, metavar="ADDR", help="HOST:PORT that others reach it at; repeatable.")
+@click.option("--lock", default="30d", show_default=True, help="How long nothing that was received can be deleted.")
+@click.option("--grace", default="14d", show_default=True, help="How long a deletion waits after it was asked for.")
+@command(keys="makes the provider's identity")
+def init(
+    session: Session,
+    data: str,
+    capacity: str,
+    country: str,
+    region: str,
+    site: str,
+    owner: str,
+    listen: str,
+    advertise: tuple[str, ...],
+    lock: str,
+    grace: str,
+) -> None:
+    """Make a provider in this home."""
+    from replicator.provider.home import Terms, init_provider  # noqa: PLC0415 - commands import what they use
+    from scheduler import RosterError, country_code  # noqa: PLC0415
+
+    try:
+        checked = country_code(country)
+    except RosterError as error:
+        raise click.BadParameter(str(error), param_hint="--country") from error
+    terms = Terms(
+        capacity=parse_size(capacity),
+        owner=owner,
+        site=site,
+        region=region,
+        country=checked,
+        listen=listen,
+        advertise=advertise,
+        lock_s=parse_duration(lock),
+        grace_s=parse_duration(grace),
+    )
+    made = init_provider(session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        identity = made.key.identity
+    finally:
+        made.close()
+    session.out.result(
+        {"id": identity.hex(), "home": session.home, "data": os.path.abspath(data), "listen": listen},
+        [
+            f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {os.path.abspath(data)}.",
+            "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
+        ],
+    )
+
+
+@provider.command("serve")
+@click.option("--listen", metavar="HOST:PORT", help="Another address than the one given at init; port 0 takes any.")
+@command(keys="provider identity")
+def serve(session: Session, listen: str | None) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT); requests in flight are finished first."""
+    from replicator.provider.daemon import serve as run  # noqa: PLC0415
+
+    configure()
+
+    def announce(text: str) -> None:
+        session.out.result({"listening": text.removeprefix("listening on ")}, text)
+
+    run(session.home, fs=session.fs, clock=session.clock, rng=session.rng, announce=announce, listen=listen)
+
+
+@provider.command("invite")
+@click.option("--quota", required=True, metavar="SIZE", help="Bytes that this tenant may store.")
+@click.option("--for", "label", default="", help="A note to yourself: for whom it is.")
+@click.option("--valid", default="7d", show_default=True, help="How long the code can be used.")
+@command(keys="provider identity")
+def invite(session: Session, quota: str, label: str, valid: str) -> None:
+    """Print a code that lets one tenant store objects here; it works once."""
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        code = opened.invite(quota=parse_size(quota), label=label, valid_s=parse_duration(valid))
+    finally:
+        opened.close()
+    session.out.result({"code": code, "quota": parse_size(quota), "for": label}, code)
+
+
+@provider.command("status")
+@command(keys="provider identity")
+def status(session: Session) -> None:
+    """Show what is offered, used and by whom, and invites that are still open."""
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        found = opened.status()
+    finally:
+        opened.close()
+    session.out.result(found, _status_text(found))
+
+
+def _status_text(found: dict[str, Any]) -> list[str]:
+    offer = found["offer"]
+    lines = [
+        f"Provider {found['address']}",
+        f"{offer['owner']}, {offer['site']}, {offer['region']}, {offer['country']}; reached at "
+        + ", ".join(offer["endpoints"]),
+        f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
+        + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        "",
+    ]
+    if found["tenants"]:
+        lines += table(
+            ("TENANT", "LABEL", "USED", "QUOTA", "OBJECTS"),
+            [
+                (row["id"][:12], row["label"], format_size(row["used"]), format_size(row["quota"]), row["objects"])
+                for row in found["tenants"]
+            ],
+        )
+    else:
+        lines.append("No tenant yet.")
+    return lines

@@ -1,0 +1,1 @@
+"""Many peers in one process: fake clock, in-memory network, faults."""
