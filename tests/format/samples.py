@@ -1,0 +1,370 @@
+"""One value of every record type, with every field set to something that is not its default."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from replicator.errors import FormatError
+from replicator.format.charter import (
+    Charter,
+    CharterPrivate,
+    DomainPublic,
+    EnrolOrder,
+    Floors,
+    NodeName,
+    PeerPin,
+    Right,
+    RootStatement,
+)
+from replicator.format.claim import Claim, Receipt, Witness, set_root
+from replicator.format.codec import Record, encode
+from replicator.format.index import Index, IndexedPack, References
+from replicator.format.keybag import (
+    DomainKeyFile,
+    DomainSecrets,
+    IndexKey,
+    Keybag,
+    MemberFile,
+    NodeGrant,
+    NodeRequest,
+    PeerAddress,
+    WrappedSecret,
+    WriterDomain,
+)
+from replicator.format.offer import Invite, Offer
+from replicator.format.pack import Directory, Segment, Slot
+from replicator.format.policy import Policy, policy_id
+from replicator.format.snapshot import (
+    ChunkList,
+    ChunkRef,
+    Head,
+    RootFolder,
+    Seen,
+    Snapshot,
+    SnapshotDetails,
+)
+from replicator.format.tree import Entry, HardLink, Hole, ListPiece, TreePiece, Xattr
+
+NS = 1_000_000_000
+NOW = 1_790_000_000 * NS
+
+
+def run(start: int, length: int) -> bytes:
+    """Return bytes that are easy to recognise in a hex dump: start, start+1, ..."""
+    return bytes((start + i) % 256 for i in range(length))
+
+
+POLICY = Policy(
+    copies=3,
+    minimum=2,
+    coding=None,
+    spread=["owner", "region"],
+    residency=["EEA"],
+    count_own=False,
+    stale_after_s=36 * 3600,
+)
+CODED = Policy(
+    copies=1, minimum=1, coding=(4, 2), spread=["owner"], residency=[], count_own=True, stale_after_s=72 * 3600
+)
+ROOT = RootStatement(
+    tenant=run(0x10, 16),
+    number=2,
+    previous=run(0x20, 32),
+    root_key=run(0x30, 32),
+    root_seal_key=run(0x40, 32),
+    owner_key=run(0x50, 32),
+    floors=Floors(lock_s=30 * 86400, grace_s=14 * 86400, delete_budget_percent=10, residency=["EEA"], minimum_copies=2),
+    created_ns=NOW,
+)
+RIGHT = Right(
+    holder_key=run(0x60, 32),
+    role="node",
+    ops=["audit", "publish", "read", "write"],
+    domains=[run(0x70, 16)],
+    quota=500 * 10**9,
+    max_object=16 << 20,
+    lock_min_s=86400,
+    lock_max_s=90 * 86400,
+    revoked=True,
+)
+CHARTER = Charter(
+    tenant=run(0x10, 16),
+    number=7,
+    previous=run(0x80, 32),
+    root=b"a signed root statement",
+    rights=[RIGHT],
+    keybag=run(0x90, 32),
+    private=b"a sealed private part",
+    created_ns=NOW,
+)
+PRIVATE = CharterPrivate(
+    name="Åsa",
+    country="SE",
+    peers=[
+        PeerPin(
+            identity=run(0xA0, 32),
+            name="bo",
+            owner="bo",
+            site="cellar",
+            region="umea",
+            country="SE",
+            endpoints=["bo.example:7710", "[2001:db8::1]:7710"],
+            own=True,
+            added_ns=NOW,
+        )
+    ],
+    domains=[DomainPublic(id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), epoch=3)],
+    nodes=[NodeName(identity=run(0xC0, 32), name="laptop")],
+)
+ORDER = EnrolOrder(holder_key=run(0x60, 32), expires_ns=NOW)
+CLAIM = Claim(
+    tenant=run(0x10, 16),
+    writer=run(0xC0, 32),
+    provider=run(0xA0, 32),
+    number=5,
+    base=4,
+    added=run(0x00, 64),
+    dropped=run(0x40, 32),
+    root=set_root([run(0x00, 32), run(0x20, 32)]),
+)
+RECEIPT = Receipt(
+    tenant=run(0x10, 16),
+    name=run(0xD0, 32),
+    size=65536,
+    incarnation=run(0xE0, 16),
+    received_ns=NOW,
+    lock_until_ns=NOW + 30 * 86400 * NS,
+)
+WITNESS = Witness(
+    tenant=run(0x10, 16),
+    writer=run(0xC0, 32),
+    number=9,
+    head=run(0xF0, 32),
+    incarnation=run(0xE0, 16),
+    seen_ns=NOW,
+)
+OFFER = Offer(
+    provider_key=run(0x01, 32),
+    number=3,
+    endpoints=["bo.example:7710"],
+    capacity=500 * 10**9,
+    owner="bo",
+    site="cellar",
+    region="umea",
+    country="SE",
+    lock_s=30 * 86400,
+    grace_s=14 * 86400,
+    wire=[1],
+    created_ns=NOW,
+)
+INVITE = Invite(
+    identity=run(0xA0, 32), endpoints=["127.0.0.1:7710"], secret=run(0x02, 16), quota=100 * 10**9, expires_ns=NOW
+)
+DIRECTORY = Directory(
+    policy=policy_id(POLICY),
+    slots=[Slot(sealed=run(0x03, 80), commitment=run(0x04, 32))],
+    segments=[
+        Segment(chunk_id=run(0x05, 32), kind=1, slot=0, counter=0, encoding=1, offset=0, stored=100, length=300),
+        Segment(chunk_id=run(0x06, 32), kind=1, slot=0, counter=1, encoding=0, offset=100, stored=66, length=50),
+    ],
+)
+INDEX = Index(
+    tenant=run(0x10, 16),
+    domain=run(0x70, 16),
+    writer=run(0xC0, 32),
+    created_ns=NOW,
+    policies=[POLICY, CODED],
+    packs=[
+        IndexedPack(
+            name=run(0xD0, 32),
+            size=16 << 20,
+            kind=1,
+            policy=policy_id(POLICY),
+            shards=[run(0x07, 32)],
+            ids=run(0x05, 64),
+        )
+    ],
+)
+REFERENCES = References(
+    tenant=run(0x10, 16),
+    domain=run(0x70, 16),
+    writer=run(0xC0, 32),
+    base=run(0x08, 32),
+    added=run(0x05, 64),
+    dropped=run(0x09, 32),
+)
+CONTENT = ChunkList(depth=1, length=700_000, chunks=[ChunkRef(id=run(0x0A, 32), length=700_000)])
+SNAPSHOT = Snapshot(
+    tenant=run(0x10, 16),
+    domain=run(0x70, 16),
+    writer=run(0xC0, 32),
+    number=9,
+    previous=run(0x0B, 32),
+    previous_snapshot=run(0x0C, 32),
+    charter=7,
+    created_ns=NOW,
+    partial=True,
+    policy=POLICY,
+    indexes=[run(0x0D, 32)],
+    references=[run(0x08, 32), run(0x0E, 32)],
+    objects=12,
+    size=123_456_789,
+    files=4321,
+    seen=[Seen(writer=run(0x0F, 32), number=3, head=run(0x11, 32))],
+    sealed=b"a box",
+)
+DETAILS = SnapshotDetails(
+    dataset="photos",
+    host="laptop",
+    roots=[RootFolder(path=b"/home/asa/photos", name=b"photos")],
+    tree=CONTENT,
+    tags=["before the move"],
+    gaps=[b"/home/asa/photos/locked"],
+)
+HEAD = Head(
+    tenant=run(0x10, 16),
+    writer=run(0xC0, 32),
+    number=9,
+    previous=run(0x0B, 32),
+    snapshot=run(0x12, 32),
+    created_ns=NOW,
+)
+TREE = TreePiece(
+    entries=[
+        Entry(
+            name=b"caf\xe9.raw",
+            kind="file",
+            mode=0o4640,
+            uid=1000,
+            gid=100,
+            user="åsa",
+            group="users",
+            mtime_ns=-1,
+            ctime_ns=NOW,
+            size=700_000,
+            content=CONTENT,
+            target=b"",
+            rdev=0,
+            link=HardLink(device=2049, inode=131),
+            xattrs=[Xattr(name=b"user.note", value=b"\x00\xff")],
+            holes=[Hole(offset=4096, length=65536)],
+            changed=True,
+        ),
+        Entry(
+            name=b"latest",
+            kind="link",
+            mode=0o777,
+            uid=0,
+            gid=0,
+            user="root",
+            group="root",
+            mtime_ns=NOW,
+            ctime_ns=NOW,
+            size=0,
+            content=None,
+            target=b"caf\xe9.raw",
+            rdev=0,
+            link=None,
+            xattrs=[],
+            holes=[],
+            changed=False,
+        ),
+    ]
+)
+LIST = ListPiece(chunks=[ChunkRef(id=run(0x13, 32), length=1 << 20), ChunkRef(id=run(0x14, 32), length=5)])
+SECRETS = DomainSecrets(
+    id=run(0x70, 16),
+    name="main",
+    restore_private=run(0x15, 32),
+    mix=run(0x16, 32),
+    id_key=run(0x17, 32),
+    cut_key=run(0x18, 32),
+    index_keys=[IndexKey(epoch=1, key=run(0x19, 32)), IndexKey(epoch=300, key=run(0x1A, 32))],
+)
+WRITER = WriterDomain(
+    id=run(0x70, 16),
+    name="main",
+    restore_key=run(0xB0, 32),
+    mix=run(0x16, 32),
+    id_key=run(0x17, 32),
+    cut_key=run(0x18, 32),
+    index_keys=[IndexKey(epoch=1, key=run(0x19, 32))],
+)
+KEYBAG = Keybag(
+    tenant=run(0x10, 16),
+    owner_seed=run(0x1B, 32),
+    maintenance_seed=run(0x1C, 32),
+    member_key=run(0x1D, 32),
+    domains=[SECRETS],
+)
+DOMAIN_FILE = DomainKeyFile(secrets=SECRETS)
+GRANT = NodeGrant(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    root_key=run(0x30, 32),
+    member_key=run(0x1D, 32),
+    domains=[WRITER],
+    peers=[PeerAddress(identity=run(0xA0, 32), endpoints=["bo.example:7710"])],
+    ticket=b"a signed order",
+    charter=b"a signed charter",
+)
+REQUEST = NodeRequest(name="laptop", key=run(0x1E, 32), seal_key=run(0x1F, 32))
+MEMBER = MemberFile(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    root_key=run(0x30, 32),
+    member_key=run(0x1D, 32),
+    domains=[WRITER],
+    ticket=b"a signed order",
+)
+WRAPPED = WrappedSecret(
+    salt=run(0x21, 16), memory_kib=65536, passes=3, lanes=4, commitment=run(0x22, 32), sealed=b"nonce, secret, tag"
+)
+
+SAMPLES: dict[str, Record] = {
+    "policy": POLICY,
+    "coded policy": CODED,
+    "root statement": ROOT,
+    "charter": CHARTER,
+    "charter private": PRIVATE,
+    "enrol order": ORDER,
+    "claim": CLAIM,
+    "receipt": RECEIPT,
+    "witness": WITNESS,
+    "offer": OFFER,
+    "invite": INVITE,
+    "directory": DIRECTORY,
+    "index": INDEX,
+    "references": REFERENCES,
+    "snapshot": SNAPSHOT,
+    "snapshot details": DETAILS,
+    "head": HEAD,
+    "tree piece": TREE,
+    "list piece": LIST,
+    "keybag": KEYBAG,
+    "domain key file": DOMAIN_FILE,
+    "node grant": GRANT,
+    "node request": REQUEST,
+    "member file": MEMBER,
+    "wrapped secret": WRAPPED,
+}
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def refused(record: Record, **changes: Any) -> None:
+    """Check that a record with these fields cannot be written. That it cannot be read is the codec's test."""
+    with pytest.raises((FormatError, ValueError)):
+        encode(msgspec.structs.replace(record, **changes))
+
+
+def accepted(record: Record, **changes: Any) -> None:
+    """Check that a record with these fields can be written."""
+    encode(msgspec.structs.replace(record, **changes))
+
+
+def inside(part: T, wrap: Callable[[T], Record]) -> Callable[..., Record]:
+    """Return a function that changes fields of ``part`` and puts it into a record."""
+    return lambda **changes: wrap(msgspec.structs.replace(part, **changes))

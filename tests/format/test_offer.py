@@ -1,0 +1,37 @@
+from typing import Any
+
+import pytest
+from rich.pretty import pretty_repr
+
+from tests.format.samples import INVITE, OFFER, accepted, refused
+from tests.format.test_charter import NOT_PLAIN
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "bad", "good"),
+    [
+        (OFFER, "provider_key", (bytes(31),), (bytes(32),)),
+        (OFFER, "number", (0,), (1,)),
+        (OFFER, "capacity", (-1,), (0, 10**15)),
+        (OFFER, "owner", NOT_PLAIN, ("bo",)),
+        (OFFER, "region", NOT_PLAIN, ("umeå",)),
+        (OFFER, "country", ("", "SE\n", "se", "SEE"), ("SE",)),
+        (OFFER, "endpoints", (["\x1b[2J:1"], ["a b"]), ([], ["a:1"])),
+        (OFFER, "lock_s", (-1, 10 * 366 * 86400 + 1), (0,)),
+        (INVITE, "secret", (bytes(15), bytes(17)), (bytes(16),)),
+        (INVITE, "identity", (bytes(16),), (bytes(32),)),
+        (INVITE, "expires_ns", (-1,), (0,)),
+    ],
+)
+def test_limits(record: Any, field: str, bad: tuple[Any, ...], good: tuple[Any, ...]) -> None:
+    for value in bad:
+        refused(record, **{field: value})
+    for value in good:
+        accepted(record, **{field: value})
+
+
+def test_an_invite_shows_whose_it_is_and_never_its_secret() -> None:
+    for shown in (repr(INVITE), str(INVITE), pretty_repr(INVITE)):
+        assert INVITE.identity.hex() in shown
+        assert INVITE.secret.hex() not in shown
+        assert repr(INVITE.secret)[2:-1] not in shown
