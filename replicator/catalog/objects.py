@@ -11,6 +11,7 @@ from replicator.ids import Identity, ObjectName
 ObjectKind = Literal["data", "tree", "index", "references", "snapshot", "charter", "keybag"]
 HoldingState = Literal["held", "missing", "damaged"]
 _COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns"
+_HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns"
 _BATCH = 500
 
 

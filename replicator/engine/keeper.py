@@ -126,8 +126,8 @@ class KeeperHome(Half):
         return self.owner().sign(Context.ENROL_ORDER, encode(order))
 
     def lazy_ticket(self, _peer: Identity) -> bytes:
-        """Return an enrol order if the owner key is unlocked already, else nothing: nobody is asked for it."""
-        return self.ticket() if self._owner is not None else b""
+        """Return an enrol order if the passphrase was given already, else nothing: nobody is asked for it."""
+        return self.ticket() if self._passphrase is not None else b""
 
     def write_charter(
         self,

@@ -1,5 +1,6 @@
 """The catalog's facts as the scheduler's values, and its plans back as objects and peers."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,11 +11,12 @@ from replicator.engine.federation import Federation, Link
 from replicator.engine.home import Half
 from replicator.errors import UsageError
 from replicator.format.policy import Policy as PolicyRecord
-from replicator.ids import Identity
+from replicator.ids import SHORT_HEX, Identity
 from scheduler import Pack, PackId, Peer, PeerId, Plan, Policy, PolicyError, RosterError, place, qualify
 from scheduler.geography import residency
 
 PACK_KINDS = ("data", "tree")
+_LONG_NAME = re.compile(r"\b[0-9a-f]{32,64}\b")
 LOST_AFTER_S = 14 * DAY_S
 """Silence after which a peer's copies no longer count at night (measured: 0.017 false verdicts a peer-year)."""
 
@@ -93,8 +95,7 @@ class Ground:
             if link is not None:
                 state, used, free = ("readonly" if frozen else "ok"), link.info.used, link.free
             else:
-                silent_s = (now - row.failing_since_ns) / NS if row.failing_since_ns else 0
-                state = "lost" if self.lost_now or silent_s > LOST_AFTER_S else "suspect"
+                state = self._state_of_silent(identity, row.failing_since_ns, now)
                 used, free = row.used, 0
             region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
             peers.append(
@@ -111,6 +112,13 @@ class Ground:
                 )
             )
         return peers
+
+    def _state_of_silent(self, identity: Identity, failing_since_ns: int, now: int) -> str:
+        if identity not in self.federation.failures and not failing_since_ns:
+            return "readonly"  # nobody has asked it in this run, and it answered when it was asked last
+        if self.lost_now or (now - failing_since_ns) / NS > LOST_AFTER_S:
+            return "lost"
+        return "suspect"
 
     def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
         """Place packs (rows of other kinds are left out) under the policies they carry."""
@@ -135,10 +143,10 @@ class Ground:
 
 
 def in_names(half: Half, text: str) -> str:
-    """Return a scheduler's sentence with petnames in place of identities."""
+    """Return a scheduler's sentence with petnames in place of identities, and other long names shortened."""
     for pin in half.peers:
         text = text.replace(pin.identity.hex(), pin.name)
-    return text
+    return _LONG_NAME.sub(lambda match: match[0][:SHORT_HEX], text)
 
 
 def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:

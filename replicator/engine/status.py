@@ -116,7 +116,7 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
         peers=peers,
         problems=problems,
         notices=federation.notices,
-        advice=_advice(half, datasets, peers, code),
+        advice=_advice(half, datasets, peers),
         spooled_bytes=spooled,
         exit_code=code,
     )
@@ -233,7 +233,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
     return found
 
 
-def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], code: int) -> list[str]:
+def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus]) -> list[str]:
     advice = []
     silent = [peer.name for peer in peers if not peer.reachable]
     if not peers:
