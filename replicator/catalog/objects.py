@@ -208,8 +208,7 @@ class Objects:
 
     def _holdings(self, where: str, values: tuple[object, ...]) -> list[Holding]:
         rows = self._db.rows(
-            "SELECT object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns "
-            f"FROM holdings WHERE {where}",
+            f"SELECT {_HOLDING} FROM holdings WHERE {where}",  # noqa: S608 - own text
             values,
         )
         return [

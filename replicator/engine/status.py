@@ -238,9 +238,8 @@ def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus]) 
     silent = [peer.name for peer in peers if not peer.reachable]
     if not peers:
         advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
-    if code in (3, 4, 5) and any(
-        dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets
-    ):
+    thin = any(dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets)
+    if thin or any(peer.missing or peer.damaged for peer in peers):
         advice.append("run `replicator repair`: it stores missing and damaged copies again and deletes nothing")
     if silent:
         advice.append(f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days")
