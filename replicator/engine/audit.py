@@ -55,6 +55,8 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
 async def _survey_one(
     half: Half, federation: Federation, edge: Edge, link: Link, rows: dict[bytes, ObjectRow], count: int
 ) -> PeerView | None:
+    # Taken before the inventory: what a backup beside us has stored since then is not missing, only newer.
+    promised = {holding.object_id for holding in half.catalog.objects.holdings(peer=link.identity)}
     try:
         view, states = await _inventory(link, rows)
         await _probe(half, edge, link, rows, states, view, count)
@@ -62,9 +64,7 @@ async def _survey_one(
         await federation.drop(link, error)
         return None
     names = {row.id: row for row in rows.values()}
-    promised = {holding.object_id for holding in half.catalog.objects.holdings(peer=link.identity)}
-    gone = promised - set(states)
-    for object_id in gone:
+    for object_id in promised - set(states):
         states[object_id] = "missing"
     half.catalog.objects.set_states(
         link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()

@@ -17,6 +17,7 @@ from scheduler.geography import residency
 
 PACK_KINDS = ("data", "tree")
 _LONG_NAME = re.compile(r"\b[0-9a-f]{32,64}\b")
+STALE_AFTER_S = 30 * DAY_S
 LOST_AFTER_S = 14 * DAY_S
 """Silence after which a peer's copies no longer count at night (measured: 0.017 false verdicts a peer-year)."""
 
@@ -67,12 +68,16 @@ class Ground:
     held: dict[PackId, set[PeerId]] = field(default_factory=dict)
 
     def refresh(self) -> None:
-        """Read the holdings anew: those in the peer's present incarnation that nobody reported bad."""
+        """Read the holdings anew: in the peer's present incarnation, not reported bad, not heard of too long ago."""
+        limits = [policy.stale_after_s for policy in self.half.catalog.datasets.policies().values()]
+        oldest = self.federation.edge.clock.now_ns() - min(limits, default=STALE_AFTER_S) * NS
         incarnations = {Identity(pin.identity): self._incarnation(Identity(pin.identity)) for pin in self.half.peers}
         names = {row.id: row.name for row in self.half.catalog.objects.all()}
         self.held = {}
         for holding in self.half.catalog.objects.holdings():
             if holding.state != "held" or incarnations.get(holding.peer) != holding.incarnation:
+                continue
+            if holding.checked_ns < oldest:
                 continue
             self.held.setdefault(pack_id(names[holding.object_id]), set()).add(peer_id(holding.peer))
 

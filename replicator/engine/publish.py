@@ -22,7 +22,7 @@ from replicator.errors import MinimumNotMetError, PeerError, ProtocolError, Refu
 from replicator.format.claim import Claim, Witness, set_root
 from replicator.format.codec import decode, encode
 from replicator.format.policy import Policy
-from replicator.ids import short
+from replicator.ids import Identity, short
 from replicator.wire.messages import ClaimReply, Signed
 
 MAX_ROUNDS = 4
@@ -76,6 +76,7 @@ class Publisher:
             )
         for row in records:
             self._demand(row, policy)
+        self._demand_claims(rows, policy)
         own = objects.by_name(snapshot.name)
         if own is None:
             raise MinimumNotMetError(f"snapshot {short(snapshot.name)}: not in the catalog")
@@ -92,6 +93,25 @@ class Publisher:
         if have < policy.minimum:
             raise MinimumNotMetError(
                 f"{row.kind} {short(row.name)} has {have} of at least {policy.minimum} copies",
+                hint="nothing was published and nothing sealed is lost: run again when more peers answer",
+            )
+
+    def _demand_claims(self, rows: list[ObjectRow], policy: Policy) -> None:
+        """Everything relied on is claimed where it is held, at the minimum of holders or more.
+
+        A claim that a peer accepted earlier stands while it does not answer.
+        """
+        own = {pin.identity for pin in self.node.peers if pin.own and not policy.count_own}
+        claimed: dict[int, int] = {}
+        for pin in self.node.peers:
+            if pin.identity not in own:
+                for object_id in self.node.catalog.objects.claimed(Identity(pin.identity)):
+                    claimed[object_id] = claimed.get(object_id, 0) + 1
+        thin = [row for row in rows if claimed.get(row.id, 0) < policy.minimum]
+        if thin:
+            raise MinimumNotMetError(
+                f"{len(thin)} objects are claimed at fewer than {policy.minimum} peers (first: {thin[0].kind} "
+                f"{short(thin[0].name)})",
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
 
