@@ -5,12 +5,12 @@ blocks. Logs hold operation, status, bytes and milliseconds, never an object's n
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from ssl import SSLContext
 from typing import ParamSpec, TypeVar
 
@@ -47,6 +47,8 @@ GRACE_S = 30.0
 ENROL_BURST = 30
 ENROL_PER_S = 1.0
 SHUTDOWN_S = 60.0
+LINGER_S = 2.0
+"""How long a refused body is still read, so that the refusal reaches a client that is writing."""
 INCARNATION = "Replicator-Incarnation"
 _MEDIA = "application/octet-stream"
 
@@ -81,6 +83,20 @@ class Face:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._downloads = 0
+        self._closing = False
+        self._running = 0
+        self._idle = asyncio.Event()
+
+    async def drain(self) -> None:
+        """Take no more requests and wait for those that run, uploads too, for at most :data:`SHUTDOWN_S`.
+
+        aiohttp's own shutdown drops the rest of a body that is still arriving.
+        """
+        self._closing = True
+        if self._running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHUTDOWN_S):
+                    await self._idle.wait()
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -108,8 +124,9 @@ class Face:
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         began = self._clock.monotonic()
+        self._running += 1
         try:
-            response = await handler(request)
+            response = await (_stopping if self._closing else handler)(request)
         except RequestRefusedError as error:
             response = _refusal(error)
         except web.HTTPException:
@@ -125,6 +142,10 @@ class Face:
             where = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__))
             log.error("%s at %s", type(error).__name__, where)  # noqa: TRY400 - messages of errors hold names
             response = _refusal(RequestRefusedError("unavailable", "internal error; see the provider's log"))
+        finally:
+            self._running -= 1
+            if self._closing and not self._running:
+                self._idle.set()
         if not response.prepared:
             response.headers[INCARNATION] = self._service.incarnation.hex()
         elapsed_ms = round((self._clock.monotonic() - began) * 1000)
@@ -192,7 +213,7 @@ class Face:
                     request.transport.abort()
             return response
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _download(self) -> AsyncIterator[None]:
         if self._downloads >= DOWNLOADS:
             raise RequestRefusedError("busy", "many objects are being read", after_s=1.0)
@@ -213,6 +234,10 @@ def peer_key(request: web.Request) -> bytes | None:
         return key_of_certificate(der)
     except FormatError:
         return None
+
+
+async def _stopping(_request: web.Request) -> web.StreamResponse:
+    raise RequestRefusedError("unavailable", "the provider is stopping")
 
 
 async def _expect_later(request: web.Request) -> None:
@@ -280,7 +305,7 @@ def _refusal(error: RequestRefusedError) -> web.Response:
     return response
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(
     service: Service, clock: Clock, *, host: str, port: int, context: SSLContext
 ) -> AsyncIterator[list[str]]:
@@ -288,17 +313,23 @@ async def serving(
 
     On leaving, nothing new is taken and requests in flight are finished, for at most a minute.
     """
+    face = Face(service, clock)
     runner = web.AppRunner(
-        Face(service, clock).application(),
+        face.application(),
         access_log=None,
         auto_decompress=False,
         keepalive_timeout=75,
-        lingering_time=2,
+        lingering_time=LINGER_S,
         shutdown_timeout=SHUTDOWN_S,
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
-        yield [join_endpoint(address[0], address[1]) for address in runner.addresses]
+        site = web.TCPSite(runner, host, port, ssl_context=context)
+        await site.start()
+        try:
+            yield [join_endpoint(address[0], address[1]) for address in runner.addresses]
+        finally:
+            await site.stop()
+            await face.drain()
     finally:
         await runner.cleanup()
