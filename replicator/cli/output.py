@@ -73,19 +73,25 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]
     return lines
 
 
+def _amount(count: int, unit: str) -> str:
+    return format_size(count) if unit == "bytes" else f"{count} {unit}"
+
+
 class LineProgress:
     """For logs: nothing but notices, and one line every ten minutes of a long stage."""
 
     def __init__(self) -> None:
         self._stage = ""
+        self._unit = "bytes"
+        self._total: int | None = None
         self._done = 0
         self._next = time.monotonic() + _LINE_EVERY_S
         self._lock = threading.Lock()
 
-    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:  # noqa: ARG002 - for bars
+    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:
         """Begin a stage."""
         with self._lock:
-            self._stage, self._done = name, 0
+            self._stage, self._total, self._unit, self._done = name, total, unit, 0
 
     def advance(self, amount: int) -> None:
         """Count, and say so now and then."""
@@ -94,7 +100,8 @@ class LineProgress:
             if time.monotonic() < self._next:
                 return
             self._next = time.monotonic() + _LINE_EVERY_S
-            click.echo(f"{self._stage}: {format_size(self._done)} so far", err=True)
+            of = "" if self._total is None else f" of {_amount(self._total, self._unit)}"
+            click.echo(f"{self._stage}: {_amount(self._done, self._unit)}{of} so far", err=True)
 
     def note(self, text: str) -> None:
         """Say something now."""
@@ -109,30 +116,42 @@ class BarProgress:
 
     def __init__(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - only terminals pay for it
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
 
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            DownloadColumn(),
+            TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
             refresh_per_second=4,
         )
         self._progress.start()
         self._task: Any = None
+        self._unit = "bytes"
+        self._done = 0
+        self._of = ""
+        self._lock = threading.Lock()
 
-    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:  # noqa: ARG002 - one column
+    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:
         """Show a new bar."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=total)
+        with self._lock:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._unit, self._done = unit, 0
+            self._of = "" if total is None else f" of {_amount(total, unit)}"
+            self._task = self._progress.add_task(name, total=total, amount="")
 
     def advance(self, amount: int) -> None:
         """Move the bar."""
-        if self._task is not None:
-            self._progress.advance(self._task, amount)
+        with self._lock:
+            if self._task is None:
+                return
+            self._done += amount
+            shown = f"{_amount(self._done, self._unit)}{self._of}"
+            self._progress.update(self._task, advance=amount, amount=shown)
 
     def note(self, text: str) -> None:
         """Print above the bar."""

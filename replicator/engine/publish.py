@@ -63,7 +63,7 @@ class Publisher:
         packs = [row for row in rows if row.kind in PACK_KINDS]
         records = [row for row in rows if row.kind not in PACK_KINDS]
         for _ in range(MAX_ROUNDS):
-            plan = await self.sender.settle(packs)
+            plan = await self.sender.settle(packs, f"sending {snapshot.dataset}")
             await self.sender.everywhere(records, policy)
             if not await self.claim_everywhere(result):
                 break

@@ -127,8 +127,7 @@ async def _mend(
     ground.refresh()
     spool: Spool | None = half.spool() if isinstance(half, NodeHome) else None
     sender = Sender(ground, edge, spool)
-    edge.progress.stage("repairing", sum(copy.size for copy in report.planned))
-    await sender.settle([row for row in rows if row.kind in PACK_KINDS])
+    await sender.settle([row for row in rows if row.kind in PACK_KINDS], "repairing")
     for policy, records in _records_by_policy(half, rows):
         await sender.everywhere(records, policy)
     for link in list(federation.links.values()):

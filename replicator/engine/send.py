@@ -28,13 +28,15 @@ class Sender:
         self._edge = edge
         self._spool = spool
         self._gates: dict[Identity, asyncio.Semaphore] = {}
+        self._shown = False
         self.sent_objects = 0
         self.sent_bytes = 0
         self.lost: list[ObjectRow] = []
 
-    async def settle(self, rows: list[ObjectRow]) -> Plan:
+    async def settle(self, rows: list[ObjectRow], stage: str = "") -> Plan:
         """Make the copies that the policies of these packs promise, as far as peers allow.
 
+        ``stage`` names the work on the progress display; without it, uploads go unmentioned beside other work.
         Returns the plan as things lie afterwards. Objects whose bytes are nowhere are in :attr:`lost`.
         """
         for _ in range(len(self._half.peers) + 2):
@@ -48,7 +50,11 @@ class Sender:
             ]
             if not wanted:
                 break
+            if stage:
+                self._edge.progress.stage(stage, sum(row.size for row, _ in wanted))
+            self._shown = bool(stage)
             await self.send(wanted)
+            self._shown = False
         return self.ground.plan(rows, frozen=True)
 
     async def send(self, wanted: Iterable[tuple[ObjectRow, Link]]) -> None:
@@ -103,7 +109,8 @@ class Sender:
         self.ground.add(row.name, link.identity)
         self.sent_objects += 1
         self.sent_bytes += row.size
-        self._edge.progress.advance(row.size)
+        if self._shown:
+            self._edge.progress.advance(row.size)
 
     async def _bytes_of(self, row: ObjectRow) -> bytes:
         if self._spool is not None and row.spooled:
