@@ -390,8 +390,6 @@ class _Capture:
             stamp = Stamp.of(status)
         if not changed:
             self._remember(event.path, status, Cached(stamp, content))
-        if not changed and self._record is not None:
-            self._record.record(event.path, Cached(stamp, content))
         self.counts.files += 1
         self.counts.bytes += content.chunks.length
         xattrs = self._xattrs(event.folder, event.name, event.path)

@@ -33,7 +33,7 @@ from replicator.snapshot.capture import (
     root_names,
 )
 from replicator.snapshot.chunklist import leaves
-from replicator.snapshot.statcache import StatCache, StatCacheWriter
+from replicator.snapshot.statcache import Cached, StatCache, StatCacheWriter
 from replicator.snapshot.tree import TreeReader
 from replicator.snapshot.walk import VANISHED
 from tests.snapshot.fakesource import FakeSource, fails
@@ -207,6 +207,22 @@ class TestUnchanged:
         night.sink.relied.clear()
         night.capture(top)
         assert night.sink.relied == before
+
+    def test_each_is_recorded_once(self, night: Night, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recorded = []
+        real = StatCacheWriter.record
+
+        def record(writer: StatCacheWriter, path: bytes, cached: Cached) -> None:
+            recorded.append(os.path.basename(path))
+            real(writer, path, cached)
+
+        monkeypatch.setattr(StatCacheWriter, "record", record)
+        filled(top / "a", 5)
+        os.link(top / "a", top / "b")
+        filled(top / "c", 5)
+        for _ in range(2):
+            night.capture(top)
+        assert recorded == [b"a", b"b", b"c"] * 2
 
     @pytest.mark.parametrize("change", ["size", "mtime", "ctime", "inode"])
     def test_any_sign_of_a_change_makes_it_read(self, night: Night, top: Path, change: str) -> None:
