@@ -213,7 +213,7 @@ def peer_set(
     own: bool | None,
 ) -> None:
     """Correct what a provider claims about itself; the charter pins it."""
-    from replicator.engine.members import spread_charter  # noqa: PLC0415
+    from replicator.engine.members import set_peer  # noqa: PLC0415
     from replicator.engine.tenant import check_country  # noqa: PLC0415
 
     changes: dict[str, object] = {
@@ -226,14 +226,10 @@ def peer_set(
     if not changes:
         raise UsageError("nothing to change", hint="give --owner, --site, --region, --country or --own")
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
-        pin = keeper.peer(name)
-        changed = msgspec.structs.replace(pin, **changes)
-        pins = [changed if other.identity == pin.identity else other for other in keeper.peers]
-        data = keeper.write_charter(edge, private=keeper.with_peers(pins))
-        notices = wait(spread_charter(keeper, siblings, edge, data))
+        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes))
     for notice in notices:
         session.out.notice(notice)
-    session.out.result({"id": pin.identity.hex(), **_pin_document(changed)}, f"'{changed.name}' is corrected.")
+    session.out.result({"id": changed.identity.hex(), **_pin_document(changed)}, f"'{changed.name}' is corrected.")
 
 
 @peer.command("remove")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -53,7 +54,7 @@ async def add_peer(
     invite = decode(Invite, read_code("invite", code))
     if edge.clock.now_ns() > invite.expires_ns + SKEW_S * NS:
         raise KeyWrongError("this invite has expired", hint="ask the provider for a new one (`provider invite`)")
-    keeper.owner()
+    await catch_up(keeper, edge)
     identity = Identity(invite.identity)
     known = next((pin for pin in keeper.peers if pin.identity == identity), None)
     target = Target(
@@ -93,11 +94,34 @@ async def add_peer(
 
 async def remove_peer(keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str) -> list[str]:
     """Take a provider out of the charter. What it holds is not deleted, and no longer counted."""
+    await catch_up(keeper, edge)
     pin = keeper.peer(name)
-    keeper.owner()
     others = [other for other in keeper.peers if other.identity != pin.identity]
     data = keeper.write_charter(edge, private=keeper.with_peers(others))
     return await spread_charter(keeper, siblings, edge, data)
+
+
+async def set_peer(
+    keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str, changes: Mapping[str, object]
+) -> tuple[PeerPin, list[str]]:
+    """Pin other labels for a provider than it claims; return the pin and what could not be told to whom."""
+    await catch_up(keeper, edge)
+    pin = keeper.peer(name)
+    changed = msgspec.structs.replace(pin, **changes)
+    pins = [changed if other.identity == pin.identity else other for other in keeper.peers]
+    data = keeper.write_charter(edge, private=keeper.with_peers(pins))
+    return changed, await spread_charter(keeper, siblings, edge, data)
+
+
+async def catch_up(keeper: KeeperHome, edge: Edge) -> None:
+    """Take the newest charter that any peer has before the next one is written: another keeper may have been at work.
+
+    Raises:
+        KeyWrongError: the passphrase is wrong; nobody was asked.
+    """
+    keeper.owner()
+    async with Federation(keeper, edge, ticket=keeper.lazy_ticket):
+        pass
 
 
 async def spread_charter(keeper: KeeperHome, siblings: list[Half], edge: Edge, data: bytes) -> list[str]:
@@ -173,7 +197,7 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     if request.key != signed[:32]:
         raise IntegrityError("node request: signed by another key than the one it names")
     identity = identity_of(request.key)
-    keeper.owner()
+    await catch_up(keeper, edge)
     name = request.name
     private = keeper.private
     if all(node.identity != identity for node in private.nodes):
@@ -254,11 +278,11 @@ async def revoke_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, name
     Raises:
         NotFoundError: no such node.
     """
+    await catch_up(keeper, edge)
     node = next((one for one in keeper.private.nodes if one.name == name or one.identity.hex().startswith(name)), None)
     if node is None:
         known = ", ".join(one.name for one in keeper.private.nodes) or "none"
         raise NotFoundError(f"no node '{name}' (there are: {known})")
-    keeper.owner()
     rights = [
         right if identity_of(right.holder_key) != node.identity else msgspec.structs.replace(right, revoked=True)
         for right in keeper.charter.charter.rights

@@ -20,7 +20,7 @@ from replicator.engine.keeper import (
     sign_charter,
 )
 from replicator.engine.tenant import right_of
-from replicator.errors import HomeError, NotFoundError, RefusedError
+from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
 from replicator.format.charter import EnrolOrder, NodeName
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
@@ -83,9 +83,8 @@ async def recover(
     endpoint, pin = parse_address(address)
     identity = pin or await edge.network.identify(endpoint)
     target = Target(identity=identity, name=endpoint, endpoints=(endpoint,), key=keeper_key, certificate=None)
-    request = EnrolRequest(holder_key=keeper_key.public, secret=b"", order=_order(root, keeper_key), root=b"")
     try:
-        reply = await edge.network.enrol(target, request)
+        known, keybag, keybag_data = await _ask(edge, root, target, None)
     except RefusedError as error:
         if error.code in {"unauthorized", "forbidden", "not-found"}:
             raise NotFoundError(
@@ -93,19 +92,7 @@ async def recover(
                 hint="try the address of another provider of yours",
             ) from error
         raise
-    target = replace(target, certificate=reply.certificate)
-    connection = await edge.network.connect(target)
-    try:
-        info = await connection.call("info", Empty(), Info)
-        read_offer(info.offer, target)
-        if not info.charter:
-            raise NotFoundError(f"{endpoint}: this provider has no charter of this tenant")
-        charter_data = await get_whole(connection, ObjectName(info.charter))
-        known = verify_charter(unwrap_record(charter_data), root_key=root.signing.public, known=None)
-        keybag_data = await get_whole(connection, ObjectName(known.charter.keybag))
-    finally:
-        await connection.close()
-    keybag = decode(Keybag, unseal(root.seal_private, unwrap_record(keybag_data), PURPOSE_KEYBAG, "keybag"))
+    known, keybag, keybag_data = await _newest(edge, root, keeper_key, known, keybag, keybag_data)
     return await _make_home(
         home,
         edge,
@@ -117,6 +104,59 @@ async def recover(
         passphrase=passphrase,
         keeper_only=keeper_only,
     )
+
+
+async def _ask(
+    edge: Edge, root: Root, target: Target, known: VerifiedCharter | None
+) -> tuple[VerifiedCharter, Keybag, bytes]:
+    """Return the charter and keybag that one provider has, checked against root and against ``known``.
+
+    Raises:
+        NotFoundError: it has no charter, or none newer than ``known``.
+        PeerError, IntegrityError, KeyWrongError: it does not answer, refuses, or what it has does not hold.
+    """
+    request = EnrolRequest(holder_key=target.key.public, secret=b"", order=_order(root, target.key), root=b"")
+    reply = await edge.network.enrol(target, request)
+    target = replace(target, certificate=reply.certificate)
+    connection = await edge.network.connect(target)
+    try:
+        info = await connection.call("info", Empty(), Info)
+        read_offer(info.offer, target)
+        if not info.charter or (known is not None and info.charter_number <= known.number):
+            raise NotFoundError(f"{target.name}: this provider has no charter of this tenant that is newer")
+        charter_data = await get_whole(connection, ObjectName(info.charter))
+        found = verify_charter(unwrap_record(charter_data), root_key=root.signing.public, known=known)
+        keybag_data = await get_whole(connection, ObjectName(found.charter.keybag))
+    finally:
+        await connection.close()
+    keybag = decode(Keybag, unseal(root.seal_private, unwrap_record(keybag_data), PURPOSE_KEYBAG, "keybag"))
+    return found, keybag, keybag_data
+
+
+async def _newest(
+    edge: Edge, root: Root, key: SigningKey, known: VerifiedCharter, keybag: Keybag, keybag_data: bytes
+) -> tuple[VerifiedCharter, Keybag, bytes]:
+    """Ask every provider that the charter names whether it has a newer one: the first may have been away for long."""
+    asked: set[bytes] = set()
+    while True:
+        pins = [pin for pin in open_private(known, keybag.member_key).peers if pin.identity not in asked]
+        if not pins:
+            return known, keybag, keybag_data
+        for pin in pins:
+            asked.add(pin.identity)
+            target = Target(
+                identity=Identity(pin.identity),
+                name=pin.name,
+                endpoints=tuple(pin.endpoints),
+                key=key,
+                certificate=None,
+            )
+            try:
+                known, keybag, keybag_data = await _ask(edge, root, target, known)
+            except ReplicatorError as error:
+                # Not newer, away or wrong: the charter in hand is good, and the new home meets this peer again.
+                if isinstance(error, IntegrityError):
+                    edge.progress.note(f"{pin.name}: {error}")
 
 
 def _order(root: Root, key: SigningKey) -> bytes:
