@@ -194,6 +194,7 @@ class Federation:
             except (PeerError, FormatError, IntegrityError) as error:
                 link.problems.append(f"offers a charter that does not hold: {error}")
                 self.integrity.append(f"{link.pin.name}: offers a charter that does not hold: {error}")
+        await self._compare_charters()
         if self.half.keybag_object() is None:
             await self._take_keybag()
         for link in list(self.links.values()):
@@ -214,6 +215,21 @@ class Federation:
         data = await get_whole(link.connection, ObjectName(link.info.charter))
         self.half.adopt_charter(data)
         self.notices.append(f"took charter {self.half.charter.number} from {link.pin.name}")
+
+    async def _compare_charters(self) -> None:
+        """Find two different charters with one number; the same one in another padding becomes ours too."""
+        for link in self.links.values():
+            own_name, _ = self.half.charter_object()
+            if link.info.charter_number != self.half.charter.number or link.info.charter == own_name:
+                continue
+            try:
+                data = await get_whole(link.connection, ObjectName(link.info.charter))
+                self.half.same_charter(data)
+            except PeerError as error:
+                self.notices.append(str(error))
+            except (FormatError, IntegrityError) as error:
+                link.problems.append(f"its charter: {error}")
+                self.integrity.append(f"{link.pin.name}: its charter: {error}")
 
     async def _take_keybag(self) -> None:
         """Fetch the keybag of our charter, so that it can be handed on."""

@@ -174,6 +174,15 @@ class Half:
         self.charter, self.private = found, private
         return True
 
+    def same_charter(self, charter_data: bytes) -> None:
+        """Take over the object in which a peer keeps the charter that this home has too.
+
+        Raises:
+            IntegrityError: it is another charter with the same number.
+        """
+        verify_charter(unwrap_record(charter_data), root_key=self.member.root_key, known=self.charter)
+        write_atomic(self.fs, self.file("charter.obj"), charter_data)
+
     def adopt_keybag(self, keybag_data: bytes) -> None:
         """Take the keybag that the charter names (given as an object), to hand it on.
 
