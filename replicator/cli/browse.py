@@ -1,6 +1,6 @@
 """snapshots, ls, cat, restore."""
 
-import asyncio
+import base64
 import os
 import stat
 import sys
@@ -13,7 +13,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.output import moment, table
 from replicator.config import format_size
-from replicator.errors import NotFoundError, UsageError
+from replicator.errors import NotFoundError
 from replicator.ids import short
 
 if TYPE_CHECKING:
@@ -182,30 +182,40 @@ def ls(session: Session, snapshot: str, path: str, recursive: bool) -> None:
 @click.argument("path")
 @command(keys="restore (keeper)")
 def cat(session: Session, snapshot: str, path: str) -> None:
-    """Write one file's content to standard output."""
+    """Write one file's content to standard output; with --json as base64."""
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
     from replicator.format.pack import CHUNK_DATA  # noqa: PLC0415
     from replicator.snapshot.chunklist import leaves  # noqa: PLC0415
-    from replicator.snapshot.tree import TreeReader  # noqa: PLC0415
+    from replicator.snapshot.tree import TreeReader, escape  # noqa: PLC0415
 
-    if session.as_json:
-        raise UsageError("a file's bytes have no form in JSON", hint="leave out --json")
+    parts: list[bytes] = []
 
-    async def work(library: "Library", _edge: "Edge") -> None:
+    async def work(library: "Library", _edge: "Edge") -> str:
         found = await library.find(snapshot)
         fetcher = ChunkFetcher(library, found.snapshot.domain)
 
-        def write(reader: TreeReader) -> None:
-            entry = reader.lookup(found.details.tree, find_path(reader, found, path))
+        def write(reader: TreeReader) -> str:
+            here = find_path(reader, found, path)
+            entry = reader.lookup(found.details.tree, here)
             if entry.kind != "file" or entry.content is None:
                 raise NotFoundError(f"'{path}' is a {entry.kind}, not a file")
             for ref in leaves(entry.content, fetcher):
-                sys.stdout.buffer.write(fetcher.get(CHUNK_DATA, ref))
+                data = fetcher.get(CHUNK_DATA, ref)
+                if session.as_json:
+                    parts.append(data)
+                else:
+                    sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return escape(b"/".join(here))
 
-        await fetcher.in_thread(write)
-        await asyncio.to_thread(sys.stdout.buffer.flush)
+        return await fetcher.in_thread(write)
 
-    with_library(session, work)
+    name = with_library(session, work)
+    if session.as_json:
+        content = b"".join(parts)
+        session.out.result(
+            {"id": name, "path": name, "size": len(content), "base64": base64.b64encode(content).decode()}
+        )
 
 
 @click.command()
