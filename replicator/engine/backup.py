@@ -16,6 +16,7 @@ from replicator.charter.verify import NO_PREVIOUS, below_floors, signed_hash
 from replicator.crypto.derive import hkdf
 from replicator.crypto.seal import seal_box
 from replicator.crypto.sign import Context
+from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.node import NodeHome
@@ -142,7 +143,10 @@ class _Run:
             report.notices.append(
                 f"peers have seen {adopted} snapshots of this node that its home did not know; it goes on after them"
             )
-            self.publisher.ground.refresh()
+        if adopted or self.federation.changed_stores:
+            # Who holds what is not known any more: ask, before everything would be sent again.
+            await survey(self.node, self.federation, self.edge, count=0)
+        self.publisher.ground.refresh()
 
     async def publish_pending(self, report: BackupReport) -> None:
         """Publish what earlier runs committed, oldest first; stop at the first that cannot be."""

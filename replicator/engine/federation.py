@@ -81,6 +81,7 @@ class Federation:
         self.failures: dict[Identity, ReplicatorError] = {}
         self.notices: list[str] = []
         self.integrity: list[str] = []
+        self.changed_stores: set[Identity] = set()
         self._ticket = ticket or (lambda _identity: half.member.ticket)
 
     async def __aenter__(self) -> Self:
@@ -112,6 +113,7 @@ class Federation:
         self.links[identity] = link
         info = link.info
         if row.incarnation and row.incarnation != info.incarnation:
+            self.changed_stores.add(identity)
             self.notices.append(
                 f"{pin.name}: its store is not the one it was (restored from an older copy, or made anew); "
                 "its earlier receipts no longer count"
