@@ -25,7 +25,7 @@ from replicator.engine.references import write_references
 from replicator.engine.sink import PackingSink
 from replicator.engine.spool import Spool
 from replicator.engine.sync import sync_writer
-from replicator.errors import ReplicatorError, UsageError
+from replicator.errors import IntegrityError, ReplicatorError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
 from replicator.format.index import Index, IndexedPack
@@ -111,7 +111,7 @@ async def backup(
                 report.datasets.append(await run.dataset(dataset))
             report.sent_objects = run.publisher.sender.sent_objects
             report.sent_bytes = run.publisher.sender.sent_bytes
-            report.notices = federation.notices
+            report.notices += federation.notices
             report.integrity = federation.integrity
             report.unreachable = [str(error) for error in federation.failures.values()]
     report.seconds = edge.clock.monotonic() - started
@@ -136,6 +136,9 @@ class _Run:
         """Follow our own chain if peers have witnessed more of it than this home remembers."""
         try:
             adopted = await sync_writer(self.node, self.federation, self.node.identity)
+        except IntegrityError as error:
+            self.federation.integrity.append(f"own chain: {error}")
+            return
         except ReplicatorError as error:
             self.federation.notices.append(f"own chain: {error}")
             return
