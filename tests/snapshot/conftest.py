@@ -22,4 +22,6 @@ def open_path() -> Iterator[Path]:
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
     yield Path(path)
+    for folder, _, _ in os.walk(path):
+        os.chmod(folder, 0o700)  # a user cannot remove what is in a read-only folder
     shutil.rmtree(path)

@@ -59,7 +59,11 @@ def build(top: Path) -> set[str]:
         deep = deep / f"{level}"
     deep.mkdir(parents=True)
     (deep / "bottom").write_bytes(b"deep")
-    for mode in (0o000, 0o400, 0o777, 0o1644, 0o4755, 0o2755, 0o6711):
+    if os.geteuid() == 0:
+        os.chmod(_touch(top / "mode 0"), 0)
+    else:
+        missing.add("unreadable file")  # not even to be compared
+    for mode in (0o400, 0o777, 0o1644, 0o4755, 0o2755, 0o6711):
         os.chmod(_touch(top / f"mode {mode:o}"), mode)
     for mode in (0o500, 0o555, 0o700, 0o1777, 0o2755):
         folder = top / f"folder {mode:o}"
@@ -83,6 +87,17 @@ def build(top: Path) -> set[str]:
     os.utime(top / "links", ns=(5, 987_654_321))
     os.utime(top / "empty folder", ns=(5, 4_000_000_000_000_000_001))
     return missing
+
+
+def take_privileges(top: Path) -> None:
+    """Take away what a restore without privilege does not give back."""
+    for path in (*top.glob("mode *"), *top.glob("folder *"), *top.glob("attribute *")):
+        mode = path.lstat().st_mode
+        if mode & 0o6000:
+            os.chmod(path, mode & 0o1777)
+        for name in os.listxattr(path):
+            if name.startswith(("trusted.", "security.")):
+                os.removexattr(path, name)
 
 
 def _attributes(top: Path) -> set[str]:
