@@ -1,0 +1,17 @@
+"""An open catalog in a folder of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replicator.catalog.catalog import Catalog
+from replicator.fs import PosixFs
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    """Open, and close at the end."""
+    found = Catalog(str(tmp_path / "catalog.db"), PosixFs())
+    yield found
+    found.close()
