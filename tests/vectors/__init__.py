@@ -1,0 +1,1 @@
+"""Golden vectors: what bytes must be, for ever."""
