@@ -277,6 +277,8 @@ def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, r
     write_atomic(fs, os.path.join(folder, "identity.seed"), key.seed())
     write_atomic(fs, os.path.join(folder, "identity.pem"), private_pem(key))
     write_atomic(fs, os.path.join(folder, "certificate.pem"), certificate_pem(provider_certificate(key, rng)))
+    fs.create(os.path.join(folder, "provider.db")).close()  # of mode 0600; SQLite's other files follow it
+    fs.fsync_dir(folder)
     store = rng.bytes(STORE_ID_SIZE)
     incarnation = rng.bytes(INCARNATION_SIZE)
     database = _open_database(folder, fs, rng)

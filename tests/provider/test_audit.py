@@ -117,6 +117,15 @@ def test_a_file_of_a_size_that_no_object_has_is_damaged(stand: Stand) -> None:
     assert _inventory(stand).damaged == NA
 
 
+def test_a_file_of_another_size_than_received_is_damaged_also_if_objects_may_have_it(stand: Stand) -> None:
+    data = data_object(1, 2 * SMALL)
+    put(stand.node, data)
+    os.truncate(stand.house.file(stand.tenant, name_of(data)), SMALL)
+    found = _inventory(stand)
+    assert found.damaged == name_of(data)
+    assert name_of(data) not in _names(found.names)
+
+
 def test_pages_cover_present_missing_and_damaged_without_gap_or_repeat(stand: Stand) -> None:
     objects = [data_object(seed) for seed in range(20, 40)]
     for data in objects:

@@ -66,8 +66,13 @@ def test_the_same_claim_again_is_answered_again(stand: Stand) -> None:
 
 def test_a_claim_that_does_not_follow_ours_hears_which_one_we_have(stand: Stand) -> None:
     _claim(stand, 4, [NA])
-    for number, names, base in ((4, [NB], 0), (3, [NB], 0), (5, [NB], 3), (6, [NB], 5)):
-        statement = stand.tenant.claim(stand.service.identity, number, names, base=base)
+    wrong = [
+        stand.tenant.claim(stand.service.identity, 4, [NB]),
+        stand.tenant.claim(stand.service.identity, 3, [NB]),
+        stand.tenant.claim(stand.service.identity, 5, [NA, NB], base=3, added=[NB]),
+        stand.tenant.claim(stand.service.identity, 6, [NA, NB], base=5, added=[NB]),
+    ]
+    for statement in wrong:
         with pytest.raises(RequestRefusedError, match="4") as caught:
             stand.node.claim(Signed(statement=statement))
         assert caught.value.code == "conflict"
