@@ -1,0 +1,102 @@
+"""Run a command as a whole process: wall, CPU of it and all it waited for, peak memory over the process tree."""
+
+import os
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SAMPLE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One finished command. ``peak`` is bytes of resident memory, summed over the tree at the worst sample."""
+
+    wall_s: float
+    cpu_s: float
+    peak: int
+    code: int
+    output: str
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
+    """Run a command to its end; output is kept for error messages only."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        list(command), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    watch = _Watch(process.pid)
+    watch.start()
+    output, _ = process.communicate()
+    wall = time.perf_counter() - started
+    watch.stop()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+    return Run(wall_s=wall, cpu_s=cpu, peak=watch.peak, code=process.returncode, output=output)
+
+
+class _Watch(threading.Thread):
+    def __init__(self, root: int) -> None:
+        super().__init__(daemon=True)
+        self._root = root
+        self._ended = threading.Event()
+        self.peak = 0
+
+    def run(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            self.peak = max(self.peak, sum(resident(pid) for pid in tree(self._root)))
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def tree(root: int) -> list[int]:
+    """Return a process and its descendants."""
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            parents.setdefault(parent, []).append(int(name))
+    found = [root]
+    for pid in found:
+        found += parents.get(pid, [])
+    return found
+
+
+def resident(pid: int) -> int:
+    """Return a process's private resident bytes: shared pages of forked workers count once, in their parent."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds that a running process has used so far."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / ticks
+
+
+def stored(folder: str) -> tuple[int, int]:
+    """Return (bytes, files) below a folder."""
+    size = count = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            size += os.lstat(os.path.join(path, name)).st_size
+            count += 1
+    return size, count

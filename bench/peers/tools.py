@@ -1,0 +1,212 @@
+"""The tools, each with the settings that are fairest: encryption on, zstd level 3, repository on the same disk."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+from bench.peers import measure
+
+
+class Tool(Protocol):
+    """One backup tool with a repository of its own below ``work``."""
+
+    name: str
+
+    def version(self) -> str:
+        """Return what the program says of itself."""
+        ...
+
+    def prepare(self, work: Path, source: Path) -> None:
+        """Make an empty repository."""
+        ...
+
+    def backup(self) -> measure.Run:
+        """Back the source up once more."""
+        ...
+
+    def size(self) -> tuple[int, int]:
+        """Return (bytes, files) in the repository."""
+        ...
+
+    def close(self) -> None:
+        """Stop what was started."""
+        ...
+
+
+def checked(result: measure.Run, name: str) -> measure.Run:
+    """Return a run that went well."""
+    if result.code != 0:
+        raise SystemExit(f"{name} failed with {result.code}:\n{result.output}")
+    return result
+
+
+class Borg:
+    """BorgBackup: repokey-blake2 is its fastest authenticated encryption; zstd,3; its default chunker."""
+
+    name = "borg"
+
+    def version(self) -> str:
+        """Return the version."""
+        return subprocess.run(["borg", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def prepare(self, work: Path, source: Path) -> None:
+        """Make an empty repository with a cache of its own."""
+        self._source, self._repo, self._number = source, work / "borg-repo", 0
+        for folder in (self._repo, work / "borg-base"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._environment = {
+            **os.environ,
+            "BORG_PASSPHRASE": "correct horse battery",
+            "BORG_BASE_DIR": str(work / "borg-base"),
+            "LC_ALL": "C.UTF-8",
+        }
+        init = ["borg", "init", "--encryption", "repokey-blake2", str(self._repo)]
+        checked(measure.run(init, self._environment), self.name)
+
+    def backup(self) -> measure.Run:
+        """Make one archive; the file cache sees ctime, size and inode, as ours does."""
+        self._number += 1
+        command = ["borg", "create", "--compression", "zstd,3", f"{self._repo}::a{self._number}", str(self._source)]
+        return checked(measure.run(command, self._environment), self.name)
+
+    def size(self) -> tuple[int, int]:
+        """Return bytes and files of the repository."""
+        return measure.stored(str(self._repo))
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Restic:
+    """restic: its defaults compress with zstd at about level 3 ("auto") and pack to 16 MiB; it uses both cores."""
+
+    name = "restic"
+
+    def version(self) -> str:
+        """Return the version."""
+        return subprocess.run(["restic", "version"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def prepare(self, work: Path, source: Path) -> None:
+        """Make an empty repository with a cache of its own."""
+        self._source, self._repo = source, work / "restic-repo"
+        for folder in (self._repo, work / "restic-cache"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._environment = {
+            **os.environ,
+            "RESTIC_PASSWORD": "correct horse battery",
+            "RESTIC_REPOSITORY": str(self._repo),
+            "RESTIC_CACHE_DIR": str(work / "restic-cache"),
+        }
+        checked(measure.run(["restic", "init"], self._environment), self.name)
+
+    def backup(self) -> measure.Run:
+        """Make one snapshot."""
+        command = ["restic", "backup", "--quiet", "--pack-size", "16", str(self._source)]
+        return checked(measure.run(command, self._environment), self.name)
+
+    def size(self) -> tuple[int, int]:
+        """Return bytes and files of the repository."""
+        return measure.stored(str(self._repo))
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Replicator:
+    """This project: a node and one provider daemon over TLS on loopback, one copy, its store on the same disk.
+
+    CPU and memory of the provider's process are added to the node's: together they do what the others do alone.
+    """
+
+    name = "replicator"
+
+    def __init__(self) -> None:
+        self._daemon: subprocess.Popen[str] | None = None
+
+    def version(self) -> str:
+        """Return the version."""
+        return self._call("--version").strip()
+
+    def _call(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "replicator", *arguments]
+        result = subprocess.run(
+            command, env=getattr(self, "_environment", None), capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            raise SystemExit(f"{' '.join(arguments)} failed with {result.returncode}:\n{result.stderr}")
+        return result.stdout
+
+    def prepare(self, work: Path, source: Path) -> None:
+        """Make a tenant, a provider and a dataset."""
+        self.close()
+        self._work = work / "replicator"
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+        passphrase = self._work / "passphrase"
+        passphrase.write_text("correct horse battery\n")
+        passphrase.chmod(0o600)
+        self._environment = {**os.environ, "REPLICATOR_PASSPHRASE_FILE": str(passphrase)}
+        home, provider = str(self._work / "home"), str(self._work / "provider")
+        self._call("init", "--home", home, "--name", "bench", "--recovery-sheet", str(self._work / "sheet"))
+        self._call(
+            *("provider", "init", "--home", provider, "--data", str(self._work / "data"), "--capacity", "1T"),
+            *("--country", "SE", "--region", "umea", "--site", "cellar", "--owner", "alice"),
+            *("--listen", "127.0.0.1:0"),
+        )
+        self._daemon = subprocess.Popen(
+            [sys.executable, "-m", "replicator", "provider", "serve", "--home", provider, "--json"],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._daemon.stdout is not None, "a pipe was asked for"
+        while "}" not in self._daemon.stdout.readline():
+            time.sleep(0.01)
+        code = json.loads(self._call("provider", "invite", "--home", provider, "--quota", "900G", "--json"))["code"]
+        self._call("peer", "add", code, "--home", home)
+        self._call("dataset", "add", "bench", str(source), "--copies", "1", "--minimum", "1", "--home", home)
+        self._home = home
+
+    def backup(self) -> measure.Run:
+        """Run one backup."""
+        assert self._daemon is not None, "prepare was called"
+        before = measure.cpu_of(self._daemon.pid)
+        result = checked(
+            measure.run([sys.executable, "-m", "replicator", "backup", "--home", self._home], self._environment),
+            self.name,
+        )
+        return measure.Run(
+            wall_s=result.wall_s,
+            cpu_s=result.cpu_s + measure.cpu_of(self._daemon.pid) - before,
+            peak=result.peak + measure.resident(self._daemon.pid),
+            code=result.code,
+            output=result.output,
+        )
+
+    def size(self) -> tuple[int, int]:
+        """Return bytes and files of the provider's store."""
+        return measure.stored(str(self._work / "data"))
+
+    def close(self) -> None:
+        """Stop the provider."""
+        if self._daemon is not None:
+            self._daemon.send_signal(signal.SIGTERM)
+            self._daemon.wait()
+            self._daemon = None
+
+
+def available() -> list[Tool]:
+    """Return the tools that are on PATH, this one always."""
+    found: list[Tool] = [Replicator()]
+    if shutil.which("borg"):
+        found.append(Borg())
+    if shutil.which("restic"):
+        found.append(Restic())
+    return found
