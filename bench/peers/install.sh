@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the tools that bench.peers compares with: restic and borg. Needs root on Debian, or both on PATH already.
-# An isolated borg 1.4 from PyPI is built where its headers are; else Debian's 1.2 serves.
+# Install the tools that bench.peers compares with: Debian's restic and borg 1.4 from PyPI. Needs root on Debian.
+# Newer ones on PATH are used as they are.
 set -euo pipefail
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
@@ -9,6 +9,5 @@ target=${1:-/opt/borg}
 python3 -m venv "$target"
 "$target/bin/pip" install --quiet "borgbackup>=1.4,<1.5"
 ln -sf "$target/bin/borg" /usr/local/bin/borg
-if command -v go >/dev/null; then GOBIN=/usr/local/bin go install github.com/restic/restic/cmd/restic@latest; fi
 borg --version
 restic version
