@@ -14,9 +14,18 @@ from replicator.crypto.unseal import unseal
 from replicator.errors import IntegrityError
 from replicator.format.container import Kind
 from replicator.format.merkle import name_of
+from replicator.format.pack import Segment
 from replicator.format.sizes import LARGEST, SMALLEST, is_allowed
 from replicator.pack.directory import read_directory
-from replicator.pack.packer import OPEN_PACKS, Packer, SealedPack, check_sealed, seal_pack
+from replicator.pack.packer import (
+    OPEN_PACKS,
+    Packer,
+    SealedPack,
+    check_sealed,
+    seal_pack,
+    segment_associated,
+    segment_context,
+)
 from replicator.rng import Rng
 from tests.fakes import SeededRng
 from tests.pack.support import HASHERS, KEYS, POLICY, RESTORE, Chunk, chunk, contents, sealed
@@ -237,3 +246,15 @@ class TestCheckedBeforeItLeaves:
 def test_the_first_bytes_of_a_pack_are_all_a_provider_can_read() -> None:
     pack = sealed([b"x"])
     assert pack.data[:12].hex() == "52504c4f424a000101000000"
+
+
+def test_a_segment_is_bound_to_these_131_bytes() -> None:
+    segment = Segment(
+        chunk_id=b"i" * 32, kind=2, slot=5, counter=0x0102, encoding=1, offset=77, stored=99, length=0x030405
+    )
+    associated = segment_associated(segment_context(b"t" * 16, b"d" * 16), segment, b"c" * 32)
+    assert associated == (
+        b"replicator/1 segment\x00" + b"t" * 16 + b"d" * 16 + b"c" * 32 + b"i" * 32
+        + b"\x02" + b"\x01" + b"\x05\x04\x03\x00" + b"\x02\x01" + bytes(6)
+    )  # fmt: skip
+    assert len(associated) == 131
