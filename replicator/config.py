@@ -4,41 +4,52 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 import platformdirs
 
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S
 from replicator.errors import HomeError, UsageError
 
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)B?\s*$", re.IGNORECASE)
-_DURATION = re.compile(r"^\s*(\d+)\s*([smhdw])\s*$", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+_SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*", re.IGNORECASE)
+_DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
+_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
+MAX_SIZE = 2**62
+MAX_DURATION_S = 10 * 366 * DAY_S
+"""What the formats take (docs/spec/format.md); nobody means more."""
 
 
 def parse_size(text: str) -> int:
-    """Return bytes: 500G is 500 * 10**9, 500Gi is 500 * 2**30.
+    """Return bytes: 500G is 500 * 10**9, 500Gi is 500 * 2**30. Exact; what is less than a byte is dropped.
 
     Raises:
-        UsageError: not a size.
+        UsageError: not a size, or more than 2**62 bytes.
     """
-    match = _SIZE.match(text)
+    match = _SIZE.fullmatch(text)
     if match is None:
         raise UsageError(f"'{text}' is not a size", hint="write it like 500G (10^9) or 500Gi (2^30)")
     number, letter, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWERS[letter.upper()])
+    size = int(Decimal(number) * (1024 if binary else 1000) ** (_POWERS[letter.upper()] if letter else 0))
+    if size > MAX_SIZE:
+        raise UsageError(f"'{text}' is more than any disk holds", hint="write it like 500G (10^9) or 500Gi (2^30)")
+    return size
 
 
 def parse_duration(text: str) -> int:
     """Return seconds: 30d, 36h, 15m, 2w.
 
     Raises:
-        UsageError: not a duration.
+        UsageError: not a duration, or more than ten years.
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise UsageError(f"'{text}' is not a duration", hint="write it like 30d, 36h, 15m or 2w")
-    return int(match[1]) * _SECONDS[match[2].lower()]
+    seconds = int(match[1]) * _SECONDS[match[2].lower()]
+    if seconds > MAX_DURATION_S:
+        raise UsageError(f"'{text}' is more than ten years", hint="write it like 30d, 36h, 15m or 2w")
+    return seconds
 
 
 def format_size(count: int) -> str:
@@ -79,19 +90,37 @@ def load_config(home: str) -> Config:
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Config()
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise HomeError(f"{path}: {error}") from error
+    except OSError as error:
+        raise HomeError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise HomeError(f"{path}: {error}", hint="correct the file, or remove it") from error
     node = values.pop("node", {})
+    if not isinstance(node, dict):
+        raise HomeError(f"{path}: node is not a table", hint="begin it with [node]")
     unknown = sorted(values) + sorted(f"node.{key}" for key in set(node) - _KNOWN)
     if unknown:
         raise HomeError(
             f"{path}: unknown key {', '.join(unknown)}", hint="known are node.spool, node.spool_limit, node.cache"
         )
-    limit = node.get("spool_limit")
     return Config(
-        spool=node.get("spool"),
-        spool_limit=parse_size(str(limit)) if limit is not None else None,
-        cache=node.get("cache"),
+        spool=_folder(path, node, "spool"), spool_limit=_limit(path, node), cache=_folder(path, node, "cache")
     )
+
+
+def _folder(path: str, node: dict[str, Any], key: str) -> str | None:
+    value = node.get(key)
+    if value is None or (isinstance(value, str) and os.path.isabs(value)):
+        return value
+    raise HomeError(f"{path}: node.{key} is {value!r}, not an absolute path", hint=f'write: {key} = "/where/it/lies"')
+
+
+def _limit(path: str, node: dict[str, Any]) -> int | None:
+    value = node.get("spool_limit")
+    if value is None:
+        return None
+    try:
+        return parse_size(str(value))
+    except UsageError as error:
+        raise HomeError(f"{path}: node.spool_limit: {error.message}", hint=error.hint) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.output import Output
+from replicator.cli.output import Output, silence
 from replicator.clock import SystemClock
 from replicator.config import default_home, load_config
 from replicator.errors import CredentialError, KeyMissingError, KeyWrongError, ReplicatorError, UsageError
@@ -26,10 +26,35 @@ if TYPE_CHECKING:
     from replicator.engine.home import Half
     from replicator.engine.keeper import KeeperHome
     from replicator.engine.node import NodeHome
+    from replicator.ids import Identity
+    from replicator.transport.base import Connection, Network, Target
+    from replicator.wire.messages import EnrolReply, EnrolRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
 CREDENTIAL = "replicator-passphrase"
+
+
+class _LateNetwork:
+    """The network over TLS, imported when somebody is asked: what answers offline does not wait for it."""
+
+    @functools.cached_property
+    def _tls(self) -> "Network":
+        from replicator.transport.client import TlsNetwork  # noqa: PLC0415
+
+        return TlsNetwork()
+
+    async def identify(self, endpoint: str) -> "Identity":
+        """Return the identity that answers at an address."""
+        return await self._tls.identify(endpoint)
+
+    async def enrol(self, target: "Target", request: "EnrolRequest") -> "EnrolReply":
+        """Ask for a certificate without having one."""
+        return await self._tls.enrol(target, request)
+
+    async def connect(self, target: "Target") -> "Connection":
+        """Return a connection to a provider."""
+        return await self._tls.connect(target)
 
 
 class Session:
@@ -58,12 +83,19 @@ class Session:
         """Take over a worse exit code."""
         self.code = exits.worst((self.code, code))
 
+    def fail(self, error: ReplicatorError, code: int) -> int:
+        """Say what went wrong and return ``code``. Nothing is raised if it cannot be said."""
+        try:
+            self.out.error(error, code)
+        except (OSError, ReplicatorError):
+            silence()
+        return code
+
     @contextmanager
     def edge(self) -> "Iterator[Edge]":
         """Give the injected world, with TLS and a progress display."""
         from replicator.cli.output import progress  # noqa: PLC0415 - commands import what they use
         from replicator.engine.edge import Edge  # noqa: PLC0415
-        from replicator.transport.client import TlsNetwork  # noqa: PLC0415
 
         shown = progress()
         try:
@@ -71,7 +103,7 @@ class Session:
                 fs=self.fs,
                 clock=self.clock,
                 rng=self.rng,
-                network=TlsNetwork(),
+                network=_LateNetwork(),
                 progress=shown,
                 host=socket.gethostname().split(".")[0][:60] or "host",
             )
@@ -143,14 +175,17 @@ class Session:
             path = os.path.join(credentials, CREDENTIAL)
         if path is not None:
             return _read_passphrase(path)
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise KeyWrongError(
                 f"{what} is needed and there is no terminal to ask on",
                 hint="give --passphrase-file FILE, or set REPLICATOR_PASSPHRASE_FILE",
             )
-        first = getpass.getpass(f"{what}: ")
-        if confirm and getpass.getpass("Again: ") != first:
-            raise KeyWrongError("the two passphrases differ")
+        try:
+            first = getpass.getpass(f"{what}: ")
+            if confirm and getpass.getpass("Again: ") != first:
+                raise KeyWrongError("the two passphrases differ", hint="nothing was made; try again")
+        except EOFError:
+            raise KeyWrongError("no passphrase was given") from None
         return first
 
 
@@ -211,12 +246,19 @@ def command(*, keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             session = click.get_current_context().ensure_object(Session)
             try:
                 function(session, *args, **kwargs)
-            except ReplicatorError as error:
-                code = exits.code_of(error)
-                session.out.error(error, code)
-                session.worsen(code)
+            except KeyboardInterrupt:
+                raise SystemExit(session.fail(interrupted(), exits.INTERRUPTED)) from None
+            except BrokenPipeError:
+                # The reader went away (a pager, head): nothing more can be said to it.
+                silence()
+                session.worsen(exits.FAILED)
+            except Exception as error:  # nobody above this can say it better
+                said = as_error(error)
+                code = exits.code_of(said)
                 if code == exits.USAGE:
-                    raise SystemExit(exits.USAGE) from None
+                    raise SystemExit(session.fail(said, code)) from None
+                session.worsen(code)
+                session.fail(said, session.code)
             raise SystemExit(session.code)
 
         doc = (function.__doc__ or "").rstrip()
@@ -226,9 +268,39 @@ def command(*, keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return wrap
 
 
+def as_error(error: Exception) -> ReplicatorError:
+    """Return an error for people. What is not one of ours is a disk's, or a fault of this program.
+
+    With REPLICATOR_DEBUG set such a fault is raised again, with its traceback.
+    """
+    if isinstance(error, ReplicatorError):
+        return error
+    if isinstance(error, click.ClickException):
+        return UsageError(error.format_message())
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return ReplicatorError(f"{where}{error.strerror or error}")
+    if os.environ.get("REPLICATOR_DEBUG"):
+        raise error
+    return ReplicatorError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="this is a fault of replicator; with REPLICATOR_DEBUG=1 it says where",
+    )
+
+
+def interrupted() -> ReplicatorError:
+    """Return what to say after Ctrl-C."""
+    return ReplicatorError("interrupted", hint="what was stored is whole; the same command goes on from there")
+
+
 def wait(work: Coroutine[Any, Any, T]) -> T:
     """Run an asynchronous use case to its end."""
     return asyncio.run(work)
+
+
+def read_stdin() -> str:
+    """Return all of standard input, which may be closed, as text."""
+    return "" if sys.stdin is None else sys.stdin.buffer.read().decode(errors="replace")
 
 
 def read_code(code: str) -> str:
@@ -237,7 +309,7 @@ def read_code(code: str) -> str:
     Raises:
         UsageError: standard input is empty.
     """
-    text = sys.stdin.read() if code == "-" else code
+    text = read_stdin() if code == "-" else code
     if not text.strip():
-        raise UsageError("no code was given")
+        raise UsageError("no code was given", hint='"-" reads it from standard input')
     return text.strip()

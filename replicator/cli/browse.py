@@ -11,7 +11,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
-from replicator.cli.output import moment, table
+from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
 from replicator.errors import NotFoundError
 from replicator.ids import short
@@ -19,6 +19,7 @@ from replicator.ids import short
 if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
+    from replicator.engine.federation import Federation
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
 
@@ -40,15 +41,20 @@ def with_library(session: Session, work: "Callable[[Library, Edge], Coroutine[An
                 library = Library(keeper, federation)
                 await library.refresh()
                 result = await work(library, edge)
-                for notice in (*federation.notices, *(str(error) for error in federation.failures.values())):
-                    session.out.notice(notice)
-                for problem in federation.integrity:
-                    session.out.notice(f"INTEGRITY: {problem}")
-                if federation.integrity:
-                    session.worsen(exits.INTEGRITY)
+                take_federation(session, federation)
                 return result
 
         return wait(run())
+
+
+def take_federation(session: Session, federation: "Federation") -> None:
+    """Say what providers did not do or did wrong, and take over the exit code."""
+    for notice in (*federation.notices, *(str(error) for error in federation.failures.values())):
+        session.out.notice(notice)
+    for problem in federation.integrity:
+        session.out.notice(f"INTEGRITY: {problem}")
+    if federation.integrity:
+        session.worsen(exits.INTEGRITY)
 
 
 @click.command()
@@ -204,8 +210,7 @@ def cat(session: Session, snapshot: str, path: str) -> None:
                 if session.as_json:
                     parts.append(data)
                 else:
-                    sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+                    _put(data)
             return escape(b"/".join(here))
 
         return await fetcher.in_thread(write)
@@ -216,6 +221,16 @@ def cat(session: Session, snapshot: str, path: str) -> None:
         session.out.result(
             {"id": name, "path": name, "size": len(content), "base64": base64.b64encode(content).decode()}
         )
+
+
+def _put(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_error(error) from error
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """dataset add|list|show|set|remove."""
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from replicator.format.policy import Policy
 
 STALE_AFTER = "30d"
+_NAME = re.compile(r"[^@:/.-][^@:/]{0,63}")
 _DOMAINS = ("owner", "site", "region", "country")
 
 
@@ -88,6 +90,19 @@ def build_policy(
     return policy
 
 
+def check_name(name: str) -> None:
+    """Hold a dataset's name to what can be said in SNAP and be a folder's name.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not _NAME.fullmatch(name) or name.isspace() or not name.isprintable():
+        raise UsageError(
+            f"{name!a} cannot be a dataset's name",
+            hint="1 to 64 printable characters without @, : and /, the first one neither . nor -",
+        )
+
+
 def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
     roots = tuple(os.fsencode(os.path.abspath(path)) for path in paths)
     for root in roots:
@@ -115,8 +130,7 @@ def dataset_add(
     """Name paths to back up and what is promised for them."""
     from replicator.catalog.snapshots import Dataset  # noqa: PLC0415
 
-    if not name or len(name) > 64 or "@" in name or ":" in name or "/" in name:
-        raise UsageError(f"'{name}' cannot be a dataset's name", hint="1 to 64 characters without @, : and /")
+    check_name(name)
     with session.node() as half:
         policy = build_policy(half, None, copies=copies, minimum=minimum, spread=spread, residency=residency)
         new = Dataset(

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from replicator.errors import IntegrityError, KeyMissingError, MinimumNotMetError, UsageError
 
 DONE, FAILED, USAGE, GAPS, INTEGRITY, MINIMUM, NO_KEY = range(7)
+INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
 _WORST_LAST = (DONE, GAPS, MINIMUM, NO_KEY, FAILED, INTEGRITY)
 HELP = (
     "Exit: 0 done, 1 failed, 2 usage, 3 finished with named gaps, 4 integrity failure, 5 minimum not met, "

@@ -2,12 +2,14 @@
 
 import importlib
 import sys
-from typing import Any
 
 import click
 
 from replicator import __version__
-from replicator.cli.base import Session, common_options
+from replicator.cli import exits
+from replicator.cli.base import Session, common_options, interrupted
+from replicator.cli.output import output_error
+from replicator.errors import UsageError
 
 COMMANDS = {
     "init": ("replicator.cli.tenant", "init"),
@@ -28,6 +30,16 @@ COMMANDS = {
     "repair": ("replicator.cli.care", "repair"),
 }
 
+OTHER_WORDS = {
+    "check": "look at `replicator verify`",
+    "dump": "look at `replicator cat`",
+    "extract": "look at `replicator restore`",
+    "list": "look at `replicator snapshots` and `replicator ls`",
+    "stats": "look at `replicator status`",
+    "unlock": "nothing needs it: a lock goes away with the process that held it",
+}
+"""Words that people bring from restic and borg, and what to say to them."""
+
 
 class LazyGroup(click.Group):
     """Imports a command's module when the command is asked for."""
@@ -44,6 +56,14 @@ class LazyGroup(click.Group):
         found: click.Command = getattr(importlib.import_module(module), name)
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; answer what other programs call it with our word."""
+        if args and args[0] in OTHER_WORDS:
+            ctx.fail(f"There is no '{args[0]}' here: {OTHER_WORDS[args[0]]}.")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="replicator")
@@ -54,13 +74,24 @@ def cli() -> None:
 
 def main() -> None:
     """Run the program."""
-    arguments: dict[str, Any] = {"obj": Session()}
+    session = Session()
     try:
-        cli.main(prog_name="replicator", standalone_mode=True, **arguments)
-    except BrokenPipeError:
-        # The reader went away (a pager, head): not our failure, and nothing more can be said to it.
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        code = cli.main(prog_name="replicator", standalone_mode=False, obj=session)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = exits.USAGE
+    except click.Abort:
+        code = session.fail(interrupted(), exits.INTERRUPTED)
+    except click.ClickException as error:
+        # The line was not read to its end: --json may stand in the part that was not.
+        session.as_json = session.as_json or "--json" in sys.argv[1:]
+        context = getattr(error, "ctx", None)
+        place = context.command_path if context is not None else "replicator"
+        text = " ".join(error.format_message().split()).removesuffix(".")
+        code = session.fail(UsageError(text, hint=f"`{place} --help` says what is possible"), exits.USAGE)
+    except OSError as error:  # from --help, which click prints itself
+        code = session.fail(output_error(error), exits.FAILED)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import sys
 import threading
 import time
@@ -25,14 +26,24 @@ class Output:
         self._printed = False
 
     def result(self, document: Any, text: str | Sequence[str] = "") -> None:
-        """Print the result: ``document`` as JSON, or ``text``."""
+        """Print the result: ``document`` as JSON, or ``text``.
+
+        Raises:
+            ReplicatorError: standard output takes no more.
+        """
         if self.as_json:
-            if not self._printed:
-                click.echo(json.dumps(document, indent=1, ensure_ascii=False, default=_plain))
-                self._printed = True
-            return
-        for line in [text] if isinstance(text, str) else text:
-            click.echo(line)
+            if self._printed:
+                return
+            self._printed = True
+            text = json.dumps(document, indent=1, ensure_ascii=False, default=_plain)
+        encoding = "utf-8" if self.as_json else getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            for line in [text] if isinstance(text, str) else text:
+                click.echo(line.encode(encoding, "backslashreplace"))  # names on a disk are bytes, not always text
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_error(error) from error
 
     def error(self, error: ReplicatorError, code: int) -> None:
         """Print an error: what happened and what to do."""
@@ -47,6 +58,22 @@ class Output:
     def notice(self, text: str) -> None:
         """Say something beside the result."""
         click.echo(text, err=True)
+
+
+def silence() -> None:
+    """Send what is still to come on standard output nowhere: Python tries once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def output_error(error: OSError) -> ReplicatorError:
+    """Return what to say of a standard output that cannot be written, and give up on it."""
+    silence()
+    return ReplicatorError(
+        f"standard output cannot be written: {error.strerror or error}",
+        hint="what the command did is done; only its answer is lost",
+    )
 
 
 def _plain(value: object) -> object:
@@ -128,7 +155,6 @@ class BarProgress:
             transient=True,
             refresh_per_second=4,
         )
-        self._progress.start()
         self._task: Any = None
         self._unit = "bytes"
         self._done = 0

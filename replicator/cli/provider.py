@@ -9,6 +9,7 @@ from replicator.cli.base import Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import table
 from replicator.config import format_size, parse_duration, parse_size
+from replicator.errors import UsageError
 from replicator.ids import address_form
 
 PORT = 7144
@@ -52,7 +53,7 @@ def init(
     try:
         checked = country_code(country)
     except RosterError as error:
-        raise click.BadParameter(str(error), param_hint="--country") from error
+        raise UsageError(str(error), hint="give --country as a two-letter code, such as SE") from error
     terms = Terms(
         capacity=parse_size(capacity),
         owner=owner,

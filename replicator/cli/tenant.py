@@ -1,16 +1,26 @@
 """init, recover."""
 
 import os
+import re
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from replicator.cli.base import Session, command, wait
+from replicator.cli import exits
+from replicator.cli.base import Session, command, read_stdin, wait
 from replicator.cli.output import Output
 from replicator.config import format_size
-from replicator.errors import HomeError, UsageError
+from replicator.errors import HomeError, ReplicatorError, UsageError
 from replicator.fs import PosixFs, write_atomic
 from replicator.ids import short
+
+if TYPE_CHECKING:
+    from replicator.engine.browse import OpenSnapshot
+
+_NOT_IN_NAMES = re.compile(r"^\.|/")
+"""A writer that was taken over must not choose where its snapshot goes."""
 
 
 @click.command()
@@ -26,19 +36,32 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
 
     This home becomes the keeper and, unless --keeper-only, a node. The sheet is shown once and kept nowhere.
     """
-    from replicator.engine.sheet import sheet_page, sheet_text  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.sheet import sheet_text  # noqa: PLC0415 - commands import what they use
     from replicator.engine.tenant import create_tenant  # noqa: PLC0415
 
-    if recovery_sheet is not None:
-        for path in (recovery_sheet, f"{recovery_sheet}.html"):
-            if os.path.exists(path):
+    sheet = None if recovery_sheet is None else os.path.abspath(recovery_sheet)
+    if sheet is not None:
+        for path in (sheet, f"{sheet}.html"):
+            if os.path.lexists(path):
                 raise UsageError(f"{path} exists already", hint="choose another --recovery-sheet")
+        if not os.path.isdir(os.path.dirname(sheet)):
+            raise UsageError(f"{os.path.dirname(sheet)}: no such folder", hint="choose another --recovery-sheet")
     passphrase = session.passphrase("A passphrase for this keeper", confirm=True)
+
+    def write_sheet(words: list[str], root_key: bytes) -> None:
+        if sheet is not None:
+            _write_sheet(session.fs, sheet, name, root_key.hex()[:16], words)
+
     with session.edge() as edge:
         made = create_tenant(
-            session.home, edge, name=name, country=country, passphrase=passphrase, keeper_only=keeper_only
+            session.home,
+            edge,
+            name=name,
+            country=country,
+            passphrase=passphrase,
+            keeper_only=keeper_only,
+            write_sheet=write_sheet,
         )
-    fingerprint = made.root_key.hex()[:16]
     document: dict[str, object] = {
         "id": made.tenant.hex(),
         "name": name,
@@ -46,23 +69,31 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
         "keeper": made.keeper.hex(),
         "node": made.node.hex() if made.node else None,
         "home": session.home,
-        "sheet": None if recovery_sheet is None else os.path.abspath(recovery_sheet),
+        "sheet": sheet,
     }
-    text = sheet_text(name, fingerprint, made.words, ())
-    if recovery_sheet is not None:
-        fs = PosixFs()
-        write_atomic(fs, os.path.abspath(recovery_sheet), text.encode())
-        page = sheet_page(name, fingerprint, made.words, ())
-        write_atomic(fs, os.path.abspath(f"{recovery_sheet}.html"), page.encode())
+    if sheet is not None:
         lines = [
             f"Tenant '{name}' is made in {session.home}.",
-            f"The recovery sheet is in {recovery_sheet}; print {recovery_sheet}.html, then delete both files.",
+            f"The recovery sheet is in {sheet}; print {sheet}.html, then delete both files.",
         ]
     else:
         document["words"] = made.words
+        text = sheet_text(name, made.root_key.hex()[:16], made.words, ())
         lines = [f"Tenant '{name}' is made in {session.home}.", "", text]
     lines.append("Next: ask friends for invites (`replicator provider invite`) and add them: replicator peer add CODE")
     session.out.result(document, lines)
+
+
+def _write_sheet(fs: PosixFs, path: str, name: str, fingerprint: str, words: list[str]) -> None:
+    from replicator.engine.sheet import sheet_page, sheet_text  # noqa: PLC0415 - commands import what they use
+
+    try:
+        write_atomic(fs, path, sheet_text(name, fingerprint, words, ()).encode())
+        write_atomic(fs, f"{path}.html", sheet_page(name, fingerprint, words, ()).encode())
+    except OSError as error:
+        raise HomeError(
+            f"{path}: the recovery sheet cannot be written ({error.strerror})", hint="no tenant was made; try again"
+        ) from error
 
 
 @click.command()
@@ -77,8 +108,11 @@ def recover(session: Session, sheet: str, peer: str, target: str | None, keeper_
     The address need not be trusted: everything is checked against the sheet. Earlier keepers lose their rights.
     """
     from replicator.engine.recover import recover as run  # noqa: PLC0415 - commands import what they use
+    from replicator.snapshot.target import Target  # noqa: PLC0415
 
     words = _words(sheet, session.out)
+    if target is not None:
+        Target(target)  # known to be in the way before a home is made
     passphrase = session.passphrase("A passphrase for this new keeper", confirm=True)
     with session.edge() as edge:
         found = wait(run(session.home, edge, words=words, address=peer, passphrase=passphrase, keeper_only=keeper_only))
@@ -108,10 +142,12 @@ def _words(sheet: str, out: Output) -> list[str]:
         try:
             with open(sheet, encoding="utf-8") as file:
                 return read_sheet(file.read())
-        except (OSError, UnicodeDecodeError) as error:
-            raise HomeError(f"{sheet}: the sheet cannot be read ({error})") from error
-    if not sys.stdin.isatty():
-        return read_sheet(sys.stdin.read())
+        except OSError as error:
+            raise HomeError(f"{sheet}: the sheet cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise HomeError(f"{sheet}: this is not a sheet but binary data", hint="give the text file") from error
+    if sys.stdin is None or not sys.stdin.isatty():
+        return read_sheet(read_stdin())
     from replicator.crypto.recovery import WORD_COUNT, unknown_words  # noqa: PLC0415
 
     words: list[str] = []
@@ -125,8 +161,15 @@ def _words(sheet: str, out: Output) -> list[str]:
 
 
 def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[dict[str, object]], list[str]]:
-    """Restore the newest snapshot of every dataset; each below a folder of its own name if there are several."""
-    from replicator.cli.browse import restore_document, take_restore  # noqa: PLC0415 - commands import what they use
+    """Restore the newest snapshot of every dataset; each below a folder of its own name if there are several.
+
+    What goes wrong with one of them does not keep the others from being restored.
+    """
+    from replicator.cli.browse import (  # noqa: PLC0415 - commands import what they use
+        restore_document,
+        take_federation,
+        take_restore,
+    )
     from replicator.engine.browse import Library, newest_of_each  # noqa: PLC0415
     from replicator.engine.federation import Federation  # noqa: PLC0415
     from replicator.engine.keeper import KeeperHome  # noqa: PLC0415
@@ -143,9 +186,13 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
                     await library.refresh()
                     newest = newest_of_each(await library.snapshots())
                     reports = []
-                    for snapshot in newest:
-                        folder = target if len(newest) == 1 else os.path.join(target, snapshot.details.dataset)
-                        reports.append(await restore(library, edge, snapshot, folder, privileged=os.geteuid() == 0))
+                    for snapshot, folder in zip(newest, folders_of(target, newest), strict=True):
+                        try:
+                            reports.append(await restore(library, edge, snapshot, folder, privileged=os.geteuid() == 0))
+                        except ReplicatorError as error:
+                            session.worsen(exits.code_of(error))
+                            session.out.notice(f"{snapshot.details.dataset}: NOT restored: {error.message}")
+                    take_federation(session, federation)
                     return reports
 
             reports = wait(work())
@@ -160,5 +207,16 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
             f"({short(snapshot.row.name)}): {report.files} files, {format_size(report.bytes)} in {report.seconds:.1f} s"
         )
     if not reports:
-        lines.append("There are no snapshots to restore.")
+        lines.append("No snapshot was restored.")
     return [restore_document(report) for report in reports], lines
+
+
+def folders_of(target: str, snapshots: "Sequence[OpenSnapshot]") -> list[str]:
+    """Return a folder for each snapshot, all apart and none outside of the target, whatever the datasets' names."""
+    if len(snapshots) == 1:
+        return [target]
+    names = [_NOT_IN_NAMES.sub("_", one.details.dataset) for one in snapshots]
+    return [
+        os.path.join(target, name if names.count(name) == 1 else f"{name}.{short(one.row.writer)}")
+        for name, one in zip(names, snapshots, strict=True)
+    ]

@@ -147,9 +147,9 @@ class Library:
 
 
 def newest_of_each(found: Sequence[OpenSnapshot]) -> list[OpenSnapshot]:
-    """Return the newest snapshot of every dataset, by name; snapshots come oldest first."""
-    newest = {one.details.dataset: one for one in found}
-    return [newest[name] for name in sorted(newest)]
+    """Return the newest snapshot of every node's every dataset, by name; snapshots come oldest first."""
+    newest = {(one.details.dataset, one.snapshot.writer): one for one in found}
+    return [newest[key] for key in sorted(newest)]
 
 
 def find_path(reader: TreeReader, snapshot: OpenSnapshot, text: str) -> TreePath:

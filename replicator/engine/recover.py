@@ -20,7 +20,7 @@ from replicator.engine.keeper import (
     sign_charter,
 )
 from replicator.engine.tenant import right_of
-from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
+from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError, UsageError
 from replicator.format.charter import EnrolOrder, NodeName
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
@@ -28,6 +28,7 @@ from replicator.format.keybag import Keybag, MemberFile
 from replicator.ids import Identity, ObjectName, identity_of, parse_address_form
 from replicator.pack.keys import as_writer
 from replicator.transport.base import Target
+from replicator.transport.tls import split_endpoint
 from replicator.wire.messages import Empty, EnrolRequest, Info
 
 
@@ -48,18 +49,19 @@ def parse_address(text: str) -> tuple[str, Identity | None]:
     """Return endpoint and pin of "host:port" or "host:port/PIN" (PIN: hex or base32 identity).
 
     Raises:
-        NotFoundError: not such an address.
+        UsageError: not such an address.
     """
     endpoint, _, pin = text.strip().partition("/")
-    host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdigit():
-        raise NotFoundError(f"'{text}' is not an address such as example.org:7144")
+    try:
+        split_endpoint(endpoint)
+    except ValueError as error:
+        raise UsageError(str(error), hint="write a provider's address as example.org:7144") from error
     if not pin:
         return endpoint, None
     try:
         return endpoint, Identity(bytes.fromhex(pin)) if len(pin) == 64 else parse_address_form(pin)
     except ValueError as error:
-        raise NotFoundError(f"'{pin}' is not a provider's identity ({error})") from error
+        raise UsageError(f"'{pin}' is not a provider's identity ({error})", hint="leave it out, with its /") from error
 
 
 async def recover(

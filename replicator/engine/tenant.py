@@ -1,5 +1,6 @@
 """Making a tenant: root, owner, a domain, the first charter, the keybag, the sheet."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from replicator.charter.verify import NO_PREVIOUS
@@ -100,12 +101,21 @@ def check_country(country: str) -> str:
 
 
 def create_tenant(
-    home: str, edge: Edge, *, name: str, country: str, passphrase: str, keeper_only: bool, minimum_copies: int = 1
+    home: str,
+    edge: Edge,
+    *,
+    name: str,
+    country: str,
+    passphrase: str,
+    keeper_only: bool,
+    minimum_copies: int = 1,
+    write_sheet: Callable[[list[str], bytes], None] = lambda _words, _root_key: None,
 ) -> NewTenant:
     """Make a tenant in ``home``: a keeper and, unless ``keeper_only``, a node beside it.
 
     The words are checked by a dry recovery before anything is written. Inside the EEA, root's residency ceiling
-    is the EEA; elsewhere there is none.
+    is the EEA; elsewhere there is none. ``write_sheet`` gets the words and root's public key before the home is
+    made: there must never be a tenant whose words are nowhere.
 
     Raises:
         HomeError: the home has a keeper or node already.
@@ -186,6 +196,7 @@ def create_tenant(
         domains=[as_writer(domain, restore_key)],
         ticket=b"",
     )
+    write_sheet(words, root.signing.public)
     create_keeper(
         home,
         edge,
