@@ -64,7 +64,7 @@ class Objects:
     ) -> int:
         """Remember an object and the chunks it holds in one commit; return its row id. Known ones keep theirs.
 
-        A chunk that another pack holds already is now found in this one: it was stored again on purpose.
+        A chunk that another pack holds already is found in both: it was stored again on purpose.
         """
         with self._db.transaction("object row") as connection:
             connection.execute(
@@ -111,7 +111,7 @@ class Objects:
         return found
 
     def chunk_ids(self, object_id: int) -> list[bytes]:
-        """Return the ids of the chunks last found in a pack, in the order of its directory."""
+        """Return the ids of a pack's chunks, in the order of its directory."""
         rows = self._db.rows("SELECT id FROM chunks WHERE object_id = ? ORDER BY entry", (object_id,))
         return [row[0] for row in rows]
 
@@ -133,22 +133,27 @@ class Objects:
         return tuple(sorted(found))
 
     def forget_chunks(self, object_id: int) -> None:
-        """Forget where chunks lie because no copy of this pack is left: they will be read and stored again."""
+        """Forget that a pack holds chunks because no copy of it is left: they will be read and stored again."""
         with self._db.transaction("chunks row") as connection:
             connection.execute("DELETE FROM chunks WHERE object_id = ?", (object_id,))
 
     def lookup(self, ids: Sequence[bytes]) -> list[Location | None]:
-        """Return where each chunk lies, in the order asked (one batch; the seen-index)."""
-        found: dict[bytes, Location] = {}
-        for start in range(0, len(ids), _BATCH):
-            part = ids[start : start + _BATCH]
+        """Return where each chunk lies, in the pack known last, in the order asked."""
+        return [places[0] if places else None for places in self.places(ids)]
+
+    def places(self, ids: Sequence[bytes]) -> list[list[Location]]:
+        """Return all packs that hold each chunk, the one known last first, in the order asked (the seen-index)."""
+        found: dict[bytes, list[Location]] = {}
+        wanted = list(dict.fromkeys(ids))
+        for start in range(0, len(wanted), _BATCH):
+            part = wanted[start : start + _BATCH]
             marks = ",".join("?" * len(part))
             for chunk, object_id, entry in self._db.rows(
-                f"SELECT id, object_id, entry FROM chunks WHERE id IN ({marks})",  # noqa: S608 - marks only
+                f"SELECT id, object_id, entry FROM chunks WHERE id IN ({marks}) ORDER BY object_id DESC",  # noqa: S608 - marks only
                 tuple(part),
             ):
-                found[chunk] = Location(object_id, entry)
-        return [found.get(chunk) for chunk in ids]
+                found.setdefault(chunk, []).append(Location(object_id, entry))
+        return [found.get(chunk, []) for chunk in ids]
 
     def held(
         self,

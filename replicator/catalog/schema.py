@@ -92,7 +92,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {"id": int, "kind": str, "started_ns": int, "ended_ns": int, "exit": int, "summary": str},
         ("id",),
     ),
-    "chunks": ({"id": bytes, "object_id": int, "entry": int}, ("id",)),
+    "chunks": ({"id": bytes, "object_id": int, "entry": int}, ("id", "object_id")),
     "meta": ({"key": str, "value": bytes}, ("key",)),
 }
 _INDEXES: dict[str, list[tuple[str, ...]]] = {

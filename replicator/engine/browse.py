@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chunker import ChunkId
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
@@ -17,7 +16,7 @@ from replicator.engine.backup import snapshot_context
 from replicator.engine.federation import Federation
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.sync import KnownHead, open_snapshot, sync_all
-from replicator.errors import IntegrityError, NotFoundError, UsageError
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, UsageError
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
@@ -205,34 +204,54 @@ class ChunkFetcher:
         self._library = library
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
+        self._given_up: set[tuple[int, bytes]] = set()
         self._loop = asyncio.get_running_loop()
 
     def place(self, ids: Sequence[bytes]) -> list[int]:
-        """Return the pack of each chunk, as catalog rows.
+        """Return a pack for each chunk, as catalog rows; one that :meth:`give_up` named only if there is no other.
 
         Raises:
             IntegrityError: no index names one of them.
         """
         found = []
-        places = self._library.keeper.catalog.objects.lookup([ChunkId(chunk) for chunk in ids])
-        for chunk, location in zip(ids, places, strict=True):
-            if location is None:
+        for chunk, places in zip(ids, self._library.keeper.catalog.objects.places(ids), strict=True):
+            if not places:
                 raise IntegrityError(f"chunk {chunk.hex()[:12]}: no index names a pack for it")
-            found.append(location.object_number)
+            packs = [place.object_number for place in places]
+            found.append(next((pack for pack in packs if not self._is_given_up(pack, chunk)), packs[0]))
         return found
+
+    def give_up(self, pack: int, chunk: bytes, why: ReplicatorError) -> bool:
+        """Look for a chunk in another pack from now on; return whether there is one."""
+        self._given_up.add((pack, chunk))
+        [other] = self.place([chunk])
+        if self._is_given_up(other, chunk):
+            return False
+        notices = self._library.federation.notices
+        if str(why) not in notices:
+            notices.append(str(why))
+        return True
+
+    def _is_given_up(self, pack: int, chunk: bytes) -> bool:
+        return (pack, chunk) in self._given_up
 
     def get(self, kind: int, ref: ChunkRef) -> bytes:
         """Return a chunk's plaintext; called from a worker thread only.
 
         Raises:
-            NotFoundError: no reachable peer has its pack.
-            IntegrityError: the pack does not hold it as it should.
+            NotFoundError: no reachable peer has a pack of it.
+            IntegrityError, FormatError: no pack holds it as it should.
         """
-        [pack] = self.place([ref.id])
-        reader = self._packs.get(pack)
-        if reader is None:
-            reader = asyncio.run_coroutine_threadsafe(self.load(pack), self._loop).result()
-        return reader.chunk(kind, ref.id)
+        while True:
+            [pack] = self.place([ref.id])
+            try:
+                reader = self._packs.get(pack)
+                if reader is None:
+                    reader = asyncio.run_coroutine_threadsafe(self.load(pack), self._loop).result()
+                return reader.chunk(kind, ref.id)
+            except (NotFoundError, IntegrityError, FormatError) as error:
+                if not self.give_up(pack, ref.id, error):
+                    raise
 
     async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
         """Run tree-reading code in a worker thread and return what it returns."""

@@ -1,13 +1,14 @@
 """Restoring: read the tree, plan in the target, fetch packs, write chunks, finish."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
-from replicator.errors import IntegrityError, NotFoundError
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
 from replicator.ids import short
 from replicator.pack.reader import PackReader
@@ -16,6 +17,8 @@ from replicator.snapshot.chunklist import extents
 from replicator.snapshot.metadata import Rights
 from replicator.snapshot.tree import TreePath, TreeReader, escape
 
+_Places = list[tuple[bytes, Job, int]]
+"""Where chunks go: (chunk id, job, offset)."""
 Overwrite = Literal["never", "if-changed", "always"]
 AT_ONCE = 4
 """Packs fetched at the same time; each is at most 16 MiB in memory."""
@@ -42,9 +45,9 @@ class RestoreReport:
 
 @dataclass(slots=True)
 class _Plan:
-    """Which chunk goes where, by pack: (chunk id, job, offset)."""
+    """Which chunk goes where, by pack."""
 
-    by_pack: dict[int, list[tuple[bytes, Job, int]]] = field(default_factory=dict)
+    by_pack: dict[int, _Places] = field(default_factory=dict)
 
 
 async def restore(
@@ -117,41 +120,63 @@ async def _carry_out(fetcher: ChunkFetcher, applier: Applier, plan: _Plan, repor
     gate = asyncio.Semaphore(AT_ONCE)
     writing = asyncio.Lock()
 
-    async def one(pack: int, places: list[tuple[bytes, Job, int]]) -> None:
+    async def one(pack: int, places: _Places) -> _Places:
         async with gate:
             row = fetcher.row(pack)
             try:
                 reader = await fetcher.load(pack)
             except NotFoundError as error:
-                report.lost.append(str(error))
-                return
-            except IntegrityError as error:
-                report.damaged.append(f"pack {short(row.name)}: {error}")
-                return
+                return _elsewhere(fetcher, pack, places, error, report.lost)
+            except (IntegrityError, FormatError) as error:
+                why = IntegrityError(f"pack {short(row.name)}: {error}")
+                return _elsewhere(fetcher, pack, places, why, report.damaged)
             report.fetched_bytes += row.size
             async with writing:
-                await asyncio.to_thread(_write, applier, reader, places, report, edge)
+                bad = await asyncio.to_thread(_write, applier, reader, places, edge)
+        left: _Places = []
+        for place, problem in bad:
+            left += _elsewhere(fetcher, pack, [place], problem, report.damaged)
+        return left
 
-    await asyncio.gather(*(one(pack, plan.by_pack[pack]) for pack in sorted(plan.by_pack)))
+    todo = plan.by_pack
+    while todo:
+        # A chunk that could not be had from one pack may lie in another, stored there at another time.
+        left = itertools.chain.from_iterable(await asyncio.gather(*(one(pack, todo[pack]) for pack in sorted(todo))))
+        todo = {}
+        for place in left:
+            [pack] = fetcher.place([place[0]])
+            todo.setdefault(pack, []).append(place)
+
+
+def _elsewhere(fetcher: ChunkFetcher, pack: int, places: _Places, why: ReplicatorError, report: list[str]) -> _Places:
+    """Return what another pack may give; the reason goes to ``report`` if anything is left that none can."""
+    found = [place for place in places if fetcher.give_up(pack, place[0], why)]
+    if len(found) < len(places) and str(why) not in report:
+        report.append(str(why))
+    return found
 
 
 def _write(
-    applier: Applier, reader: PackReader, places: list[tuple[bytes, Job, int]], report: RestoreReport, edge: Edge
-) -> None:
+    applier: Applier, reader: PackReader, places: _Places, edge: Edge
+) -> list[tuple[tuple[bytes, Job, int], IntegrityError]]:
+    """Write what a pack holds to its places; return those that it should hold and does not, and why."""
     places.sort(key=lambda place: place[0])
+    bad = []
     last: bytes | None = None
     data = b""
-    for chunk, job, offset in places:
+    for place in places:
+        chunk, job, offset = place
         if chunk != last:
             try:
                 data = reader.chunk(CHUNK_DATA, chunk)
             except IntegrityError as error:
-                report.damaged.append(str(error))
+                bad.append((place, error))
                 last = None
                 continue
             last = chunk
         applier.write(job, offset, data)
         edge.progress.advance(len(data))
+    return bad
 
 
 def _fill(report: RestoreReport, applied: Applied) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from chunker import ChunkHasher, ChunkId, Compressor
+from chunker import ChunkHasher, Compressor
 from replicator.catalog.objects import ObjectKind, Objects
 from replicator.engine.spool import Spool
 from replicator.format.container import Kind
@@ -19,7 +19,8 @@ _KINDS: Mapping[Kind, ObjectKind] = {Kind.DATA_PACK: "data", Kind.TREE_PACK: "tr
 class PackingSink:
     """The :class:`~replicator.snapshot.sink.ChunkSink` of a backup. For one thread.
 
-    A chunk counts as seen only in a pack whose policy is at least as strong as this dataset's.
+    A chunk counts as seen only in a pack of this writer whose policy is at least as strong as this dataset's: an
+    index of another writer may name chunks that its packs do not hold.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class PackingSink:
         self._compressor = Compressor()
         self._good_enough = {
             row.id
-            for row in objects.all("kind IN ('data', 'tree')")
+            for row in objects.all("kind IN ('data', 'tree') AND writer = ?", (writer,))
             if row.policy in policies and at_least_as_strong(policies[row.policy], policy)
         }
         self._packers = {
@@ -91,12 +92,12 @@ class PackingSink:
             packer.flush()
 
     def _seen(self, ids: Sequence[bytes]) -> bool:
-        places = self._objects.lookup([ChunkId(chunk) for chunk in ids if chunk not in self._fresh])
         packs = set()
-        for place in places:
-            if place is None or place.object_number not in self._good_enough:
+        for places in self._objects.places([chunk for chunk in ids if chunk not in self._fresh]):
+            good = [place.object_number for place in places if place.object_number in self._good_enough]
+            if not good:
                 return False
-            packs.add(place.object_number)
+            packs.add(good[0])
         self.packs |= packs
         return True
 

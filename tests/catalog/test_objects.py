@@ -95,7 +95,7 @@ def test_a_chunk_asked_for_twice_is_answered_twice(catalog: Catalog) -> None:
     assert catalog.objects.lookup([chunk(7), chunk(7)]) == [Location(row, 0)] * 2
 
 
-def test_a_chunk_that_is_stored_again_is_found_in_the_later_pack(catalog: Catalog) -> None:
+def test_a_chunk_that_is_stored_again_is_found_in_the_later_pack_first(catalog: Catalog) -> None:
     first = add(catalog, 1, chunks=[chunk(1), chunk(2)])
     second = add(catalog, 2, chunks=[chunk(3), chunk(2)])
     assert catalog.objects.lookup([chunk(1), chunk(2), chunk(3)]) == [
@@ -103,13 +103,17 @@ def test_a_chunk_that_is_stored_again_is_found_in_the_later_pack(catalog: Catalo
         Location(second, 1),
         Location(second, 0),
     ]
-    assert catalog.objects.chunk_ids(first) == [chunk(1)]
+    assert catalog.objects.places([chunk(2), chunk(4)]) == [[Location(second, 1), Location(first, 1)], []]
+    assert catalog.objects.chunk_ids(first) == [chunk(1), chunk(2)]
     assert catalog.objects.chunk_ids(second) == [chunk(3), chunk(2)]
 
 
 def test_chunks_of_a_lost_pack_are_forgotten_and_others_stay(catalog: Catalog) -> None:
     first, second = add(catalog, 1, chunks=[chunk(1)]), add(catalog, 2, chunks=[chunk(2)])
+    third = add(catalog, 3, chunks=[chunk(2)])
     catalog.objects.forget_chunks(first)
+    assert catalog.objects.lookup([chunk(1), chunk(2)]) == [None, Location(third, 0)]
+    catalog.objects.forget_chunks(third)
     assert catalog.objects.lookup([chunk(1), chunk(2)]) == [None, Location(second, 0)]
 
 

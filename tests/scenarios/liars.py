@@ -1,0 +1,84 @@
+"""Providers that do not do what they say: each wraps an honest one and changes single answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from replicator.format.codec import Record, decode, encode
+from replicator.ids import Identity, ObjectName
+from replicator.transport.handler import Service, Session, Upload
+from replicator.wire.messages import EnrolReply, EnrolRequest
+
+R = TypeVar("R", bound=Record)
+Handle = Callable[[Session, bytes], bytes]
+Get = Callable[[Session, ObjectName, int, int | None], bytes]
+BeginPut = Callable[[Session, ObjectName, int], Upload]
+
+
+@dataclass
+class Liar:
+    """A :class:`~replicator.transport.handler.Service` that answers some operations itself."""
+
+    honest: Service
+    ops: dict[str, Handle] = field(default_factory=dict)
+    get: Get | None = None
+    begin_put: BeginPut | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self.honest.identity
+
+    @property
+    def incarnation(self) -> bytes:
+        return self.honest.incarnation
+
+    def enrol(self, request: EnrolRequest) -> EnrolReply:
+        return self.honest.enrol(request)
+
+    def session(self, holder_key: bytes) -> "LyingSession":
+        return LyingSession(self, self.honest.session(holder_key))
+
+
+@dataclass
+class LyingSession:
+    """What a liar says to one holder."""
+
+    liar: Liar
+    honest: Session
+
+    def handle(self, op: str, body: bytes) -> bytes:
+        lie = self.liar.ops.get(op)
+        return self.honest.handle(op, body) if lie is None else lie(self.honest, body)
+
+    def begin_put(self, name: ObjectName, size: int) -> Upload:
+        lie = self.liar.begin_put
+        return self.honest.begin_put(name, size) if lie is None else lie(self.honest, name, size)
+
+    def get(self, name: ObjectName, offset: int, length: int | None) -> bytes:
+        lie = self.liar.get
+        return self.honest.get(name, offset, length) if lie is None else lie(self.honest, name, offset, length)
+
+
+@dataclass
+class NoUpload:
+    """An upload whose bytes go nowhere and whose receipt is ``receipt``."""
+
+    receipt: bytes
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def commit(self) -> bytes:
+        return self.receipt
+
+    def abort(self) -> None:
+        pass
+
+
+def changed(op: str, kind: type[R], change: Callable[[R], R]) -> dict[str, Handle]:
+    """Change the honest answer to an operation."""
+
+    def lie(session: Session, body: bytes) -> bytes:
+        return encode(change(decode(kind, session.handle(op, body))))
+
+    return {op: lie}
