@@ -280,7 +280,7 @@ class Applier:
             if not job.done:
                 self._gap(job.place, job.entry, INCOMPLETE)
                 self._drop(job)
-        for other in sorted(self._others, key=lambda other: other.further):
+        for other in self._others:  # in tree order: a further name comes after the first
             with self._naming(other.place, other.entry):
                 (self._make_further if other.further else self._make_other)(other)
         for place, entry, identity in self._kept:

@@ -27,6 +27,7 @@ from replicator.snapshot.apply import (
     _Written,
 )
 from replicator.snapshot.chunklist import EMPTY
+from replicator.snapshot.metadata import OWNER
 from tests.compare import compare
 from tests.snapshot.support import (
     IS_ROOT,
@@ -490,6 +491,14 @@ def test_very_deep_trees_come_back_with_few_descriptors(sink: MemorySink, target
 
 
 class TestAsAUser:
+    def test_folders_are_closed_from_below(self, sink: MemorySink, open_path: Path) -> None:
+        tree = tree_of(sink, folder(sink, b"d", folder(sink, b"e", mode=0o711), mode=0o600, uid=NOBODY, gid=NOBODY))
+        with as_nobody():
+            applied = restored(sink, tree, open_path, privileged=False)
+            assert {gap.reason for gap in applied.gaps} <= {OWNER}
+            os.chmod(open_path / "d", 0o700)
+            assert stat.S_IMODE(os.stat(open_path / "d" / "e").st_mode) == 0o711
+
     def test_a_read_only_folder_is_opened_for_the_restore_and_closed_again(
         self, sink: MemorySink, open_path: Path
     ) -> None:

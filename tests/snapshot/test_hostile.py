@@ -16,6 +16,7 @@ from replicator.errors import FormatError, ReplicatorError, RestoreError, SpaceE
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import Entry, Hole
+from replicator.snapshot import apply
 from replicator.snapshot.apply import PREFIX, Applied, Applier, Overwrite
 from replicator.snapshot.chunklist import extents
 from replicator.snapshot.metadata import Rights
@@ -140,13 +141,20 @@ def test_names_that_are_no_names_are_refused_even_without_the_reader(scene: Scen
         [(b"a",), (b"a",)],
         [(b"a",), (b"b",), (b"a", b"x")],
         [()],
-        [(b"x",) * 4097],
     ],
 )
 def test_paths_out_of_order_or_without_their_folder_are_refused(scene: Scene, paths: list[tuple[bytes, ...]]) -> None:
     tree = [(path, entry(path[-1] if path else b"a", "dir")) for path in paths]
     with pytest.raises(FormatError):
         scene.restore(tree)
+
+
+def test_a_tree_deeper_than_allowed_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "MAX_DEPTH", 3)
+    tree = [((b"x",) * depth, entry(b"x", "dir")) for depth in range(1, 5)]
+    scene.plan(tree[:3]).abort()
+    with pytest.raises(FormatError, match="x/x/x/x"):
+        scene.plan(tree)
 
 
 def test_a_path_that_is_not_the_entrys_name_is_refused(scene: Scene) -> None:

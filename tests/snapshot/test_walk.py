@@ -140,6 +140,18 @@ def test_nothing_below_a_link_is_visited(tree: Path) -> None:
     assert walked(tree)[:5] == ["/", "/a/", "/a/file", "/a/round", "<"]
 
 
+def test_a_folder_that_becomes_a_link_is_not_followed(tree: Path) -> None:
+    (tree.parent / "outside").mkdir()
+    (tree.parent / "outside" / "secret").write_bytes(b"")
+
+    def swap(step: str, path: bytes) -> None:
+        if step == "enter" and path.endswith(b"/a"):
+            os.rename(tree / "a", tree.parent / "moved")
+            os.symlink(tree.parent / "outside", tree / "a")
+
+    assert walked(tree, FakeSource(swap))[:3] == ["/", f"/a: {VANISHED}", "/b/"]
+
+
 def test_a_root_may_be_a_link_a_file_or_the_top_of_everything(tree: Path) -> None:
     os.symlink("top/b", tree.parent / "shortcut")
     assert walked(tree.parent / "shortcut") == [
