@@ -1,7 +1,8 @@
 """Which code cuts: a compiled kernel or its Python twin. All give bit-identical cuts.
 
-The environment variable CHUNKER_KERNEL is a demand: `python`, or the name of a compiled kernel (`portable`).
-A demand that cannot be met is an error, and so is a missing extension: nothing falls back in silence.
+Compiled are `avx2` and `sse2` on x86-64, `neon` on aarch64 and `portable` everywhere; the twin is `python`.
+Without a demand the best one that the host can run is taken. The environment variable CHUNKER_KERNEL is a
+demand; one that cannot be met is an error, and so is a missing extension: nothing falls back in silence.
 """
 
 import os

@@ -1,4 +1,4 @@
-/* chunker._kernel: the binding of scan.c, in the limited API. Types and meaning: _kernel.pyi. */
+/* chunker._kernel: the binding of scan.h, in the limited API. Types and meaning: _kernel.pyi. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -22,7 +22,8 @@ static PyObject *cutter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     const char *state, *name;
     Py_ssize_t length;
     struct fg_chunker chunker;
-    const struct fg_kernel *kernel = fg_kernels;
+    const struct fg_kernel *kernel;
+    size_t rank = 0;
 
     if (kwargs != NULL && PyDict_Size(kwargs) != 0) {
         PyErr_SetString(PyExc_TypeError, "Cutter takes no keyword arguments");
@@ -39,10 +40,10 @@ static PyObject *cutter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_SetString(PyExc_ValueError, "the state's sizes are out of range");
         return NULL;
     }
-    while (kernel->name != NULL && strcmp(kernel->name, name) != 0)
-        kernel++;
-    if (kernel->name == NULL) {
-        PyErr_Format(PyExc_ValueError, "no kernel named '%s' in this build", name);
+    while ((kernel = fg_kernel(rank)) != NULL && strcmp(kernel->name, name) != 0)
+        rank++;
+    if (kernel == NULL) {
+        PyErr_Format(PyExc_ValueError, "no kernel named '%s' in this build that this host can run", name);
         return NULL;
     }
 
@@ -141,13 +142,13 @@ static int kernel_exec(PyObject *module)
         return -1;
 
     Py_ssize_t count = 0;
-    while (fg_kernels[count].name != NULL)
+    while (fg_kernel((size_t)count) != NULL)
         count++;
     PyObject *names = PyTuple_New(count);
     if (names == NULL)
         return -1;
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyUnicode_FromString(fg_kernels[i].name);
+        PyObject *name = PyUnicode_FromString(fg_kernel((size_t)i)->name);
         if (name == NULL || PyTuple_SetItem(names, i, name) < 0) { /* SetItem takes the reference, even if it fails */
             Py_DECREF(names);
             return -1;

@@ -55,10 +55,14 @@ typedef size_t fg_scan(const struct fg_chunker *chunker, const uint8_t *chunk, s
 struct fg_kernel {
     const char *name;
     fg_scan *scan;
+    int (*runs_here)(void); /* whether this host has the instructions */
 };
 
-/* The kernels this build and host can run, best first; ends with a NULL name. */
-extern const struct fg_kernel fg_kernels[];
+/* Each is defined in the C file of its name, those of other architectures not at all. */
+extern const struct fg_kernel fg_avx2, fg_sse2, fg_neon, fg_portable;
+
+/* The kernels that this build has and this host can run, best first: rank 0, 1, ...; NULL after the last. */
+const struct fg_kernel *fg_kernel(size_t rank);
 
 /* 1 if the sizes obey the requirements above, so that every scan stays inside its chunk; else 0. */
 int fg_valid(const struct fg_chunker *chunker);

@@ -1,6 +1,9 @@
 """Reproducible test data, by name: the same bytes on every machine and Python version."""
 
+import functools
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from struct import pack
 from typing import Final
 
@@ -44,6 +47,17 @@ def patchy(length: int) -> bytes:
         for at in range(length // 1000)
     )
     return b"".join(pieces)[:length]
+
+
+@functools.cache
+def real(pattern: str, length: int) -> bytes:
+    """The beginning of the standard library's own files, joined: real data, but not the same everywhere."""
+    content = bytearray()
+    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob(pattern)):
+        content += path.read_bytes()
+        if len(content) >= length:
+            return bytes(content[:length])
+    raise LookupError(f"the standard library has only {len(content)} bytes in files like {pattern}")
 
 
 GENERATORS: Final[dict[str, Callable[[int], bytes]]] = {

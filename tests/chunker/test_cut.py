@@ -1,27 +1,30 @@
 """One class for every kernel: the readable reference and the compiled ones cut alike, everywhere."""
 
+import functools
 import gc
 import mmap
 import random
+import struct
 import sys
 import threading
 from array import array
-from struct import unpack_from
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunker import Chunker, ParameterError
+from chunker import LARGE, SMALL, Chunker, ParameterError
 from chunker import _kernel as extension
+from chunker.cut import PythonCutter
 from chunker.kernels import Kernel, select_kernel
 from chunker.keys import derive_key
 from chunker.params import ChunkerParams
-from tests.chunker.data import GENERATORS, KEY, noise, periodic
+from tests.chunker.data import GENERATORS, KEY, noise, periodic, real
 from tests.chunker.vectors import Vector, cut_vectors
 
 SIZES = (1024, 16384, 65536)
 KERNELS = ("python", *extension.KERNELS)
+PERIODS = (*range(1, 9), 12, 16, 38, 63, 64, 65, 75, 76, 77, 80, 128, 152, 228, 532, 536, 1000, 1024, 4095, 4096)
 
 
 def kernel_named(name: str) -> Kernel:
@@ -30,6 +33,28 @@ def kernel_named(name: str) -> Kernel:
 
 def chunker_with(name: str, sizes: tuple[int, int, int] = SIZES, key: bytes = KEY) -> Chunker:
     return Chunker(key, *sizes, kernel=kernel_named(name))
+
+
+def cut(name: str, data: bytes, sizes: tuple[int, int, int] = SIZES, key: bytes = KEY) -> list[int]:
+    return list(chunker_with(name, sizes, key).cuts(data)[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def reference(data: bytes, sizes: tuple[int, int, int] = SIZES, key: bytes = KEY) -> list[int]:
+    return cut("python", data, sizes, key)
+
+
+def streamed(name: str, data: bytes, piece: int, sizes: tuple[int, int, int]) -> list[int]:
+    """The cuts of a stream that arrives in pieces of one length."""
+    chunker, cuts = chunker_with(name, sizes), [0]
+    scanned = end = 0
+    while end < len(data):
+        end = min(len(data), end + piece)
+        with memoryview(data)[cuts[-1] : end] as window:
+            offsets, scanned = chunker.cuts(window, final=end == len(data), scanned=scanned)
+        base = cuts[-1]
+        cuts += [base + offset for offset in offsets]
+    return cuts[1:]
 
 
 def naive_cuts(key: bytes, sizes: tuple[int, int, int], data: bytes) -> list[int]:
@@ -48,7 +73,7 @@ def naive_cuts(key: bytes, sizes: tuple[int, int, int], data: bytes) -> list[int
                 value ^= ((derived.k1 * w + derived.k2 * w2) % 2**16) >> (2 * k)
             if value & mask != derived.t & mask:
                 continue
-            words = unpack_from("<8Q", data, i - 63)
+            words = struct.unpack_from("<8Q", data, i - 63)
             total = 0
             for j in (0, 2, 4, 6):
                 total += ((words[j] + derived.words[j]) % 2**64) * ((words[j + 1] + derived.words[j + 1]) % 2**64)
@@ -232,14 +257,68 @@ class TestCompiledKernels:
         data = bytes(200 * 16385)
         assert list(chunker_with(name, sizes).cuts(data)[0]) == list(range(16385, len(data) + 1, 16385))
 
-    def test_dense_candidates_are_handled(self, name: str) -> None:
+    @pytest.mark.parametrize("pattern", ["*.py", "*.so"])
+    def test_they_equal_the_reference_on_real_files(self, name: str, pattern: str) -> None:
+        data = real(pattern, 500_000)
+        for sizes in (SIZES, (3000, 20000, 50000)):
+            assert cut(name, data, sizes) == reference(data, sizes)
+
+    @pytest.mark.parametrize("pattern", ["*.py", "*.so"])
+    @pytest.mark.parametrize("params", [SMALL, LARGE], ids=str)
+    def test_they_equal_the_portable_one_on_much_data_whole_and_in_odd_pieces(
+        self, name: str, pattern: str, params: ChunkerParams
+    ) -> None:
+        data = real(pattern, 3_000_000) + noise(8_000_001) + real(pattern, 2_999_999)
+        sizes = params.minimum, params.average, params.maximum
+        expected = cut("portable", data, sizes)
+        assert len(expected) > 3
+        assert cut(name, data, sizes) == expected
+        for piece in (70_001, 1_234_567):
+            assert streamed(name, data, piece, sizes) == expected
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_they_equal_the_reference_on_periodic_data(self, name: str, number: int) -> None:
+        key = noise(32, f"key {number}")
+        for period in PERIODS:
+            data = periodic(20_000, period)
+            assert cut(name, data, key=key) == reference(data, key=key)
+
+    @pytest.mark.slow
+    def test_they_equal_the_reference_at_every_period(self, name: str) -> None:
+        for period in range(1, 4097):
+            key = noise(32, f"key {period % 16}")
+            assert cut(name, periodic(17_000, period), key=key) == reference(periodic(17_000, period), key=key)
+            long = periodic(300_000, period)
+            assert cut(name, long, key=key) == cut("portable", long, key=key)
+
+    @pytest.mark.parametrize("kind", ["xof", "zeros", "log"])
+    def test_they_equal_the_reference_at_every_length_near_a_bound(self, name: str, kind: str) -> None:
+        sizes = (1024, 16384, 16500)
+        data = GENERATORS[kind](40_000)
+        for bound in (0, 1024, 16500, 16500 + 1024):
+            for length in range(max(0, bound - 3), bound + 100, 1 if bound < 2000 else 7):
+                assert cut(name, data[:length], sizes) == reference(data[:length], sizes)
+
+    @pytest.mark.parametrize("mask", [0, 1, 7, 0x3FF, 0xFFF])
+    @pytest.mark.parametrize("ramp", [1 << 40, 1 << 47])
+    def test_they_find_each_candidate_wherever_it_stands(self, name: str, mask: int, ramp: int) -> None:
+        """With far more candidates and cuts than any real configuration has, at all distances from both ends."""
+        derived, params = derive_key(KEY), ChunkerParams(*SIZES)
+        state = struct.pack("<9QQ2I4H", *derived.words, ramp, *SIZES[::2], derived.k1, derived.k2, derived.t, mask)
+        compiled = extension.Cutter(state, name)
+        readable = PythonCutter(derived, params)
+        readable._mask, readable._ramp = mask, ramp
+        data = noise(2500, "dense")
+        for at in range(150):
+            for length, scanned in ((1025 + at, 0), (1300, 1020 + at), (1500 + at, 1400), (2500 - at, at)):
+                for final in (True, False):
+                    assert compiled.cuts(data[:length], final, scanned) == readable.cuts(data[:length], final, scanned)
+
+    def test_whole_lanes_of_candidates_are_handled(self, name: str) -> None:
         """A period that divides the filter's stride makes whole lanes candidates at once for some keys."""
         for number in range(30):
-            key = noise(32, f"dense {number}")
-            data = periodic(40000, 76)
-            assert list(chunker_with(name, key=key).cuts(data)[0]) == list(
-                chunker_with("python", key=key).cuts(data)[0]
-            )
+            key, data = noise(32, f"dense {number}"), periodic(40000, 76)
+            assert cut(name, data, key=key) == reference(data, key=key)
 
     @pytest.mark.parametrize(("length", "released"), [(64 * 1024, True), (64 * 1024 - 1, False)])
     def test_the_gil_is_released_from_64_kib_on(self, name: str, length: int, released: bool) -> None:

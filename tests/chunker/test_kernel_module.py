@@ -2,8 +2,11 @@
 
 import ctypes
 import mmap
+import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,16 @@ def test_a_state_that_could_lead_outside_the_buffer_is_refused(bad: bytes) -> No
 def test_an_unknown_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match="no kernel named 'avx9'"):
         extension.Cutter(STATE, "avx9")
+
+
+def test_the_kernels_are_those_of_the_host_best_first() -> None:
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    assert flags is not None
+    vectors = {
+        "x86_64": ("avx2", "sse2") if "avx2" in flags[1].split() else ("sse2",),
+        "aarch64": ("neon",),
+    }.get(platform.machine(), ())
+    assert (*vectors, "portable") == extension.KERNELS
 
 
 def test_wrong_arguments_are_refused() -> None:
@@ -108,8 +121,8 @@ def scan_between_guard_pages() -> None:
     for guard in (base, base + page + room):
         if libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), PROT_NONE):
             raise OSError(ctypes.get_errno(), "mprotect")
-    cutter = extension.Cutter(STATE, NAME)
-    large = extension.Cutter(_pack_state(derive_key(KEY), SMALL), NAME)
+    states = (STATE, _pack_state(derive_key(KEY), SMALL))
+    cutters = [extension.Cutter(packed, name) for packed in states for name in extension.KERNELS]
     lengths = [*range(70), *range(1000, 1100), *range(3000, 5200, 7), *range(65500, 65600), room - 1, room]
     for fill in (0, 1):
         ctypes.memset(base + page, fill * 0xA5, room)
@@ -118,5 +131,5 @@ def scan_between_guard_pages() -> None:
                 buffer = (ctypes.c_char * length).from_address(start)
                 for final in (FINAL, UNFINISHED):
                     for scanned in (0, length // 2, length):
-                        cutter.cuts(memoryview(buffer), final, scanned)
-                        large.cuts(memoryview(buffer), final, scanned)
+                        for cutter in cutters:
+                            cutter.cuts(memoryview(buffer), final, scanned)

@@ -24,7 +24,7 @@ def test_the_process_environment_is_asked_by_default(monkeypatch: pytest.MonkeyP
     assert select_kernel().name == "python"
 
 
-@pytest.mark.parametrize("name", ["avx9", "", "Portable"])
+@pytest.mark.parametrize("name", sorted({"avx2", "sse2", "neon", "avx9", "", "Portable"} - {*extension.KERNELS}))
 def test_a_demand_that_cannot_be_met_is_refused(name: str) -> None:
     with pytest.raises(KernelUnavailableError) as caught:
         select_kernel({"CHUNKER_KERNEL": name})
