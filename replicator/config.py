@@ -16,6 +16,7 @@ _SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*
 _DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
+MAX_NAME = 64
 MAX_SIZE = 2**62
 MAX_DURATION_S = 10 * 366 * DAY_S
 """What the formats take (docs/spec/format.md); nobody means more."""
@@ -50,6 +51,17 @@ def parse_duration(text: str) -> int:
     if seconds > MAX_DURATION_S:
         raise UsageError(f"'{text}' is more than ten years", hint="write it like 30d, 36h, 15m or 2w")
     return seconds
+
+
+def parse_name(text: str, what: str) -> str:
+    """Return a name or label that every record takes and every terminal shows as it is.
+
+    Raises:
+        UsageError: empty, longer than 64 characters, or with ones that cannot be seen; ``what`` says whose it is.
+    """
+    if not 1 <= len(text) <= MAX_NAME or not text.isprintable() or text.isspace():
+        raise UsageError(f"{text!a} cannot be {what}", hint=f"1 to {MAX_NAME} printable characters")
+    return text
 
 
 def format_size(count: int) -> str:

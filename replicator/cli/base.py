@@ -194,8 +194,13 @@ def _read_passphrase(path: str) -> str:
         mode = stat.S_IMODE(os.stat(path).st_mode)
         with open(path, encoding="utf-8") as file:
             text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CredentialError(f"{path}: the passphrase cannot be read ({error})") from error
+    except OSError as error:
+        raise CredentialError(
+            f"{path}: the passphrase cannot be read ({error.strerror})",
+            hint="name a file that holds it, and nothing else",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CredentialError(f"{path}: not a passphrase but binary data", hint="name a text file") from error
     if mode & 0o007:
         click.echo(f"replicator: {path}: everybody can read this passphrase (chmod 600 {path})", err=True)
     return text.rstrip("\r\n")

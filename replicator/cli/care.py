@@ -12,6 +12,9 @@ from replicator.config import format_size
 from replicator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from replicator.catalog.snapshots import SnapshotRow
+    from replicator.engine.browse import Library
+    from replicator.engine.edge import Edge
     from replicator.engine.home import Half
     from replicator.engine.status import Status
     from replicator.engine.verify import VerifyReport
@@ -97,13 +100,17 @@ def _status_text(found: "Status") -> list[str]:
 
 @click.command()
 @click.argument("what")
-@command(keys="none beyond being a member")
+@command(keys="none beyond being a member; restore where a keeper is asked by a dataset's name")
 def why(session: Session, what: str) -> None:
-    """Explain where the copies of a DATASET or snapshot lie, and why there."""
+    """Explain where the copies of WHAT lie, and why there.
+
+    WHAT: a dataset, id prefix, latest, latest:DATASET or DATASET@2026-11-17.
+    """
     from replicator.engine.why import explain  # noqa: PLC0415
 
     with session.member() as half, session.edge() as edge:
-        found = wait(explain(half, edge, _chosen(half, what)))
+        chosen = _chosen(session, half, what)
+        found = wait(explain(half, edge, chosen))
     session.out.result(
         {"id": what, "places": found.places, "reasons": found.reasons, "survives": found.survives},
         [
@@ -127,23 +134,44 @@ def why(session: Session, what: str) -> None:
     )
 
 
-def _chosen(half: "Half", what: str) -> list[Any]:
+def _chosen(session: Session, half: "Half", what: str) -> "list[SnapshotRow]":
+    """Return the snapshot that is meant. A keeper opens names with its restore key, and only if it must."""
     rows = half.catalog.snapshots.all()
-    by_name = [row for row in rows if row.dataset == what]
-    if by_name:
-        return by_name[-1:]
     if what == "latest" and rows:
         return rows[-1:]
-    dataset = what.removeprefix("latest:")
-    if dataset != what:
-        return [row for row in rows if row.dataset == dataset][-1:]
+    dataset, at, date = what.rpartition("@") if "@" in what else (what.removeprefix("latest:"), "", "")
+    by_name = [row for row in rows if row.dataset == dataset and (not at or moment(row.created_ns)[:10] == date)]
+    if by_name:
+        return by_name[-1:]
     by_id = [row for row in rows if row.name.hex().startswith(what.lower())]
-    if len(by_id) != 1:
-        raise NotFoundError(
-            f"'{what}' is neither a dataset of this home nor the beginning of one snapshot's id",
-            hint="`dataset list` and `snapshots` list them",
-        )
-    return by_id
+    if len(by_id) == 1:
+        return by_id
+    if half.role == "keeper" and not by_id:
+        return _opened(session, what)
+    if any(one.name == dataset for one in half.catalog.datasets.all()) and not at:
+        raise NotFoundError(f"dataset '{dataset}' has no snapshot yet", hint="run `replicator backup`")
+    raise _unknown(what)
+
+
+def _opened(session: Session, what: str) -> "list[SnapshotRow]":
+    from replicator.cli.browse import with_library  # noqa: PLC0415
+
+    async def work(library: "Library", _edge: "Edge") -> "list[SnapshotRow]":
+        for text in (f"latest:{what}", what):
+            try:
+                return [(await library.find(text)).row]
+            except NotFoundError:
+                continue
+        raise _unknown(what)
+
+    return with_library(session, work)
+
+
+def _unknown(what: str) -> NotFoundError:
+    return NotFoundError(
+        f"'{what}' is neither a dataset of this home nor the beginning of one snapshot's id",
+        hint="`dataset list` and `snapshots` list them",
+    )
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.output import moment, table
-from replicator.config import parse_duration
+from replicator.config import parse_duration, parse_name
 from replicator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replicator.format.policy import Policy
 
 STALE_AFTER = "30d"
-_NAME = re.compile(r"[^@:/.-][^@:/]{0,63}")
+_NAME = re.compile(r"[^@:/.-][^@:/]*")
 _DOMAINS = ("owner", "site", "region", "country")
 
 
@@ -74,6 +74,10 @@ def build_policy(
         words = [] if residency.lower() == "any" else sorted({word.strip().upper() for word in residency.split(",")})
     else:
         words = old.residency if old else (["EEA"] if half.private.country in EEA else [])
+    if minimum is not None and minimum > wanted:
+        raise UsageError(
+            f"a minimum of {minimum} is more than {wanted} copies", hint="lower --minimum or raise --copies"
+        )
     policy = Policy(
         copies=wanted,
         minimum=minimum if minimum is not None else min(least, wanted),
@@ -96,11 +100,8 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: it cannot.
     """
-    if not _NAME.fullmatch(name) or name.isspace() or not name.isprintable():
-        raise UsageError(
-            f"{name!a} cannot be a dataset's name",
-            hint="1 to 64 printable characters without @, : and /, the first one neither . nor -",
-        )
+    if not _NAME.fullmatch(parse_name(name, "a dataset's name")):
+        raise UsageError(f"'{name}' cannot be a dataset's name", hint="no @, : and / in it, no . or - as its first")
 
 
 def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:

@@ -7,7 +7,7 @@ import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.output import moment, table
-from replicator.config import format_size
+from replicator.config import MAX_NAME, format_size, parse_name
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
@@ -25,8 +25,9 @@ def node_request(session: Session, name: str | None) -> None:
     """Make this machine's write key and print the code that the keeper signs with `node add`."""
     from replicator.engine.members import request_node  # noqa: PLC0415 - commands import what they use
 
+    called = parse_name(name if name is not None else socket.gethostname()[:MAX_NAME], "a machine's name")
     with session.edge() as edge:
-        code = request_node(session.home, edge, name=(name or socket.gethostname())[:64])
+        code = request_node(session.home, edge, name=called)
     session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
 
 
@@ -111,6 +112,8 @@ def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
     from replicator.engine.members import add_peer  # noqa: PLC0415
 
     text = read_code(code)
+    if name is not None:
+        parse_name(name, "a petname")
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
         added = wait(add_peer(keeper, siblings, edge, text, name=name, own=own))
     for notice in added.notices:
@@ -217,10 +220,12 @@ def peer_set(
     from replicator.engine.tenant import check_country  # noqa: PLC0415
 
     changes: dict[str, object] = {
-        key: value
-        for key, value in (("owner", owner), ("site", site), ("region", region), ("own", own))
+        key: parse_name(value, f"its {key}")
+        for key, value in (("owner", owner), ("site", site), ("region", region))
         if value is not None
     }
+    if own is not None:
+        changes["own"] = own
     if country is not None:
         changes["country"] = check_country(country)
     if not changes:

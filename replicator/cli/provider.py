@@ -8,7 +8,7 @@ import click
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import table
-from replicator.config import format_size, parse_duration, parse_size
+from replicator.config import format_size, parse_duration, parse_name, parse_size
 from replicator.errors import UsageError
 from replicator.ids import address_form
 
@@ -54,11 +54,14 @@ def init(
         checked = country_code(country)
     except RosterError as error:
         raise UsageError(str(error), hint="give --country as a two-letter code, such as SE") from error
+    offered = parse_size(capacity)
+    if not offered:
+        raise UsageError(f"a capacity of '{capacity}' is nothing", hint="write it like 500G (10^9) or 500Gi (2^30)")
     terms = Terms(
-        capacity=parse_size(capacity),
-        owner=owner,
-        site=site,
-        region=region,
+        capacity=offered,
+        owner=parse_name(owner, "an owner"),
+        site=parse_name(site, "a site"),
+        region=parse_name(region, "a region"),
         country=checked,
         listen=listen,
         advertise=advertise,
@@ -103,12 +106,15 @@ def invite(session: Session, quota: str, label: str, valid: str) -> None:
     """Print a code that lets one tenant store objects here; it works once."""
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
+    given, valid_s = parse_size(quota), parse_duration(valid)
+    if not valid_s:
+        raise UsageError("an invite that is never valid", hint="write --valid like 7d or 36h")
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
-        code = opened.invite(quota=parse_size(quota), label=label, valid_s=parse_duration(valid))
+        code = opened.invite(quota=given, label=label, valid_s=valid_s)
     finally:
         opened.close()
-    session.out.result({"code": code, "quota": parse_size(quota), "for": label}, code)
+    session.out.result({"code": code, "quota": given, "for": label}, code)
 
 
 @provider.command("status")

@@ -11,7 +11,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, read_stdin, wait
 from replicator.cli.output import Output
-from replicator.config import format_size
+from replicator.config import format_size, parse_name
 from replicator.errors import HomeError, ReplicatorError, UsageError
 from replicator.fs import PosixFs, write_atomic
 from replicator.ids import short
@@ -39,6 +39,7 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
     from replicator.engine.sheet import sheet_text  # noqa: PLC0415 - commands import what they use
     from replicator.engine.tenant import create_tenant  # noqa: PLC0415
 
+    parse_name(name, "a tenant's name")
     sheet = None if recovery_sheet is None else os.path.abspath(recovery_sheet)
     if sheet is not None:
         for path in (sheet, f"{sheet}.html"):

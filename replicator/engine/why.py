@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
@@ -22,8 +23,9 @@ class Explanation:
 
 
 async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> Explanation:
-    """Explain where everything that these snapshots need lies, by the peers' last known holdings."""
+    """Explain where everything that these snapshots need lies, by the peers' inventories of now."""
     async with Federation(half, edge) as federation:
+        await survey(half, federation, edge, count=0)
         ground = Ground(half, federation)
         ground.refresh()
         rows = objects_of(half, snapshots)

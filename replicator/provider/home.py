@@ -22,7 +22,7 @@ import msgspec
 from replicator.clock import NS, Clock
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
-from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
+from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import decode, encode
 from replicator.format.codes import write_code
 from replicator.format.offer import Invite, Offer
@@ -302,7 +302,8 @@ def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
     """Open the provider's half of a home.
 
     Raises:
-        HomeError: there is none, it is of a newer format, damaged, or its key can be read by others.
+        KeyMissingError: there is none.
+        HomeError: it is of a newer format, damaged, or its key can be read by others.
     """
     folder = os.path.join(home, FOLDER)
     file = _read_home_file(os.path.join(folder, "home.json"), fs)
@@ -345,7 +346,9 @@ def _read_home_file(path: str, fs: Fs) -> HomeFile:
     try:
         text = fs.read(path, 0, 1 << 16)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise HomeError(f"{path}: no provider lives here", hint="make one with 'replicator provider init'") from error
+        raise KeyMissingError(
+            f"{os.path.dirname(path)}: no provider lives here", hint="make one with 'replicator provider init'"
+        ) from error
     try:
         found = json.loads(text)
         version = found["format"]

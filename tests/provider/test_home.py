@@ -10,7 +10,7 @@ import pytest
 
 from replicator.clock import DAY_S, NS
 from replicator.crypto.sign import Context, verify
-from replicator.errors import HomeError, NotFoundError, UsageError
+from replicator.errors import HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import decode
 from replicator.format.codes import read_code
 from replicator.format.offer import Invite, Offer
@@ -137,7 +137,7 @@ def test_an_interrupted_init_can_be_repeated(house: House) -> None:
 
 
 def test_a_home_that_is_not_there_damaged_or_newer_is_refused_with_what_to_do(house: House) -> None:
-    with pytest.raises(HomeError, match="no provider lives here") as caught:
+    with pytest.raises(KeyMissingError, match="no provider lives here") as caught:
         house.open()
     assert "provider init" in caught.value.hint
     house.init().close()
