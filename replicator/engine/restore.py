@@ -75,19 +75,19 @@ async def restore(
     fetcher = ChunkFetcher(library, snapshot.snapshot.domain)
     applier = Applier(target, rng=edge.rng, rights=Rights(privileged=privileged), overwrite=overwrite)
     report = RestoreReport(snapshot=snapshot)
-    edge.progress.stage("reading the tree", None, "entries")
-    plan = await fetcher.in_thread(lambda reader: _plan(reader, fetcher, applier, snapshot, paths, edge))
-    report.packs = len(plan.by_pack)
-    if dry_run:
-        report.files = len(applier.jobs)
-        report.bytes = applier.planned_bytes
-        report.seconds = edge.clock.monotonic() - started
-        return report
     try:
-        applier.begin()
-        edge.progress.stage("restoring", applier.planned_bytes)
-        await _carry_out(fetcher, applier, plan, report, edge)
-        _fill(report, applier.finish())
+        edge.progress.stage("reading the tree", None, "entries")
+        plan = await fetcher.in_thread(lambda reader: _plan(reader, fetcher, applier, snapshot, paths, edge))
+        report.packs = len(plan.by_pack)
+        if dry_run:
+            report.files = len(applier.jobs)
+            report.bytes = applier.planned_bytes
+            applier.abort()
+        else:
+            applier.begin()
+            edge.progress.stage("restoring", applier.planned_bytes)
+            await _carry_out(fetcher, applier, plan, report, edge)
+            _fill(report, applier.finish())
     except BaseException:
         applier.abort()
         raise
