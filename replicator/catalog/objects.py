@@ -9,7 +9,8 @@ from replicator.catalog.schema import Database
 from replicator.ids import Identity, ObjectName
 
 ObjectKind = Literal["data", "tree", "index", "references", "snapshot", "charter", "keybag"]
-HoldingState = Literal["held", "missing", "damaged"]
+HoldingState = Literal["held", "missing", "damaged", "gone"]
+"""What a peer's copy is: there, not there any more, not right, or lost and made up for elsewhere."""
 _COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns"
 _HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns"
 _BATCH = 500

@@ -10,7 +10,7 @@ from replicator.engine.home import Half
 from replicator.errors import PeerError
 from replicator.format.merkle import proves
 from replicator.format.sizes import is_allowed
-from replicator.ids import short
+from replicator.ids import ObjectName, short
 from replicator.wire.messages import (
     INVENTORY_PAGE,
     MAX_CHECKS,
@@ -31,12 +31,16 @@ _NAME = 32
 
 @dataclass(slots=True)
 class PeerView:
-    """What one peer showed: objects and bytes of ours that lie there, what is gone, what is not right."""
+    """What one peer showed: objects and bytes of ours that lie there, what is gone, what is not right.
+
+    ``lacks`` names what recovery begins with, "charter" and "keybag", where it is not there as it should be.
+    """
 
     objects: int = 0
     bytes: int = 0
     missing: list[ObjectRow] = field(default_factory=list)
     damaged: list[ObjectRow] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
     probes: int = 0
 
 
@@ -56,16 +60,21 @@ async def _survey_one(
     half: Half, federation: Federation, edge: Edge, link: Link, rows: dict[bytes, ObjectRow], count: int
 ) -> PeerView | None:
     # Taken before the inventory: what a backup beside us has stored since then is not missing, only newer.
-    promised = {holding.object_id for holding in half.catalog.objects.holdings(peer=link.identity)}
+    holdings = half.catalog.objects.holdings(peer=link.identity)
+    promised = {holding.object_id for holding in holdings}
     try:
-        view, states = await _inventory(link, rows)
+        view, states, listed = await _inventory(link, rows)
         await _probe(half, edge, link, rows, states, view, count)
+        await _charter_and_keybag(half, link, listed, view)
     except PeerError as error:
         await federation.drop(link, error)
         return None
     names = {row.id: row for row in rows.values()}
     for object_id in promised - set(states):
         states[object_id] = "missing"
+    for holding in holdings:
+        if holding.state == "gone" and states[holding.object_id] != "held":
+            states[holding.object_id] = "gone"
     half.catalog.objects.set_states(
         link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()
     )
@@ -73,6 +82,8 @@ async def _survey_one(
     view.damaged = [names[i] for i, state in sorted(states.items()) if state == "damaged"]
     if view.missing:
         link.problems.append(f"{len(view.missing)} objects that it had receipted are gone")
+    if view.lacks:
+        link.problems.append(f"does not hold the {' and the '.join(view.lacks)}, which recovery begins with")
     if view.damaged:
         message = f"{len(view.damaged)} objects are damaged (first: {short(view.damaged[0].name)})"
         link.problems.append(message)
@@ -80,9 +91,12 @@ async def _survey_one(
     return view
 
 
-async def _inventory(link: Link, rows: dict[bytes, ObjectRow]) -> tuple[PeerView, dict[int, HoldingState]]:
+async def _inventory(
+    link: Link, rows: dict[bytes, ObjectRow]
+) -> tuple[PeerView, dict[int, HoldingState], dict[bytes, int]]:
     view = PeerView()
     states: dict[int, HoldingState] = {}
+    listed: dict[bytes, int] = {}
     after = b""
     while True:
         page = await link.connection.call("inventory", InventoryRequest(after=after, limit=INVENTORY_PAGE), Inventory)
@@ -90,6 +104,7 @@ async def _inventory(link: Link, rows: dict[bytes, ObjectRow]) -> tuple[PeerView
         for name, size in zip(names, page.sizes, strict=False):
             view.objects += 1
             view.bytes += size
+            listed[name] = size
             row = rows.get(name)
             if row is not None:
                 states[row.id] = "held" if size == row.size and is_allowed(size) else "damaged"
@@ -99,9 +114,9 @@ async def _inventory(link: Link, rows: dict[bytes, ObjectRow]) -> tuple[PeerView
                 row = rows.get(joined[at : at + _NAME])
                 if row is not None:
                     states[row.id] = state
-        if not page.more or not names or names[-1] <= after:
-            return view, states
-        after = names[-1]
+        if not page.more or page.last <= after:
+            return view, states, listed
+        after = page.last
 
 
 async def _probe(
@@ -138,6 +153,20 @@ async def _probe(
             else:
                 states[row.id] = "damaged"
     half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
+
+
+async def _charter_and_keybag(half: Half, link: Link, listed: dict[bytes, int], view: PeerView) -> None:
+    """Look for the two objects that a recovery begins with, where the peer knows our charter."""
+    if link.info.charter_number != half.charter.number:
+        return
+    expected = {"charter": link.info.charter, "keybag": half.charter.charter.keybag}
+    view.lacks = [what for what, name in expected.items() if name not in listed]
+    here = [(what, name) for what, name in expected.items() if name in listed]
+    request = ProveRequest(names=b"".join(name for _, name in here), leaves=[0] * len(here))
+    reply = await link.connection.call("prove", request, ProveReply)
+    for (what, name), proof in zip(here, [*reply.proofs, None, None], strict=False):
+        if proof is None or proof.size != listed[name] or not proves(ObjectName(name), 0, proof):
+            view.lacks.append(what)
 
 
 async def recheck(link: Link, rows: list[ObjectRow]) -> dict[int, HoldingState]:

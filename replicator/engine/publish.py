@@ -30,7 +30,7 @@ MAX_ROUNDS = 4
 
 @dataclass(slots=True)
 class Published:
-    """What came of publishing: gaps against the promise in words, and what could not be claimed anywhere."""
+    """What came of publishing: gaps against the promise in words, and claims and witnesses that peers owe."""
 
     snapshots: list[SnapshotRow] = field(default_factory=list)
     debts: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Publisher:
             raise MinimumNotMetError(f"snapshot {short(snapshot.name)}: not in the catalog")
         await self.sender.everywhere([own], policy)
         self._demand(own, policy)
-        result.witnesses = await self._witness(snapshot, policy)
+        result.witnesses = await self._witness(snapshot, policy, result)
         self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
         result.debts = debts_in_words(self.ground, plan, self.ground.plan(packs))
         self._empty_spool([*rows, own], policy)
@@ -185,8 +185,8 @@ class Publisher:
                 hint="run `backup` again: what is missing is read from the source and stored anew",
             )
 
-    async def _witness(self, snapshot: SnapshotRow, policy: Policy) -> int:
-        """Have the head witnessed; return by how many peers."""
+    async def _witness(self, snapshot: SnapshotRow, policy: Policy, result: Published) -> int:
+        """Have the head witnessed; return by how many peers. Who did not is among what is owed."""
         count = 0
         reasons = []
         own = {peer_id(pin.identity) for pin in self.node.peers if pin.own}
@@ -203,6 +203,7 @@ class Publisher:
                         "two machines write with one key (was this one cloned?)"
                     )
                 reasons.append(str(error))
+                result.owed.append(f"witness at {link.pin.name}: {getattr(error, 'reason', error)}")
                 continue
             count += policy.count_own or peer_id(link.identity) not in own
         if count < policy.minimum:

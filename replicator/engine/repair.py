@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from replicator.catalog.objects import ObjectRow
+from replicator.catalog.objects import HoldingState, ObjectRow
+from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.audit import recheck, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
@@ -16,6 +17,9 @@ from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
+
+
+_LOST = ("missing", "damaged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
             report.lost_peers = [pin.name for pin in half.peers if pin.identity in federation.failures]
             ground = Ground(half, federation, lost_now=by_hand)
             ground.refresh()
-            rows = objects_of(half, half.catalog.snapshots.all())
+            rows = objects_of(half, _published(half))
             _plan(half, ground, rows, report)
             if not dry_run:
                 await _mend(half, federation, edge, ground, rows, report)
@@ -143,6 +147,31 @@ async def _mend(
     report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]
     ground.refresh()
     _judge(ground, rows, report)
+    _settle_losses(half, edge, ground, rows)
+
+
+def _published(half: Half) -> list[SnapshotRow]:
+    # One that was only committed is published by the next backup, in its order.
+    return half.catalog.snapshots.all("published_ns != 0")
+
+
+def _settle_losses(half: Half, edge: Edge, ground: Ground, rows: list[ObjectRow]) -> None:
+    """Remember of lost copies that were made up for elsewhere that nobody waits for them any more."""
+    plan = ground.plan(rows, frozen=True)
+    short_of = {one.pack for one in (*plan.debts, *plan.refused, *plan.relaxations)}
+    short_of |= {
+        pack_id(row.name)
+        for policy, records in _records_by_policy(half, rows)
+        for row in records
+        if ground.copies(row.name, policy) < policy.minimum
+    }
+    made_up = {row.id for row in rows if pack_id(row.name) not in short_of}
+    for link in ground.federation.links.values():
+        lost = [one.object_id for one in half.catalog.objects.holdings(peer=link.identity) if one.state in _LOST]
+        states: dict[int, HoldingState] = {object_id: "gone" for object_id in lost if object_id in made_up}
+        half.catalog.objects.set_states(
+            link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()
+        )
 
 
 def _damaged_by_peer(half: Half, federation: Federation) -> dict[Identity, set[int]]:
@@ -157,7 +186,7 @@ def _records_by_policy(half: Half, rows: list[ObjectRow]) -> list[tuple[Policy, 
     """Records (snapshots, indexes, references) with the policy of the newest snapshot that needs them."""
     policies = half.catalog.datasets.policies()
     by_name: dict[bytes, bytes] = {}
-    for snapshot in half.catalog.snapshots.all():
+    for snapshot in _published(half):
         for name in (snapshot.name, *snapshot.indexes, *snapshot.references):
             by_name[name] = snapshot.policy
     found: dict[bytes, list[ObjectRow]] = {}

@@ -104,7 +104,7 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
     code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
-    if code == 0 and any(peer.missing for peer in peers):
+    if code == 0 and (any(peer.missing for peer in peers) or any(view.lacks for view in views.values())):
         code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled = 1"))
@@ -239,7 +239,7 @@ def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus]) 
     if not peers:
         advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
     thin = any(dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets)
-    if thin or any(peer.missing or peer.damaged for peer in peers):
+    if thin or any(peer.missing or peer.damaged or peer.problems for peer in peers if peer.reachable):
         advice.append("run `replicator repair`: it stores missing and damaged copies again and deletes nothing")
     if silent:
         advice.append(f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days")

@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from replicator.crypto.passphrase import unwrap
 from replicator.engine import keeper
-from tests.scenarios.world import World, small_tree
+from tests.scenarios.world import World
 
 MEMORY = "/dev/shm"  # noqa: S108 - a thousand syncs cost nothing there; crash tests forget by themselves
 
@@ -51,7 +52,8 @@ def templates(fast_folder: str) -> Callable[[int], World]:
     def template(providers: int) -> World:
         if providers not in made:
             made[providers] = World(os.path.join(fast_folder, f"template-{providers}"), providers=providers)
-            asyncio.run(made[providers].found())
+            with ThreadPoolExecutor() as pool:  # a loop may be running here already
+                pool.submit(asyncio.run, made[providers].found()).result()
             made[providers].close()
         return made[providers]
 
@@ -92,6 +94,4 @@ def world(worlds: Worlds) -> World:
 @pytest.fixture
 def source(world: World) -> str:
     """A small folder that is a dataset of the world, called docs."""
-    path = small_tree(os.path.join(world.root, "source", "docs"))
-    world.add_dataset("docs", path)
-    return path
+    return world.small_dataset()

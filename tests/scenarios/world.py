@@ -235,6 +235,12 @@ class World:
         finally:
             node.close()
 
+    def small_dataset(self, name: str = "docs", policy: Policy = PROMISE) -> str:
+        """Make a small folder and a dataset of it; return its path."""
+        path = small_tree(os.path.join(self.root, "source", name), name)
+        self.add_dataset(name, path, policy=policy)
+        return path
+
     def set_policy(self, name: str, policy: Policy) -> None:
         """Change a dataset's policy."""
         node = self.node()
