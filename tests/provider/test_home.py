@@ -128,7 +128,7 @@ def test_an_interrupted_init_can_be_repeated(house: House) -> None:
             after = House(path, rng=SeededRng(2))
             try:
                 provider = after.open()
-            except HomeError:
+            except KeyMissingError:
                 provider = after.init()
             service = provider.start()
             enrol(provider, service, Tenant("first"))
