@@ -169,6 +169,16 @@ class TestForgery:
         for index in (-1, 6, 2**63):
             assert not proves(self.name, index, msgspec.structs.replace(good, index=index))
 
+    def test_a_proof_that_says_another_index_than_was_asked_for_does_not_pass(self) -> None:
+        for index in range(6):
+            assert not proves(self.name, index, msgspec.structs.replace(self.proof(index), index=(index + 1) % 6))
+
+    def test_a_name_made_of_leaves_of_another_length_proves_nothing(self) -> None:
+        # Whoever makes up an object can make up its tree as well; a leaf still has the length its place gives it.
+        for leaf, size in ((b"x" * (LEAF_SIZE + 1), LEAF_SIZE), (b"x" * 10, 11), (b"x", 0)):
+            made_up = blake3(b"\x02" + size.to_bytes(8, "little") + leaf_hash(leaf)).digest()
+            assert not proves(made_up, 0, Proof(size, 0, leaf, []))
+
     def test_things_that_are_no_bytes_in_a_path_do_not_pass(self) -> None:
         good = self.proof(0)
         assert not proves(self.name, 0, Proof(good.size, 0, good.leaf, ["x" * 32, *good.path[1:]]))  # type: ignore[list-item] # a careless peer
