@@ -174,9 +174,7 @@ class Lmdb:
     def lookup(self, ids: Sequence[bytes]) -> Sequence[Any]:
         with self.env.begin() as transaction:
             found = [transaction.get(chunk) for chunk in ids]
-        return [
-            None if value is None else (int.from_bytes(value[:4]), int.from_bytes(value[4:])) for value in found
-        ]
+        return [None if value is None else (int.from_bytes(value[:4]), int.from_bytes(value[4:])) for value in found]
 
 
 class Borghash:
@@ -294,7 +292,9 @@ def build(option: str, entries: int, folder: str) -> dict[str, Any]:
     start = time.perf_counter()
     OPTIONS[option]().build(folder, entries)
     seconds = time.perf_counter() - start
-    size = sum(os.stat(os.path.join(base, name)).st_blocks * 512 for base, _, names in os.walk(folder) for name in names)
+    size = sum(
+        os.stat(os.path.join(base, name)).st_blocks * 512 for base, _, names in os.walk(folder) for name in names
+    )
     return {"build_s": round(seconds, 1), "disk_bytes_per_entry": round(size / entries, 1)}
 
 
