@@ -40,6 +40,11 @@ def short(value: bytes) -> str:
     return value.hex()[:SHORT_HEX]
 
 
+def root_fingerprint(root_key: bytes) -> str:
+    """Return the form of a tenant's root key that people compare: what the recovery sheet shows."""
+    return root_key.hex()[:16]
+
+
 def address_form(identity: Identity) -> str:
     """Return the identity as 52 lower-case base32 characters: what people type as a pin."""
     return base64.b32encode(identity).decode().rstrip("=").lower()

@@ -44,17 +44,24 @@ def node_add(session: Session, code: str) -> None:
     text = read_code(code)
     with session.edge() as edge:
         if is_grant(text):
-            tenant = accept_grant(session.home, edge, text)
-            session.out.result({"tenant": tenant, "home": session.home}, f"This machine now writes for '{tenant}'.")
+            accepted = accept_grant(session.home, edge, text)
+            session.out.result(
+                {"tenant": accepted.tenant, "fingerprint": accepted.fingerprint, "home": session.home},
+                [
+                    f"This machine now writes for '{accepted.tenant}', tenant {accepted.fingerprint}.",
+                    "Compare that with the recovery sheet or with `node add` on the keeper: a code can be forged.",
+                ],
+            )
             return
         with session.keeper() as keeper, session.siblings() as siblings:
             added = wait(add_node(keeper, siblings, edge, text))
     for notice in added.notices:
         session.out.notice(notice)
     session.out.result(
-        {"id": added.identity.hex(), "name": added.name, "code": added.code},
+        {"id": added.identity.hex(), "name": added.name, "code": added.code, "fingerprint": added.fingerprint},
         [
-            f"Node '{added.name}' is in the charter. On that machine: replicator node add CODE, where CODE is",
+            f"Node '{added.name}' is in the charter of tenant {added.fingerprint}.",
+            "On that machine: replicator node add CODE, where CODE is",
             "",
             added.code,
         ],

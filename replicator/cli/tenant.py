@@ -14,7 +14,7 @@ from replicator.cli.output import Output
 from replicator.config import format_size, parse_name
 from replicator.errors import HomeError, ReplicatorError, UsageError
 from replicator.fs import PosixFs, write_atomic
-from replicator.ids import short
+from replicator.ids import root_fingerprint, short
 
 if TYPE_CHECKING:
     from replicator.engine.browse import OpenSnapshot
@@ -51,7 +51,7 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
 
     def write_sheet(words: list[str], root_key: bytes) -> None:
         if sheet is not None:
-            _write_sheet(session.fs, sheet, name, root_key.hex()[:16], words)
+            _write_sheet(session.fs, sheet, name, root_fingerprint(root_key), words)
 
     with session.edge() as edge:
         made = create_tenant(
@@ -79,7 +79,7 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
         ]
     else:
         document["words"] = made.words
-        text = sheet_text(name, made.root_key.hex()[:16], made.words, ())
+        text = sheet_text(name, root_fingerprint(made.root_key), made.words, ())
         lines = [f"Tenant '{name}' is made in {session.home}.", "", text]
     lines.append("Next: ask friends for invites (`replicator provider invite`) and add them: replicator peer add CODE")
     session.out.result(document, lines)

@@ -200,7 +200,8 @@ class _Run:
             emitted=stream.emitted,
         )
         cache_key = hkdf(keys.id_key, label=b"stat cache")
-        cache_path = node.cache_file(f"stat-{hkdf(cache_key, label=dataset.name.encode(), length=8).hex()}.db")
+        cache_name = hkdf(cache_key, label=b"cache file", context=dataset.name.encode(), length=8).hex()
+        cache_path = node.cache_file(f"stat-{cache_name}.db")
         cache = StatCache.open(cache_path, cache_key)
         record = StatCacheWriter(f"{cache_path}.next", cache_key, now_ns=now)
         try:

@@ -1,6 +1,6 @@
 """The keeper half: the tenant's own machine. Wrapped owner and restore keys, unwrapped only while they are used."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -194,10 +194,10 @@ def record_object(body: bytes, rng: Rng) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperSecrets:
-    """What a new keeper's home wraps."""
+    """What a new keeper's home wraps; nothing of it is in its repr."""
 
-    owner_seed: bytes
-    maintenance_seed: bytes
+    owner_seed: bytes = field(repr=False)
+    maintenance_seed: bytes = field(repr=False)
     domains: tuple[DomainSecrets, ...]
 
 

@@ -24,7 +24,7 @@ from replicator.format.codes import code_kind, read_code, write_code
 from replicator.format.keybag import MemberFile, NodeGrant, NodeRequest, PeerAddress
 from replicator.format.offer import Invite
 from replicator.fs import write_atomic
-from replicator.ids import Identity, identity_of, short
+from replicator.ids import Identity, identity_of, root_fingerprint, short
 from replicator.transport.base import Target
 from replicator.wire.messages import EnrolRequest
 
@@ -182,6 +182,7 @@ class NodeAdded:
     name: str
     identity: Identity
     code: str
+    fingerprint: str
     notices: list[str]
 
 
@@ -229,11 +230,25 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
         charter=keeper.charter.signed,
     )
     sealed = seal_to(request.seal_key, encode(grant), PURPOSE_GRANT)
-    return NodeAdded(name=name, identity=identity, code=write_code("grant", sealed), notices=notices)
+    return NodeAdded(
+        name=name,
+        identity=identity,
+        code=write_code("grant", sealed),
+        fingerprint=root_fingerprint(keeper.member.root_key),
+        notices=notices,
+    )
 
 
-def accept_grant(home: str, edge: Edge, code: str) -> str:
-    """Complete a node half from the keeper's answer; return the tenant's name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantAccepted:
+    """For whom this machine writes now. A grant proves nothing of its sender: a person compares the fingerprint."""
+
+    tenant: str
+    fingerprint: str
+
+
+def accept_grant(home: str, edge: Edge, code: str) -> GrantAccepted:
+    """Complete a node half from the keeper's answer.
 
     Raises:
         KeyWrongError: the grant is for another machine, or damaged.
@@ -264,7 +279,7 @@ def accept_grant(home: str, edge: Edge, code: str) -> str:
         keybag_data=None,
     )
     edge.fs.unlink(os.path.join(home, "node", REQUEST_FILE))
-    return grant.name
+    return GrantAccepted(tenant=grant.name, fingerprint=root_fingerprint(grant.root_key))
 
 
 def is_grant(code: str) -> bool:

@@ -51,7 +51,9 @@ def write_references(
     """
     rows = node.catalog.snapshots.all("writer = ? AND dataset = ?", (node.identity, dataset))
     base = rows[-1].references if rows else ()
-    cache = node.cache_file(f"refs-{hkdf(keys.id_key, label=dataset.encode(), length=8).hex()}.ids")
+    cache_key = hkdf(keys.id_key, label=b"references cache")
+    cache_name = hkdf(cache_key, label=b"cache file", context=dataset.encode(), length=8).hex()
+    cache = node.cache_file(f"refs-{cache_name}.ids")
     before = _remembered(node, cache, base[-1] if base else b"")
     chain = list(base) if before is not None else []
     old = before or set()

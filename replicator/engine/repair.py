@@ -18,7 +18,6 @@ from replicator.errors import PeerError
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
 
-
 _LOST = ("missing", "damaged")
 
 

@@ -256,8 +256,6 @@ async def _pieces(request: web.Request, size: int) -> AsyncIterator[bytes]:
         if not piece:
             raise RequestRefusedError("bad-request", f"the body ended after {received} of {size} bytes")
         received += len(piece)
-        if received > size:
-            raise RequestRefusedError("bad-request", "the body is longer than announced")
         gathered += piece
         if len(gathered) >= PIECE or received == size:
             yield bytes(gathered)

@@ -12,6 +12,7 @@ import msgspec
 from replicator.format.charter import Count, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
 from replicator.format.codec import Record
+from replicator.format.keybag import SecretRecord
 from replicator.format.merkle import Proof
 from replicator.ids import NAME_SIZE
 
@@ -64,14 +65,14 @@ class Refused(Record, frozen=True, kw_only=True):
 
     code: Refusal
     message: str
-    after_s: float
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
 class Empty(Record, frozen=True, kw_only=True):
     """Nothing to say."""
 
 
-class EnrolRequest(Record, frozen=True, kw_only=True):
+class EnrolRequest(SecretRecord, frozen=True, kw_only=True):
     """The one request without a certificate.
 
     Either ``secret`` (an invite's, with ``root``: the tenant's signed root statement, and ``tenant``), or
