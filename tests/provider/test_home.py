@@ -137,9 +137,9 @@ def test_an_interrupted_init_can_be_repeated(house: House) -> None:
 
 
 def test_a_home_that_is_not_there_damaged_or_newer_is_refused_with_what_to_do(house: House) -> None:
-    with pytest.raises(KeyMissingError, match="no provider lives here") as caught:
+    with pytest.raises(KeyMissingError, match="no provider lives here") as absent:
         house.open()
-    assert "provider init" in caught.value.hint
+    assert "provider init" in absent.value.hint
     house.init().close()
     with open(_file(house)) as file:
         settings = json.load(file)
