@@ -11,14 +11,17 @@ from replicator.ids import Identity, ObjectName
 ObjectKind = Literal["data", "tree", "index", "references", "snapshot", "charter", "keybag"]
 HoldingState = Literal["held", "missing", "damaged", "gone"]
 """What a peer's copy is: there, not there any more, not right, or lost and made up for elsewhere."""
-_COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns"
+_COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns, lost"
 _HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns"
 _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRow:
-    """One object this home knows of. ``policy`` is empty for records; ``index_id`` None until it is indexed."""
+    """One object this home knows of. ``policy`` is empty for records; ``index_id`` None until it is indexed.
+
+    ``lost``: no copy was left anywhere when it was last needed.
+    """
 
     id: int
     name: ObjectName
@@ -29,6 +32,7 @@ class ObjectRow:
     index_id: int | None
     spooled: bool
     created_ns: int
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,8 @@ class Objects:
         """
         with self._db.transaction("object row") as connection:
             connection.execute(
-                "INSERT INTO objects (name, writer, kind, size, policy, index_id, spooled, created_ns) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(name) DO UPDATE SET "
+                "INSERT INTO objects (name, writer, kind, size, policy, index_id, spooled, created_ns, lost) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT(name) DO UPDATE SET "
                 "index_id = coalesce(excluded.index_id, index_id), spooled = max(spooled, excluded.spooled)",
                 (name, writer, kind, size, policy, index_id, int(spooled), created_ns),
             )
@@ -133,10 +137,28 @@ class Objects:
             )
         return tuple(sorted(found))
 
-    def forget_chunks(self, object_id: int) -> None:
-        """Forget that a pack holds chunks because no copy of it is left: they will be read and stored again."""
-        with self._db.transaction("chunks row") as connection:
-            connection.execute("DELETE FROM chunks WHERE object_id = ?", (object_id,))
+    def set_lost(self, object_ids: Iterable[int]) -> None:
+        """Record that no copy of these is left: nothing new relies on them. A copy that is found ends that."""
+        with self._db.transaction("lost row") as connection:
+            connection.executemany("UPDATE objects SET lost = 1 WHERE id = ?", [(i,) for i in object_ids])
+
+    def is_replaced(self, object_id: int) -> bool:
+        """Return whether every chunk of a pack is in another pack of its writer that is not lost."""
+        return not self._db.rows(
+            "SELECT 1 FROM chunks mine JOIN objects pack ON pack.id = mine.object_id WHERE mine.object_id = ? AND "
+            "NOT EXISTS (SELECT 1 FROM chunks other JOIN objects place ON place.id = other.object_id WHERE "
+            "other.id = mine.id AND place.id != pack.id AND place.writer = pack.writer AND place.lost = 0) LIMIT 1",
+            (object_id,),
+        )
+
+    def forget(self, object_ids: Iterable[int]) -> None:
+        """Forget objects that nothing refers to, with all that is known of them."""
+        gone = [(object_id,) for object_id in object_ids]
+        with self._db.transaction("forgotten row") as connection:
+            connection.executemany("UPDATE objects SET index_id = NULL WHERE index_id = ?", gone)
+            for table in ("chunks", "holdings", "claimed"):
+                connection.executemany(f"DELETE FROM {table} WHERE object_id = ?", gone)  # noqa: S608 - own words
+            connection.executemany("DELETE FROM objects WHERE id = ?", gone)
 
     def lookup(self, ids: Sequence[bytes]) -> list[Location | None]:
         """Return where each chunk lies, in the pack known last, in the order asked."""
@@ -175,6 +197,7 @@ class Objects:
                 "received_ns = excluded.received_ns, checked_ns = excluded.checked_ns",
                 (object_id, peer, incarnation, receipt, received_ns, received_ns),
             )
+            connection.execute("UPDATE objects SET lost = 0 WHERE id = ? AND lost", (object_id,))
 
     def set_states(
         self, peer: Identity, states: Mapping[int, HoldingState], *, incarnation: bytes, now_ns: int
@@ -187,6 +210,10 @@ class Objects:
                 "ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
                 "incarnation = excluded.incarnation, checked_ns = excluded.checked_ns",
                 [(object_id, peer, state, incarnation, now_ns) for object_id, state in states.items()],
+            )
+            connection.executemany(
+                "UPDATE objects SET lost = 0 WHERE id = ? AND lost",
+                [(object_id,) for object_id, state in states.items() if state == "held"],
             )
 
     def set_audited(self, peer: Identity, object_ids: Iterable[int], now_ns: int) -> None:
@@ -259,4 +286,5 @@ def _object(row: tuple[Any, ...]) -> ObjectRow:
         index_id=row[6],
         spooled=bool(row[7]),
         created_ns=row[8],
+        lost=bool(row[9]),
     )

@@ -33,6 +33,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
             "policy": bytes,
             "index_id": int,
             "spooled": int,
+            "lost": int,
             "created_ns": int,
         },
         ("id",),

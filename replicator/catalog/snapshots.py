@@ -1,6 +1,7 @@
 """Snapshots, datasets and policies as this home knows them."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,11 @@ class Snapshots:
         """Record that a snapshot's head is witnessed: it is published."""
         with self._db.transaction("published row") as connection:
             connection.execute("UPDATE snapshots SET published_ns = ? WHERE name = ?", (now_ns, name))
+
+    def forget(self, names: Iterable[bytes]) -> None:
+        """Forget snapshots."""
+        with self._db.transaction("snapshot row") as connection:
+            connection.executemany("DELETE FROM snapshots WHERE name = ?", [(name,) for name in names])
 
     def all(self, where: str = "1", values: tuple[object, ...] = ()) -> list[SnapshotRow]:
         """Return snapshots by a condition on the columns, oldest first."""

@@ -20,11 +20,12 @@ from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.node import NodeHome
-from replicator.engine.publish import Published, Publisher, pending
+from replicator.engine.placing import objects_of
+from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
 from replicator.engine.references import write_references
 from replicator.engine.sink import PackingSink
 from replicator.engine.spool import Spool
-from replicator.engine.sync import sync_writer
+from replicator.engine.sync import KnownHead, newest_heads, read_snapshot, sync_chain
 from replicator.errors import IntegrityError, ReplicatorError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
@@ -32,6 +33,7 @@ from replicator.format.index import Index, IndexedPack
 from replicator.format.merkle import name_of
 from replicator.format.policy import policy_id
 from replicator.format.snapshot import Head, Seen, Snapshot, SnapshotDetails
+from replicator.ids import ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import seal_object
 from replicator.snapshot.capture import Captured, Counts, capture
@@ -109,6 +111,9 @@ async def backup(
             await run.publish_pending(report)
             for dataset in datasets:
                 report.datasets.append(await run.dataset(dataset))
+            await run.commit_withdrawn(report)
+            if not names and all(done.error is None for done in report.datasets):
+                run.tidy_spool()
             report.sent_objects = run.publisher.sender.sent_objects
             report.sent_bytes = run.publisher.sender.sent_bytes
             report.notices += federation.notices
@@ -131,11 +136,16 @@ class _Run:
         self.source = source
         self.overlap = overlap
         self.publisher = Publisher(node, federation, edge, spool)
+        self.withdrawn: set[str] = set()
+        """Datasets whose waiting snapshot gave way to one that could be published."""
 
     async def adopt(self, report: BackupReport) -> None:
         """Follow our own chain if peers have witnessed more of it than this home remembers."""
         try:
-            adopted = await sync_writer(self.node, self.federation, self.node.identity)
+            known = (await newest_heads(self.node, self.federation)).get(self.node.identity)
+            if known is not None:
+                await self._compare_pending(known)
+            adopted = await sync_chain(self.node, self.federation, known) if known else 0
         except IntegrityError as error:
             self.federation.integrity.append(f"own chain: {error}")
             return
@@ -150,6 +160,37 @@ class _Run:
             # Who holds what is not known any more: ask, before everything would be sent again.
             await survey(self.node, self.federation, self.edge, count=0)
         self.publisher.ground.refresh()
+
+    async def _compare_pending(self, known: KnownHead) -> None:
+        """Find out what became of our waiting snapshots if peers know our chain at least as far.
+
+        A home that was put back from an older copy may have some that its later life published, or made anew.
+        """
+        waiting = {row.number: row for row in pending(self.node) if row.number <= known.head.number}
+        if not waiting:
+            return
+        name, number = ObjectName(known.head.snapshot), known.head.number
+        chain: dict[int, ObjectName] = {}
+        while number >= min(waiting):
+            chain[number] = name
+            if number > min(waiting):
+                snapshot = await read_snapshot(self.node, self.federation, name, known.seen_by)
+                name = ObjectName(snapshot.previous_snapshot)
+            number -= 1
+        for number, row in sorted(waiting.items()):
+            if chain[number] == row.name:
+                note_sent(self.node, number)
+                if number < known.head.number:
+                    self.node.catalog.snapshots.published(row.name, row.created_ns)
+            elif number <= sent_head(self.node):
+                raise IntegrityError(
+                    f"snapshot {number} of this chain is {short(row.name)} here and {short(chain[number])} at peers: a "
+                    "fork",
+                    hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
+                )
+            else:
+                withdraw(self.node, self.spool, number)
+                return
 
     async def publish_pending(self, report: BackupReport) -> None:
         """Publish what earlier runs committed, oldest first; stop at the first that cannot be."""
@@ -171,8 +212,9 @@ class _Run:
             if floors:
                 raise UsageError(f"dataset '{dataset.name}': {'; '.join(floors)}", hint="raise the dataset's policy")
             report.snapshot = await self._commit(dataset, report)
-            waiting = pending(self.node)
-            for snapshot in waiting:
+            if await self._make_way(report.snapshot):
+                report.snapshot = await self._commit(dataset, report)
+            for snapshot in pending(self.node):
                 published = await self.publisher.publish(snapshot)
                 if snapshot.name == report.snapshot.name:
                     _take(report, published)
@@ -180,12 +222,70 @@ class _Run:
             report.error = error
         return report
 
+    async def _make_way(self, snapshot: SnapshotRow) -> bool:
+        """Withdraw snapshots of other datasets that wait before this one and cannot go, if this one could.
+
+        There is one chain for all datasets, and a promise that cannot be kept for one must not keep back the others.
+        Returns whether this one was withdrawn with them, to be committed again in their place.
+        """
+        waiting = pending(self.node)
+        try:
+            for earlier in waiting:
+                if earlier.name == snapshot.name:
+                    return False
+                await self.publisher.publish(earlier)
+        except ReplicatorError as error:
+            possible = earlier.dataset != snapshot.dataset and earlier.number > sent_head(self.node)
+            if snapshot in pending(self.node) and possible and await self._could_go(snapshot):
+                self.federation.notices.append(
+                    f"snapshot {earlier.number} of '{earlier.dataset}' makes way, its data stays for the next: {error}"
+                )
+                withdraw(self.node, self.spool, earlier.number)
+        left = {row.name for row in self.node.catalog.snapshots.all("writer = ?", (self.node.identity,))}
+        gone = [row for row in waiting if row.name not in left]
+        self.withdrawn |= {row.dataset for row in gone if row.name != snapshot.name}
+        return snapshot in gone
+
+    async def _could_go(self, snapshot: SnapshotRow) -> bool:
+        try:
+            await self.publisher.prepare(snapshot, Published())
+        except ReplicatorError:
+            return False
+        return True
+
+    async def commit_withdrawn(self, report: BackupReport) -> None:
+        """Commit anew, behind what was published, the datasets whose waiting snapshots made way."""
+        waiting = {row.dataset for row in pending(self.node)}
+        known = {dataset.name: dataset for dataset in self.node.catalog.datasets.all()}
+        for name in sorted((self.withdrawn & known.keys()) - waiting):
+            done = next((one for one in report.datasets if one.dataset == name), DatasetReport(dataset=name))
+            if done.published:
+                continue
+            try:
+                done.snapshot = await self._commit(known[name], done)
+            except ReplicatorError as error:
+                self.federation.notices.append(f"'{name}': {error}")
+
+    def tidy_spool(self) -> None:
+        """Let go of sealed objects that no snapshot came to need, unless one still waits for the next run."""
+        node = self.node
+        if pending(node):
+            return
+        objects = node.catalog.objects
+        needed = {row.id for row in objects_of(node, node.catalog.snapshots.all("writer = ?", (node.identity,)))}
+        for row in objects.all("spooled"):
+            if row.id in needed or objects.holdings_of(row.id):
+                objects.unspool(row.id)
+            else:
+                objects.forget([row.id])
+            self.spool.drop(row.name)
+
     async def _commit(self, dataset: Dataset, report: DatasetReport) -> SnapshotRow:
         """Capture a dataset and write the signed snapshot; on return it is durable in the spool."""
         node, edge = self.node, self.edge
         keys = node.keys()
         now = edge.clock.now_ns()
-        stream = _PackStream(asyncio.get_running_loop())
+        stream = _PackStream(asyncio.get_running_loop(), self.spool if self.overlap else None)
         policies = node.catalog.datasets.policies()
         policies[node.catalog.datasets.remember(dataset.policy)] = dataset.policy
         sink = PackingSink(
@@ -257,7 +357,8 @@ class _Run:
 
         if not self.overlap:
             return work()
-        self.spool.sending(active=True)
+        for row in self.node.catalog.objects.all("spooled AND kind IN ('data', 'tree')"):
+            stream.emitted(row.id, row.size)  # left by an earlier run, and in the way of this one
         sending = asyncio.ensure_future(self._send_while(stream))
         try:
             captured = await asyncio.to_thread(work)
@@ -282,8 +383,6 @@ class _Run:
                         # Enough copies: the spool needs room more than a copy that peers have.
                         self.spool.drop(row.name)
                         objects.unspool(row.id)
-                if refused:
-                    self.spool.sending(active=False)
         finally:
             self.spool.sending(active=False)
 
@@ -361,12 +460,16 @@ class _Run:
         return row
 
     def _write_indexes(self, keys: DomainKeys, sink: PackingSink, now: int) -> tuple[bytes, ...]:
-        """Write index objects for packs that no index names yet; return all that this snapshot needs."""
+        """Write index objects for needed packs that no index names yet; return all that this snapshot needs.
+
+        Other packs that wait in the spool are left out: a snapshot stands and falls with all that its indexes name.
+        """
         node = self.node
         policies = node.catalog.datasets.policies()
-        fresh = node.catalog.objects.all(
-            "index_id IS NULL AND kind IN ('data', 'tree') AND writer = ?", (node.identity,)
-        )
+        needed = sink.packs | set(sink.new_packs)
+        fresh = [
+            row for row in node.catalog.objects.all("index_id IS NULL AND kind IN ('data', 'tree')") if row.id in needed
+        ]
         while fresh:
             batch: list[ObjectRow] = []
             listed: list[IndexedPack] = []
@@ -403,7 +506,7 @@ class _Run:
                     name=name, writer=node.identity, kind="index", size=len(data), spooled=True, created_ns=now
                 )
                 node.catalog.objects.set_index([row.id for row in batch], row_id)
-        return node.catalog.objects.index_names(sink.packs | set(sink.new_packs))
+        return node.catalog.objects.index_names(needed)
 
     def _seen(self) -> list[Seen]:
         """How far this home has seen other writers' chains: what makes a fork permanent and provable."""
@@ -423,10 +526,11 @@ class _StoppedError(Exception):
 
 
 class _PackStream:
-    """Packs from the capturing thread to the sending loop."""
+    """Packs from the capturing thread to the sending loop. The spool is told whether any are on their way out."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, spool: Spool | None) -> None:
         self._loop = loop
+        self._spool = spool
         self._lock = threading.Lock()
         self._waiting: list[int] = []
         self._closed = False
@@ -435,8 +539,11 @@ class _PackStream:
 
     def emitted(self, object_id: int, _size: int) -> None:
         """Hand over one pack; called from the capturing thread."""
+        if self._spool is None:
+            return
         with self._lock:
             self._waiting.append(object_id)
+            self._spool.sending(active=True)
         self._loop.call_soon_threadsafe(self._wake.set)
 
     def close(self) -> None:
@@ -449,6 +556,8 @@ class _PackStream:
         while True:
             with self._lock:
                 batch, self._waiting = self._waiting, []
+                if not batch and self._spool is not None:
+                    self._spool.sending(active=False)
             if batch or self._closed:
                 return batch
             self._wake.clear()
@@ -463,11 +572,12 @@ def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
 def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:
     report.files = captured.counts.files
     report.bytes = captured.counts.bytes
-    report.bytes_read = captured.counts.bytes_read
     report.unchanged = captured.counts.unchanged
-    report.new_chunks = sink.new_chunks
-    report.new_bytes = sink.new_bytes
-    report.stored_bytes = sink.stored_bytes
+    # A snapshot that is committed twice in a run, to take another's place, has read and stored once.
+    report.bytes_read += captured.counts.bytes_read
+    report.new_chunks += sink.new_chunks
+    report.new_bytes += sink.new_bytes
+    report.stored_bytes += sink.stored_bytes
     report.gaps = [(escape(gap.path), gap.reason) for gap in captured.gaps]
 
 

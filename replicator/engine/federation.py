@@ -82,6 +82,8 @@ class Federation:
         self.notices: list[str] = []
         self.integrity: list[str] = []
         self.changed_stores: set[Identity] = set()
+        self.denied: set[tuple[Identity, ObjectName]] = set()
+        """Who was asked for what in this run and has it not, or not any more as it was."""
         self._ticket = ticket or (lambda _identity: half.member.ticket)
 
     async def __aenter__(self) -> Self:
@@ -114,6 +116,9 @@ class Federation:
         info = link.info
         if row.incarnation and row.incarnation != info.incarnation:
             self.changed_stores.add(identity)
+            # Claims are made anew there: what it says of the earlier ones may be as old as its store.
+            row = replace(row, claim_number=0)
+            self.half.catalog.objects.set_claimed(identity, 0, ())
             self.notices.append(
                 f"{pin.name}: its store is not the one it was (restored from an older copy, or made anew); "
                 "its earlier receipts no longer count"
@@ -204,7 +209,8 @@ class Federation:
                 try:
                     await self.give_charter(link)
                 except PeerError as error:
-                    self.notices.append(str(error))
+                    fork = isinstance(error, RefusedError) and error.code == "fork"
+                    (self.integrity if fork else self.notices).append(str(error))
         known = {Identity(pin.identity) for pin in self.half.peers}
         for identity in [identity for identity in self.links if identity not in known]:
             await self.links.pop(identity).connection.close()
@@ -285,9 +291,12 @@ class Federation:
             except IntegrityError as error:
                 link.problems.append(str(error))
                 self.integrity.append(str(error))
+                self.denied.add((link.identity, name))
                 reasons.append(str(error))
             except PeerError as error:
                 reasons.append(str(error))
+                if isinstance(error, RefusedError) and error.code in {"not-found", "damaged"}:
+                    self.denied.add((link.identity, name))
                 if isinstance(error, RefusedError) and error.code == "damaged":
                     self.integrity.append(str(error))
         raise NotFoundError(

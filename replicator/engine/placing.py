@@ -85,6 +85,10 @@ class Ground:
         """Count one more copy."""
         self.held.setdefault(pack_id(name), set()).add(peer_id(identity))
 
+    def remove(self, name: bytes, identity: bytes) -> None:
+        """Count one copy less, until the next :meth:`refresh`."""
+        self.held.get(pack_id(name), set()).discard(peer_id(identity))
+
     def _incarnation(self, identity: Identity) -> bytes:
         link = self.federation.links.get(identity)
         return link.info.incarnation if link else self.half.catalog.peers.get(identity).incarnation
@@ -175,7 +179,10 @@ def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
 
 
 def objects_of(half: Half, snapshots: Iterable[SnapshotRow]) -> list[ObjectRow]:
-    """Return every object that these snapshots need: themselves, indexes, references and packs."""
+    """Return every object that these snapshots need: themselves, indexes, references and packs.
+
+    A pack that was lost and whose chunks were all stored again is needed no more.
+    """
     names: dict[bytes, None] = {}
     indexes: dict[bytes, None] = {}
     for snapshot in snapshots:
@@ -184,5 +191,6 @@ def objects_of(half: Half, snapshots: Iterable[SnapshotRow]) -> list[ObjectRow]:
         indexes.update(dict.fromkeys(snapshot.indexes))
     objects = half.catalog.objects
     found = {row.id: row for name in names if (row := objects.by_name(name)) is not None}
-    found.update({row.id: row for row in objects.of_indexes(indexes)})
+    packs = objects.of_indexes(indexes)
+    found.update({row.id: row for row in packs if not (row.lost and objects.is_replaced(row.id))})
     return [found[key] for key in sorted(found)]

@@ -15,7 +15,7 @@ from replicator.crypto.sign import Context, verify
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.node import NodeHome
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.send import Sender
 from replicator.engine.spool import Spool
 from replicator.errors import MinimumNotMetError, PeerError, ProtocolError, RefusedError, ReplicatorError
@@ -24,8 +24,10 @@ from replicator.format.codec import decode, encode
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
 from replicator.wire.messages import ClaimReply, Signed
+from scheduler import Plan
 
 MAX_ROUNDS = 4
+_SENT_HEAD = "head sent"
 
 
 @dataclass(slots=True)
@@ -56,10 +58,30 @@ class Publisher:
         Raises:
             MinimumNotMetError: too few copies, claims or witnesses; says of what and what would help.
         """
-        objects = self.node.catalog.objects
         policy = self.node.catalog.datasets.policies()[snapshot.policy]
         result = Published(snapshots=[snapshot])
-        rows = [row for row in objects_of(self.node, [snapshot]) if row.name != snapshot.name]
+        rows, plan = await self.prepare(snapshot, result)
+        own = next(row for row in objects_of(self.node, [snapshot]) if row.name == snapshot.name)
+        await self.sender.everywhere([own], policy)
+        self._give_up_lost(snapshot, [own])
+        self._demand(own, policy)
+        result.witnesses = await self._witness(snapshot, policy, result)
+        self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
+        result.debts = debts_in_words(self.ground, plan, self.ground.plan(rows))
+        self._empty_spool([*rows, own], policy)
+        return result
+
+    async def prepare(self, snapshot: SnapshotRow, result: Published) -> tuple[list[ObjectRow], Plan]:
+        """Bring everything that a snapshot relies on to where it must be before the snapshot itself may go.
+
+        Returns those objects and how they lie.
+
+        Raises:
+            MinimumNotMetError: too few copies or claims. A snapshot of which something is lost is withdrawn.
+        """
+        policy = self.node.catalog.datasets.policies()[snapshot.policy]
+        # What was lost before this snapshot was committed is not relied on by it, only named by the same index.
+        rows = [row for row in objects_of(self.node, [snapshot]) if row.name != snapshot.name and not row.lost]
         packs = [row for row in rows if row.kind in PACK_KINDS]
         records = [row for row in rows if row.kind not in PACK_KINDS]
         for _ in range(MAX_ROUNDS):
@@ -67,7 +89,7 @@ class Publisher:
             await self.sender.everywhere(records, policy)
             if not await self.claim_everywhere(result):
                 break
-        self._forget_lost()
+        self._give_up_lost(snapshot, rows)
         if plan.refused:
             reasons = "; ".join(debts_in_words(self.ground, plan, self.ground.plan(packs)))
             raise MinimumNotMetError(
@@ -77,16 +99,7 @@ class Publisher:
         for row in records:
             self._demand(row, policy)
         self._demand_claims(rows, policy)
-        own = objects.by_name(snapshot.name)
-        if own is None:
-            raise MinimumNotMetError(f"snapshot {short(snapshot.name)}: not in the catalog")
-        await self.sender.everywhere([own], policy)
-        self._demand(own, policy)
-        result.witnesses = await self._witness(snapshot, policy, result)
-        self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
-        result.debts = debts_in_words(self.ground, plan, self.ground.plan(packs))
-        self._empty_spool([*rows, own], policy)
-        return result
+        return rows, plan
 
     def _demand(self, row: ObjectRow, policy: Policy) -> None:
         have = self.ground.copies(row.name, policy)
@@ -154,8 +167,14 @@ class Publisher:
             dropped=b"".join(sorted(rows[i] for i in before - held if i in rows)),
             root=set_root(rows[i] for i in held),
         )
-        signed = self.node.signing.sign(Context.CLAIM, encode(claim))
-        reply = await link.connection.call("claim", Signed(statement=signed), ClaimReply)
+        try:
+            reply = await self._say(link, claim)
+        except RefusedError as error:
+            if error.code != "conflict" or not claim.base:
+                raise
+            # It remembers another set under that number than we do: name all, which needs no base.
+            claim = msgspec.structs.replace(claim, base=0, added=b"".join(sorted(rows[i] for i in held)), dropped=b"")
+            reply = await self._say(link, claim)
         if reply.number != number or reply.incarnation != link.info.incarnation:
             raise ProtocolError(link.pin.name, "answered a claim with another number or from another store")
         link.info = msgspec.structs.replace(link.info, claim=number)
@@ -173,23 +192,36 @@ class Publisher:
             self.federation.integrity.append(f"{link.pin.name}: {len(lacking)} objects that it had receipted are gone")
         return bool(lacking)
 
-    def _forget_lost(self) -> None:
-        """Let packs without any copy be made again from the source: forget that their chunks are stored."""
-        for row in self.sender.lost:
-            if row.kind in PACK_KINDS:
-                self.node.catalog.objects.forget_chunks(row.id)
-        if self.sender.lost:
-            names = ", ".join(short(row.name) for row in self.sender.lost[:3])
-            raise MinimumNotMetError(
-                f"{len(self.sender.lost)} objects that this snapshot relies on are nowhere any more ({names})",
-                hint="run `backup` again: what is missing is read from the source and stored anew",
-            )
+    async def _say(self, link: Link, claim: Claim) -> ClaimReply:
+        signed = self.node.signing.sign(Context.CLAIM, encode(claim))
+        return await link.connection.call("claim", Signed(statement=signed), ClaimReply)
+
+    def _give_up_lost(self, snapshot: SnapshotRow, rows: list[ObjectRow]) -> None:
+        """Let what has no copy any more be made again from the source.
+
+        A snapshot that no peer can have heard of is withdrawn then: the next one takes its number.
+        """
+        nowhere = {row.id for row in self.sender.lost if not self.ground.held.get(pack_id(row.name))}
+        lost = [row for row in rows if row.id in nowhere]
+        if not lost:
+            return
+        self.node.catalog.objects.set_lost(row.id for row in lost)
+        names = ", ".join(short(row.name) for row in lost[:3])
+        what = f"{len(lost)} objects that snapshot {snapshot.number} relies on are nowhere any more ({names})"
+        if snapshot.number <= sent_head(self.node):
+            self.federation.integrity.append(f"{what}, and peers know that snapshot already")
+            return
+        withdraw(self.node, self.spool, snapshot.number)
+        raise MinimumNotMetError(
+            what, hint="run `backup` again: what is missing is read from the source and stored anew"
+        )
 
     async def _witness(self, snapshot: SnapshotRow, policy: Policy, result: Published) -> int:
         """Have the head witnessed; return by how many peers. Who did not is among what is owed."""
         count = 0
         reasons = []
         own = {peer_id(pin.identity) for pin in self.node.peers if pin.own}
+        note_sent(self.node, snapshot.number)
         for link in self.ground.record_links(policy):
             try:
                 reply = await link.connection.call("head", Signed(statement=snapshot.head), Signed)
@@ -218,6 +250,39 @@ class Publisher:
             if row.spooled and self.ground.copies(row.name, policy) >= policy.minimum:
                 self.spool.drop(row.name)
                 self.node.catalog.objects.unspool(row.id)
+
+
+def sent_head(node: NodeHome) -> int:
+    """Return the number of the newest snapshot of this node that a peer may have heard of, as far as it remembers."""
+    return int.from_bytes(node.catalog.meta(_SENT_HEAD) or b"", "big")
+
+
+def note_sent(node: NodeHome, number: int) -> None:
+    """Remember, before it happens, that a peer hears of a snapshot: from then on its number is taken."""
+    if number > sent_head(node):
+        node.catalog.set_meta(_SENT_HEAD, number.to_bytes(8, "big"))
+
+
+def withdraw(node: NodeHome, spool: Spool, number: int) -> list[SnapshotRow]:
+    """Take back committed snapshots from a number on, which no peer has heard of; return them.
+
+    Their packs stay for the next snapshot; indexes, references and the snapshots themselves are made anew.
+    """
+    gone = [row for row in pending(node) if row.number >= number]
+    names = {row.name for row in gone}
+    kept = [row for row in node.catalog.snapshots.all("writer = ?", (node.identity,)) if row.name not in names]
+    needed = {name for row in kept for name in (row.name, *row.indexes, *row.references)}
+    unneeded = {name for row in gone for name in (row.name, *row.indexes, *row.references)} - needed
+    objects = node.catalog.objects
+    records = [row for name in unneeded if (row := objects.by_name(name)) is not None]
+    with node.catalog.database.transaction("withdrawal"):
+        indexes = {row.id for row in records}
+        lost = [row.id for row in objects.all("lost AND kind IN ('data', 'tree')") if row.index_id in indexes]
+        node.catalog.snapshots.forget(names)
+        objects.forget([*indexes, *lost])
+    for row in records:
+        spool.drop(row.name)
+    return gone
 
 
 def pending(node: NodeHome) -> list[SnapshotRow]:

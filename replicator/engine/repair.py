@@ -157,7 +157,8 @@ def _published(half: Half) -> list[SnapshotRow]:
 def _settle_losses(half: Half, edge: Edge, ground: Ground, rows: list[ObjectRow]) -> None:
     """Remember of lost copies that were made up for elsewhere that nobody waits for them any more."""
     plan = ground.plan(rows, frozen=True)
-    short_of = {one.pack for one in (*plan.debts, *plan.refused, *plan.relaxations)}
+    short_of = {one.pack for one in plan.debts} | {one.pack for one in plan.refused}
+    short_of |= {one.pack for one in plan.relaxations}
     short_of |= {
         pack_id(row.name)
         for policy, records in _records_by_policy(half, rows)

@@ -37,7 +37,7 @@ class Sender:
         """Make the copies that the policies of these packs promise, as far as peers allow.
 
         ``stage`` names the work on the progress display; without it, uploads go unmentioned beside other work.
-        Returns the plan as things lie afterwards. Objects whose bytes are nowhere are in :attr:`lost`.
+        Returns the plan as things lie afterwards. Objects whose bytes no answering peer gives are in :attr:`lost`.
         """
         for _ in range(len(self._half.peers) + 2):
             plan = self.ground.plan(rows)
@@ -46,7 +46,7 @@ class Sender:
             wanted = [
                 (by_name[addition.pack], links[addition.peer])
                 for addition in plan.additions
-                if addition.peer in links and by_name[addition.pack] not in self.lost
+                if addition.peer in links and not self._is_lost(by_name[addition.pack])
             ]
             if not wanted:
                 break
@@ -73,10 +73,13 @@ class Sender:
             ]
         await self.send(wanted)
 
+    def _is_lost(self, row: ObjectRow) -> bool:
+        return any(row.id == lost.id for lost in self.lost)
+
     async def _send_one(self, row: ObjectRow, link: Link) -> None:
         gate = self._gates.setdefault(link.identity, asyncio.Semaphore(STREAMS))
         async with gate:
-            if link.identity not in self.federation.links or link.free < row.size or row in self.lost:
+            if link.identity not in self.federation.links or link.free < row.size or self._is_lost(row):
                 return
             try:
                 data = await self._bytes_of(row)
@@ -124,4 +127,10 @@ class Sender:
             for identity in self.federation.links
             if peer_id(identity) in self.ground.held.get(pack_id(row.name), set())
         ]
-        return await self.federation.fetch(row.name, holders)
+        try:
+            return await self.federation.fetch(row.name, holders)
+        except NotFoundError:
+            for identity in holders:
+                if (identity, row.name) in self.federation.denied:
+                    self.ground.remove(row.name, identity)
+            raise

@@ -46,8 +46,11 @@ class PackingSink:
         self._compressor = Compressor()
         self._good_enough = {
             row.id
-            for row in objects.all("kind IN ('data', 'tree') AND writer = ?", (writer,))
-            if row.policy in policies and at_least_as_strong(policies[row.policy], policy)
+            for row in objects.all("kind IN ('data', 'tree') AND writer = ? AND NOT lost", (writer,))
+            if row.policy in policies
+            and at_least_as_strong(policies[row.policy], policy)
+            # One that waits for a stronger promise would make this dataset wait for it too.
+            and (row.policy == self._policy_id or not row.spooled)
         }
         self._packers = {
             kind: Packer(kind, self._policy_id, keys, rng, self._spool_pack)

@@ -1,5 +1,6 @@
 """Learn from the federation what a writer has published: heads, snapshots, indexes, into the catalog."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.catalog.snapshots import SnapshotRow
@@ -7,7 +8,7 @@ from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
-from replicator.errors import IntegrityError, PeerError, ReplicatorError
+from replicator.errors import IntegrityError, NotFoundError, PeerError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
@@ -82,13 +83,6 @@ def _report_fork(federation: Federation, name: str, writers: dict[Identity, byte
         )
 
 
-async def sync_writer(half: Half, federation: Federation, writer: bytes) -> int:
-    """Bring one writer's chain into the catalog; return how many snapshots were new."""
-    heads = await newest_heads(half, federation)
-    known = heads.get(writer)
-    return await sync_chain(half, federation, known) if known else 0
-
-
 async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
     """Bring every writer's chain into the catalog; return the heads. Trouble with one chain stops no other."""
     heads = await newest_heads(half, federation)
@@ -105,30 +99,58 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
 async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> int:
     """Walk a chain back from its newest head to what the catalog has; return how many snapshots were new.
 
+    A snapshot that nobody has hides the ones before it, not those after it; holes are tried again each time.
+
     Raises:
         IntegrityError: a snapshot is not what the chain says.
-        NotFoundError: no reachable peer has an object of the chain.
     """
-    last = half.catalog.snapshots.newest_of(known.head.writer)
-    if last is not None and last.number >= known.head.number:
-        if last.number == known.head.number and last.name != known.head.snapshot:
-            raise IntegrityError(
-                f"snapshot {last.number} of this chain is {short(last.name)} here and "
-                f"{short(known.head.snapshot)} at peers: a fork",
-                hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
+    rows = half.catalog.snapshots.all("writer = ?", (known.head.writer,))
+    here = {row.number: row.name for row in rows}
+    fresh = 0
+    if known.head.number >= max(here, default=0):
+        fresh += await _walk(half, federation, known, ObjectName(known.head.snapshot), known.head.number, here)
+    for number in sorted(here, reverse=True):
+        if number > 1 and number - 1 not in here:
+            try:
+                snapshot = await read_snapshot(half, federation, here[number], known.seen_by)
+            except NotFoundError as error:
+                federation.notices.append(f"snapshot {number} of this chain: {error}")
+                continue
+            previous = ObjectName(snapshot.previous_snapshot)
+            fresh += await _walk(half, federation, known, previous, number - 1, here)
+    return fresh
+
+
+async def _walk(
+    half: Half, federation: Federation, known: KnownHead, name: ObjectName, number: int, here: Mapping[int, ObjectName]
+) -> int:
+    found: list[tuple[ObjectName, Snapshot]] = []
+    while name != NO_PREVIOUS and number not in here:
+        try:
+            snapshot = await read_snapshot(half, federation, name, known.seen_by)
+        except NotFoundError as error:
+            federation.notices.append(
+                f"snapshot {number} of this chain and what came before it is out of sight: {error}"
             )
-        return 0
-    name, number, signed = known.head.snapshot, known.head.number, known.signed
-    fresh: list[tuple[ObjectName, Snapshot, bytes]] = []
-    while name != NO_PREVIOUS and (last is None or number > last.number):
-        snapshot = await read_snapshot(half, federation, ObjectName(name), known.seen_by)
+            break
         if (snapshot.writer, snapshot.number) != (known.head.writer, number):
             raise IntegrityError(f"snapshot {short(name)}: not the one that the chain names")
-        fresh.append((ObjectName(name), snapshot, signed))
-        name, number, signed = snapshot.previous_snapshot, snapshot.number - 1, b""
-    for object_name, snapshot, head in reversed(fresh):
-        await _remember(half, federation, object_name, snapshot, head, known.seen_by)
-    return len(fresh)
+        found.append((name, snapshot))
+        name, number = ObjectName(snapshot.previous_snapshot), number - 1
+    if here.get(number, name) != name:
+        raise IntegrityError(
+            f"snapshot {number} of this chain is {short(here[number])} here and {short(name)} at peers: a fork",
+            hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
+        )
+    fresh = 0
+    for object_name, snapshot in reversed(found):
+        head = known.signed if snapshot.number == known.head.number else b""
+        try:
+            await _remember(half, federation, object_name, snapshot, head, known.seen_by)
+            fresh += 1
+        except NotFoundError as error:
+            federation.notices.append(f"snapshot {snapshot.number} of this chain cannot be read: {error}")
+    return fresh
 
 
 async def read_snapshot(
@@ -189,7 +211,11 @@ async def _remember(
             await _read_index(half, federation, ObjectName(index_name), snapshot, holders)
     for reference in snapshot.references:
         if objects.by_name(reference) is None:
-            data = await federation.fetch(ObjectName(reference), holders)
+            try:
+                data = await federation.fetch(ObjectName(reference), holders)
+            except NotFoundError as error:  # a restore does without
+                federation.notices.append(f"references of snapshot {snapshot.number}: {error}")
+                continue
             objects.add(
                 name=reference,
                 writer=snapshot.writer,

@@ -31,11 +31,12 @@ def add(
     chunks: list[bytes] | None = None,
     index: int | None = None,
     spooled: bool = True,
+    writer: bytes = WRITER,
 ) -> int:
     """Remember a numbered object; return its row id."""
     return catalog.objects.add(
         name=name(number),
-        writer=WRITER,
+        writer=writer,
         kind=kind,
         size=65536,
         policy=bytes(16),
@@ -108,13 +109,43 @@ def test_a_chunk_that_is_stored_again_is_found_in_the_later_pack_first(catalog: 
     assert catalog.objects.chunk_ids(second) == [chunk(3), chunk(2)]
 
 
-def test_chunks_of_a_lost_pack_are_forgotten_and_others_stay(catalog: Catalog) -> None:
+def test_objects_are_forgotten_with_all_that_is_known_of_them(catalog: Catalog) -> None:
     first, second = add(catalog, 1, chunks=[chunk(1)]), add(catalog, 2, chunks=[chunk(2)])
-    third = add(catalog, 3, chunks=[chunk(2)])
-    catalog.objects.forget_chunks(first)
-    assert catalog.objects.lookup([chunk(1), chunk(2)]) == [None, Location(third, 0)]
-    catalog.objects.forget_chunks(third)
+    third, index = add(catalog, 3, chunks=[chunk(2)]), add(catalog, 4, kind="index")
+    catalog.objects.set_index([second], index)
+    catalog.objects.held(third, BO, incarnation=bytes(16), receipt=b"r", received_ns=1)
+    catalog.objects.set_claimed(BO, 1, {third})
+    catalog.objects.forget([first, third, index])
     assert catalog.objects.lookup([chunk(1), chunk(2)]) == [None, Location(second, 0)]
+    assert [(row.id, row.index_id) for row in catalog.objects.all()] == [(second, None)]
+    assert catalog.objects.holdings() == []
+    assert catalog.objects.claimed(BO) == set()
+
+
+def test_a_lost_pack_is_replaced_once_other_packs_of_its_writer_hold_all_its_chunks(catalog: Catalog) -> None:
+    lost = add(catalog, 1, chunks=[chunk(1), chunk(2)])
+    catalog.objects.set_lost([lost])
+    assert catalog.objects.all("lost")[0].lost
+    add(catalog, 2, chunks=[chunk(1)])
+    add(catalog, 3, chunks=[chunk(2)], writer=bytes(32))
+    assert not catalog.objects.is_replaced(lost)
+    other = add(catalog, 4, chunks=[chunk(2), chunk(3)])
+    assert catalog.objects.is_replaced(lost)
+    catalog.objects.set_lost([other])
+    assert not catalog.objects.is_replaced(lost)
+
+
+@pytest.mark.parametrize("how", ["receipt", "inventory"])
+def test_a_lost_pack_of_which_a_copy_is_found_is_lost_no_more(catalog: Catalog, how: str) -> None:
+    pack = add(catalog, 1)
+    catalog.objects.set_lost([pack])
+    catalog.objects.set_states(BO, {pack: "missing"}, incarnation=bytes(16), now_ns=1)
+    assert catalog.objects.all("lost")
+    if how == "receipt":
+        catalog.objects.held(pack, BO, incarnation=bytes(16), receipt=b"r", received_ns=1)
+    else:
+        catalog.objects.set_states(BO, {pack: "held"}, incarnation=bytes(16), now_ns=1)
+    assert not catalog.objects.all("lost")
 
 
 def test_packs_are_found_by_their_indexes_and_indexes_by_their_packs(catalog: Catalog) -> None:

@@ -168,8 +168,17 @@ class World:
 
     def objects(self, number: int) -> str:
         """The folder that a provider keeps the tenant's objects in."""
-        assert self.tenant is not None
-        return os.path.join(self.data(number), self.tenant.tenant.hex(), "objects")
+        return os.path.join(self.data(number), self.tenant_id.hex(), "objects")
+
+    @property
+    def tenant_id(self) -> bytes:
+        """The tenant's id."""
+        assert self.tenant is not None, "it was founded"
+        return self.tenant.tenant
+
+    def used(self, number: int) -> int:
+        """Bytes of all objects at a provider."""
+        return sum(entry.stat().st_size for entry in os.scandir(self.objects(number)))
 
     def stored(self, number: int, kinds: Iterable[str] = ("data", "tree")) -> list[str]:
         """Paths of the objects of some kinds at a provider, by name."""
