@@ -44,7 +44,7 @@ _DIGEST: Final = 32
 _MAGIC: Final = b"seenrun1"
 # Reading a gap from the page cache costs less than another system call until it is about this long (measured).
 _GAP: Final = 8192
-_LOAD: Final = 4 << 20  # bytes at a time
+_LOAD: Final = 1 << 20  # bytes at a time
 _BatchNumbers = npt.NDArray[np.int64]
 
 
@@ -65,7 +65,7 @@ def write_run(files: Files, path: str, seed: int, parts: Iterable[Rows]) -> int:
             handle.write(first.astype("<u8").tobytes() + rest.tobytes())
             fences.frombytes(first[::step].tobytes())
             count += len(first)
-            if len(fences) > MAX_FENCES and step < SEGMENT:
+            while len(fences) > MAX_FENCES and step < SEGMENT:
                 fences = fences[::2]
                 step *= 2
         listed = np.frombuffer(fences, dtype=np.uint64).astype("<u8").tobytes()

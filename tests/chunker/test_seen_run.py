@@ -63,8 +63,8 @@ def test_ids_that_share_their_first_word_over_many_windows_are_found(tmp_path: P
     rows = {chunk: at for at, chunk in enumerate([*shared, *at_fence, *below, *some(200, 6)])}
     run = make(tmp_path / "run", rows)
     agree(run, rows, [b"\x55" * 8 + bytes(24), b"\x10" * 8 + b"\xff" * 24, bytes(32)])
-    for chunk in rows:
-        assert run.find_one(words_of_one(chunk)) == rows[chunk]
+    for chunk, place in rows.items():
+        assert run.find_one(words_of_one(chunk)) == place
     run.close()
 
 
