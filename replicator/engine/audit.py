@@ -72,9 +72,11 @@ async def _survey_one(
     names = {row.id: row for row in rows.values()}
     for object_id in promised - set(states):
         states[object_id] = "missing"
-    for holding in holdings:
-        if holding.state == "gone" and states[holding.object_id] != "held":
-            states[holding.object_id] = "gone"
+    settled = {holding.object_id for holding in holdings if holding.state == "gone"}
+    settled |= {row.id for row in rows.values() if row.lost and half.catalog.objects.is_replaced(row.id)}
+    for object_id in settled & set(states):
+        if states[object_id] != "held":
+            states[object_id] = "gone"
     half.catalog.objects.set_states(
         link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()
     )
@@ -83,7 +85,7 @@ async def _survey_one(
     if view.missing:
         link.problems.append(f"{len(view.missing)} objects that it had receipted are gone")
     if view.lacks:
-        link.problems.append(f"does not hold the {' and the '.join(view.lacks)}, which recovery begins with")
+        link.owe(f"does not hold the {' and the '.join(view.lacks)}, which recovery begins with")
     if view.damaged:
         message = f"{len(view.damaged)} objects are damaged (first: {short(view.damaged[0].name)})"
         link.problems.append(message)

@@ -40,7 +40,10 @@ Ticket = Callable[[Identity], bytes]
 
 @dataclass(slots=True)
 class Link:
-    """A provider that answers. ``free`` shrinks as we send; ``problems`` are what it did wrong in this run."""
+    """A provider that answers. ``free`` shrinks as we send; ``problems`` are what is wrong with it in this run.
+
+    ``owes``: something is to be stored or claimed there again, beside objects.
+    """
 
     pin: PeerPin
     connection: Connection
@@ -48,6 +51,12 @@ class Link:
     offer: Offer
     free: int
     problems: list[str]
+    owes: bool = False
+
+    def owe(self, problem: str) -> None:
+        """Note what the next repair makes good."""
+        self.owes = True
+        self.problems.append(problem)
 
     @property
     def identity(self) -> Identity:

@@ -10,7 +10,7 @@ from replicator.engine.audit import PeerView, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.sync import sync_all
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
@@ -94,17 +94,20 @@ async def status(half: Half, edge: Edge, *, offline: bool = False) -> Status:
 def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, PeerView], *, asked: bool) -> Status:
     ground = Ground(half, federation)
     ground.refresh()
+    answering = Ground(half, federation, lost_now=True, held=ground.held) if asked else ground
     now = edge.clock.now_ns()
     damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
     groups = _groups(half)
-    datasets = [_dataset(half, ground, key, name, rows, damaged, now) for key, name, rows in groups]
+    datasets = [_dataset(half, ground, answering, key, name, rows, damaged, now) for key, name, rows in groups]
+    if asked:
+        _unclaimed(half, federation, ground)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
     code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
-    if code == 0 and (any(peer.missing for peer in peers) or any(view.lacks for view in views.values())):
+    if code == 0 and (any(peer.missing for peer in peers) or any(link.owes for link in federation.links.values())):
         code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled = 1"))
@@ -120,6 +123,18 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
         spooled_bytes=spooled,
         exit_code=code,
     )
+
+
+def _unclaimed(half: Half, federation: Federation, ground: Ground) -> None:
+    """Find peers that hold what we published and have no claim of ours: they may sweep it one day."""
+    if half.role != "node":
+        return
+    published = half.catalog.snapshots.all("writer = ? AND published_ns != 0", (half.identity,))
+    needed = {pack_id(row.name) for row in objects_of(half, published) if row.kind in PACK_KINDS}
+    for identity, link in federation.links.items():
+        held = sum(peer_id(identity) in ground.held.get(pack, set()) for pack in needed)
+        if held and not half.catalog.objects.claimed(identity):
+            link.owe(f"holds {held} objects of ours and has no claim to them: the next `backup` or `repair` makes one")
 
 
 def _severity(state: State) -> int:
@@ -153,7 +168,14 @@ def _groups(half: Half) -> list[tuple[str, str, list[SnapshotRow]]]:
 
 
 def _dataset(
-    half: Half, ground: Ground, key: str, name: str, rows: list[SnapshotRow], damaged: set[int], now: int
+    half: Half,
+    ground: Ground,
+    answering: Ground,
+    key: str,
+    name: str,
+    rows: list[SnapshotRow],
+    damaged: set[int],
+    now: int,
 ) -> DatasetStatus:
     published = [row for row in rows if row.published_ns]
     if not published:
@@ -167,6 +189,9 @@ def _dataset(
     thin = [row for row in objects if row.kind not in PACK_KINDS and _copies(ground, row, policy) < policy.minimum]
     if thin:
         gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
+    unconfirmed = answering.plan(objects, frozen=True).gaps
+    if unconfirmed and not gaps:
+        gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
     state: State = "safe"
     if age_s > STALE_RED_S:
