@@ -5,9 +5,11 @@
 Each option is built in one process and queried in another, so that the peak of resident memory is that of its
 look-ups. Rows arrive as a backup makes them: in packs of random ids, 100,000 to a commit, sorted within it; the
 options named ``-sorted`` get all rows in the order of their ids, which is what a bulk build or a merge can do. Queries
-are sorted batches: hits are drawn from all over the build, misses are fresh. Each figure is the median of the
-batches; the folder's file system is in the page cache, as after a build. Resident memory is what opening and looking
-up add to the process at their peak (``/proc/self/clear_refs``, so Linux only); the interpreter with numpy is 26 MiB.
+are sorted batches: hits are drawn from all over the build, misses are fresh. Each figure is the median of its
+batches, and of rounds that query all options in turn. Rates are given for time on the wall, which others on the
+machine share, and for time of this process on the CPU. Files are in the page cache, as after a build. Resident memory
+is what opening and looking up add to the process at their peak (``/proc/self/clear_refs``, so Linux only); the
+interpreter with numpy is 26 MiB.
 
 Needs numpy; `lmdb` and `borghash` are left out of the table where they are not installed.
 """
@@ -359,12 +361,51 @@ def query(option: str, entries: int, folder: str) -> dict[str, Any]:
     return result
 
 
+def phase_of(name: str, option: str, entries: int, folder: str) -> dict[str, Any]:
+    """Run one phase in a process of its own; return what it prints, or why it failed."""
+    command = [sys.executable, __file__, "--phase", name, "--options", option]
+    command += ["--entries", str(entries), "--folder", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1]}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def compare(entries: int, options: list[str], parent: str, rounds: int) -> list[dict[str, Any]]:
+    """Build each option once, then query all of them in turn, round after round; return medians of the rounds."""
+    folders = {option: tempfile.mkdtemp(prefix="seen-", dir=parent) for option in options}
+    try:
+        rows: dict[str, dict[str, Any]] = {}
+        for option, folder in folders.items():
+            rows[option] = {"option": option, "entries": entries} | phase_of("build", option, entries, folder)
+        measured: dict[str, list[dict[str, Any]]] = {option: [] for option in options}
+        for _ in range(rounds):
+            for option, folder in folders.items():
+                if "failed" not in rows[option]:
+                    measured[option].append({"load": os.getloadavg()[0]} | phase_of("query", option, entries, folder))
+        for option, results in measured.items():
+            failures = [result["failed"] for result in results if "failed" in result]
+            if failures:
+                rows[option]["failed"] = failures[0]
+            elif results:
+                rows[option] |= {
+                    key: round(statistics.median(result[key] for result in results), 4) for key in results[0]
+                }
+            print(json.dumps(rows[option]), flush=True)
+        return list(rows.values())
+    finally:
+        for folder in folders.values():
+            shutil.rmtree(folder)
+
+
 def main() -> None:
-    """Run every option at every size in processes of their own, and print a table."""
+    """Compare the options at each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", default="1000000,10000000")
     parser.add_argument("--options", default=",".join(OPTIONS))
     parser.add_argument("--folder", default=tempfile.gettempdir())
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json")
     parser.add_argument("--phase", choices=["build", "query"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -374,23 +415,7 @@ def main() -> None:
         return
     rows = []
     for entries in map(int, arguments.entries.split(",")):
-        for option in arguments.options.split(","):
-            folder = tempfile.mkdtemp(prefix=f"{option}-", dir=arguments.folder)
-            row: dict[str, Any] = {"option": option, "entries": entries}
-            try:
-                for phase_name in ("build", "query"):
-                    command = [sys.executable, __file__, "--phase", phase_name, "--options", option]
-                    command += ["--entries", str(entries), "--folder", folder]
-                    done = subprocess.run(command, capture_output=True, text=True, check=False)
-                    if done.returncode:
-                        row["failed"] = done.stderr.strip().splitlines()[-1]
-                        break
-                    row |= json.loads(done.stdout)
-            finally:
-                shutil.rmtree(folder)
-            row["load"] = round(os.getloadavg()[0], 1)
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        rows += compare(entries, arguments.options.split(","), arguments.folder, arguments.rounds)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)

@@ -47,8 +47,9 @@ TABLE_ROWS: Final = 65_536  # about 10 MiB of a dict
 RATIO: Final = 4  # a run is at least so many times its successor: at 10^7 rows four runs, at 4 * 10^7 five
 MAX_JOURNALS: Final = 8
 MAX_FORGOTTEN: Final = 65_536  # 1 MiB of manifest; beyond it all runs are merged
+_JOURNAL_BYTES: Final = 2 * ID_BYTES  # for each row of a table: ids that come again fill a journal, not the table
 _PART: Final = 16384  # ids of a batch looked up at a time
-_FEW: Final = 24  # below this, one by one is faster than numpy's fixed costs (measured)
+_FEW: Final = 16  # below this, one by one is faster than numpy's fixed costs (measured)
 _location = partial(tuple.__new__, Location)  # half the time of Location(...), which is half of a batch of hits
 _MANIFEST: Final = "manifest"
 _NEW_MANIFEST: Final = "manifest.new"
@@ -170,9 +171,10 @@ class DiskSeenIndex:
         if len(ids) > MAX_NUMBER:
             raise ParameterError("number of ids", len(ids), f"at most {MAX_NUMBER}")
         with self._changing("add"):
-            self._journal_for_append().append(object_number, joined)
+            journal = self._journal_for_append()
+            journal.append(object_number, joined)
             self._insert(object_number, joined)
-            if len(self._table) >= self._table_rows:
+            if len(self._table) >= self._table_rows or journal.size >= _JOURNAL_BYTES * self._table_rows:
                 self._flush()
 
     def sync(self) -> None:

@@ -26,12 +26,12 @@ _CHECK: Final = 16
 
 
 class JournalWriter:
-    """A new journal; its folder is left to sync."""
+    """A new journal of `size` bytes so far; its folder is left to sync."""
 
     def __init__(self, files: Files, path: str, *, index: bytes, age: int, salt: bytes) -> None:
         self.age = age
         self._salt = salt
-        self._offset = _HEADER.size
+        self.size = _HEADER.size
         self._handle = files.create(path)
         try:
             self._handle.write(_HEADER.pack(_MAGIC, index, age, salt))
@@ -42,9 +42,9 @@ class JournalWriter:
     def append(self, object_number: int, joined: bytes) -> None:
         """Write the concatenated ids of an object, in the order of its entries."""
         body = _RECORD.pack(object_number, len(joined) // ID_BYTES) + joined
-        record = body + _check(self._salt, self._offset, body)
+        record = body + _check(self._salt, self.size, body)
         self._handle.write(record)
-        self._offset += len(record)
+        self.size += len(record)
 
     def sync(self) -> None:
         """Make what was appended durable."""

@@ -238,7 +238,7 @@ class Run:
         windows = _unique(np.concatenate([low, high]))
         begin, end = self._spans(windows * self._step, np.minimum((windows + 1) * self._step, self.count), _WORD)
         for some in _groups((end - begin) * _WORD):
-            loaded = self._gather([self._first_offset(int(row)) for row in begin[some]], (end - begin)[some], _WORD)
+            loaded = self._gather(begin[some], end[some], _WORD)
             column = loaded.view("<u8")
             offset = np.concatenate([[0], np.cumsum((end - begin)[some])])
             here = slice(
@@ -262,7 +262,7 @@ class Run:
         distinct = _unique(rows)
         begin, end = self._spans(distinct, distinct + 1, _REST)
         for some in _groups((end - begin) * _REST):
-            loaded = self._gather([self._rest_offset(int(row)) for row in begin[some]], (end - begin)[some], _REST)
+            loaded = self._gather(begin[some], end[some], _REST)
             table = loaded.view("<u8").reshape(-1, _REST // _WORD)
             first = int(np.searchsorted(rows, begin[some.start]))
             last = int(np.searchsorted(rows, end[some.stop - 1]))
@@ -277,12 +277,17 @@ class Run:
         cut = np.flatnonzero(apart)
         return begin[np.concatenate([[0], cut + 1])], end[np.concatenate([cut, [len(end) - 1]])]
 
-    def _gather(self, offsets: list[int], rows: _BatchNumbers, width: int) -> npt.NDArray[np.uint8]:
-        """Read spans one after the other into one buffer."""
-        buffer = np.empty(int(rows.sum()) * width, dtype=np.uint8)
+    def _gather(self, begin: _BatchNumbers, end: _BatchNumbers, width: int) -> npt.NDArray[np.uint8]:
+        """Read first words (`width` _WORD) or the rest (_REST) of ranges of rows, one after the other."""
+        start = begin // SEGMENT * SEGMENT
+        offsets = _HEADER.size + start * _ROW + (begin - start) * width
+        if width == _REST:
+            offsets += np.minimum(SEGMENT, self.count - start) * _WORD
+        sizes = (end - begin) * width
+        buffer = np.empty(int(sizes.sum()), dtype=np.uint8)
         view = buffer.data
         done = 0
-        for offset, size in zip(offsets, (rows * width).tolist(), strict=True):
+        for offset, size in zip(offsets.tolist(), sizes.tolist(), strict=True):
             if os.preadv(self._fd, [view[done : done + size]], offset) != size:
                 raise self._broken("has become shorter")
             done += size

@@ -205,6 +205,14 @@ def test_sessions_that_add_little_do_not_leave_many_journals(tmp_path: Path) -> 
             model.check(index)
 
 
+def test_ids_that_come_again_and_again_do_not_grow_the_files(tmp_path: Path) -> None:
+    with opened(tmp_path / "seen") as index:
+        for number in range(300):
+            index.add(number, chunks(*range(10)))
+            assert sum(os.path.getsize(tmp_path / "seen" / name) for name in os.listdir(tmp_path / "seen")) < 4000
+        assert index.lookup(chunks(9)) == [(299, 9)]
+
+
 def test_the_last_object_that_became_durable_is_known_after_opening(tmp_path: Path) -> None:
     with opened(tmp_path / "seen") as index:
         assert index.last_object == -1
@@ -314,7 +322,7 @@ def story(index: DiskSeenIndex, told: Callable[[str, int, list[ChunkId]], None])
         act("add", number, ids, partial(index.add, number, ids))
         if number % 2:
             act("sync", 0, [], index.sync)
-        if number in {3, 6, 7}:
+        if number in {3, 4, 6, 7}:
             act("forget", number - 1, [], partial(index.forget, [number - 1]))
     act("compact", 0, [], index.compact)
     act("add", 9, chunks(1, 2), lambda: index.add(9, chunks(1, 2)))
@@ -353,7 +361,9 @@ class Told:
         assert index.damaged == 0
 
 
-@pytest.mark.parametrize("loss", ["kill", "power", "power, torn", "power, odd entries kept"])
+@pytest.mark.parametrize(
+    "loss", ["kill", "power", "power, torn", "power, odd entries kept", "power, only the manifest kept"]
+)
 def test_a_crash_at_any_step_leaves_all_that_was_durable_and_nothing_forgotten(tmp_path: Path, loss: str) -> None:
     for stop in range(400):
         folder = tmp_path / str(stop) / "seen"
@@ -368,8 +378,9 @@ def test_a_crash_at_any_step_leaves_all_that_was_durable_and_nothing_forgotten(t
         except Crash:
             pass
         if loss != "kill":
-            odd = set(life.pending()[1::2]) if "odd" in loss else set()
-            life.power_loss(keep=odd.__contains__, torn="torn" in loss)
+            kept = set(life.pending()[1::2]) if "odd" in loss else set()
+            kept |= {str(folder / "manifest")} if "manifest" in loss else set()
+            life.power_loss(keep=kept.__contains__, torn="torn" in loss)
         life.close()
         for _ in range(2):
             with opened(folder) as index:
