@@ -1,1 +1,1 @@
-"""What one half of a home remembers, in SQLite. A cache of the federation, except where a table says otherwise."""
+"""What one half of a home remembers, in SQLite. A cache of the federation; datasets have a file of their own."""

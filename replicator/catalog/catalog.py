@@ -1,6 +1,7 @@
 """One catalog file and its tables."""
 
 import json
+import os
 from collections.abc import Mapping
 
 from replicator.catalog.objects import Objects
@@ -11,7 +12,7 @@ from replicator.fs import Fs
 
 
 class Catalog:
-    """Opens or makes the file; rows are in the parts.
+    """Opens or makes the file; rows are in the parts. ``datasets.bin`` beside it is the one thing not in it.
 
     Raises:
         HomeError: the file is damaged or of a newer release.
@@ -21,7 +22,7 @@ class Catalog:
         self.database = Database(path, fs)
         self.objects = Objects(self.database)
         self.snapshots = Snapshots(self.database)
-        self.datasets = Datasets(self.database)
+        self.datasets = Datasets(self.database, os.path.join(os.path.dirname(path), "datasets.bin"), fs)
         self.peers = Peers(self.database)
 
     def record_run(

@@ -12,16 +12,13 @@ from typing import Any
 import sqlite_utils
 from sqlite_utils.db import Table
 
-from replicator.errors import HomeError
+from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 
 SCHEMA_VERSION = 1
+_REBUILT = "move it away and run again: a catalog is rebuilt from the federation"
 
 _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
-    "datasets": (
-        {"name": str, "roots": bytes, "policy": bytes, "exclude": str, "one_file_system": int, "created_ns": int},
-        ("name",),
-    ),
     "policies": ({"id": bytes, "record": bytes}, ("id",)),
     "objects": (
         {
@@ -125,7 +122,7 @@ class Database:
             self.connection.close()
             raise HomeError(
                 f"{path}: not a usable catalog ({error})",
-                hint="move it away and run again: a catalog is rebuilt from the federation",
+                hint=_REBUILT,
             ) from error
         except HomeError:
             self.connection.close()
@@ -160,16 +157,30 @@ class Database:
                 return
             self.connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self.connection
-                self._fs.commit(self.connection, what)
+                with self._explained():
+                    yield self.connection
+                    self._fs.commit(self.connection, what)
             except BaseException:
                 self.connection.rollback()
                 raise
 
     def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
-        with self._lock:
+        with self._lock, self._explained():
             return self.connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what SQLite says of a bad file or a full disk into our errors."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise HomeError(f"{self.path}: not a usable catalog ({error})", hint=_REBUILT) from error
+            if code == sqlite3.SQLITE_FULL:
+                raise SpaceError(f"{self.path}: {error}", hint="free some space on that disk") from error
+            raise
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,14 +1,16 @@
 """Snapshots, datasets and policies as this home knows them."""
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from replicator.catalog.schema import Database
-from replicator.errors import NotFoundError, UsageError
-from replicator.format.codec import decode, encode
+from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
+from replicator.format.codec import Part, Record, decode, encode
 from replicator.format.policy import Policy, policy_id
+from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName
 
 _SNAPSHOT = (
@@ -130,11 +132,35 @@ def _names(joined: bytes) -> tuple[bytes, ...]:
     return tuple(joined[at : at + _NAME] for at in range(0, len(joined), _NAME))
 
 
-class Datasets:
-    """Rows of datasets and policies. This table is the node's own word, not a cache: it is what to back up."""
+class _Entry(Part, frozen=True, kw_only=True):
+    name: str
+    roots: list[bytes]
+    policy: Policy
+    exclude: list[bytes]
+    one_file_system: bool
+    created_ns: int
 
-    def __init__(self, database: Database) -> None:
+
+class _File(Record, frozen=True, kw_only=True):
+    """What datasets.bin holds, by name."""
+
+    datasets: list[_Entry]
+
+
+class Datasets:
+    """Datasets and policies.
+
+    What to back up is the node's own word and cannot be rebuilt from anywhere: it has a file of its own, so that a
+    catalog may be lost. Policies are rows.
+
+    Raises:
+        HomeError: the file is damaged.
+    """
+
+    def __init__(self, database: Database, path: str, fs: Fs) -> None:
         self._db = database
+        self._path = path
+        self._fs = fs
 
     def add(self, dataset: Dataset) -> None:
         """Add a dataset.
@@ -142,53 +168,65 @@ class Datasets:
         Raises:
             UsageError: the name is taken.
         """
-        if self._db.rows("SELECT 1 FROM datasets WHERE name = ?", (dataset.name,)):
-            raise UsageError(f"dataset '{dataset.name}' exists already", hint="choose another name, or remove it first")
-        self._write(dataset)
+        with self._db.transaction("dataset row"):  # keeps other processes out
+            known = self.all()
+            if any(one.name == dataset.name for one in known):
+                raise UsageError(
+                    f"dataset '{dataset.name}' exists already", hint="choose another name, or remove it first"
+                )
+            self._write([*known, dataset])
 
     def update(self, dataset: Dataset) -> None:
         """Change a dataset that exists."""
-        self.get(dataset.name)
-        self._write(dataset)
-
-    def _write(self, dataset: Dataset) -> None:
-        with self._db.transaction("dataset row") as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO datasets (name, roots, policy, exclude, one_file_system, created_ns) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    dataset.name,
-                    b"\x00".join(dataset.roots),
-                    encode(dataset.policy),
-                    json.dumps(dataset.exclude),
-                    int(dataset.one_file_system),
-                    dataset.created_ns,
-                ),
-            )
-            self.remember(dataset.policy)
+        with self._db.transaction("dataset row"):
+            self.get(dataset.name)
+            self._write([dataset if one.name == dataset.name else one for one in self.all()])
 
     def remove(self, name: str) -> None:
         """Stop backing a dataset up; its snapshots stay."""
-        self.get(name)
-        with self._db.transaction("dataset row") as connection:
-            connection.execute("DELETE FROM datasets WHERE name = ?", (name,))
+        with self._db.transaction("dataset row"):
+            self.get(name)
+            self._write([one for one in self.all() if one.name != name])
 
     def all(self) -> list[Dataset]:
         """Return all datasets by name."""
-        rows = self._db.rows(
-            "SELECT name, roots, policy, exclude, one_file_system, created_ns FROM datasets ORDER BY name"
-        )
+        if self._fs.size(self._path) is None:
+            return []
+        try:
+            found = decode(_File, self._fs.read(self._path))
+        except FormatError as error:
+            raise HomeError(
+                f"{self._path}: damaged ({error})",
+                hint="put back a copy of it, or remove it and add the datasets again",
+            ) from error
         return [
             Dataset(
-                name=row[0],
-                roots=tuple(row[1].split(b"\x00")),
-                policy=decode(Policy, row[2]),
-                exclude=tuple(json.loads(row[3])),
-                one_file_system=bool(row[4]),
-                created_ns=row[5],
+                name=entry.name,
+                roots=tuple(entry.roots),
+                policy=entry.policy,
+                exclude=tuple(os.fsdecode(pattern) for pattern in entry.exclude),
+                one_file_system=entry.one_file_system,
+                created_ns=entry.created_ns,
             )
-            for row in rows
+            for entry in found.datasets
         ]
+
+    def _write(self, datasets: list[Dataset]) -> None:
+        entries = [
+            _Entry(
+                name=one.name,
+                roots=list(one.roots),
+                policy=one.policy,
+                exclude=[os.fsencode(pattern) for pattern in one.exclude],
+                one_file_system=one.one_file_system,
+                created_ns=one.created_ns,
+            )
+            for one in sorted(datasets, key=lambda one: one.name)
+        ]
+        data = encode(_File(datasets=entries))
+        for one in datasets:
+            self.remember(one.policy)
+        write_atomic(self._fs, self._path, data)
 
     def get(self, name: str) -> Dataset:
         """Return one dataset.

@@ -5,8 +5,9 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     identity.seed                Ed25519 seed, 0600
     member.bin                   MemberFile, 0600
     charter.obj  keybag.obj      the newest charter and keybag, as objects
-    catalog.db   certificates/   caches of the federation
+    catalog.db                   a cache of the federation; may be lost
     lock                         held while a run writes
+HOME/node/    datasets.bin       what to back up
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
 """
@@ -88,9 +89,9 @@ class Half:
                 f"{os.path.dirname(self.path)}: this home is no {self.role}",
                 hint=_WHERE[self.role],
             ) from None
-        except ValueError as error:
-            raise HomeError(f"{path}: damaged ({error})") from error
-        found = settings.get("format")
+            found = settings["format"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
         if found != HOME_FORMAT:
             raise HomeError(
                 f"{self.path}: a home of format {found}, this release knows format {HOME_FORMAT}",

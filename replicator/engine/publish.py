@@ -201,8 +201,8 @@ class Publisher:
 
         A snapshot that no peer can have heard of is withdrawn then: the next one takes its number.
         """
-        nowhere = {row.id for row in self.sender.lost if not self.ground.held.get(pack_id(row.name))}
-        lost = [row for row in rows if row.id in nowhere]
+        nowhere = {row.name for row in self.sender.lost if not self.ground.held.get(pack_id(row.name))}
+        lost = [row for row in rows if row.name in nowhere]
         if not lost:
             return
         self.node.catalog.objects.set_lost(row.id for row in lost)

@@ -74,7 +74,7 @@ class Sender:
         await self.send(wanted)
 
     def _is_lost(self, row: ObjectRow) -> bool:
-        return any(row.id == lost.id for lost in self.lost)
+        return any(row.name == lost.name for lost in self.lost)
 
     async def _send_one(self, row: ObjectRow, link: Link) -> None:
         gate = self._gates.setdefault(link.identity, asyncio.Semaphore(STREAMS))

@@ -12,11 +12,12 @@ from replicator.engine.federation import Federation
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.sync import sync_all
-from replicator.format.policy import Policy
+from replicator.format.policy import Policy, at_least_as_strong
 from replicator.ids import Identity, short
 
 STALE_WARN_S = 36 * HOUR_S
 STALE_RED_S = 72 * HOUR_S
+ADOPTED = "(snapshots from an earlier life of this home)"
 State = Literal["safe", "below promise", "below minimum", "damaged", "stale", "waiting", "nothing yet"]
 
 
@@ -154,7 +155,10 @@ def _groups(half: Half) -> list[tuple[str, str, list[SnapshotRow]]]:
     if half.role == "node":
         snapshots = half.catalog.snapshots.all("writer = ?", (half.identity,))
         names = sorted({row.dataset for row in snapshots} | {one.name for one in half.catalog.datasets.all()})
-        return [(name, name, [row for row in snapshots if row.dataset == name]) for name in names if name]
+        groups = [(name, name, [row for row in snapshots if row.dataset == name]) for name in names if name]
+        # Taken over from peers: this half cannot read what they are snapshots of.
+        adopted = [row for row in snapshots if not row.dataset]
+        return [*groups, *([("", ADOPTED, adopted)] if adopted else [])]
     names_of = {node.identity: node.name for node in half.private.nodes}
     snapshots = half.catalog.snapshots.all()
     return [
@@ -194,9 +198,13 @@ def _dataset(
         gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
     state: State = "safe"
-    if age_s > STALE_RED_S:
+    if key and age_s > STALE_RED_S:
         state = "stale"
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
+    if half.role == "node" and any(
+        one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
+    ):
+        gaps.append("its policy became stronger: the next `backup` stores it again under that")
     if gaps:
         state = "below promise" if state == "safe" else state
     if plan.refused or thin:

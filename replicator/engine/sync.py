@@ -76,10 +76,12 @@ def _report_fork(federation: Federation, name: str, writers: dict[Identity, byte
     except ReplicatorError:
         federation.integrity.append(f"{name}: shows evidence of a fork that does not hold")
         return
-    if heads[0].number == heads[1].number and heads[0].writer == heads[1].writer:
+    first, second = heads
+    follows = second.number == first.number + 1 and second.previous == signed_hash(one)
+    if first.writer == second.writer and second.number - first.number in {0, 1} and not follows and one != other:
         federation.integrity.append(
-            f"writer {short(heads[0].writer)}: {name} holds two different snapshots number {heads[0].number} (a fork): "
-            "two machines write with one key, or it was rolled back"
+            f"writer {short(first.writer)}: {name} holds two snapshots, {first.number} and {second.number}, of two "
+            "histories (a fork): two machines write with one key, or it was rolled back"
         )
 
 

@@ -45,7 +45,7 @@ def test_a_new_catalog_has_its_version_and_durable_settings(path: str) -> None:
     assert database.rows("PRAGMA journal_mode") == [("wal",)]
     assert database.rows("PRAGMA synchronous") == [(2,)]
     database.close()
-    assert {"objects", "holdings", "chunks", "snapshots", "datasets", "peers"} <= tables(path)
+    assert {"objects", "holdings", "chunks", "snapshots", "policies", "peers"} <= tables(path)
 
 
 def test_opening_again_keeps_everything_and_commits_nothing(path: str) -> None:

@@ -305,7 +305,7 @@ class World:
         """Return the snapshots that the keeper sees, oldest first."""
         keeper = self.keeper(home)
         try:
-            async with Federation(keeper, self.edge, ticket=keeper.lazy_ticket) as federation:
+            async with Federation(keeper, self.edge, ticket=lambda _: keeper.ticket()) as federation:
                 library = Library(keeper, federation)
                 await library.refresh()
                 return await library.snapshots()
@@ -316,7 +316,7 @@ class World:
         """Restore a snapshot with the keeper."""
         keeper = self.keeper(home)
         try:
-            async with Federation(keeper, self.edge, ticket=keeper.lazy_ticket) as federation:
+            async with Federation(keeper, self.edge, ticket=lambda _: keeper.ticket()) as federation:
                 library = Library(keeper, federation)
                 await library.refresh()
                 found = await library.find(snapshot)
