@@ -4,10 +4,10 @@
 #include <arm_neon.h>
 
 #define TARGET
-#define STATIC static inline __attribute__((always_inline))
+#define INLINE static inline __attribute__((always_inline))
 typedef uint16x8_t vec;
 
-STATIC vec splat(uint16_t x)
+INLINE vec splat(uint16_t x)
 {
     return vdupq_n_u16(x);
 }
@@ -15,37 +15,37 @@ STATIC vec splat(uint16_t x)
 /* The vectors of a row: eight lanes of the even indices, eight of the odd ones, the next eight of the even ... */
 #define VECTORS 10
 
-STATIC vec words(const uint8_t *at, int j)
+INLINE vec words(const uint8_t *at, int j)
 {
     return vreinterpretq_u16_u8(vld1q_u8(at - 1 + j % 2 + j / 2 * 16));
 }
 
-STATIC vec linear(const uint8_t *at, int j, vec k1, vec k2)
+INLINE vec linear(const uint8_t *at, int j, vec k1, vec k2)
 {
     return vmlaq_u16(vmulq_u16(words(at, j), k1), words(at - 2, j), k2);
 }
 
-STATIC vec step(vec v, vec u)
+INLINE vec step(vec v, vec u)
 {
     return veorq_u16(vshrq_n_u16(v, 2), u);
 }
 
-STATIC vec equal(vec v, vec mask, vec want)
+INLINE vec equal(vec v, vec mask, vec want)
 {
     return vceqq_u16(vandq_u16(v, mask), want);
 }
 
-STATIC vec either(vec a, vec b)
+INLINE vec either(vec a, vec b)
 {
     return vorrq_u16(a, b);
 }
 
-STATIC int none(vec v)
+INLINE int none(vec v)
 {
     return vmaxvq_u32(vreinterpretq_u32_u16(v)) == 0;
 }
 
-STATIC uint64_t interleave(vec even, vec odd)
+INLINE uint64_t interleave(vec even, vec odd)
 {
     const uint8x16_t weights = vreinterpretq_u8_u64(vdupq_n_u64(UINT64_C(0x8040201008040201)));
     vec both = vbslq_u16(splat(0x00FF), even, odd);
@@ -53,7 +53,7 @@ STATIC uint64_t interleave(vec even, vec odd)
     return vaddv_u8(vget_low_u8(bits)) | (uint64_t)vaddv_u8(vget_high_u8(bits)) << 8;
 }
 
-STATIC void gather(const vec *hits, uint64_t *bits)
+INLINE void gather(const vec *hits, uint64_t *bits)
 {
     bits[0] = bits[1] = 0;
     for (int j = 0; j < VECTORS; j += 2)

@@ -2,6 +2,7 @@
  * Stage 1 of scan.h in vectors: the one loop of all vector kernels. An includer defines, for its instructions,
  *
  *   TARGET                     the attribute that lets a function use them
+ *   INLINE                     that, for functions that must vanish into their callers
  *   vec                        a vector of 16-bit lanes
  *   VECTORS                    how many of them make a row
  *   splat(x)                   x in every lane
@@ -23,8 +24,6 @@
 #include "judge.h"
 
 enum { SPAN = 80 };
-
-#define INLINE TARGET static inline __attribute__((always_inline))
 
 struct row {
     vec v[VECTORS];
@@ -79,6 +78,7 @@ TARGET static size_t scan_rows(const struct fg_chunker *c, const uint8_t *chunk,
             from = copy + 3;
         }
         next_row(&row, from, k1, k2);
+        /* the rows before `first` are the warm-up */
         if (at >= first && (cut = row_cut(&row, mask, want, c, chunk, at, count)) != FG_NONE)
             return cut;
     }
