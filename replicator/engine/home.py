@@ -83,13 +83,12 @@ class Half:
     def _check_format(self) -> None:
         path = self.file("home.json")
         try:
-            settings = json.loads(self.fs.read(path))
+            found = json.loads(self.fs.read(path))["format"]
         except FileNotFoundError:
             raise KeyMissingError(
                 f"{os.path.dirname(self.path)}: this home is no {self.role}",
                 hint=_WHERE[self.role],
             ) from None
-            found = settings["format"]
         except (ValueError, TypeError, KeyError) as error:
             raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
         if found != HOME_FORMAT:
