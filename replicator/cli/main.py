@@ -1,6 +1,7 @@
 """The group: commands by name, loaded when they are used, so that a small one starts quickly."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -74,6 +75,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the program."""
+    os.umask(0o077)  # databases too: what is in a home is nobody else's business
     session = Session()
     try:
         code = cli.main(prog_name="replicator", standalone_mode=False, obj=session)

@@ -162,8 +162,9 @@ class BarProgress:
         self._lock = threading.Lock()
 
     def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:
-        """Show a new bar."""
+        """Show a new bar. The first one begins the display: what is asked for before it is left alone."""
         with self._lock:
+            self._progress.start()
             if self._task is not None:
                 self._progress.remove_task(self._task)
             self._unit, self._done = unit, 0

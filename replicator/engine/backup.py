@@ -364,10 +364,12 @@ class _Run:
             captured = await asyncio.to_thread(work)
         except BaseException:
             stream.stopped = True
+            sending.cancel()  # what it has not sent is in the spool; a peer that hangs must hold nobody up
             raise
         finally:
             stream.close()
-            await sending
+            await asyncio.gather(sending, return_exceptions=True)
+        sending.result()
         return captured
 
     async def _send_while(self, stream: "_PackStream") -> None:
