@@ -80,7 +80,7 @@ def test_a_first_word_repeated_across_a_fence_and_a_segment_is_found(tmp_path: P
 
 def test_small_reads_and_gaps_change_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "_LOAD", 600)
-    monkeypatch.setattr(run_module, "_GAP", 0)
+    monkeypatch.setattr(run_module, "_GAP", -1)  # each window is a span, and each span a group
     rows = {chunk: at for at, chunk in enumerate(some(3000, 9))}
     rows |= {b"\x55" * 8 + chunk[8:]: at for at, chunk in enumerate(some(MIN_STEP + 3, 3))}
     run = make(tmp_path / "run", rows)
