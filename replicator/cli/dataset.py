@@ -29,13 +29,18 @@ def dataset() -> None:
 
 
 def _policy_options(function: Any) -> Any:
-    for option in (
-        click.option("--copies", type=click.IntRange(1, 64), help="Copies elsewhere that are promised."),
-        click.option("--minimum", type=click.IntRange(1, 64), help="Copies without which nothing is published."),
-        click.option("--spread", help="Copies share none of these: owner, site, region, country (comma-separated)."),
-        click.option("--residency", help='Where copies may lie: "EEA", "SE,NO", or "any" where root allows it.'),
-        click.option("--exclude", multiple=True, help="Leave out what matches (shell pattern on path or name)."),
-        click.option("-x", "--one-file-system/--all-file-systems", default=None, help="Do not cross mount points."),
+    # The last decorator applied is the first option in the help.
+    for option in reversed(
+        (
+            click.option("--copies", type=click.IntRange(1, 64), help="Copies elsewhere that are promised."),
+            click.option("--minimum", type=click.IntRange(1, 64), help="Copies without which nothing is published."),
+            click.option(
+                "--spread", help="Copies share none of these: owner, site, region, country (comma-separated)."
+            ),
+            click.option("--residency", help='Where copies may lie: "EEA", "SE,NO", or "any" where root allows it.'),
+            click.option("--exclude", multiple=True, help="Leave out what matches (shell pattern on path or name)."),
+            click.option("-x", "--one-file-system/--all-file-systems", default=None, help="Do not cross mount points."),
+        )
     ):
         function = option(function)
     return function

@@ -70,9 +70,13 @@ def init(
     )
     made = init_provider(session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
-        identity = made.key.identity
+        identity, endpoints = made.key.identity, made.offer().endpoints
     finally:
         made.close()
+    if not advertise:
+        session.out.notice(
+            f"others will be told to reach it at {', '.join(endpoints)}; if that is wrong, give --advertise"
+        )
     session.out.result(
         {"id": identity.hex(), "home": session.home, "data": os.path.abspath(data), "listen": listen},
         [

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 import stat
 from dataclasses import dataclass
 from typing import Any
@@ -37,12 +38,13 @@ from replicator.provider.objects import used_by_all
 from replicator.provider.quota import floor_of
 from replicator.provider.service import ProviderService
 from replicator.rng import Rng
-from replicator.transport.tls import split_endpoint
+from replicator.transport.tls import join_endpoint, split_endpoint
 from replicator.wire.messages import WIRE_VERSION
 
 HOME_FORMAT = 1
 STORE_ID_SIZE = 16
 FOLDER = "provider"
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not listened on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ class Provider:
 
     def listening_on(self, endpoint: str) -> None:
         """Correct the offer after a start on another address than before, unless an address is advertised."""
+        endpoint = shown_endpoint(endpoint)
         row = self._database.row("SELECT advertised FROM meta")
         assert row is not None, "the row is made with the home"
         offer = self.offer()
@@ -145,12 +148,18 @@ class Provider:
 
         Raises:
             UsageError: more than this provider offers, or nothing.
+            HomeError: nobody could reach this provider yet: its port is not known before it first serves.
         """
         offer = self.offer()
+        if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
+            raise HomeError(
+                "this provider listens on any free port, and which one is not known yet",
+                hint="run `provider serve` first; it notes the port",
+            )
         if not 0 < quota <= offer.capacity:
             raise UsageError(
                 f"a quota of {quota} bytes; this provider offers {offer.capacity}",
-                hint="choose a smaller quota, or raise the capacity with 'replicator provider set'",
+                hint="choose a smaller quota",
             )
         secret = self._rng.bytes(SECRET_SIZE)
         now_ns = self._clock.now_ns()
@@ -181,7 +190,7 @@ class Provider:
             NotFoundError: no open invite's id begins so.
         """
         if not self._database.write("revoke invite", lambda connection: revoke(connection, invite_id)):
-            raise NotFoundError(f"no open invite '{invite_id}'", hint="'replicator provider invite --list' shows them")
+            raise NotFoundError(f"no open invite '{invite_id}'", hint="`provider status` lists them")
 
     def status(self) -> dict[str, Any]:
         """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
@@ -258,7 +267,7 @@ def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, r
         Offer(
             provider_key=key.public,
             number=1,
-            endpoints=list(terms.advertise or (terms.listen,)),
+            endpoints=list(terms.advertise or (shown_endpoint(terms.listen),)),
             capacity=terms.capacity,
             owner=terms.owner,
             site=terms.site,
@@ -322,6 +331,15 @@ def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
         clock=clock,
         rng=rng,
     )
+
+
+def shown_endpoint(endpoint: str) -> str:
+    """Return what to tell others of a listening address: of one that means every interface, this host's name."""
+    try:
+        host, port = split_endpoint(endpoint)
+    except ValueError:
+        return endpoint  # refused where the offer is checked
+    return join_endpoint(socket.getfqdn(), port) if host in WILDCARDS else endpoint
 
 
 def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
