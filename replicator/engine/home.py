@@ -24,7 +24,7 @@ from replicator.catalog.catalog import Catalog
 from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.crypto.aead import open_random
 from replicator.crypto.sign import SigningKey
-from replicator.errors import HomeError, IntegrityError, KeyMissingError, LockedError, NotFoundError
+from replicator.errors import FormatError, HomeError, IntegrityError, KeyMissingError, LockedError, NotFoundError
 from replicator.format.charter import CharterPrivate, PeerPin
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
@@ -53,6 +53,17 @@ def read_private_file(fs: Fs, path: str) -> bytes:
     return fs.read(path)
 
 
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Say of which file it is that it is damaged."""
+    try:
+        yield
+    except FormatError as error:
+        raise HomeError(f"{path}: damaged ({error})", hint=error.hint or "put back a copy of it") from error
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}: {error}", hint=error.hint or "put back a copy of it") from error
+
+
 def has_half(home: str, role: Role) -> bool:
     """Return whether a home has this half."""
     return os.path.exists(os.path.join(home, role, "home.json"))
@@ -70,10 +81,13 @@ class Half:
         self.role = role
         self.fs = fs
         self._check_format()
-        self.signing = SigningKey(read_private_file(fs, self.file("identity.seed")))
-        self.member = decode(MemberFile, read_private_file(fs, self.file("member.bin")))
-        self.charter = self._load_charter()
-        self.private = open_private(self.charter, self.member.member_key)
+        with _naming(self.file("identity.seed")):
+            self.signing = SigningKey(read_private_file(fs, self.file("identity.seed")))
+        with _naming(self.file("member.bin")):
+            self.member = decode(MemberFile, read_private_file(fs, self.file("member.bin")))
+        with _naming(self.file("charter.obj")):
+            self.charter = self._load_charter()
+            self.private = open_private(self.charter, self.member.member_key)
         self.catalog = Catalog(self.file("catalog.db"), fs)
 
     def file(self, name: str) -> str:
