@@ -1,5 +1,7 @@
 """Which chunks a snapshot needs, as a chain of changes that a maintainer can fold without a content key."""
 
+from blake3 import blake3
+
 from replicator.crypto.derive import hkdf
 from replicator.crypto.sign import Context
 from replicator.engine.edge import Edge
@@ -62,7 +64,8 @@ def write_references(
         chain, added, dropped = [], ids, set()
     if added or dropped or not chain:
         chain += _write_change(node, edge, spool, keys, chain[-1] if chain else b"", added, dropped, now)
-    write_atomic(node.fs, cache, b"".join((chain[-1], *sorted(ids))))
+    body = b"".join((chain[-1], *sorted(ids)))
+    write_atomic(node.fs, cache, blake3(body).digest() + body)
     return tuple(chain)
 
 
@@ -70,9 +73,11 @@ def _remembered(node: NodeHome, cache: str, last: bytes) -> set[bytes] | None:
     if not last or node.fs.size(cache) is None:
         return None
     data = node.fs.read(cache)
-    if data[:ID_SIZE] != last or len(data) % ID_SIZE:
+    body = data[ID_SIZE:]
+    # A rotten bit in here would go into every later change of the chain.
+    if blake3(body).digest() != data[:ID_SIZE] or body[:ID_SIZE] != last or len(body) % ID_SIZE:
         return None
-    return set(split_ids(data[ID_SIZE:]))
+    return set(split_ids(body[ID_SIZE:]))
 
 
 def _write_change(
