@@ -511,8 +511,7 @@ def rebuild(
     :attr:`DiskSeenIndex.last_object` says where to go on.
     """
     with suppress(FileNotFoundError):
-        files.unlink(os.path.join(folder, _MANIFEST))
-        files.fsync_dir(folder)
+        files.unlink(os.path.join(folder, _MANIFEST))  # durable with the new manifest: the old or that is there
     index = DiskSeenIndex(folder, files, owner=owner, table_rows=table_rows, random_bytes=random_bytes)
     try:
         for object_number, ids in objects:
