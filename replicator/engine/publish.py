@@ -68,7 +68,7 @@ class Publisher:
         result.witnesses = await self._witness(snapshot, policy, result)
         self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
         result.debts = debts_in_words(self.ground, plan, self.ground.plan(rows))
-        self._empty_spool([*rows, own], policy)
+        self._empty_spool([*rows, own])
         return result
 
     async def prepare(self, snapshot: SnapshotRow, result: Published) -> tuple[list[ObjectRow], Plan]:
@@ -245,9 +245,9 @@ class Publisher:
             )
         return count
 
-    def _empty_spool(self, rows: list[ObjectRow], policy: Policy) -> None:
+    def _empty_spool(self, rows: list[ObjectRow]) -> None:
         for row in rows:
-            if row.spooled and self.ground.copies(row.name, policy) >= policy.minimum:
+            if row.spooled:
                 self.spool.drop(row.name)
                 self.node.catalog.objects.unspool(row.id)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from replicator.crypto.sign import Context, SigningKey
+from replicator.crypto.sign import Context, SigningKey, body_of
 from replicator.errors import BusyError, MinimumNotMetError, UnreachableError
-from replicator.format.claim import Receipt
+from replicator.format.claim import Receipt, Witness
 from replicator.format.codec import decode, encode
 from replicator.ids import Identity, ObjectName
 from replicator.transport.handler import RequestRefusedError, Session, Upload
@@ -350,7 +350,7 @@ async def test_when_every_provider_answers_with_other_bytes_nothing_wrong_is_wri
 
 
 @pytest.mark.parametrize("op", ["info", "heads", "claim", "head", "inventory", "prove"])
-@pytest.mark.parametrize("answer", [b"", b"\x00", b"\xc1" * 40, b"\x90", b"\xdc\xff\xff"])
+@pytest.mark.parametrize("answer", [b"", b"\xc1" * 40, b"\x90"])
 async def test_an_answer_that_cannot_be_read_is_that_providers_fault(
     op: str, answer: bytes, world: World, source: str
 ) -> None:
@@ -404,17 +404,74 @@ async def test_a_claim_answered_for_another_number_is_owed(world: World, source:
     assert any("carol" in line for line in done.owed)
 
 
-async def test_a_witness_of_another_head_does_not_count(worlds: Callable[[int], World]) -> None:
+@pytest.mark.parametrize("how", ["unsigned", "of another head", "of another provider"])
+async def test_a_witness_that_does_not_hold_does_not_count(how: str, worlds: Callable[[int], World]) -> None:
     world = worlds(3)
     world.small_dataset()
-    mute = changed("head", Signed, lambda reply: msgspec.structs.replace(reply, statement=b"seen"))
+
+    def lie_about(number: int) -> dict[str, Callable[[Session, bytes], bytes]]:
+        key = world.opened[2 if how == "of another provider" else number].key
+
+        def change(reply: Signed) -> Signed:
+            witness = decode(Witness, body_of(reply.statement))
+            if how == "of another head":
+                witness = msgspec.structs.replace(witness, head=bytes(32))
+            return Signed(statement=b"seen" if how == "unsigned" else key.sign(Context.WITNESS, encode(witness)))
+
+        return changed("head", Signed, change)
+
     for number in (0, 1):
-        world.network.add(Liar(world.services[number], ops=mute))
+        world.network.add(Liar(world.services[number], ops=lie_about(number)))
     [done] = (await world.backup()).datasets
     assert isinstance(done.error, MinimumNotMetError)
     assert "1 of at least 2 peers witnessed it" in str(done.error)
     world.answer(0, 1)
     assert (await world.backup()).datasets[0].published
+
+
+async def test_what_is_claimed_at_too_few_peers_is_not_published(worlds: Callable[[int], World]) -> None:
+    world = worlds(3)
+    source = world.small_dataset()
+
+    def refuse(_session: Session, _body: bytes) -> bytes:
+        raise RequestRefusedError("quota", "too many names")
+
+    for number in (0, 1):
+        world.network.add(Liar(world.services[number], ops={"claim": refuse}))
+    report = await world.backup()
+    [done] = report.datasets
+    assert isinstance(done.error, MinimumNotMetError)
+    assert "claimed at fewer than 2 peers" in str(done.error)
+    assert world.stored(2, ["snapshot"]) == []
+    assert await world.snapshots() == []
+    world.answer(0, 1)
+    assert (await world.backup()).datasets[0].published
+    assert await world.differences(source) == []
+
+
+async def test_records_at_too_few_peers_are_not_published(worlds: Callable[[int], World]) -> None:
+    world = worlds(3)
+    source = world.small_dataset()
+    taken = {0: 0, 1: 0}
+
+    def packs_only(number: int) -> Callable[[Session, ObjectName, int], Upload]:
+        def begin(session: Session, name: ObjectName, size: int) -> Upload:
+            taken[number] += 1
+            if taken[number] > 2:
+                raise RequestRefusedError("full", "no")
+            return session.begin_put(name, size)
+
+        return begin
+
+    for number in (0, 1):
+        lie(world, number, begin_put=packs_only(number))
+    [done] = (await world.backup()).datasets
+    assert isinstance(done.error, MinimumNotMetError)
+    assert "has 1 of at least 2 copies" in str(done.error)
+    assert await world.snapshots() == []
+    world.answer(0, 1)
+    assert (await world.backup()).datasets[0].published
+    assert await world.differences(source) == []
 
 
 async def test_a_busy_provider_is_not_waited_for_for_ever(world: World, source: str) -> None:

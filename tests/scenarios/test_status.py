@@ -12,7 +12,9 @@ import pytest
 from replicator.clock import DAY_S
 from replicator.engine.repair import repair
 from replicator.engine.status import Status
+from replicator.transport.handler import RequestRefusedError, Session
 from tests.fakes import SeededRng
+from tests.scenarios.liars import Liar
 from tests.scenarios.world import World, read, write
 
 Damage = Callable[[World, str], None]
@@ -266,6 +268,28 @@ async def test_a_disk_swapped_for_an_older_copy_under_a_running_provider_is_said
     assert found.exit_code in {3, 4, 5}
     assert "gone" in peer(found, 2)
     await whole_again(world, source)
+
+
+async def test_receipts_of_an_older_store_count_for_nothing_until_it_was_asked(
+    worlds: Callable[[int], World],
+) -> None:
+    world = worlds(3)
+    world.small_dataset()
+    world.stop_provider(2)
+    shutil.copytree(world.data(2), world.data(2) + ".old")
+    world.start_provider(2)
+    await world.backup()
+    world.kill_provider(2)
+    shutil.rmtree(world.data(2))
+    os.rename(world.data(2) + ".old", world.data(2))
+    world.start_provider(2)
+
+    def mute(_session: Session, _body: bytes) -> bytes:
+        raise RequestRefusedError("unavailable", "not now")
+
+    world.network.add(Liar(world.services[2], ops={"inventory": mute}))
+    found = await world.status()
+    assert (found.exit_code, found.datasets[0].copies) == (3, 2)
 
 
 async def test_an_unmounted_disk_is_not_a_loss(world: World, source: str) -> None:
