@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from replicator.clock import DAY_S
+from replicator.engine import audit
 from replicator.engine.repair import repair
 from replicator.engine.status import Status
 from replicator.transport.handler import RequestRefusedError, Session
@@ -335,6 +336,20 @@ async def test_a_provider_that_was_made_anew_from_an_empty_database_is_said(worl
     assert found.exit_code == 3
     assert not found.peers[2].reachable
     assert await world.differences(source) == []
+
+
+async def test_an_inventory_of_many_pages_is_read_to_its_end(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "INVENTORY_PAGE", 2)
+    await world.backup()
+    assert (await world.status()).exit_code == 0
+    gone = world.stored(2, ["data", "tree", "index", "references", "snapshot"])
+    for path in gone:
+        os.unlink(path)
+    found = await world.status()
+    assert (found.peers[2].missing, found.peers[2].objects) == (len(gone), len(os.listdir(world.objects(2))))
+    await whole_again(world, source)
 
 
 async def test_a_provider_that_lost_everything_starts_over(world: World, source: str) -> None:

@@ -103,6 +103,24 @@ async def test_several_waiting_snapshots_are_published_in_their_order(world: Wor
     assert await world.differences(source) == []
 
 
+async def test_a_snapshot_that_waits_is_nobodys_loss_and_goes_in_its_turn(world: World, source: str) -> None:
+    await world.backup()
+    world.silence(*range(5))
+    write(os.path.join(source, "later"), b"later")
+    [done] = (await world.backup()).datasets
+    assert done.snapshot is not None
+    world.answer(*range(5))
+    report = await world.verify()
+    assert (report.problems, report.absent) == ([], [])
+    repaired = await world.repair()
+    assert (repaired.exit_code, repaired.made, repaired.planned) == (0, 0, [])
+    for number in range(5):
+        assert done.snapshot.name.hex() not in os.listdir(world.objects(number))
+    found = await world.status()
+    assert (found.exit_code, found.datasets[0].state) == (3, "below promise")
+    assert "1 newer snapshots wait to be published" in found.datasets[0].gaps
+
+
 async def test_below_the_promise_it_publishes_and_names_the_debt(world: World, source: str) -> None:
     world.silence(2, 3, 4)
     [done] = (await world.backup()).datasets
@@ -174,7 +192,13 @@ async def test_residency_is_never_relaxed(worlds: Callable[[int], World]) -> Non
 
 async def test_one_dataset_that_cannot_be_placed_stops_no_other(world: World, source: str) -> None:
     too_much = Policy(
-        copies=7, minimum=6, coding=None, spread=["owner"], residency=["EEA"], count_own=False, stale_after_s=30 * 86400
+        copies=7,
+        minimum=6,
+        coding=None,
+        spread=["owner", "region"],
+        residency=["EEA"],
+        count_own=False,
+        stale_after_s=30 * 86400,
     )
     world.small_dataset("bold", too_much)
     for _ in range(2):

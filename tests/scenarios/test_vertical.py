@@ -126,6 +126,27 @@ async def test_a_damaged_stat_cache_costs_a_reading_and_nothing_else(world: Worl
     assert await world.differences(source) == []
 
 
+async def test_a_damaged_memory_of_references_begins_a_new_chain_of_them(world: World, source: str) -> None:
+    for number in range(20):
+        write(os.path.join(source, f"small {number}"), b"%d" % number)
+    await world.backup()
+    write(os.path.join(source, "two"), b"two")
+    await world.backup()
+    node = world.node()
+    assert [len(row.references) for row in node.catalog.snapshots.all()] == [1, 2]
+    [path] = [os.path.join(node.cache_path, name) for name in os.listdir(node.cache_path) if name.startswith("refs")]
+    node.close()
+    data = bytearray(read(path))
+    data[-1] ^= 1
+    write(path, bytes(data))
+    write(os.path.join(source, "three"), b"three")
+    await world.backup()
+    node = world.node()
+    assert [len(row.references) for row in node.catalog.snapshots.all()] == [1, 2, 1]
+    node.close()
+    assert (await world.verify()).problems == []
+
+
 async def second_node(world: World, name: str = "second") -> str:
     """Make another node of the tenant; return its home."""
     home = os.path.join(world.root, name)
