@@ -16,7 +16,7 @@ from replicator.errors import FormatError, IntegrityError, NotFoundError, Replic
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import References
-from replicator.ids import ObjectName, short
+from replicator.ids import Identity, ObjectName, short
 from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
@@ -27,7 +27,10 @@ _RECORD_KINDS = {"index": Kind.INDEX, "references": Kind.REFERENCES, "snapshot":
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was looked at and what is wrong. ``level`` is "sealed" or, with a restore key, "content"."""
+    """What was looked at and what is wrong. ``level`` is "sealed" or, with a restore key, "content".
+
+    ``absent`` is what one peer lacks, or all of them.
+    """
 
     level: str = "sealed"
     snapshots: int = 0
@@ -58,6 +61,10 @@ async def verify_sealed(half: Half, federation: Federation, edge: Edge, *, share
     await sync_all(half, federation)
     views = await survey(half, federation, edge)
     report.proofs = sum(view.probes for view in views.values())
+    for identity, view in views.items():
+        if view.missing and identity in federation.links:
+            name = federation.links[Identity(identity)].pin.name
+            report.absent.append(f"{name}: {len(view.missing)} objects that it had receipted are gone")
     snapshots = half.catalog.snapshots.all("published_ns != 0")
     report.snapshots = len(snapshots)
     rows = objects_of(half, snapshots)

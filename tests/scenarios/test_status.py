@@ -90,6 +90,8 @@ async def test_damage_to_everything_at_one_provider_is_said_and_repaired(
     assert found.exit_code in {3, 4, 5}
     assert peer(found, 2) != ""
     assert found.datasets[0].state != "safe"
+    report = await world.verify(share=0.0)
+    assert any("carol" in line for line in [*report.problems, *report.absent])
     assert await world.differences(source) == []
     await whole_again(world, source)
 
