@@ -1,0 +1,1 @@
+"""Tests of the command line, from outside: real processes, real providers on loopback."""

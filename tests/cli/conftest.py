@@ -1,0 +1,19 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.federation import Federation, built
+
+
+@pytest.fixture(scope="package")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Five providers, a keeper and a node, for tests that leave all of them as whole as they were."""
+    with built(tmp_path_factory.mktemp("federation")) as made:
+        yield made
+
+
+@pytest.fixture
+def breakable(federation: Federation) -> Iterator[Federation]:
+    """The same, to be damaged at will: put back afterwards."""
+    yield federation
+    federation.put_back()

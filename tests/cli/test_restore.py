@@ -1,0 +1,149 @@
+"""What a restore brings back, where to, and what it leaves alone."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.federation import Federation, make_files
+from tests.compare import compare
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def roots(federation: Federation) -> Iterator[tuple[Federation, str, Path]]:
+    """A dataset of three roots: two folders of one name in different places, and a file; and its snapshot's id."""
+    place = federation.path / "roots"
+    make_files(place / "a" / "things")
+    (place / "b" / "things").mkdir(parents=True)
+    (place / "b" / "things" / "other.txt").write_text("the other one\n")
+    (place / "single.conf").write_text("alone\n")
+    paths = (place / "a" / "things", place / "b" / "things", place / "single.conf")
+    federation.ok("dataset", "add", "mixed", *paths, home="node")
+    [row] = federation.json("backup", "mixed", home="node")["datasets"]
+    yield federation, row["snapshot"], place
+    federation.ok("dataset", "remove", "mixed", home="node")
+
+
+def test_a_folder_comes_back_under_its_own_name_with_bytes_modes_and_times(
+    federation: Federation, tmp_path: Path
+) -> None:
+    target = tmp_path / "deep" / "target"
+    document = federation.json("restore", "latest:docs", "--target", target, home="keeper")
+    assert compare(federation.path / "docs", target / "docs") == []
+    assert [path.name for path in target.iterdir()] == ["docs"]
+    assert (document["files"], document["gaps"], document["target"]) == (5, [], str(target))
+
+
+def test_each_root_comes_back_under_a_name_of_its_own(roots: tuple[Federation, str, Path], tmp_path: Path) -> None:
+    federation, snapshot, place = roots
+    done = federation.ok("restore", snapshot[:16], "--target", tmp_path, home="keeper")
+    assert done.text.startswith("Restored 7 files (")
+    assert len(done.text.splitlines()) == 1
+    assert done.err == ""
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 3
+    assert {"things", "single.conf"} < names
+    [other] = names - {"things", "single.conf"}
+    folders = {"things": place / "a" / "things", other: place / "b" / "things"}
+    if (tmp_path / "things" / "other.txt").exists():
+        folders = {"things": place / "b" / "things", other: place / "a" / "things"}
+    for name, source in folders.items():
+        assert compare(source, tmp_path / name) == []
+    assert (tmp_path / "single.conf").read_text() == "alone\n"
+
+
+def test_paths_are_taken_below_a_root_below_the_only_root_or_as_they_were(
+    roots: tuple[Federation, str, Path], tmp_path: Path
+) -> None:
+    federation, snapshot, place = roots
+
+    def back(snap: str, *paths: str | Path) -> set[str]:
+        target = tmp_path / str(len(list(tmp_path.iterdir())))
+        federation.ok("restore", snap, *paths, "--target", target, home="keeper")
+        return {str(path.relative_to(target)) for path in target.rglob("*")}
+
+    one = {"docs", "docs/letters", "docs/letters/one.txt"}
+    assert back("latest:docs", "docs/letters/one.txt") == one
+    assert back("latest:docs", "letters/one.txt") == one
+    assert back("latest:docs", federation.path / "docs" / "letters" / "one.txt") == one
+    letters = one | {"docs/letters/empty", "docs/letters/två.txt"}
+    assert back("latest:docs", "letters/", "docs/run.sh") == letters | {"docs/run.sh"}
+    assert back(snapshot, place / "single.conf") == {"single.conf"}
+    [other] = {path for path in back(snapshot, place / "b" / "things") if "/" not in path}
+    assert back(snapshot, place / "b" / "things" / "other.txt") == {other, f"{other}/other.txt"}
+
+
+def test_what_is_there_already_is_kept_refused_or_replaced_as_told(federation: Federation, tmp_path: Path) -> None:
+    federation.ok("restore", "latest:docs", "--target", tmp_path, home="keeper")
+    changed, same = tmp_path / "docs" / "letters" / "one.txt", tmp_path / "docs" / "noise.bin"
+    changed.write_text("something else\n")
+    (tmp_path / "docs" / "mine").write_text("not in the snapshot\n")
+    inode = same.stat().st_ino
+    refused = federation.fails(1, "restore", "latest:docs", "--target", tmp_path, home="keeper")
+    assert "docs/" in refused
+    assert "--overwrite" in refused
+    assert changed.read_text() == "something else\n"
+    again = ("restore", "latest:docs", "--target", tmp_path, "--overwrite")
+    assert federation.json(*again, "if-changed", home="keeper")["kept"] >= 3
+    assert changed.read_text() == "dear friend\n"
+    assert same.stat().st_ino == inode
+    assert federation.json(*again, "always", home="keeper")["kept"] == 0
+    assert same.stat().st_ino != inode
+    assert (tmp_path / "docs" / "mine").read_text() == "not in the snapshot\n"
+    assert federation.run(*again, "maybe", home="keeper").code == 2
+
+
+def test_a_dry_run_counts_and_writes_nothing(federation: Federation, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    document = federation.json("restore", "latest:docs", "--target", target, "--dry-run", home="keeper")
+    assert document["dry_run"]
+    assert document["bytes"] == sum(
+        path.stat().st_size
+        for path in (federation.path / "docs").rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
+    assert not target.exists()
+
+
+def test_a_target_that_is_a_file_or_below_one_is_refused(federation: Federation, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("here first\n")
+    for target in (file, file / "below"):
+        assert str(file) in federation.fails(1, "restore", "latest:docs", "--target", target, home="keeper")
+    assert file.read_text() == "here first\n"
+    assert federation.run("restore", "latest:docs", home="keeper").code == 2
+
+
+def test_a_snapshot_is_named_by_id_dataset_or_day(roots: tuple[Federation, str, Path]) -> None:
+    federation, snapshot, _ = roots
+    rows = federation.json("snapshots", home="keeper")
+    assert {row["dataset"] for row in rows} >= {"docs", "mixed"}
+    day = next(row["time"][:10] for row in rows if row["id"] == snapshot)
+
+    def names(snap: str) -> set[str]:
+        return {row["name"] for row in federation.json("ls", snap, home="keeper")}
+
+    assert "single.conf" in names("latest")
+    assert "single.conf" in names(snapshot[:12].upper())
+    assert "single.conf" in names(f"mixed@{day}")
+    assert names("latest:docs") == {"docs"}
+    for snap, said in {
+        "": "more than one snapshot",
+        "zz": "no snapshot has an id that begins with 'zz'",
+        "latest:nope": "no snapshot of dataset 'nope'",
+        "docs@1999-01-01": "no snapshot of dataset 'docs' on 1999-01-01",
+    }.items():
+        error = federation.fails(1, "ls", snap, home="keeper")
+        assert said in error
+    assert "not a date such as" in federation.fails(2, "ls", "docs@yesterday", home="keeper")
+
+
+def test_a_path_that_is_not_in_the_snapshot_is_named(federation: Federation, tmp_path: Path) -> None:
+    assert "nope" in federation.fails(1, "restore", "latest:docs", "nope", "--target", tmp_path, home="keeper")
+    assert "nope" in federation.fails(1, "cat", "latest:docs", "nope", home="keeper")
+    assert "dir, not a file" in federation.fails(1, "cat", "latest:docs", "letters", home="keeper")
+    assert "'..'" in federation.fails(2, "ls", "latest:docs", "../docs", home="keeper")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,158 @@
+from pathlib import Path
+
+import pytest
+
+from replicator.config import (
+    MAX_NAME,
+    Config,
+    default_home,
+    format_size,
+    load_config,
+    parse_duration,
+    parse_name,
+    parse_size,
+)
+from replicator.errors import HomeError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500G", 500 * 10**9),
+        ("500Gi", 500 * 2**30),
+        ("500GiB", 500 * 2**30),
+        ("500 GB", 500 * 10**9),
+        ("1k", 1000),
+        ("1ki", 1024),
+        ("0", 0),
+        ("12345", 12345),
+        ("12B", 12),
+        ("1.5T", 1_500_000_000_000),
+        (" 2M ", 2_000_000),
+        ("0.1M", 100_000),
+        ("0.3P", 300_000_000_000_000),
+        ("4611686018427387904", 2**62),
+    ],
+)
+def test_sizes_are_exact(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "G",
+        "-5G",
+        "5X",
+        "5GG",
+        "5i",
+        "5iB",
+        "1,5G",
+        "1.G",
+        ".5G",
+        "٥G",
+        "1e9",
+        "inf",
+        "nan",
+        "5G\nx",
+        "9" * 400,
+        "9999P",
+    ],
+)
+def test_what_is_not_a_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_size(text)
+    assert "500Gi" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30d", 30 * 86400), ("36h", 129600), ("15m", 900), ("2w", 14 * 86400), (" 5 s ", 5), ("0d", 0), ("1D", 86400)],
+)
+def test_durations_are_seconds(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "30", "-1d", "1.5h", "1y", "3661d", "9" * 500 + "d", "٣d", "1d x"])
+def test_what_is_not_a_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_duration(text)
+    assert "30d" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (65536, "65.5 kB"),
+        (16 << 20, "16.8 MB"),
+        (5 * 10**9, "5 GB"),
+        (10**12, "1 TB"),
+        (3 * 10**18, "3e+03 PB"),
+    ],
+)
+def test_sizes_for_people_have_three_digits(count: int, text: str) -> None:
+    assert format_size(count) == text
+
+
+@pytest.mark.parametrize("text", ["a", "Åsa och Per", "x" * MAX_NAME])
+def test_a_name_is_what_a_terminal_shows(text: str) -> None:
+    assert parse_name(text, "a name") == text
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\nb", "\x1b[31m", "a\u202eb", "\u2028", "x" * (MAX_NAME + 1)])
+def test_a_name_that_cannot_be_seen_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a petname"):
+        parse_name(text, "a petname")
+
+
+def test_a_home_is_where_systemd_says_or_in_the_users_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/replicator:/var/lib/other")
+    assert default_home() == "/var/lib/replicator"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/x/data")
+    assert default_home() == "/home/x/data/replicator"
+
+
+def test_a_home_without_a_file_has_the_defaults(tmp_path: Path) -> None:
+    assert load_config(str(tmp_path)) == Config()
+    (tmp_path / "file").write_text("")
+    assert load_config(str(tmp_path / "file")) == Config()
+
+
+def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[node]\nspool = "/big/spool"\nspool_limit = "20Gi"\ncache = "/big/cache"\n')
+    assert load_config(str(tmp_path)) == Config(spool="/big/spool", spool_limit=20 * 2**30, cache="/big/cache")
+    (tmp_path / "config.toml").write_text("[node]\nspool_limit = 1000000\n")
+    assert load_config(str(tmp_path)) == Config(spool_limit=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff", "utf-8"),
+        (b"[node", "end of document"),
+        (b"node = 5", "not a table"),
+        (b"[node]\nspol = 'x'", "node.spol"),
+        (b"[provider]\nx = 1", "provider"),
+        (b"[node]\nspool = 5", "not an absolute path"),
+        (b"[node]\ncache = 'here'", "not an absolute path"),
+        (b"[node]\nspool_limit = 'much'", "node.spool_limit: 'much' is not a size"),
+        (b"[node]\nspool_limit = true", "node.spool_limit"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_the_key(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(HomeError, match=said) as caught:
+        load_config(str(tmp_path))
+    assert str(path) in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(HomeError, match=r"config\.toml: Is a directory"):
+        load_config(str(tmp_path))
