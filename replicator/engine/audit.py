@@ -8,7 +8,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.home import Half
 from replicator.errors import PeerError
-from replicator.format.merkle import proves
+from replicator.format.merkle import leaf_count, proves
 from replicator.format.sizes import is_allowed
 from replicator.ids import ObjectName, short
 from replicator.wire.messages import (
@@ -33,7 +33,7 @@ _NAME = 32
 class PeerView:
     """What one peer showed: objects and bytes of ours that lie there, what is gone, what is not right.
 
-    ``lacks`` names what recovery begins with, "charter" and "keybag", where it is not there as it should be.
+    ``lacks`` and ``spoilt`` name what recovery begins with, "charter" and "keybag", where it is gone or not right.
     """
 
     objects: int = 0
@@ -41,6 +41,7 @@ class PeerView:
     missing: list[ObjectRow] = field(default_factory=list)
     damaged: list[ObjectRow] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
+    spoilt: list[str] = field(default_factory=list)
     probes: int = 0
 
 
@@ -65,16 +66,16 @@ async def _survey_one(
     try:
         view, states, listed = await _inventory(link, rows)
         await _probe(half, edge, link, rows, states, view, count)
-        await _charter_and_keybag(half, link, listed, view)
+        await _charter_and_keybag(half, edge, link, listed, view)
     except PeerError as error:
         await federation.drop(link, error)
         return None
     names = {row.id: row for row in rows.values()}
-    for object_id in promised - set(states):
+    for object_id in (promised - set(states)) & names.keys():  # a run beside us may just have made some
         states[object_id] = "missing"
     settled = {holding.object_id for holding in holdings if holding.state == "gone"}
     settled |= {row.id for row in rows.values() if row.lost and half.catalog.objects.is_replaced(row.id)}
-    for object_id in settled & set(states):
+    for object_id in settled & states.keys():
         if states[object_id] != "held":
             states[object_id] = "gone"
     half.catalog.objects.set_states(
@@ -86,6 +87,10 @@ async def _survey_one(
         link.problems.append(f"{len(view.missing)} objects that it had receipted are gone")
     if view.lacks:
         link.owe(f"does not hold the {' and the '.join(view.lacks)}, which recovery begins with")
+    if view.spoilt:
+        message = f"its {' and '.join(view.spoilt)}, which recovery begins with, are damaged"
+        link.owe(message)
+        federation.integrity.append(f"{link.pin.name}: {message}")
     if view.damaged:
         message = f"{len(view.damaged)} objects are damaged (first: {short(view.damaged[0].name)})"
         link.problems.append(message)
@@ -113,6 +118,8 @@ async def _inventory(
         bad: tuple[tuple[bytes, HoldingState], ...] = ((page.missing, "missing"), (page.damaged, "damaged"))
         for joined, state in bad:
             for at in range(0, len(joined), _NAME):
+                if state == "damaged":
+                    listed[joined[at : at + _NAME]] = 0
                 row = rows.get(joined[at : at + _NAME])
                 if row is not None:
                     states[row.id] = state
@@ -157,18 +164,22 @@ async def _probe(
     half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
 
 
-async def _charter_and_keybag(half: Half, link: Link, listed: dict[bytes, int], view: PeerView) -> None:
+async def _charter_and_keybag(half: Half, edge: Edge, link: Link, listed: dict[bytes, int], view: PeerView) -> None:
     """Look for the two objects that a recovery begins with, where the peer knows our charter."""
     if link.info.charter_number != half.charter.number:
         return
     expected = {"charter": link.info.charter, "keybag": half.charter.charter.keybag}
     view.lacks = [what for what, name in expected.items() if name not in listed]
-    here = [(what, name) for what, name in expected.items() if name in listed]
-    request = ProveRequest(names=b"".join(name for _, name in here), leaves=[0] * len(here))
+    here = [
+        (what, name, edge.rng.below(leaf_count(max(listed[name], 1))))
+        for what, name in expected.items()
+        if name in listed
+    ]
+    request = ProveRequest(names=b"".join(name for _, name, _ in here), leaves=[leaf for _, _, leaf in here])
     reply = await link.connection.call("prove", request, ProveReply)
-    for (what, name), proof in zip(here, [*reply.proofs, None, None], strict=False):
-        if proof is None or proof.size != listed[name] or not proves(ObjectName(name), 0, proof):
-            view.lacks.append(what)
+    for (what, name, leaf), proof in zip(here, [*reply.proofs, None, None], strict=False):
+        if proof is None or proof.size != listed[name] or not proves(ObjectName(name), leaf, proof):
+            view.spoilt.append(what)
 
 
 async def recheck(link: Link, rows: list[ObjectRow]) -> dict[int, HoldingState]:
