@@ -7,10 +7,10 @@
     fences     the first word of every step-th row, 8 bytes each
     footer     magic 8 | seed 8 | rows 8 | step 8 | BLAKE3 of fences and the footer before it, 32
 
-All numbers are little-endian and unsigned; words, location and check are those of :mod:`chunker.seen.rows`. The
-fences are held in memory: they say which few hundred bytes of first words to read for an id. `step` doubles so
-that there are never more than MAX_FENCES, whatever the size. First words lie apart from the rest because a miss
-reads only them.
+All numbers are little-endian and unsigned, as on the hosts that the cutter runs on; words, location and check are
+those of :mod:`chunker.seen.rows`. The fences are held in memory: they say which few hundred bytes of first words to
+read for an id. `step` doubles so that there are never more than MAX_FENCES, whatever the size. First words lie apart
+from the rest because a miss reads only them.
 
 Footer and fences are checked when a run is opened, each row when it answers or is merged. A damaged first word or
 row is a miss.
