@@ -1,10 +1,16 @@
-"""From folders to a tree of chunks, without reading what has not changed."""
+"""From folders to a tree of chunks, without reading what has not changed.
+
+The walk never waits for a file: reading is begun, and a directory is written when all that it holds is known. What
+looks as it did in the last snapshot is kept, entry by entry, and a directory piece of nothing else is not even written
+again (:class:`~replicator.snapshot.folder.FolderBuilder`).
+"""
 
 import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -15,22 +21,29 @@ from chunker import Chunker, chunks
 from replicator.errors import FormatError, UsageError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList, ChunkRef, RootFolder
-from replicator.format.tree import Entry, HardLink, Hole, Kind, Xattr
+from replicator.format.tree import Entry, HardLink, Hole, Kind
 from replicator.snapshot.chunklist import EMPTY, ListBuilder, batches
 from replicator.snapshot.exclude import Excludes
 from replicator.snapshot.folder import FolderBuilder
 from replicator.snapshot.gaps import Gap, Gaps
-from replicator.snapshot.sink import ChunkSink
-from replicator.snapshot.statcache import Cached, Content, Stamp, StatCache, StatCacheWriter
-from replicator.snapshot.tree import MAX_NAME, MAX_TARGET, MAX_XATTR_VALUE
+from replicator.snapshot.readfile import Attributes, Reader, ReadFile, read_attributes, read_file
+from replicator.snapshot.sink import ChunkPutter, ChunkSink
+from replicator.snapshot.statcache import (
+    CONTENT_SIZE,
+    STAMP_SIZE,
+    UNTRUSTED,
+    KnownPiece,
+    StatCache,
+    StatCacheWriter,
+    stamp_of,
+)
+from replicator.snapshot.tree import MAX_NAME, MAX_TARGET
 from replicator.snapshot.walk import (
-    VANISHED,
     Entered,
     Folder,
     Found,
     Left,
     Missed,
-    OpenFile,
     Skipped,
     Source,
     Status,
@@ -38,21 +51,12 @@ from replicator.snapshot.walk import (
     reason_of,
 )
 
-READS: Final = 3
-"""How often a file that changes under the reader is read before it is taken as it is."""
-MAX_HOLES: Final = 4096
-"""Holes kept per file, the largest ones; the others are restored as zeros."""
-MAX_XATTRS: Final = 1 << 20
-"""Bytes of extended attributes kept per entry."""
 MAX_LINKS: Final = 100_000
 """Files with further names remembered at once; the names of others are read again."""
 BUFFER: Final = 8 << 20
 _INODE_BITS: Final = (1 << 62) - 1  # the most a record's count holds; links also agree in content to be links
+_CONTENT_ONLY: Final = bytes(STAMP_SIZE - CONTENT_SIZE)  # behind the rest of a stamp: its metadata is to be read again
 
-CHANGED: Final = "changed while it was read; what was read last is kept"
-NO_LONGER_FILE: Final = "became something else while it was captured"
-UNLISTED_XATTRS: Final = "extended attributes missing: "
-LARGE_XATTRS: Final = "extended attributes missing: more than 1 MiB of them"
 LONG_TARGET: Final = "a symbolic link with an improper target"
 
 _KINDS: Final[dict[int, Kind]] = {
@@ -104,12 +108,39 @@ class Captured:
     skipped: list[Gap]
 
 
+class FileReader(Protocol):
+    """Reads files and stores their chunks, at once or while the walk goes on.
+
+    ``done`` is called once for each :meth:`read`, in any order, on the calling thread, from within one of these
+    methods. Errors of the sink are raised from any of them and end the capture.
+    """
+
+    def read(self, event: Found, done: Callable[[ReadFile], None]) -> None:
+        """Begin to read a file; its folder is open only until this returns."""
+        ...
+
+    def poll(self) -> None:
+        """Hand over what is done, without waiting."""
+        ...
+
+    def drain(self) -> None:
+        """Wait until everything that was begun is done."""
+        ...
+
+
+Took = Callable[[int, bytes], None]
+"""Told how many bytes of which file were read."""
+MakeReader = Callable[[ChunkPutter, Took], FileReader]
+"""Given where the pieces of long chunk lists go."""
+
+
 def capture(
     roots: Sequence[bytes | str],
     *,
     sink: ChunkSink,
-    chunker: Chunker,
     source: Source,
+    chunker: Chunker,
+    reader: MakeReader | None = None,
     cache: StatCache | None = None,
     record: StatCacheWriter | None = None,
     exclude: Sequence[bytes | str] = (),
@@ -119,7 +150,8 @@ def capture(
     """Capture ``roots``, each under its own base name, into one tree.
 
     ``cache`` is the last generation, ``record`` the next; committing that is the caller's, once the snapshot
-    is certain. A file or folder that cannot be read becomes a gap and the rest goes on.
+    is certain. Files are read by ``reader``, or one after the other on this thread and cut by ``chunker``. A file or
+    folder that cannot be read becomes a gap and the rest goes on.
 
     Raises:
         SourceError: a root cannot be read at all.
@@ -129,7 +161,7 @@ def capture(
     if not roots:
         raise UsageError("nothing to back up: no path is given")
     folders = root_names([os.path.abspath(os.fsencode(root)) for root in roots])
-    run = _Capture(sink, chunker, cache, record, progress)
+    run = _Capture(sink, chunker, reader, cache, record, progress)
     walker = Walker(source, Excludes(exclude), one_file_system=one_file_system)
     # Every root is looked at before the first byte is read: a missing disk is not worth hours of reading.
     for folder in folders:
@@ -156,58 +188,10 @@ def root_names(paths: Sequence[bytes]) -> list[RootFolder]:
     return folders
 
 
-class _ReadError(Exception):
-    """Reading the source failed; kept apart from whatever a sink raises."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class _Reader:
-    """An open file that gives at most ``left`` more bytes, so that a file growing under the reader has an end."""
-
-    def __init__(self, file: OpenFile) -> None:
-        self._file = file
-        self.left = 0
-
-    def status(self) -> Status:
-        try:
-            return self._file.status()
-        except OSError as error:
-            raise _ReadError(error) from error
-
-    def holes(self, status: Status) -> list[Hole]:
-        if status.st_blocks * 512 >= status.st_size:
-            return []
-        try:
-            return self._file.holes(status.st_size)
-        except OSError as error:
-            raise _ReadError(error) from error
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        with buffer[: self.left] as room:
-            if not room:
-                return 0
-            try:
-                count = self._file.read_into(room)
-            except OSError as error:
-                raise _ReadError(error) from error
-        self.left -= count
-        return count
-
-    def fill(self, buffer: memoryview) -> int:
-        """Read until ``left`` is used up or the file ends; return how much was read."""
-        filled = 0
-        while count := self.readinto(buffer[filled:]):
-            filled += count
-        return filled
-
-
 class _RecordingSink:
     """Passes chunks on and keeps the pieces of chunk lists for the next stat cache."""
 
-    def __init__(self, sink: ChunkSink, record: StatCacheWriter | None) -> None:
+    def __init__(self, sink: ChunkPutter, record: StatCacheWriter | None) -> None:
         self._sink = sink
         self._record = record
 
@@ -234,35 +218,110 @@ class _CachedPieces:
         return data
 
 
-def _kept_holes(holes: Sequence[Hole], size: int) -> list[Hole]:
-    """Return the largest holes within ``size``, apart and in order."""
-    kept: list[Hole] = []
-    end = -1
-    for hole in holes:
-        stop = min(hole.offset + hole.length, size)
-        if end < hole.offset < stop:
-            kept.append(Hole(offset=hole.offset, length=stop - hole.offset))
-            end = stop
-    if len(kept) > MAX_HOLES:
-        kept = sorted(sorted(kept, key=lambda hole: -hole.length)[:MAX_HOLES], key=lambda hole: hole.offset)
-    return kept
+class InlineReader:
+    """Reads each file at once, on the thread of the walk."""
+
+    def __init__(self, sink: ChunkPutter, lists: ChunkPutter, chunker: Chunker, took: Took) -> None:
+        self._sink = sink
+        self._lists = lists
+        self._chunker = chunker
+        self._took = took
+        self._buffer = bytearray(BUFFER)
+        self._path = b""
+        self._refs = ListBuilder(lists)
+
+    def read(self, event: Found, done: Callable[[ReadFile], None]) -> None:
+        """Read the file."""
+        self._path = event.path
+        found = read_file(event.folder, event.name, self)
+        done(found if found.status is None else found._replace(content=self._refs.finish()))
+
+    def poll(self) -> None:
+        """Nothing is ever left."""
+
+    def drain(self) -> None:
+        """Nothing is ever left."""
+
+    def begin(self) -> None:
+        """Begin with the first byte of the file."""
+        self._refs = ListBuilder(self._lists)
+
+    def take(self, reader: Reader, size: int) -> int:
+        """Cut and store."""
+        if size <= self._chunker.params.minimum:
+            with memoryview(self._buffer) as view:
+                length = reader.fill(view)
+                if length:
+                    with view[:length] as chunk:
+                        self._put(chunk)
+        else:
+            for chunk in chunks(reader, self._chunker, self._buffer):
+                self._put(chunk)
+        return self._refs.length
+
+    def _put(self, chunk: memoryview) -> None:
+        self._refs.add(self._sink.put(CHUNK_DATA, chunk))
+        self._took(len(chunk), self._path)
+
+
+class _KnownFolder:
+    """A directory as it was in the last snapshot, asked for its names in order."""
+
+    __slots__ = ("_pieces", "_place", "piece")
+
+    def __init__(self, pieces: Iterator[KnownPiece]) -> None:
+        self._pieces = pieces
+        self._place = 0
+        self.piece = next(pieces, None)
+
+    def find(self, name: bytes) -> int:
+        """Return the place of a name in :attr:`piece`, -1 if it was not there. Names are asked for in rising order."""
+        while self.piece is not None:
+            entries = self.piece.entries
+            for place in range(self._place, len(entries)):
+                found = entries[place].name
+                if found >= name:
+                    self._place = place
+                    return place if found == name else -1
+            self.piece = next(self._pieces, None)
+            self._place = 0
+        return -1
 
 
 @dataclass(slots=True)
-class _OpenFolder:
-    """A folder whose entry waits for its content."""
+class _Open:
+    """A folder that is being walked or waits for its files. ``slot`` is its place in the folder around it."""
 
-    entry: Entry
     path: bytes
     builder: FolderBuilder
+    known: _KnownFolder
+    slot: "_Slot | None"
+    waiting: "deque[_Slot]" = field(default_factory=deque)
+    """Entries in order, the first of which is not known yet."""
+    left: bool = False
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The place of an entry in its folder, until all before it are known."""
+
+    around: _Open
+    entry: Entry | None = None
+    """None is a name that came to nothing."""
+    stamp: bytes = UNTRUSTED
+    piece: KnownPiece | None = None
+    """Where the entry was in the last snapshot, if it may be kept as it was there."""
+    place: int = 0
+    ready: bool = False
 
 
 @dataclass(slots=True)
 class _Linked:
-    """A file with several names that was captured under one of them."""
+    """A file with several names that was captured under one of them, or is being read (``content`` is None)."""
 
-    stamp: Stamp
-    content: Content
+    stamp: bytes
+    content: ChunkList | None
+    holes: list[Hole]
     names_left: int
 
 
@@ -300,6 +359,7 @@ class _Capture:
         self,
         sink: ChunkSink,
         chunker: Chunker,
+        reader: MakeReader | None,
         cache: StatCache | None,
         record: StatCacheWriter | None,
         progress: Progress | None,
@@ -308,211 +368,286 @@ class _Capture:
         self.gaps = Gaps()
         self.skipped = Gaps()
         self._sink = sink
-        self._pieces = _RecordingSink(sink, record)
-        self._chunker = chunker
         self._cache = cache
         self._record = record
         self._progress = progress
-        self._buffer = bytearray(BUFFER)
+        lists = _RecordingSink(sink, record)
+        self._reader: FileReader = (
+            InlineReader(sink, lists, chunker, self._took) if reader is None else reader(lists, self._took)
+        )
         self._owners = _Owners()
         self._devices: dict[int, int] = {}
         self._links: dict[tuple[int, int], _Linked] = {}
-        self._top = FolderBuilder(sink)
+        self._top = self._opened(b"", None)
 
     def root(self, walker: Walker, root: RootFolder) -> None:
         """Capture what lies at one root."""
-        stack: list[_OpenFolder] = []
+        stack = [self._top]
         for event in walker.walk(root.path):
             match event:
-                case Entered():
-                    stack.append(self._enter(event, root.name if not stack else event.name))
-                case Left():
-                    done = stack.pop()
-                    entry = msgspec.structs.replace(done.entry, content=done.builder.finish())
-                    self._add(stack, entry, done.path)
                 case Found():
-                    found = self._found(event, root.name if not stack else event.name)
-                    if found is not None:
-                        self._add(stack, found, event.path)
+                    self._found(stack[-1], event, event.name if len(stack) > 1 else root.name)
+                case Entered():
+                    stack.append(self._enter(stack[-1], event, event.name if len(stack) > 1 else root.name))
+                case Left():
+                    folder = stack.pop()
+                    folder.left = True
+                    self._advance(folder)
+                    self._reader.poll()
                 case Missed():
                     self._gap(event.gap.path, event.gap.reason)
                 case Skipped():
                     self.skipped.add(event.gap.path, event.gap.reason)
 
     def finish(self) -> ChunkList:
-        """Return the content of the top directory."""
-        return self._top.finish()
+        """Wait for all files and return the content of the top directory."""
+        self._reader.drain()
+        assert not self._top.waiting, "every file that was begun is done"
+        return self._top.builder.finish()
 
-    def _add(self, stack: list[_OpenFolder], entry: Entry, path: bytes) -> None:
-        (stack[-1].builder if stack else self._top).add(entry)
-        self._tell(path)
+    # folders
 
-    def _enter(self, event: Entered, name: bytes) -> _OpenFolder:
+    def _opened(self, path: bytes, slot: _Slot | None) -> _Open:
+        rows = None if self._record is None else self._record.folder(path)
+        pieces = iter(()) if self._cache is None else self._cache.pieces(path)
+        return _Open(path, FolderBuilder(self._sink, rows), _KnownFolder(pieces), slot)
+
+    def _enter(self, around: _Open, event: Entered, name: bytes) -> _Open:
         self.counts.folders += 1
-        xattrs = self._xattrs(event.folder, event.name, event.path)
-        entry = self._entry("dir", name, event.status, xattrs=xattrs, content=EMPTY)
-        return _OpenFolder(entry, event.path, FolderBuilder(self._sink))
-
-    def _found(self, event: Found, name: bytes) -> Entry | None:
         status = event.status
+        stamp = stamp_of(status)
+        slot = _Slot(around)
+        around.waiting.append(slot)
+        place = around.known.find(name)
+        if place >= 0:
+            piece = around.known.piece
+            assert piece is not None, "it was found there"
+            known = piece.entries[place]
+            if piece.stamp(place) == stamp and self._same_owner(known, status) and known.kind == "dir":
+                slot.entry, slot.stamp, slot.piece, slot.place = known, stamp, piece, place
+                return self._opened(event.path, slot)
+        attributes = self._attributes(event.folder, event.name, event.path)
+        slot.entry = self._entry("dir", name, status, attributes, content=EMPTY)
+        slot.stamp = self._trusted(stamp, status, attributes)
+        return self._opened(event.path, slot)
+
+    def _advance(self, folder: _Open) -> None:
+        """Write what is known of a folder; if that is all, the same for the one around it, and so on."""
+        while True:
+            waiting = folder.waiting
+            while waiting and waiting[0].ready:
+                self._write(folder, waiting.popleft())
+            slot = folder.slot
+            if waiting or not folder.left or slot is None:
+                return
+            content = folder.builder.finish()
+            entry = slot.entry
+            assert entry is not None, "a folder has an entry"
+            if entry.content != content:
+                slot.entry = msgspec.structs.replace(entry, content=content)
+                slot.piece = None
+            slot.ready = True
+            self._tell(folder.path)
+            folder = slot.around
+
+    def _write(self, folder: _Open, slot: _Slot) -> None:
+        if slot.piece is not None:
+            folder.builder.keep(slot.piece, slot.place)
+        elif slot.entry is not None:
+            folder.builder.add(slot.entry, slot.stamp)
+
+    # what is in them
+
+    def _found(self, folder: _Open, event: Found, name: bytes) -> None:
+        status = event.status
+        stamp = stamp_of(status)
+        place = folder.known.find(name)
+        piece = folder.known.piece if place >= 0 else None
+        if piece is not None:
+            known = piece.entries[place]
+            if (
+                piece.stamp(place) == stamp
+                and self._same_owner(known, status)
+                and (status.st_nlink < 2 or known.link == self._link(status))
+                and (known.kind != "file" or self._relied(known.content))
+            ):
+                self._keep(folder, piece, place, known, event)
+                return
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind == "file":
-            return self._file(event, name)
-        if kind is None:
+            self._file(folder, event, name, stamp, piece, place)
+        elif kind is None:
             self._gap(event.path, f"of a kind that is not known here ({stat.S_IFMT(status.st_mode):o})")
-            return None
+        else:
+            self._other(folder, event, name, kind, stamp)
+
+    def _keep(self, folder: _Open, piece: KnownPiece, place: int, known: Entry, event: Found) -> None:
+        """Take over an entry that looks in all as it did."""
+        if known.kind == "file":
+            self.counts.unchanged += 1
+            self.counts.files += 1
+            self.counts.bytes += known.size
+            if known.link is not None and known.content is not None:
+                self._remember(event.status, known.content, known.holes)
+        else:
+            self.counts.others += 1
+        if folder.waiting:
+            folder.waiting.append(_Slot(folder, known, piece=piece, place=place, ready=True))
+        else:
+            folder.builder.keep(piece, place)
+        self._tell(event.path)
+
+    def _other(self, folder: _Open, event: Found, name: bytes, kind: Kind, stamp: bytes) -> None:
         target = b""
         if kind == "link":
             try:
                 target = event.folder.target(event.name)
             except OSError as error:
                 self._gap(event.path, reason_of(error))
-                return None
+                return
             if not 0 < len(target) <= MAX_TARGET:
                 self._gap(event.path, LONG_TARGET)
-                return None
+                return
         self.counts.others += 1
-        xattrs = self._xattrs(event.folder, event.name, event.path)
-        return self._entry(kind, name, status, xattrs=xattrs, target=target)
+        attributes = self._attributes(event.folder, event.name, event.path)
+        entry = self._entry(kind, name, event.status, attributes, target=target)
+        self._add(folder, event.path, entry, self._trusted(stamp, event.status, attributes))
 
-    def _file(self, event: Found, name: bytes) -> Entry | None:
+    def _file(
+        self, folder: _Open, event: Found, name: bytes, stamp: bytes, piece: KnownPiece | None, place: int
+    ) -> None:
         status = event.status
-        stamp = Stamp.of(status)
-        changed = False
-        content = self._linked(status, stamp) or self._unchanged(event.path, stamp)
-        if content is not None:
-            self.counts.unchanged += 1
-        else:
-            read = self._read(event)
-            if read is None:
-                return None
-            status, content, changed = read
-            stamp = Stamp.of(status)
-        if not changed:
-            self._remember(event.path, status, Cached(stamp, content))
-        self.counts.files += 1
-        self.counts.bytes += content.chunks.length
-        xattrs = self._xattrs(event.folder, event.name, event.path)
-        return self._entry(
-            "file", name, status, xattrs=xattrs, content=content.chunks, holes=content.holes, changed=changed
-        )
-
-    def _linked(self, status: Status, stamp: Stamp) -> Content | None:
-        """Return the content of a file that was captured under another name."""
-        linked = self._links.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
-        return linked.content if linked is not None and linked.stamp == stamp else None
-
-    def _remember(self, path: bytes, status: Status, cached: Cached) -> None:
-        if self._record is not None:
-            self._record.record(path, cached)
-        if status.st_nlink < 2:
+        content: tuple[ChunkList, list[Hole]] | None = None
+        if status.st_nlink > 1:
+            content = self._linked(status, stamp)
+        if content is None and piece is not None and piece.stamp(place)[:CONTENT_SIZE] == stamp[:CONTENT_SIZE]:
+            known = piece.entries[place]
+            if known.kind == "file" and known.content is not None and self._relied(known.content):
+                content = known.content, known.holes
+        if content is None:
+            self._read(folder, event, name)
             return
+        self.counts.unchanged += 1
+        self._remember(status, *content)
+        attributes = self._attributes(event.folder, event.name, event.path)
+        entry = self._entry("file", name, status, attributes, content=content[0], holes=content[1])
+        self._count(entry)
+        self._add(folder, event.path, entry, self._trusted(stamp, status, attributes))
+
+    def _read(self, folder: _Open, event: Found, name: bytes) -> None:
+        slot = _Slot(folder)
+        folder.waiting.append(slot)
+        path, key = event.path, (event.status.st_dev, event.status.st_ino)
+        if event.status.st_nlink > 1 and key not in self._links and len(self._links) < MAX_LINKS:
+            self._links[key] = _Linked(b"", None, [], event.status.st_nlink)
+
+        def done(found: ReadFile) -> None:
+            if key in self._links and self._links[key].content is None:
+                del self._links[key]
+            if found.gap:
+                self._gap(path, found.gap)
+            if found.status is not None:
+                if found.attributes.gap:
+                    self._gap(path, found.attributes.gap)
+                entry = self._entry(
+                    "file",
+                    name,
+                    found.status,
+                    found.attributes,
+                    content=found.content,
+                    holes=found.holes,
+                    changed=found.changed,
+                )
+                self._count(entry)
+                slot.entry = entry
+                if not found.changed:
+                    slot.stamp = self._trusted(stamp_of(found.status), found.status, found.attributes)
+                    self._remember(found.status, found.content, found.holes)
+                self._tell(path)
+            slot.ready = True
+            self._advance(folder)
+
+        self._reader.read(event, done)
+
+    def _add(self, folder: _Open, path: bytes, entry: Entry, stamp: bytes) -> None:
+        if folder.waiting:
+            folder.waiting.append(_Slot(folder, entry, stamp, ready=True))
+        else:
+            folder.builder.add(entry, stamp)
+        self._tell(path)
+
+    def _linked(self, status: Status, stamp: bytes) -> tuple[ChunkList, list[Hole]] | None:
+        """Return the content of a file that was captured under another name."""
         key = (status.st_dev, status.st_ino)
         linked = self._links.get(key)
-        if linked is None or linked.stamp != cached.stamp:
+        if linked is not None and linked.content is None:
+            self._reader.drain()  # it is being read under its other name
+            linked = self._links.get(key)
+        if linked is None or linked.content is None or linked.stamp != stamp[:CONTENT_SIZE]:
+            return None
+        return linked.content, linked.holes
+
+    def _remember(self, status: Status, content: ChunkList, holes: list[Hole]) -> None:
+        """Keep the content of a file with further names until the last of them."""
+        if status.st_nlink < 2:
+            return
+        key, stamp = (status.st_dev, status.st_ino), stamp_of(status)[:CONTENT_SIZE]
+        linked = self._links.get(key)
+        if linked is None or linked.stamp != stamp:
             if len(self._links) < MAX_LINKS:
-                self._links[key] = _Linked(cached.stamp, cached.content, status.st_nlink - 1)
+                self._links[key] = _Linked(stamp, content, holes, status.st_nlink - 1)
         else:
             linked.names_left -= 1
             if linked.names_left == 0:
                 del self._links[key]
 
-    def _unchanged(self, path: bytes, stamp: Stamp) -> Content | None:
-        """Return the content of a file that is as it was, if everything it needs is still stored."""
-        if self._cache is None:
-            return None
-        cached = self._cache.lookup(path)
-        if cached is None or cached.stamp != stamp:
-            return None
-        pieces = _CachedPieces(self._cache, self._record)
+    def _relied(self, content: ChunkList | None) -> bool:
+        """Return whether all that a known content needs is still stored; if so the snapshot relies on it."""
+        if content is None or self._cache is None:
+            return False
+        if not content.depth:
+            return self._sink.known(content.chunks)
         try:
-            if all(self._sink.known(batch) for batch in batches(cached.content.chunks, pieces)):
-                return cached.content
+            pieces = _CachedPieces(self._cache, self._record)
+            return all(self._sink.known(batch) for batch in batches(content, pieces))
         except (LookupError, FormatError):
-            pass  # a piece of a long list is not in the cache or not as it was: read the file
-        return None
+            return False  # a piece of a long list is not in the cache or not as it was: read the file
 
-    def _read(self, event: Found) -> tuple[Status, Content, bool] | None:
-        """Read a file until it held still, at most :data:`READS` times; None if it cannot be read."""
-        kept: tuple[Status, Content] | None = None
-        for _ in range(READS):
-            try:
-                file = event.folder.open(event.name)
-            except OSError as error:
-                self._gap(event.path, reason_of(error))
-                return None
-            with closing(file):
-                reader = _Reader(file)
-                try:
-                    before = reader.status()
-                    if not stat.S_ISREG(before.st_mode):
-                        self._gap(event.path, NO_LONGER_FILE)
-                        return None
-                    holes = reader.holes(before)
-                    content, whole = self._store(reader, before.st_size, event.path)
-                    after = reader.status()
-                except _ReadError as failed:
-                    self._gap(event.path, reason_of(failed.error))
-                    return None
-            kept = before, Content(chunks=content, holes=_kept_holes(holes, content.length))
-            if whole and Stamp.of(before) == Stamp.of(after):
-                return *kept, False
-        assert kept is not None
-        self._gap(event.path, CHANGED)
-        return *kept, True
+    # entries
 
-    def _store(self, reader: "_Reader", size: int, path: bytes) -> tuple[ChunkList, bool]:
-        """Store the first ``size`` bytes; also return whether they are there and nothing is behind them."""
-        refs = ListBuilder(self._pieces)
-        reader.left = size
-        with memoryview(self._buffer) as view:
-            if size <= self._chunker.params.minimum:
-                length = reader.fill(view)
-                if length:
-                    refs.add(self._put(view[:length], path))
-            else:
-                for chunk in chunks(reader, self._chunker, self._buffer):
-                    refs.add(self._put(chunk, path))
-            reader.left = 1
-            behind = reader.fill(view)
-        content = refs.finish()
-        return content, content.length == size and not behind
+    def _attributes(self, folder: Folder, name: bytes, path: bytes) -> Attributes:
+        found = read_attributes(folder, name)
+        if found.gap:
+            self._gap(path, found.gap)
+        return found
 
-    def _put(self, chunk: memoryview, path: bytes) -> ChunkRef:
-        self.counts.bytes_read += len(chunk)
-        ref = self._sink.put(CHUNK_DATA, chunk)
-        self._tell(path)
-        return ref
+    def _trusted(self, stamp: bytes, status: Status, attributes: Attributes) -> bytes:
+        """Return the stamp by which the next capture may know this entry."""
+        if self._record is None or not self._record.trusted(status):
+            return UNTRUSTED
+        return stamp[:CONTENT_SIZE] + _CONTENT_ONLY if attributes.gap else stamp
 
-    def _xattrs(self, folder: Folder, name: bytes, path: bytes) -> list[Xattr]:
-        try:
-            found = folder.xattrs(name)
-        except OSError as error:
-            reason = reason_of(error)
-            self._gap(path, UNLISTED_XATTRS + (reason if reason != VANISHED else "it vanished"))
-            return []
-        if sum(len(one.name) + len(one.value) for one in found) > MAX_XATTRS:
-            self._gap(path, LARGE_XATTRS)
-            return []
-        return [one for one in found if len(one.value) <= MAX_XATTR_VALUE]
+    def _same_owner(self, known: Entry, status: Status) -> bool:
+        """Return whether owner and group are still called as they were."""
+        return known.user == self._owners.user(status.st_uid) and known.group == self._owners.group(status.st_gid)
+
+    def _link(self, status: Status) -> HardLink:
+        # Numbered as they are met: the kernel's numbers differ after a reboot or in every btrfs snapshot.
+        device = self._devices.setdefault(status.st_dev, len(self._devices))
+        return HardLink(device=device, inode=status.st_ino & _INODE_BITS)
 
     def _entry(
         self,
         kind: Kind,
         name: bytes,
         status: Status,
+        attributes: Attributes,
         *,
-        xattrs: list[Xattr],
         content: ChunkList | None = None,
         holes: Sequence[Hole] = (),
         target: bytes = b"",
         changed: bool = False,
     ) -> Entry:
-        link = None
-        if kind != "dir" and status.st_nlink > 1:
-            # Numbered as they are met: the kernel's numbers differ after a reboot or in every btrfs snapshot.
-            device = self._devices.setdefault(status.st_dev, len(self._devices))
-            link = HardLink(device=device, inode=status.st_ino & _INODE_BITS)
         return Entry(
             name=name,
             kind=kind,
@@ -527,11 +662,19 @@ class _Capture:
             content=content,
             target=target,
             rdev=status.st_rdev if kind in ("char", "block") else 0,
-            link=link,
-            xattrs=xattrs,
+            link=self._link(status) if kind != "dir" and status.st_nlink > 1 else None,
+            xattrs=attributes.xattrs,
             holes=list(holes),
             changed=changed,
         )
+
+    def _count(self, entry: Entry) -> None:
+        self.counts.files += 1
+        self.counts.bytes += entry.size
+
+    def _took(self, count: int, path: bytes) -> None:
+        self.counts.bytes_read += count
+        self._tell(path)
 
     def _gap(self, path: bytes, reason: str) -> None:
         self.gaps.add(path, reason)

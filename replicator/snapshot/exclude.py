@@ -30,6 +30,10 @@ class Excludes:
             # Latin-1 keeps every byte a character of its own, as fnmatch itself does for bytes.
             group.append((re.compile(fnmatch.translate(plain.decode("latin-1")).encode("latin-1")), folders_only))
 
+    def __bool__(self) -> bool:
+        """Whether there is any pattern."""
+        return bool(self._anchored or self._relative)
+
     def match(self, relative: bytes, path: bytes, *, folder: bool) -> bool:
         """Return whether something is left out: by its path below the root, and by its full path."""
         for pattern, folders_only in self._relative:

@@ -1,73 +1,107 @@
-"""The node's stat cache: which chunks the files of the last snapshot had, so that unchanged files are not read.
+"""The node's stat cache: the directory pieces of the last snapshot and how each entry looked when it was read.
 
-It only ever saves work. Each row carries a check over key and content, so a flipped bit costs one re-read;
-a damaged or foreign file counts as empty. Paths are kept as keyed hashes. A new generation is written beside
-the old one and takes its place when the snapshot it belongs to is certain.
+It only ever saves work: a file whose look is the same is not read, and a run of entries that are all the same is not
+even written again. Each row carries a check over key and content, so a flipped bit costs one re-read; a damaged or
+foreign file counts as empty. Paths are kept as keyed hashes. A new generation is written beside the old one and takes
+its place when the snapshot it belongs to is certain.
 
-The file is SQLite: ``rows(key BLOB PRIMARY KEY, body BLOB)``. The key is the keyed BLAKE3 of the full path
-(16 bytes), the body size, mtime_ns, ctime_ns and inode (little-endian, 8 bytes each), the encoded
-:class:`Content` and 8 bytes of keyed BLAKE3 over all that. Pieces of long chunk lists are rows too: their key
-is the chunk's id (32 bytes), their body the piece and the same check.
+The file is SQLite: ``rows(key BLOB PRIMARY KEY, body BLOB)``. The key of a directory's n-th piece is the keyed BLAKE3
+of the full path, followed for n > 0 by 0x00 and n as four bytes, little-endian (16 bytes); its body is a flag byte (1:
+the piece ends where its names say so, 2: another piece follows), an encoded :class:`_Row` as a zstd frame, and 8 bytes
+of keyed BLAKE3 over key and body. Pieces of long chunk lists are rows too: their key is the chunk's id (32 bytes),
+their body the piece and the same check.
 """
 
 import logging
 import os
 import sqlite3
 import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
+import msgspec
 from blake3 import blake3
 
+from chunker import Compressor, CorruptChunkError, decompress
 from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
-from replicator.format.snapshot import ChunkList
-from replicator.format.tree import Hole
+from replicator.format.tree import Entry, TreePiece
 from replicator.fs import Fs
 from replicator.snapshot.walk import Status
 
 APPLICATION_ID: Final = 0x52505343
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 KEY_SIZE: Final = 16
 CHECK_SIZE: Final = 8
 BATCH: Final = 1000
 RACY_NS: Final = 2_000_000_000
 """A file touched within this of the capture's start may change again without a new time (FAT counts in 2 s)."""
-_STAMP: Final = struct.Struct("<QqqQ")
+LEVEL: Final = 1
+"""Of zstd: rows shrink to half, and the time is hardly seen beside that of the walk."""
+
+_STAMP: Final = struct.Struct("<QqqQIIIQQ")
+STAMP_SIZE: Final = _STAMP.size
+CONTENT_SIZE: Final = 32
+"""The part of a stamp that says whether the bytes are the same: size, times and inode."""
+UNTRUSTED: Final = bytes(STAMP_SIZE)
+"""The stamp of what is to be looked at again: nothing real has inode 0."""
+_ENDED: Final = 1
+_FOLLOWED: Final = 2
+_LENGTH: Final = struct.Struct("<I")
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """By what a file is taken to be unchanged."""
+def stamp_of(status: Status) -> bytes:
+    """Return by what an entry is taken to be as it was: every change to a file or its metadata shows in here.
 
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: Status) -> "Stamp":
-        """Return the stamp of a file's state."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-class Content(Record, frozen=True, kw_only=True):
-    """What is known of a file's bytes."""
-
-    chunks: ChunkList
-    holes: list[Hole]
+    Extended attributes show through the time of the last change of status. Device numbers are left out: they differ
+    after a reboot, or in every snapshot of a file system.
+    """
+    folder = status.st_mode & 0o170000 == 0o040000
+    return _STAMP.pack(
+        0 if folder else status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_mode,
+        status.st_uid & 0xFFFFFFFF,
+        status.st_gid & 0xFFFFFFFF,
+        0 if folder else status.st_nlink,
+        status.st_rdev,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """A file as it was when it was read."""
+class _Row(Record, frozen=True, kw_only=True):
+    """A directory piece: its chunk id, its encoding, and a stamp for each entry."""
 
-    stamp: Stamp
-    content: Content
+    id: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    piece: bytes
+    stamps: bytes
+
+
+class KnownPiece:
+    """One piece of a directory as it was in the last snapshot."""
+
+    __slots__ = ("body", "ended", "entries", "id", "length", "stamps")
+
+    def __init__(
+        self, chunk_id: bytes, length: int, entries: list[Entry], stamps: bytes, body: bytes, *, ended: bool
+    ) -> None:
+        self.id = chunk_id
+        self.length = length
+        self.entries = entries
+        self.stamps = stamps
+        self.body = body
+        """What a new generation takes over unread."""
+        self.ended = ended
+        """Whether it ends where its names say so, and not with its directory."""
+
+    def stamp(self, place: int) -> bytes:
+        """Return the stamp of an entry."""
+        return self.stamps[place * STAMP_SIZE : (place + 1) * STAMP_SIZE]
 
 
 class _Rows:
@@ -76,8 +110,9 @@ class _Rows:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def key(self, path: bytes) -> bytes:
-        return blake3(path, key=self._key).digest(KEY_SIZE)
+    def key(self, path: bytes, number: int) -> bytes:
+        name = path + b"\0" + number.to_bytes(4, "little") if number else path
+        return blake3(name, key=self._key).digest(KEY_SIZE)
 
     def seal(self, key: bytes, body: bytes) -> bytes:
         return body + self._check(key, body)
@@ -90,7 +125,7 @@ class _Rows:
 
     def _check(self, key: bytes, body: bytes) -> bytes:
         # The length keeps a path's key and a piece's id apart.
-        return blake3(bytes([len(key)]) + key + body, key=self._key).digest(CHECK_SIZE)
+        return blake3(b"%c%b%b" % (len(key), key, body), key=self._key).digest(CHECK_SIZE)
 
 
 class StatCache:
@@ -127,18 +162,22 @@ class StatCache:
             return cls(None, key)
         return cls(database, key)
 
-    def lookup(self, path: bytes) -> Cached | None:
-        """Return what is known of the file at a full path, None if nothing that can be trusted is."""
-        key = self._rows.key(path)
-        body = self._get(key)
-        if body is None:
-            return None
-        try:
-            stamp = Stamp(*_STAMP.unpack_from(body))
-            return Cached(stamp, decode(Content, body[_STAMP.size :]))
-        except (struct.error, FormatError) as error:  # written by us with the check, but for another format
-            _log.warning("stat cache: a row is not of this format: %s", error)
-            return None
+    def pieces(self, path: bytes) -> Iterator[KnownPiece]:
+        """Yield the pieces of the directory at a full path, in order, as far as they are known and sound."""
+        number = 0
+        followed = True
+        while followed:
+            body = self._get(self._rows.key(path, number))
+            if body is None:
+                return
+            try:
+                yield _known_piece(body)
+            except (IndexError, struct.error, CorruptChunkError, FormatError) as error:
+                # Written by us with the check, but for another format.
+                _log.warning("stat cache: a row is not of this format: %s", error)
+                return
+            followed = bool(body[0] & _FOLLOWED)
+            number += 1
 
     def list_piece(self, chunk_id: bytes) -> bytes | None:
         """Return a piece of a chunk list by its id, None if it is not here."""
@@ -162,6 +201,15 @@ class StatCache:
         return None if row is None else self._rows.open(key, row[0])
 
 
+def _known_piece(body: bytes) -> KnownPiece:
+    [length] = _LENGTH.unpack_from(body, 1)
+    row = decode(_Row, bytes(decompress(body[5], body[6:], length)))
+    entries = decode(TreePiece, row.piece).entries
+    if len(row.stamps) != len(entries) * STAMP_SIZE:
+        raise FormatError("stamps and entries differ in number")
+    return KnownPiece(row.id, len(row.piece), entries, row.stamps, body[1:], ended=bool(body[0] & _ENDED))
+
+
 class StatCacheWriter:
     """The next generation, in a file of its own; nothing sees it before :meth:`commit_as`."""
 
@@ -169,11 +217,12 @@ class StatCacheWriter:
         """Begin a generation at ``path``, replacing a leftover of the same name.
 
         ``now_ns`` is the moment before the capture's first look at a file. What was touched later than two
-        seconds before it is not recorded: it could change again and keep its times.
+        seconds before it is not trusted: it could change again and keep its times.
         """
         self._path = path
         self._rows = _Rows(key)
-        self._limit_ns = now_ns - RACY_NS
+        self.limit_ns = now_ns - RACY_NS
+        self._compressor = Compressor(LEVEL)
         self._batch: list[tuple[bytes, bytes]] = []
         _remove(path)
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -185,14 +234,24 @@ class StatCacheWriter:
         self._database.execute("BEGIN")
         self._database.execute("CREATE TABLE rows (key BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID")
 
-    def record(self, path: bytes, cached: Cached) -> None:
-        """Remember a file by its full path, unless its times are too new to be trusted."""
-        stamp = cached.stamp
-        if max(stamp.mtime_ns, stamp.ctime_ns) > self._limit_ns:
-            return
-        body = _STAMP.pack(stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode) + encode(cached.content)
-        key = self._rows.key(path)
-        self._add(key, self._rows.seal(key, body))
+    def trusted(self, status: Status) -> bool:
+        """Return whether a change from now on would show in the times of this state."""
+        return max(status.st_mtime_ns, status.st_ctime_ns) <= self.limit_ns
+
+    def folder(self, path: bytes) -> "FolderRows":
+        """Return where to record the pieces of the directory at a full path."""
+        return FolderRows(self, path)
+
+    def new_body(self, chunk_id: bytes, piece: bytes, stamps: Sequence[bytes]) -> bytes:
+        """Return a row's body behind its flags."""
+        row = encode(_Row(id=chunk_id, piece=piece, stamps=b"".join(stamps)))
+        encoding, stored = self._compressor.compress(row)
+        return b"%b%c%b" % (_LENGTH.pack(len(row)), encoding, bytes(stored))
+
+    def add_row(self, path: bytes, number: int, flags: int, body: bytes) -> None:
+        """Record one piece; called by :class:`FolderRows`."""
+        key = self._rows.key(path, number)
+        self._add(key, self._rows.seal(key, b"%c%b" % (flags, body)))
 
     def record_piece(self, chunk_id: bytes, data: bytes) -> None:
         """Remember a piece of a chunk list that a recorded file has."""
@@ -217,8 +276,43 @@ class StatCacheWriter:
             self._flush()
 
     def _flush(self) -> None:
-        self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", self._batch)
+        # In the order of keys, neighbours share a page of the tree.
+        self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", sorted(self._batch))
         self._batch.clear()
+
+
+class FolderRows:
+    """Records the pieces of one directory in order; a piece is written when it is known whether one follows."""
+
+    __slots__ = ("_held", "_number", "_path", "_writer")
+
+    def __init__(self, writer: StatCacheWriter, path: bytes) -> None:
+        self._writer = writer
+        self._path = path
+        self._number = 0
+        self._held: tuple[int, bytes] | None = None
+
+    def add(self, chunk_id: bytes, piece: bytes, stamps: Sequence[bytes], *, ended: bool) -> None:
+        """Record a piece that was just written."""
+        self._put(self._writer.new_body(chunk_id, piece, stamps), ended=ended)
+
+    def keep(self, known: KnownPiece) -> None:
+        """Record a piece of the last generation again."""
+        self._put(known.body, ended=known.ended)
+
+    def finish(self) -> None:
+        """Write what is held; no piece follows."""
+        if self._held is not None:
+            flags, body = self._held
+            self._writer.add_row(self._path, self._number, flags, body)
+            self._held = None
+
+    def _put(self, body: bytes, *, ended: bool) -> None:
+        if self._held is not None:
+            flags, held = self._held
+            self._writer.add_row(self._path, self._number, flags | _FOLLOWED, held)
+            self._number += 1
+        self._held = (_ENDED if ended else 0), body
 
 
 def _remove(path: str) -> None:

@@ -8,8 +8,8 @@ import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import Final, Protocol, Self, TypeAlias
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 from replicator.errors import SourceError
 from replicator.format.tree import Hole, Xattr
@@ -127,8 +127,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """Something that is not a folder. ``folder`` is open until the walk goes on."""
 
     path: bytes
@@ -137,8 +136,7 @@ class Found:
     folder: Folder
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
+class Entered(NamedTuple):
     """A folder; what it holds follows, then its :class:`Left`. ``folder`` is the one it is in."""
 
     path: bytes
@@ -177,6 +175,11 @@ class _Frame:
     folder: Folder | None
     names: Iterator[bytes]
     identity: tuple[int, int]
+    prefix: bytes = field(init=False)
+    """What its names are put behind."""
+
+    def __post_init__(self) -> None:
+        self.prefix = self.path.rstrip(b"/") + b"/"
 
 
 class Walker:
@@ -231,14 +234,14 @@ class Walker:
                     yield from self._leave(frames)
                     continue
                 assert frame.folder is not None
-                path = frame.path.rstrip(b"/") + b"/" + name
+                path = frame.prefix + name
                 try:
                     status = frame.folder.status(name)
                 except OSError as error:
                     yield Missed(Gap(path, reason_of(error)))
                     continue
                 folder = stat.S_ISDIR(status.st_mode)
-                if self._excludes.match(path[len(prefix) :], path, folder=folder):
+                if self._excludes and self._excludes.match(path[len(prefix) :], path, folder=folder):
                     continue
                 if len(name) > MAX_NAME:
                     yield Missed(Gap(path, NAME_TOO_LONG))

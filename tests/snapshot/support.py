@@ -48,7 +48,7 @@ class MemorySink:
 
     def known(self, chunks: Sequence[ChunkRef]) -> bool:
         for ref in chunks:
-            if (CHUNK_DATA, ref.id) not in self.chunks and (CHUNK_LIST, ref.id) not in self.chunks:
+            if not any((kind, ref.id) in self.chunks for kind in self.puts):
                 return False
             self.relied.add(ref.id)
         return True

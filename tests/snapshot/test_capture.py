@@ -15,25 +15,16 @@ from typing import Any
 import pytest
 
 from replicator.errors import SourceError, SpaceError, UsageError
-from replicator.format.pack import CHUNK_DATA, CHUNK_LIST
+from replicator.format.pack import CHUNK_DATA, CHUNK_LIST, CHUNK_TREE
 from replicator.format.snapshot import ChunkRef, RootFolder
 from replicator.format.tree import Entry, Hole
 from replicator.fs import PosixFs
 from replicator.snapshot import capture as module
-from replicator.snapshot import chunklist
-from replicator.snapshot.capture import (
-    CHANGED,
-    LARGE_XATTRS,
-    LONG_TARGET,
-    NO_LONGER_FILE,
-    UNLISTED_XATTRS,
-    Captured,
-    Counts,
-    capture,
-    root_names,
-)
+from replicator.snapshot import chunklist, readfile
+from replicator.snapshot.capture import LONG_TARGET, Captured, Counts, capture, root_names
 from replicator.snapshot.chunklist import leaves
-from replicator.snapshot.statcache import Cached, StatCache, StatCacheWriter
+from replicator.snapshot.readfile import CHANGED, LARGE_XATTRS, NO_LONGER_FILE, UNLISTED_XATTRS
+from replicator.snapshot.statcache import StatCache, StatCacheWriter
 from replicator.snapshot.tree import TreeReader
 from replicator.snapshot.walk import VANISHED
 from tests.snapshot.fakesource import FakeSource, fails
@@ -208,21 +199,110 @@ class TestUnchanged:
         night.capture(top)
         assert night.sink.relied == before
 
-    def test_each_is_recorded_once(self, night: Night, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        recorded = []
-        real = StatCacheWriter.record
+    def test_their_folders_are_not_written_again(self, night: Night, top: Path) -> None:
+        (top / "folder").mkdir()
+        for number in range(5):
+            filled(top / "folder" / f"{number}", 100 + number, number)
+        os.symlink("folder", top / "link")
+        first = night.capture(top)
+        before = dict(night.sink.puts)
+        second = night.capture(top)
+        assert night.sink.puts == before
+        assert second.tree == first.tree
+        assert (second.counts.others, second.counts.folders) == (1, 2)
 
-        def record(writer: StatCacheWriter, path: bytes, cached: Cached) -> None:
-            recorded.append(os.path.basename(path))
-            real(writer, path, cached)
+    def test_a_changed_file_renews_its_folders_and_no_other(self, night: Night, top: Path) -> None:
+        for name in ("a", "b/inner", "c"):
+            (top / name).mkdir(parents=True)
+            filled(top / name / "file", 100)
+        night.capture(top)
+        before = night.sink.puts[CHUNK_TREE]
+        filled(top / "b" / "inner" / "file", 101, 1)
+        found = night.capture(top)
+        assert (found.counts.unchanged, found.counts.bytes_read) == (2, 101)
+        assert night.sink.puts[CHUNK_TREE] == before + 4  # b/inner, b, top and the root around it
+        assert entries_of(night.sink, found) == entries_of(night.sink, captured(night.sink, top))
 
-        monkeypatch.setattr(StatCacheWriter, "record", record)
-        filled(top / "a", 5)
-        os.link(top / "a", top / "b")
-        filled(top / "c", 5)
+    def test_of_a_large_folder_one_piece_is_renewed(self, night: Night, top: Path) -> None:
+        for number in range(3000):
+            (top / f"{number:05}").write_bytes(b"%d" % number)
+        night.capture(top)
+        before = night.sink.puts[CHUNK_TREE]
+        (top / "01500").write_bytes(b"another")
+        (top / "01501").unlink()
+        (top / "01500-new").write_bytes(b"new")
+        found = night.capture(top)
+        assert found.counts.unchanged == 2998
+        assert night.sink.puts[CHUNK_TREE] == before + 2
+        assert found.tree == captured(MemorySink(), top).tree
+        # What was kept is known the next time too.
+        assert night.capture(top).counts.unchanged == 3000
+
+    @pytest.mark.parametrize("where", ["first", "last"])
+    def test_a_new_first_or_last_name_leaves_the_others_known(self, night: Night, top: Path, where: str) -> None:
+        for number in range(700):
+            (top / f"m{number:05}").write_bytes(b"x")
+        night.capture(top)
+        (top / ("a" if where == "first" else "z")).write_bytes(b"new")
+        found = night.capture(top)
+        assert (found.counts.unchanged, found.counts.bytes_read) == (700, 3)
+        assert found.tree == captured(MemorySink(), top).tree
+
+    def test_a_lost_piece_is_written_again(self, night: Night, top: Path) -> None:
+        filled(top / "file", 100)
+        first = night.capture(top)
+        for key in [key for key in night.sink.chunks if key[0] == CHUNK_TREE]:
+            del night.sink.chunks[key]
+        found = night.capture(top)
+        assert (found.tree, found.counts.bytes_read) == (first.tree, 0)
+        assert list(entries_of(night.sink, found)) == ["top", "top/file"]
+
+    @pytest.mark.parametrize("change", ["mode", "owner"])
+    def test_metadata_is_renewed_without_reading(self, night: Night, top: Path, change: str) -> None:
+        filled(top / "file", 100)
+        night.capture(top)
+
+        def alter(path: bytes, found: dict[str, Any]) -> None:
+            if path.endswith(b"/file"):
+                found["st_mode" if change == "mode" else "st_uid"] ^= 0o11
+
+        found = night.capture(top, source=FakeSource(alter=alter))
+        one = entries_of(night.sink, found)["top/file"]
+        assert found.counts.bytes_read == 0
+        status = os.stat(top / "file")
+        assert (one.mode, one.uid) != (stat.S_IMODE(status.st_mode), status.st_uid)
+
+    def test_a_renamed_owner_is_renewed(self, night: Night, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        filled(top / "file", 100)
+        night.capture(top)
+        monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="renamed"))
+        found = night.capture(top)
+        assert {one.user for one in entries_of(night.sink, found).values()} == {"renamed"}
+        assert found.counts.bytes_read == 0
+
+    def test_missing_attributes_are_looked_for_again_without_reading(self, night: Night, top: Path) -> None:
+        filled(top / "file", 100)
         for _ in range(2):
-            night.capture(top)
-        assert recorded == [b"a", b"b", b"c"] * 2
+            night.capture(top, source=FakeSource(fails("xattrs", b"file", errno.EACCES)))
+        asked = []
+        found = night.capture(top, source=FakeSource(lambda step, path: asked.append((step, os.path.basename(path)))))
+        assert (found.counts.bytes_read, found.gaps) == (0, [])
+        assert ("xattrs", b"file") in asked
+
+    def test_attributes_of_what_is_as_it_was_are_not_asked_for(self, night: Night, top: Path) -> None:
+        filled(top / "file", 100)
+        night.capture(top)
+        asked = []
+        night.capture(top, source=FakeSource(lambda step, _: asked.append(step)))
+        assert "xattrs" not in asked
+
+    def test_a_name_of_another_kind_is_not_the_old_one(self, night: Night, top: Path) -> None:
+        filled(top / "name", 100)
+        night.capture(top)
+        os.unlink(top / "name")
+        (top / "name").mkdir()
+        found = night.capture(top)
+        assert entries_of(night.sink, found)["top/name"].kind == "dir"
 
     @pytest.mark.parametrize("change", ["size", "mtime", "ctime", "inode"])
     def test_any_sign_of_a_change_makes_it_read(self, night: Night, top: Path, change: str) -> None:
@@ -577,7 +657,7 @@ def test_devices_and_fifos_are_kept(sink: MemorySink, top: Path) -> None:
 def test_a_file_with_very_many_holes_keeps_the_largest(
     sink: MemorySink, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_HOLES", 2)
+    monkeypatch.setattr(readfile, "MAX_HOLES", 2)
     with open(top / "file", "wb") as file:
         for place, length in ((0, 1), (4, 4), (12, 2), (20, 8)):
             file.seek((place + length) * 4096)
@@ -595,7 +675,7 @@ def test_holes_of_a_file_that_shrank_are_cut_to_what_is_left() -> None:
         Hole(offset=20, length=10),
         Hole(offset=40, length=5),
     ]
-    assert module._kept_holes(holes, 25) == [Hole(offset=0, length=10), Hole(offset=20, length=5)]
+    assert readfile.kept_holes(holes, 25) == [Hole(offset=0, length=10), Hole(offset=20, length=5)]
 
 
 def test_long_lists_need_no_cache(sink: MemorySink, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from replicator.format.pack import CHUNK_TREE
 from replicator.format.sizes import MAX_CHUNK
 from replicator.format.snapshot import LIST_LIMIT, ChunkList, ChunkRef
 from replicator.format.tree import PIECE_ENTRIES, Entry, Hole, TreePiece
-from replicator.snapshot.capture import MAX_HOLES, MAX_XATTRS
 from replicator.snapshot.folder import ENTRY_ROOM, PIECE_ROOM, room_of
+from replicator.snapshot.readfile import MAX_HOLES, MAX_XATTRS
 from replicator.snapshot.tree import MAX_TARGET, TreeReader
 from tests.snapshot.support import MemorySink, attribute, entry, folder_of
 

@@ -4,57 +4,96 @@ import os
 import random
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from replicator.format.codec import encode
-from replicator.format.snapshot import ChunkList, ChunkRef
-from replicator.format.tree import Hole
+from replicator.format.tree import Entry, TreePiece
 from replicator.fs import PosixFs
 from replicator.snapshot.statcache import (
     APPLICATION_ID,
     BATCH,
+    CONTENT_SIZE,
     RACY_NS,
-    Cached,
-    Content,
-    Stamp,
+    SCHEMA_VERSION,
+    STAMP_SIZE,
+    UNTRUSTED,
     StatCache,
     StatCacheWriter,
+    stamp_of,
 )
+from tests.snapshot.support import entry
 
 KEY = bytes(range(32))
 NOW = 1_700_000_000_000_000_000
 
-
-def cached(number: int = 0, **changes: Any) -> Cached:
-    stamp = {"size": 10 + number, "mtime_ns": NOW - 10**10, "ctime_ns": NOW - 10**10, "inode": 2**64 - 1} | changes
-    refs = [ChunkRef(id=random.Random(number).randbytes(32), length=10 + number)]
-    content = ChunkList(depth=0, length=10 + number, chunks=refs)
-    return Cached(Stamp(**stamp), Content(chunks=content, holes=[Hole(offset=0, length=5)]))
+Known = list[tuple[bytes, list[Entry], list[bytes], bool]]
 
 
-def written(path: Path, rows: dict[bytes, Cached], now_ns: int = NOW) -> str:
+def cached(number: int = 0, pieces: int = 1) -> Known:
+    """What is known of a folder: id, entries, stamps and whether the names end it, piece by piece."""
+    found = []
+    for place in range(pieces):
+        random_bytes = random.Random(f"{number} {place}").randbytes
+        entries = [entry(b"%d-%d-%d" % (number, place, one)) for one in range(3)]
+        stamps = [random_bytes(STAMP_SIZE) for _ in entries]
+        found.append((random_bytes(32), entries, stamps, place < pieces - 1))
+    return found
+
+
+def record(writer: StatCacheWriter, path: bytes, known: Known) -> None:
+    rows = writer.folder(path)
+    for chunk_id, entries, stamps, ended in known:
+        rows.add(chunk_id, encode(TreePiece(entries=entries)), stamps, ended=ended)
+    rows.finish()
+
+
+def lookup(cache: StatCache, path: bytes) -> Known | None:
+    found = [
+        (piece.id, piece.entries, [piece.stamp(place) for place in range(len(piece.entries))], piece.ended)
+        for piece in cache.pieces(path)
+    ]
+    return found or None
+
+
+def written(path: Path, rows: dict[bytes, Known], now_ns: int = NOW) -> str:
     writer = StatCacheWriter(f"{path}/cache.new", KEY, now_ns=now_ns)
-    for name, row in rows.items():
-        writer.record(name, row)
+    for name, known in rows.items():
+        record(writer, name, known)
     writer.record_piece(b"p" * 32, b"a piece")
     writer.commit_as(f"{path}/cache", PosixFs())
     return f"{path}/cache"
+
+
+def status(**changes: Any) -> Any:
+    fields = {
+        "st_mode": 0o100644,
+        "st_size": 10,
+        "st_mtime_ns": NOW - 10**10,
+        "st_ctime_ns": NOW - 10**10,
+        "st_ino": 2**64 - 1,
+        "st_uid": 1,
+        "st_gid": 2,
+        "st_nlink": 1,
+        "st_rdev": 5,
+    }
+    return SimpleNamespace(**(fields | changes))
 
 
 def test_what_was_recorded_is_found_under_its_path_and_key_only(tmp_path: Path) -> None:
     rows = {b"/path/%d" % number: cached(number) for number in range(2 * BATCH + 10)}
     path = written(tmp_path, rows)
     cache = StatCache.open(path, KEY)
-    assert all(cache.lookup(name) == row for name, row in rows.items())
-    assert cache.lookup(b"/path/x") is None
+    assert all(lookup(cache, name) == row for name, row in rows.items())
+    assert lookup(cache, b"/path/x") is None
     assert cache.list_piece(b"p" * 32) == b"a piece"
     assert cache.list_piece(b"q" * 32) is None
     cache.close()
-    assert cache.lookup(b"/path/1") is None
+    assert lookup(cache, b"/path/1") is None
     other = StatCache.open(path, bytes(32))
-    assert other.lookup(b"/path/1") is None
+    assert lookup(other, b"/path/1") is None
     assert other.list_piece(b"p" * 32) is None
     other.close()
 
@@ -64,13 +103,60 @@ def test_names_are_not_in_the_file(tmp_path: Path) -> None:
     assert b"anna" not in Path(path).read_bytes()
 
 
-@pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns"])
+@pytest.mark.parametrize("field", ["st_mtime_ns", "st_ctime_ns"])
 @pytest.mark.parametrize(("age", "trusted"), [(RACY_NS, True), (RACY_NS - 1, False), (0, False), (-(10**12), False)])
-def test_what_was_touched_just_now_or_in_the_future_is_not_recorded(
+def test_what_was_touched_just_now_or_in_the_future_is_not_trusted(
     tmp_path: Path, field: str, age: int, trusted: bool
 ) -> None:
-    cache = StatCache.open(written(tmp_path, {b"/a": cached(**{field: NOW - age})}), KEY)
-    assert (cache.lookup(b"/a") is not None) is trusted
+    writer = StatCacheWriter(f"{tmp_path}/new", KEY, now_ns=NOW)
+    assert writer.trusted(status(**{field: NOW - age})) is trusted
+    writer.abandon()
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_uid", "st_gid", "st_nlink", "st_rdev"],
+)
+def test_a_stamp_shows_every_change_and_its_front_those_of_the_content(field: str) -> None:
+    before, after = stamp_of(status()), stamp_of(status(**{field: getattr(status(), field) - 1}))
+    assert before != after
+    content = field in ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+    assert (before[:CONTENT_SIZE] != after[:CONTENT_SIZE]) is content
+    assert UNTRUSTED not in (before, after)
+
+
+def test_a_folder_looks_the_same_whatever_its_size_and_links_are() -> None:
+    folder = {"st_mode": 0o040755}
+    assert stamp_of(status(**folder)) == stamp_of(status(**folder, st_size=4096, st_nlink=7))
+
+
+def test_a_folder_of_many_pieces_is_found_whole_and_kept_unread(tmp_path: Path) -> None:
+    rows = {b"/many": cached(1, pieces=4), b"/one": cached(2)}
+    path = written(tmp_path, rows)
+    cache = StatCache.open(path, KEY)
+    writer = StatCacheWriter(f"{tmp_path}/next", KEY, now_ns=NOW)
+    for name in rows:
+        folder = writer.folder(name)
+        for piece in cache.pieces(name):
+            assert piece.length == len(encode(TreePiece(entries=piece.entries)))
+            folder.keep(piece)
+        folder.finish()
+    cache.close()
+    writer.commit_as(path, PosixFs())
+    again = StatCache.open(path, KEY)
+    assert {name: lookup(again, name) for name in rows} == rows
+    again.close()
+
+
+def test_behind_a_lost_piece_nothing_is_known(tmp_path: Path) -> None:
+    path = written(tmp_path, {b"/many": cached(1, pieces=4)})
+    database = sqlite3.connect(path)
+    key = StatCacheWriter(f"{tmp_path}/x", KEY, now_ns=NOW)._rows.key(b"/many", 2)
+    assert database.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount == 1
+    database.commit()
+    database.close()
+    cache = StatCache.open(path, KEY)
+    assert lookup(cache, b"/many") == cached(1, pieces=4)[:2]
     cache.close()
 
 
@@ -78,14 +164,14 @@ def test_the_old_generation_stays_until_the_new_one_is_committed(tmp_path: Path)
     path = written(tmp_path, {b"/a": cached(1)})
     old = StatCache.open(path, KEY)
     writer = StatCacheWriter(f"{path}.new", KEY, now_ns=NOW)
-    writer.record(b"/a", cached(2))
+    record(writer, b"/a", cached(2))
     again = StatCache.open(path, KEY)
-    assert old.lookup(b"/a") == again.lookup(b"/a") == cached(1)
+    assert lookup(old, b"/a") == lookup(again, b"/a") == cached(1)
     writer.commit_as(path, PosixFs())
     writer.abandon()
-    assert old.lookup(b"/a") == cached(1)
+    assert lookup(old, b"/a") == cached(1)
     new = StatCache.open(path, KEY)
-    assert new.lookup(b"/a") == cached(2)
+    assert lookup(new, b"/a") == cached(2)
     assert new.list_piece(b"p" * 32) is None
     assert sorted(os.listdir(tmp_path)) == ["cache"]
     for one in (old, again, new):
@@ -94,7 +180,7 @@ def test_the_old_generation_stays_until_the_new_one_is_committed(tmp_path: Path)
 
 def test_an_abandoned_generation_leaves_nothing(tmp_path: Path) -> None:
     writer = StatCacheWriter(f"{tmp_path}/new", KEY, now_ns=NOW)
-    writer.record(b"/a", cached())
+    record(writer, b"/a", cached())
     writer.abandon()
     writer.abandon()
     assert os.listdir(tmp_path) == []
@@ -103,7 +189,7 @@ def test_an_abandoned_generation_leaves_nothing(tmp_path: Path) -> None:
 def test_a_leftover_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "cache.new").write_bytes(b"half a file" * 1000)
     cache = StatCache.open(written(tmp_path, {b"/a": cached()}), KEY)
-    assert cache.lookup(b"/a") == cached()
+    assert lookup(cache, b"/a") == cached()
     cache.close()
 
 
@@ -131,7 +217,7 @@ def test_the_commit_is_synced_then_named_then_the_name_is_synced(tmp_path: Path)
 
 def test_no_cache_is_an_empty_one(tmp_path: Path) -> None:
     cache = StatCache.open(f"{tmp_path}/none", KEY)
-    assert cache.lookup(b"/a") is None
+    assert lookup(cache, b"/a") is None
     assert os.listdir(tmp_path) == []
 
 
@@ -158,13 +244,13 @@ def test_a_file_that_is_not_ours_counts_as_empty_and_is_told(
         case "other program":
             _foreign(path, 1, 1, table=True)
         case "other version":
-            _foreign(path, APPLICATION_ID, 2, table=True)
+            _foreign(path, APPLICATION_ID, SCHEMA_VERSION - 1, table=True)
         case "no table":
-            _foreign(path, APPLICATION_ID, 1, table=False)
+            _foreign(path, APPLICATION_ID, SCHEMA_VERSION, table=False)
         case "folder":
             path.mkdir()
     cache = StatCache.open(str(path), KEY)
-    assert cache.lookup(b"/a") is None
+    assert lookup(cache, b"/a") is None
     assert "counts as empty" in caplog.text
 
 
@@ -178,7 +264,7 @@ def test_a_flipped_bit_costs_a_row_and_never_gives_another_answer(tmp_path: Path
         damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         cache = StatCache.open(str(damaged), KEY)
         for name, row in rows.items():
-            found = cache.lookup(name)
+            found = lookup(cache, name)
             assert found in (row, None)
             lost += found is None
         cache.close()
@@ -194,39 +280,35 @@ def test_a_page_that_breaks_while_it_is_used_empties_the_cache(
     for page in range(2, len(whole) // 4096):
         Path(path).write_bytes(whole[: page * 4096] + bytes(4096) + whole[(page + 1) * 4096 :])
         cache = StatCache.open(path, KEY)
-        assert all(cache.lookup(name) in (row, None) for name, row in rows.items())
+        assert all(lookup(cache, name) in (row, None) for name, row in rows.items())
         cache.close()
     assert "counts as empty from here on" in caplog.text
 
 
 def test_a_row_of_another_format_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer = StatCacheWriter(f"{tmp_path}/new", KEY, now_ns=NOW)
-    for name, body in ((b"/short", b"x"), (b"/odd", bytes(32) + b"\x90")):
-        key = writer._rows.key(name)
+    for name, body in ((b"/empty", b""), (b"/short", b"x"), (b"/odd", bytes(32) + b"\x90")):
+        key = writer._rows.key(name, 0)
         writer._add(key, writer._rows.seal(key, body))
-    key = writer._rows.key(b"/text")
+    key = writer._rows.key(b"/text", 0)
     writer._database.execute("INSERT INTO rows VALUES (?, 'text')", (key,))
     writer.commit_as(f"{tmp_path}/cache", PosixFs())
     cache = StatCache.open(f"{tmp_path}/cache", KEY)
-    for name in (b"/short", b"/odd", b"/text"):
-        assert cache.lookup(name) is None
-    assert caplog.text.count("not of this format") == 2
+    for name in (b"/empty", b"/short", b"/odd", b"/text"):
+        assert lookup(cache, name) is None
+    assert caplog.text.count("not of this format") == 3
     cache.close()
 
 
 def test_a_row_cannot_stand_in_for_another(tmp_path: Path) -> None:
     path = written(tmp_path, {b"/a": cached(1), b"/b": cached(2)})
     database = sqlite3.connect(path)
-    a, b = (StatCacheWriter(f"{tmp_path}/x", KEY, now_ns=NOW)._rows.key(name) for name in (b"/a", b"/b"))
+    a, b = (StatCacheWriter(f"{tmp_path}/x", KEY, now_ns=NOW)._rows.key(name, 0) for name in (b"/a", b"/b"))
     body = database.execute("SELECT body FROM rows WHERE key = ?", (b,)).fetchone()[0]
     database.execute("UPDATE rows SET body = ? WHERE key = ?", (body, a))
     database.commit()
     database.close()
     cache = StatCache.open(path, KEY)
-    assert cache.lookup(b"/a") is None
-    assert cache.lookup(b"/b") == cached(2)
+    assert lookup(cache, b"/a") is None
+    assert lookup(cache, b"/b") == cached(2)
     cache.close()
-
-
-def test_content_is_a_record(tmp_path: Path) -> None:
-    assert encode(cached().content)[1] == 1
