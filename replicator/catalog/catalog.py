@@ -14,12 +14,15 @@ from replicator.fs import Fs
 class Catalog:
     """Opens or makes the file; rows are in the parts. ``datasets.bin`` beside it is the one thing not in it.
 
+    ``places``: it can say of each chunk which packs hold it (:meth:`Objects.places`), as a reader of snapshots has to
+    know; that takes as many rows as there are chunks. A file is opened with the same word every time.
+
     Raises:
         HomeError: the file is damaged or of a newer release.
     """
 
-    def __init__(self, path: str, fs: Fs) -> None:
-        self.database = Database(path, fs)
+    def __init__(self, path: str, fs: Fs, *, places: bool = False) -> None:
+        self.database = Database(path, fs, places=places)
         self.objects = Objects(self.database)
         self.snapshots = Snapshots(self.database)
         self.datasets = Datasets(self.database, os.path.join(os.path.dirname(path), "datasets.bin"), fs)

@@ -1,6 +1,6 @@
 """Objects, where copies of them are believed to be, and which chunks the packs among them hold."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,9 @@ HoldingState = Literal["held", "missing", "damaged", "gone"]
 _COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns, lost"
 _HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns"
 _BATCH = 500
+_ID = 32
+_PART = 4 << 20
+"""Bytes of chunk ids that are read at a time: numpy's fixed costs are small beside it, and so is it beside the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +68,14 @@ class Objects:
         index_id: int | None = None,
         spooled: bool,
         created_ns: int,
-        chunk_ids: Sequence[bytes] = (),
+        chunk_ids: bytes = b"",
     ) -> int:
-        """Remember an object and the chunks it holds in one commit; return its row id. Known ones keep theirs.
+        """Remember an object and the chunks it holds in one commit; return its row id, which no other ever gets.
 
-        A chunk that another pack holds already is found in both: it was stored again on purpose.
+        ``chunk_ids`` are a pack's, joined in the order of its directory. A known object keeps its row id, and its
+        chunks if none are given. A chunk that another pack holds already is in both: it was stored again on purpose.
         """
+        assert len(chunk_ids) % _ID == 0, "whole ids"
         with self._db.transaction("object row") as connection:
             connection.execute(
                 "INSERT INTO objects (name, writer, kind, size, policy, index_id, spooled, created_ns, lost) "
@@ -79,10 +84,16 @@ class Objects:
                 (name, writer, kind, size, policy, index_id, int(spooled), created_ns),
             )
             [object_id] = connection.execute("SELECT id FROM objects WHERE name = ?", (name,)).fetchone()
-            connection.executemany(
-                "INSERT OR REPLACE INTO chunks (id, object_id, entry) VALUES (?, ?, ?)",
-                sorted((chunk, object_id, entry) for entry, chunk in enumerate(chunk_ids)),
-            )
+            if chunk_ids:
+                connection.execute(
+                    "INSERT OR REPLACE INTO pack_ids (object_id, ids) VALUES (?, ?)", (object_id, chunk_ids)
+                )
+            if chunk_ids and self._db.places:
+                connection.execute("DELETE FROM chunks WHERE object_id = ?", (object_id,))
+                connection.executemany(
+                    "INSERT OR REPLACE INTO chunks (id, object_id, entry) VALUES (?, ?, ?)",
+                    sorted((chunk, object_id, entry) for entry, chunk in enumerate(split_ids(chunk_ids))),
+                )
         return int(object_id)
 
     def set_index(self, object_ids: Iterable[int], index_id: int) -> None:
@@ -115,10 +126,46 @@ class Objects:
             found += self.all(f"index_id IN (SELECT id FROM objects WHERE name IN ({marks}))", tuple(part))  # noqa: S608
         return found
 
-    def chunk_ids(self, object_id: int) -> list[bytes]:
-        """Return the ids of a pack's chunks, in the order of its directory."""
-        rows = self._db.rows("SELECT id FROM chunks WHERE object_id = ? ORDER BY entry", (object_id,))
-        return [row[0] for row in rows]
+    def chunk_ids(self, object_id: int) -> bytes:
+        """Return the joined ids of a pack's chunks, in the order of its directory."""
+        rows = self._db.rows("SELECT ids FROM pack_ids WHERE object_id = ?", (object_id,))
+        return rows[0][0] if rows else b""
+
+    def newest_pack(self, writer: bytes, policy: bytes) -> int | None:
+        """Return the highest row id of a pack of this writer under this policy, None if there is none."""
+        [[newest]] = self._db.rows(
+            "SELECT max(o.id) FROM objects o JOIN pack_ids p ON p.object_id = o.id WHERE o.writer = ? AND o.policy = ?",
+            (writer, policy),
+        )
+        return None if newest is None else int(newest)
+
+    def packs(self, writer: bytes, policy: bytes, *, after: int, upto: int) -> Iterator[tuple[int, bytes]]:
+        """Yield row id and joined chunk ids of a writer's packs under a policy whose row id is in a range, in order."""
+        where = "o.writer = ? AND o.policy = ? AND o.id <= ?"
+        for part in self._packs(where, (writer, policy, upto), after=after):
+            yield from ((object_id, ids) for object_id, _, ids in part)
+
+    def _packs(
+        self, where: str, values: tuple[object, ...] = (), *, after: int = -1
+    ) -> Iterator[list[tuple[int, bytes, bytes]]]:
+        """Yield row id, writer and joined chunk ids of packs in parts of about _PART bytes, by row id."""
+        while part := self._db.some_rows(
+            "SELECT o.id, o.writer, p.ids FROM objects o JOIN pack_ids p ON p.object_id = o.id "  # noqa: S608 - own text
+            f"WHERE o.id > ? AND {where} ORDER BY o.id",
+            (after, *values),
+            _PART,
+        ):
+            yield part
+            after = part[-1][0]
+
+    def unlisted(self, ids: bytes) -> int:
+        """Return how many of these chunks no known pack lists. ``ids`` are joined, sorted and distinct."""
+        from replicator.catalog.idset import IdSet  # noqa: PLC0415 - numpy takes a tenth of a second to import
+
+        wanted = IdSet(ids)
+        for part in self._packs("1"):
+            wanted.meet([object_id for object_id, _, _ in part], [joined for _, _, joined in part])
+        return wanted.never_met()
 
     def index_names(self, object_ids: Collection[int]) -> tuple[bytes, ...]:
         """Return the sorted names of the index objects that list these packs."""
@@ -142,30 +189,51 @@ class Objects:
         with self._db.transaction("lost row") as connection:
             connection.executemany("UPDATE objects SET lost = 1 WHERE id = ?", [(i,) for i in object_ids])
 
-    def is_replaced(self, object_id: int) -> bool:
-        """Return whether every chunk of a pack is in another pack of its writer that is not lost."""
-        return not self._db.rows(
-            "SELECT 1 FROM chunks mine JOIN objects pack ON pack.id = mine.object_id WHERE mine.object_id = ? AND "
-            "NOT EXISTS (SELECT 1 FROM chunks other JOIN objects place ON place.id = other.object_id WHERE "
-            "other.id = mine.id AND place.id != pack.id AND place.writer = pack.writer AND place.lost = 0) LIMIT 1",
-            (object_id,),
-        )
+    def replaced(self, object_ids: Collection[int]) -> set[int]:
+        """Return which of these packs have every chunk in another pack of their writer that is not lost.
+
+        Reads the ids of all packs once, whatever is asked, and nothing if nothing is asked.
+        """
+        if not object_ids:
+            return set()
+        from replicator.catalog.idset import IdSet  # noqa: PLC0415 - numpy takes a tenth of a second to import
+
+        asked: dict[bytes, dict[int, bytes]] = {}
+        ordered = sorted(object_ids)
+        for start in range(0, len(ordered), _BATCH):
+            batch = ordered[start : start + _BATCH]
+            marks = ",".join("?" * len(batch))
+            for object_id, writer, joined in self._db.rows(
+                "SELECT o.id, o.writer, p.ids FROM objects o JOIN pack_ids p ON p.object_id = o.id "  # noqa: S608 - marks
+                f"WHERE o.id IN ({marks})",
+                tuple(batch),
+            ):
+                asked.setdefault(writer, {})[object_id] = joined
+        wanted = {writer: IdSet.of(packs.values()) for writer, packs in asked.items()}
+        for part in self._packs("NOT o.lost"):
+            for writer, ids in wanted.items():
+                own = [(object_id, joined) for object_id, by, joined in part if by == writer]
+                ids.meet([object_id for object_id, _ in own], [joined for _, joined in own])
+        needed = {
+            object_id
+            for writer, packs in asked.items()
+            for object_id, joined in packs.items()
+            if not wanted[writer].all_met_beside(object_id, joined)
+        }
+        return set(object_ids) - needed
 
     def forget(self, object_ids: Iterable[int]) -> None:
         """Forget objects that nothing refers to, with all that is known of them."""
         gone = [(object_id,) for object_id in object_ids]
         with self._db.transaction("forgotten row") as connection:
             connection.executemany("UPDATE objects SET index_id = NULL WHERE index_id = ?", gone)
-            for table in ("chunks", "holdings", "claimed"):
+            for table in ("chunks", "pack_ids", "holdings", "claimed"):
                 connection.executemany(f"DELETE FROM {table} WHERE object_id = ?", gone)  # noqa: S608 - own words
             connection.executemany("DELETE FROM objects WHERE id = ?", gone)
 
-    def lookup(self, ids: Sequence[bytes]) -> list[Location | None]:
-        """Return where each chunk lies, in the pack known last, in the order asked."""
-        return [places[0] if places else None for places in self.places(ids)]
-
     def places(self, ids: Sequence[bytes]) -> list[list[Location]]:
-        """Return all packs that hold each chunk, the one known last first, in the order asked (the seen-index)."""
+        """Return all packs that hold each chunk, the one known last first, in the order asked."""
+        assert self._db.places, "this catalog was opened without places: a node asks its seen-index"
         found: dict[bytes, list[Location]] = {}
         wanted = list(dict.fromkeys(ids))
         for start in range(0, len(wanted), _BATCH):
@@ -273,6 +341,11 @@ class Objects:
                 "INSERT INTO claimed (peer, object_id) VALUES (?, ?)", [(peer, i) for i in sorted(after - before)]
             )
             connection.execute("UPDATE peers SET claim_number = ? WHERE identity = ?", (number, peer))
+
+
+def split_ids(joined: bytes) -> list[bytes]:
+    """Return the ids in a run of whole ones."""
+    return [joined[at : at + _ID] for at in range(0, len(joined), _ID)]
 
 
 def _object(row: tuple[Any, ...]) -> ObjectRow:

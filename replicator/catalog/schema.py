@@ -6,16 +6,15 @@ sqlite-utils makes and inspects the schema; statements that run often are plain 
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
-
-import sqlite_utils
-from sqlite_utils.db import Table
 
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _REBUILT = "move it away and run again: a catalog is rebuilt from the federation"
 
 _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
@@ -90,6 +89,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {"id": int, "kind": str, "started_ns": int, "ended_ns": int, "exit": int, "summary": str},
         ("id",),
     ),
+    "pack_ids": ({"object_id": int, "ids": bytes}, ("object_id",)),
     "chunks": ({"id": bytes, "object_id": int, "entry": int}, ("id", "object_id")),
     "meta": ({"key": str, "value": bytes}, ("key",)),
 }
@@ -100,14 +100,20 @@ _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "chunks": [("object_id", "entry")],
 }
 _UNIQUE = {("objects", ("name",)), ("snapshots", ("writer", "number"))}
+_NOT_NULL = {"pack_ids": {"ids"}}
 _WITHOUT_ROWID = ("chunks", "claimed", "holdings")
+_AUTOINCREMENT = ("objects",)
 
 
 class Database:
-    """One connection, shared by threads under a lock; every commit goes through the injected file system."""
+    """One connection, shared by threads under a lock; every commit goes through the injected file system.
 
-    def __init__(self, path: str, fs: Fs) -> None:
+    ``places``: the table ``chunks`` is kept, whose row for each chunk and pack most homes do without.
+    """
+
+    def __init__(self, path: str, fs: Fs, *, places: bool = False) -> None:
         self._fs = fs
+        self.places = places
         self._lock = threading.RLock()
         self.path = path
         try:
@@ -129,24 +135,59 @@ class Database:
             raise
 
     def _prepare(self) -> None:
+        if self._version() == SCHEMA_VERSION:
+            return
+        # Only a file that is made or changed needs it, and where there is numpy it imports that.
+        import sqlite_utils  # noqa: PLC0415
+        from sqlite_utils.db import Table  # noqa: PLC0415
+
+        database = sqlite_utils.Database(self.connection)
+        with self.transaction("catalog schema"):
+            version = self._version()  # again: another process may have been first
+            if version == 1:
+                self._number_objects_once()
+            for table, (columns, key) in _TABLES.items():
+                if table in _WITHOUT_ROWID or table in _AUTOINCREMENT:
+                    self.connection.execute(_own_statement(table, columns, key))
+                else:
+                    Table(database, table).create(
+                        columns,
+                        pk=key if len(key) > 1 else key[0],
+                        not_null=_NOT_NULL.get(table),
+                        if_not_exists=True,
+                    )
+                for index in _INDEXES.get(table, []):
+                    Table(database, table).create_index(index, unique=(table, index) in _UNIQUE, if_not_exists=True)
+            if version == 1:
+                self._join_ids()
+            self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _version(self) -> int:
         [version] = self.connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise HomeError(
                 f"{self.path}: written by a newer release (catalog version {version}, this one knows {SCHEMA_VERSION})",
                 hint="install a newer release of replicator",
             )
-        if version == SCHEMA_VERSION:
-            return
-        database = sqlite_utils.Database(self.connection)
-        with self.transaction("catalog schema"):
-            for table, (columns, key) in _TABLES.items():
-                if table in _WITHOUT_ROWID:
-                    self.connection.execute(_without_rowid(table, columns, key))
-                else:
-                    Table(database, table).create(columns, pk=key if len(key) > 1 else key[0], if_not_exists=True)
-                for index in _INDEXES.get(table, []):
-                    Table(database, table).create_index(index, unique=(table, index) in _UNIQUE, if_not_exists=True)
-            self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return int(version)
+
+    def _number_objects_once(self) -> None:
+        """Version 1 to 2: use no row number of ``objects`` a second time. The steps are those of SQLite's manual."""
+        columns, key = _TABLES["objects"]
+        listed = ", ".join(columns)
+        self.connection.execute(_own_statement("objects_2", columns, key))
+        self.connection.execute(f"INSERT INTO objects_2 ({listed}) SELECT {listed} FROM objects ORDER BY id")  # noqa: S608 - own words
+        self.connection.execute("DROP TABLE objects")
+        self.connection.execute("ALTER TABLE objects_2 RENAME TO objects")
+
+    def _join_ids(self) -> None:
+        """Version 1 to 2: fill ``pack_ids``, which alone says what a pack holds where places are not kept."""
+        rows = self.connection.execute("SELECT object_id, id FROM chunks ORDER BY object_id, entry")
+        for object_id, chunks in groupby(rows, key=itemgetter(0)):
+            joined = b"".join(chunk for _, chunk in chunks)
+            self.connection.execute("INSERT INTO pack_ids (object_id, ids) VALUES (?, ?)", (object_id, joined))
+        if not self.places:
+            self.connection.execute("DELETE FROM chunks")
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[sqlite3.Connection]:
@@ -169,6 +210,20 @@ class Database:
         with self._lock, self._explained():
             return self.connection.execute(statement, values).fetchall()
 
+    def some_rows(self, statement: str, values: tuple[object, ...], size: int) -> list[tuple[Any, ...]]:
+        """Return the first rows of a query, as many as make up ``size`` bytes in their last column.
+
+        To read a large table part by part: a cursor that stays open would see some of what others change meanwhile.
+        """
+        found = []
+        with self._lock, self._explained(), closing(self.connection.execute(statement, values)) as rows:
+            for row in rows:
+                found.append(row)
+                size -= len(row[-1])
+                if size <= 0:
+                    break
+        return found
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what SQLite says of a bad file or a full disk into our errors."""
@@ -188,8 +243,15 @@ class Database:
             self.connection.close()
 
 
-def _without_rowid(table: str, columns: dict[str, type], key: tuple[str, ...]) -> str:
-    # sqlite-utils cannot say WITHOUT ROWID, which halves these tables (measured: 52 against 96 bytes a chunk).
+def _own_statement(table: str, columns: dict[str, type], key: tuple[str, ...]) -> str:
+    # sqlite-utils cannot say WITHOUT ROWID, which halves these tables (measured: 52 against 96 bytes a chunk), nor
+    # AUTOINCREMENT, without which SQLite may give a row the number of one that was deleted.
     types = {int: "INTEGER", str: "TEXT", bytes: "BLOB"}
-    listed = ", ".join(f"[{name}] {types[kind]}" for name, kind in columns.items())
-    return f"CREATE TABLE IF NOT EXISTS [{table}] ({listed}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID"
+    words = [f"[{name}] {types[kind]}" for name, kind in columns.items()]
+    if table in _WITHOUT_ROWID:
+        return (
+            f"CREATE TABLE IF NOT EXISTS [{table}] ({', '.join(words)}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID"
+        )
+    [number] = key
+    words[list(columns).index(number)] += " PRIMARY KEY AUTOINCREMENT"
+    return f"CREATE TABLE IF NOT EXISTS [{table}] ({', '.join(words)})"

@@ -52,13 +52,20 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     integrity list too.
     """
     rows: dict[bytes, ObjectRow] = {row.name: row for row in half.catalog.objects.all()}
+    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost])
     links = list(federation.links.values())
-    views = await asyncio.gather(*(_survey_one(half, federation, edge, link, rows, count) for link in links))
+    views = await asyncio.gather(*(_survey_one(half, federation, edge, link, rows, replaced, count) for link in links))
     return {link.identity: view for link, view in zip(links, views, strict=True) if view is not None}
 
 
 async def _survey_one(
-    half: Half, federation: Federation, edge: Edge, link: Link, rows: dict[bytes, ObjectRow], count: int
+    half: Half,
+    federation: Federation,
+    edge: Edge,
+    link: Link,
+    rows: dict[bytes, ObjectRow],
+    replaced: set[int],
+    count: int,
 ) -> PeerView | None:
     # Taken before the inventory: what a backup beside us has stored since then is not missing, only newer.
     holdings = half.catalog.objects.holdings(peer=link.identity)
@@ -74,8 +81,7 @@ async def _survey_one(
     for object_id in (promised - set(states)) & names.keys():  # a run beside us may just have made some
         states[object_id] = "missing"
     settled = {holding.object_id for holding in holdings if holding.state == "gone"}
-    settled |= {row.id for row in rows.values() if row.lost and half.catalog.objects.is_replaced(row.id)}
-    for object_id in settled & states.keys():
+    for object_id in (settled | replaced) & states.keys():
         if states[object_id] != "held":
             states[object_id] = "gone"
     half.catalog.objects.set_states(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from chunker import LARGE, SMALL, Chunker
 from replicator.catalog.objects import ObjectRow
+from replicator.catalog.seen import SeenChunks
 from replicator.catalog.snapshots import Dataset, SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, below_floors, signed_hash
 from replicator.crypto.derive import hkdf
@@ -22,7 +23,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import objects_of
 from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
-from replicator.engine.references import write_references
+from replicator.engine.references import ID_SIZE, write_references
 from replicator.engine.sink import PackingSink
 from replicator.engine.spool import Spool
 from replicator.engine.sync import KnownHead, newest_heads, read_snapshot, sync_chain
@@ -103,10 +104,10 @@ async def backup(
         raise UsageError("there is no dataset to back up", hint="add one: replicator dataset add NAME PATH...")
     started = edge.clock.monotonic()
     report = BackupReport()
-    with node.lock():
+    with node.lock(), node.seen(edge.rng) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
-            run = _Run(node, edge, federation, spool, source or PosixSource(), overlap=overlap)
+            run = _Run(node, edge, federation, spool, seen, source or PosixSource(), overlap=overlap)
             await run.adopt(report)
             await run.publish_pending(report)
             for dataset in datasets:
@@ -127,12 +128,21 @@ class _Run:
     """One run over some datasets."""
 
     def __init__(
-        self, node: NodeHome, edge: Edge, federation: Federation, spool: Spool, source: Source, *, overlap: bool
+        self,
+        node: NodeHome,
+        edge: Edge,
+        federation: Federation,
+        spool: Spool,
+        seen: SeenChunks,
+        source: Source,
+        *,
+        overlap: bool,
     ) -> None:
         self.node = node
         self.edge = edge
         self.federation = federation
         self.spool = spool
+        self.seen = seen
         self.source = source
         self.overlap = overlap
         self.publisher = Publisher(node, federation, edge, spool)
@@ -293,6 +303,7 @@ class _Run:
             policy=dataset.policy,
             policies=policies,
             objects=node.catalog.objects,
+            seen=self.seen,
             spool=self.spool,
             writer=node.identity,
             rng=edge.rng,
@@ -308,6 +319,7 @@ class _Run:
             edge.progress.stage(f"reading {dataset.name}")
             captured = await self._capture(dataset, keys, sink, cache, record, stream)
             row = await self._write_snapshot(dataset, keys, sink, captured, now)
+            self.seen.sync()
             record.commit_as(cache_path, node.fs)
         except BaseException:
             record.abandon()
@@ -479,7 +491,7 @@ class _Run:
             while fresh and (not batch or count < MAX_INDEX_IDS):
                 row = fresh.pop(0)
                 ids = node.catalog.objects.chunk_ids(row.id)
-                count += len(ids)
+                count += len(ids) // ID_SIZE
                 batch.append(row)
                 listed.append(
                     IndexedPack(
@@ -488,7 +500,7 @@ class _Run:
                         kind=int(Kind.DATA_PACK if row.kind == "data" else Kind.TREE_PACK),
                         policy=row.policy,
                         shards=[],
-                        ids=b"".join(ids),
+                        ids=ids,
                     )
                 )
             used = sorted({row.policy for row in batch})

@@ -8,7 +8,7 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     catalog.db                   a cache of the federation; may be lost
     lock                         held while a run writes
 HOME/node/    datasets.bin       what to back up
-HOME/node/    spool/  cache/     sealed objects on their way; stat caches
+HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
 """
 
@@ -88,7 +88,7 @@ class Half:
         with _naming(self.file("charter.obj")):
             self.charter = self._load_charter()
             self.private = open_private(self.charter, self.member.member_key)
-        self.catalog = Catalog(self.file("catalog.db"), fs)
+        self.catalog = Catalog(self.file("catalog.db"), fs, places=role == "keeper")
 
     def file(self, name: str) -> str:
         """Return the path of a file in this half."""

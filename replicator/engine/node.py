@@ -2,9 +2,11 @@
 
 import os
 
+from replicator.catalog.seen import SeenChunks
 from replicator.engine.home import Half
 from replicator.engine.spool import Spool
 from replicator.fs import Fs
+from replicator.rng import Rng
 
 
 class NodeHome(Half):
@@ -25,6 +27,11 @@ class NodeHome(Half):
                 # Sealed, and the run ended before its row: nothing refers to it and its chunks are read again.
                 spool.drop(name)
         return spool
+
+    def seen(self, rng: Rng) -> SeenChunks:
+        """Open what this node has stored already, chunk by chunk; its loss costs time, never data."""
+        folder = os.path.join(self.cache_path, "seen")
+        return SeenChunks(self.catalog, folder, self.fs, writer=self.identity, rng=rng)
 
     def cache_file(self, name: str) -> str:
         """Return the path of a cache file; its loss costs time, never data."""

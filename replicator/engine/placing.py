@@ -192,5 +192,6 @@ def objects_of(half: Half, snapshots: Iterable[SnapshotRow]) -> list[ObjectRow]:
     objects = half.catalog.objects
     found = {row.id: row for name in names if (row := objects.by_name(name)) is not None}
     packs = objects.of_indexes(indexes)
-    found.update({row.id: row for row in packs if not (row.lost and objects.is_replaced(row.id))})
+    replaced = objects.replaced([row.id for row in packs if row.lost])
+    found.update({row.id: row for row in packs if row.id not in replaced})
     return [found[key] for key in sorted(found)]

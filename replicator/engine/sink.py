@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from chunker import ChunkHasher, Compressor
 from replicator.catalog.objects import ObjectKind, Objects
+from replicator.catalog.seen import SeenChunks
 from replicator.engine.spool import Spool
 from replicator.format.container import Kind
 from replicator.format.pack import CHUNK_DATA
@@ -30,6 +31,7 @@ class PackingSink:
         policy: Policy,
         policies: Mapping[bytes, Policy],
         objects: Objects,
+        seen: SeenChunks,
         spool: Spool,
         writer: bytes,
         rng: Rng,
@@ -39,16 +41,18 @@ class PackingSink:
         self._hashers: dict[int, ChunkHasher] = keys.hashers()
         self._policy_id = policy_id(policy)
         self._objects = objects
+        self._seen_chunks = seen
         self._spool = spool
         self._writer = writer
         self._now_ns = now_ns
         self._emitted = emitted
         self._compressor = Compressor()
+        strong = {key for key, other in policies.items() if at_least_as_strong(other, policy)} - {self._policy_id}
+        self._policies = [self._policy_id, *sorted(strong)]
         self._good_enough = {
             row.id
             for row in objects.all("kind IN ('data', 'tree') AND writer = ? AND NOT lost", (writer,))
-            if row.policy in policies
-            and at_least_as_strong(policies[row.policy], policy)
+            if row.policy in self._policies
             # One that waits for a stronger promise would make this dataset wait for it too.
             and (row.policy == self._policy_id or not row.spooled)
         }
@@ -95,12 +99,12 @@ class PackingSink:
             packer.flush()
 
     def _seen(self, ids: Sequence[bytes]) -> bool:
-        packs = set()
-        for places in self._objects.places([chunk for chunk in ids if chunk not in self._fresh]):
-            good = [place.object_number for place in places if place.object_number in self._good_enough]
-            if not good:
+        packs = set[int]()
+        asked = [chunk for chunk in ids if chunk not in self._fresh]
+        for pack in self._seen_chunks.lookup(asked, self._policies, self._good_enough):
+            if pack is None:
                 return False
-            packs.add(good[0])
+            packs.add(pack)
         self.packs |= packs
         return True
 
@@ -115,8 +119,9 @@ class PackingSink:
             policy=pack.policy,
             spooled=True,
             created_ns=self._now_ns,
-            chunk_ids=pack.ids,
+            chunk_ids=b"".join(pack.ids),
         )
+        self._seen_chunks.add(row, pack.policy)
         self._good_enough.add(row)
         self.new_packs.append(row)
         self.stored_bytes += len(pack.data)

@@ -279,5 +279,5 @@ async def _read_index(
                 index_id=row,
                 spooled=False,
                 created_ns=index.created_ns,
-                chunk_ids=[pack.ids[at : at + 32] for at in range(0, len(pack.ids), 32)],
+                chunk_ids=pack.ids,
             )

@@ -109,7 +109,7 @@ def _open_any(half: Half, row: ObjectRow, data: bytes) -> None:
         keys = half.keys(domain.id)
         try:
             if row.kind in PACK_KINDS:
-                _check_directory(data, keys, half.catalog.objects.chunk_ids(row.id))
+                _check_directory(data, keys, split_ids(half.catalog.objects.chunk_ids(row.id)))
             else:
                 open_object(data, _RECORD_KINDS[row.kind], keys)
         except (IntegrityError, FormatError) as error:
@@ -150,8 +150,7 @@ async def _check_references(half: Half, federation: Federation, snapshot: Snapsh
         base = name
     ids = sorted(fold(chain))
     report.chunks += len(ids)
-    places = half.catalog.objects.lookup(ids)
-    unknown = sum(place is None for place in places)
+    unknown = half.catalog.objects.unlisted(b"".join(ids))
     if unknown:
         report.problems.append(f"{what}: {unknown} of its {len(ids)} chunks are in no pack that an index names")
 

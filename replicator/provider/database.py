@@ -8,9 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import sqlite_utils
-from sqlite_utils.db import Table
-
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
@@ -172,6 +169,10 @@ class Database:
 
 
 def _create(connection: sqlite3.Connection) -> None:
+    # Only a file that is made or changed needs it, and where there is numpy it imports that.
+    import sqlite_utils  # noqa: PLC0415
+    from sqlite_utils.db import Table  # noqa: PLC0415
+
     database = sqlite_utils.Database(connection)
     for table, (columns, key) in _TABLES.items():
         if table in _WITHOUT_ROWID:

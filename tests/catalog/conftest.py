@@ -15,3 +15,11 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
     found = Catalog(str(tmp_path / "catalog.db"), PosixFs())
     yield found
     found.close()
+
+
+@pytest.fixture
+def readers(tmp_path: Path) -> Iterator[Catalog]:
+    """One that knows places, as a keeper's."""
+    found = Catalog(str(tmp_path / "readers.db"), PosixFs(), places=True)
+    yield found
+    found.close()

@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import pytest
 from blake3 import blake3
 
@@ -5,6 +7,7 @@ from chunker import ChunkId, Location
 from replicator.catalog.catalog import Catalog
 from replicator.catalog.objects import Holding, ObjectKind, ObjectRow
 from replicator.catalog.peers import PeerRow
+from replicator.fs import PosixFs
 from replicator.ids import Identity, ObjectName
 
 WRITER = bytes([1]) * 32
@@ -43,7 +46,7 @@ def add(
         index_id=index,
         spooled=spooled,
         created_ns=NOW,
-        chunk_ids=chunks or [],
+        chunk_ids=b"".join(chunks or []),
     )
 
 
@@ -82,41 +85,81 @@ def test_objects_come_in_the_order_they_were_made(catalog: Catalog) -> None:
     assert [row.name for row in catalog.objects.all("name = ?", (name(3),))] == [name(3)]
 
 
+def test_the_chunks_of_a_pack_come_back_in_the_order_of_its_directory(catalog: Catalog) -> None:
+    ids = [chunk(3), chunk(1), chunk(2), chunk(1)]
+    assert catalog.objects.chunk_ids(add(catalog, 1, chunks=list(ids))) == b"".join(ids)
+    assert catalog.objects.chunk_ids(add(catalog, 2, kind="index")) == b""
+    assert catalog.objects.chunk_ids(99) == b""
+
+
+def test_a_row_and_its_chunks_are_there_together_or_not_at_all(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PosixFs, "commit", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        add(catalog, 1, chunks=[chunk(1)])
+    assert catalog.database.rows("SELECT * FROM pack_ids") == []
+    assert catalog.objects.all() == []
+
+
+def test_a_pack_that_is_known_gets_other_chunks_only_if_some_are_given(readers: Catalog) -> None:
+    row = add(readers, 1, chunks=[chunk(1), chunk(2)])
+    assert add(readers, 1) == row
+    assert readers.objects.chunk_ids(row) == chunk(1) + chunk(2)
+    assert add(readers, 1, chunks=[chunk(2), chunk(3)]) == row
+    assert readers.objects.chunk_ids(row) == chunk(2) + chunk(3)
+    assert readers.objects.places([chunk(1), chunk(2), chunk(3)]) == [[], [Location(row, 0)], [Location(row, 1)]]
+
+
+def test_no_row_number_is_used_twice(catalog: Catalog) -> None:
+    first, second = add(catalog, 1), add(catalog, 2)
+    catalog.objects.forget([first, second])
+    assert add(catalog, 3) > second
+    catalog.objects.forget([add(catalog, 4)])
+    assert add(catalog, 1) not in (first, second)
+
+
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1700])
-def test_chunks_are_looked_up_in_batches_in_the_order_asked(catalog: Catalog, count: int) -> None:
+def test_places_are_looked_up_in_batches_in_the_order_asked(readers: Catalog, count: int) -> None:
     known = [chunk(number) for number in range(count)]
-    row = add(catalog, 1, chunks=[bytes(one) for one in known])
+    row = add(readers, 1, chunks=[bytes(one) for one in known])
     asked = [one for number, at in enumerate(reversed(known)) for one in (at, chunk(10_000 + number))]
-    found = catalog.objects.lookup(asked)
-    assert found == [place for at in reversed(range(count)) for place in (Location(row, at), None)]
+    found = readers.objects.places(asked)
+    assert found == [places for at in reversed(range(count)) for places in ([Location(row, at)], [])]
 
 
-def test_a_chunk_asked_for_twice_is_answered_twice(catalog: Catalog) -> None:
-    row = add(catalog, 1, chunks=[chunk(7)])
-    assert catalog.objects.lookup([chunk(7), chunk(7)]) == [Location(row, 0)] * 2
+def test_a_chunk_asked_for_twice_is_answered_twice(readers: Catalog) -> None:
+    row = add(readers, 1, chunks=[chunk(7)])
+    assert readers.objects.places([chunk(7), chunk(7)]) == [[Location(row, 0)]] * 2
 
 
-def test_a_chunk_that_is_stored_again_is_found_in_the_later_pack_first(catalog: Catalog) -> None:
-    first = add(catalog, 1, chunks=[chunk(1), chunk(2)])
-    second = add(catalog, 2, chunks=[chunk(3), chunk(2)])
-    assert catalog.objects.lookup([chunk(1), chunk(2), chunk(3)]) == [
-        Location(first, 0),
-        Location(second, 1),
-        Location(second, 0),
+def test_a_chunk_that_is_stored_again_is_found_in_the_later_pack_first(readers: Catalog) -> None:
+    first = add(readers, 1, chunks=[chunk(1), chunk(2)])
+    second = add(readers, 2, chunks=[chunk(3), chunk(2)])
+    assert readers.objects.places([chunk(1), chunk(2), chunk(3)]) == [
+        [Location(first, 0)],
+        [Location(second, 1), Location(first, 1)],
+        [Location(second, 0)],
     ]
-    assert catalog.objects.places([chunk(2), chunk(4)]) == [[Location(second, 1), Location(first, 1)], []]
-    assert catalog.objects.chunk_ids(first) == [chunk(1), chunk(2)]
-    assert catalog.objects.chunk_ids(second) == [chunk(3), chunk(2)]
 
 
-def test_objects_are_forgotten_with_all_that_is_known_of_them(catalog: Catalog) -> None:
+def test_a_catalog_without_places_keeps_no_row_for_each_chunk_and_says_so(catalog: Catalog) -> None:
+    add(catalog, 1, chunks=[chunk(1)])
+    assert catalog.database.rows("SELECT * FROM chunks") == []
+    with pytest.raises(AssertionError, match="without places"):
+        catalog.objects.places([chunk(1)])
+
+
+def test_objects_are_forgotten_with_all_that_is_known_of_them(readers: Catalog) -> None:
+    catalog = readers
     first, second = add(catalog, 1, chunks=[chunk(1)]), add(catalog, 2, chunks=[chunk(2)])
     third, index = add(catalog, 3, chunks=[chunk(2)]), add(catalog, 4, kind="index")
     catalog.objects.set_index([second], index)
     catalog.objects.held(third, BO, incarnation=bytes(16), receipt=b"r", received_ns=1)
     catalog.objects.set_claimed(BO, 1, {third})
     catalog.objects.forget([first, third, index])
-    assert catalog.objects.lookup([chunk(1), chunk(2)]) == [None, Location(second, 0)]
+    assert catalog.objects.places([chunk(1), chunk(2)]) == [[], [Location(second, 0)]]
+    assert [catalog.objects.chunk_ids(row) for row in (first, second, third)] == [b"", chunk(2), b""]
     assert [(row.id, row.index_id) for row in catalog.objects.all()] == [(second, None)]
     assert catalog.objects.holdings() == []
     assert catalog.objects.claimed(BO) == set()
@@ -128,11 +171,76 @@ def test_a_lost_pack_is_replaced_once_other_packs_of_its_writer_hold_all_its_chu
     assert catalog.objects.all("lost")[0].lost
     add(catalog, 2, chunks=[chunk(1)])
     add(catalog, 3, chunks=[chunk(2)], writer=bytes(32))
-    assert not catalog.objects.is_replaced(lost)
+    assert catalog.objects.replaced([lost]) == set()
     other = add(catalog, 4, chunks=[chunk(2), chunk(3)])
-    assert catalog.objects.is_replaced(lost)
+    assert catalog.objects.replaced([lost]) == {lost}
     catalog.objects.set_lost([other])
-    assert not catalog.objects.is_replaced(lost)
+    assert catalog.objects.replaced([lost]) == set()
+
+
+def test_packs_of_several_writers_that_replace_each_other_are_told_apart(catalog: Catalog) -> None:
+    one, two = (add(catalog, number, chunks=[chunk(1), chunk(2)]) for number in (1, 2))
+    alone = add(catalog, 3, chunks=[chunk(1), chunk(5)])
+    twice = add(catalog, 4, chunks=[chunk(5), chunk(5)])
+    theirs = add(catalog, 5, chunks=[chunk(1), chunk(2)], writer=bytes(32))
+    empty = add(catalog, 6)
+    everything = [one, two, alone, twice, theirs, empty]
+    assert catalog.objects.replaced(everything) == {one, two, alone, twice, empty}, "what is kept may stand for another"
+    catalog.objects.set_lost([twice])
+    assert catalog.objects.replaced(everything) == {one, two, twice, empty}, "who is lost stands for nobody"
+    assert catalog.objects.replaced([two]) == {two}
+
+
+@pytest.mark.parametrize("cached", [0, 100])
+def test_ids_that_begin_alike_are_not_taken_for_each_other(
+    catalog: Catalog, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.catalog.idset._CACHED", cached)
+    alike = [bytes(8) + bytes([number]) * 24 for number in range(6)]
+    row = add(catalog, 1, chunks=alike[1:4])
+    add(catalog, 2, chunks=[alike[2], alike[5], alike[1], alike[0]])
+    assert catalog.objects.replaced([row]) == set()
+    assert catalog.objects.unlisted(b"".join(alike)) == 1
+    add(catalog, 3, chunks=[alike[3]])
+    assert catalog.objects.replaced([row]) == {row}
+
+
+def test_nothing_is_read_if_nothing_is_asked(catalog: Catalog) -> None:
+    add(catalog, 1, chunks=[chunk(1)])
+    catalog.close()
+    assert catalog.objects.replaced([]) == set()
+
+
+@pytest.mark.parametrize("cached", [0, 1000])
+@pytest.mark.parametrize("part", [1, 100, 4 << 20])
+def test_chunks_that_no_pack_lists_are_counted(
+    catalog: Catalog, part: int, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.catalog.idset._CACHED", cached)
+    monkeypatch.setattr("replicator.catalog.objects._PART", part)
+    for number in range(20):
+        writer = bytes([number % 3]) * 32
+        add(catalog, number, chunks=[chunk(at) for at in range(number * 5, number * 5 + 7)], writer=writer)
+    catalog.objects.set_lost([1])
+    listed = [chunk(number) for number in range(102)]
+    missing = [chunk(number) for number in range(200, 209)]
+    assert catalog.objects.unlisted(b"".join(sorted(listed))) == 0
+    assert catalog.objects.unlisted(b"".join(sorted(listed + missing))) == 9
+    assert catalog.objects.unlisted(b"") == 0
+    assert catalog.objects.replaced([1]) == set()
+
+
+def test_packs_of_a_writer_and_a_policy_come_in_order_and_within_a_range(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.catalog.objects._PART", 100)
+    rows = [add(catalog, number, chunks=[chunk(number)] * 3) for number in range(9)]
+    add(catalog, 20, chunks=[chunk(1)], writer=bytes(32))
+    add(catalog, 21, kind="index")
+    found = list(catalog.objects.packs(WRITER, bytes(16), after=rows[1], upto=rows[6]))
+    assert found == [(rows[number], chunk(number) * 3) for number in range(2, 7)]
+    assert catalog.objects.newest_pack(WRITER, bytes(16)) == rows[-1]
+    assert catalog.objects.newest_pack(WRITER, bytes([1]) * 16) is None
 
 
 @pytest.mark.parametrize("how", ["receipt", "inventory"])

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 
+from replicator.catalog.objects import split_ids
 from replicator.format.sizes import is_allowed
 from tests.fakes import SeededRng
 from tests.scenarios.world import World, read, write
@@ -19,7 +20,8 @@ ATTRIBUTE = b"canary attribute value"
 def chunk_ids(world: World) -> list[bytes]:
     node = world.node()
     try:
-        return [chunk for row in node.catalog.objects.all() for chunk in node.catalog.objects.chunk_ids(row.id)]
+        objects = node.catalog.objects
+        return [chunk for row in objects.all() for chunk in split_ids(objects.chunk_ids(row.id))]
     finally:
         node.close()
 

@@ -25,7 +25,7 @@ from replicator.engine.placing import objects_of
 from replicator.engine.publish import pending
 from replicator.errors import ReplicatorError
 from replicator.format.codec import decode, encode
-from replicator.format.policy import Policy
+from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import Head
 from replicator.ids import Identity, ObjectName
 from replicator.transport.memory import Phase
@@ -39,6 +39,8 @@ EASY = Policy(
 )
 """With a minimum of one, a snapshot is out as soon as one peer has seen it."""
 PEERS = 3
+SEEN = policy_id(EASY).hex()
+"""The folder of the dataset's seen-index."""
 
 PROTECTING = (
     "write incoming",
@@ -65,9 +67,12 @@ FREE = {
     "replace cache": "likewise",
     "fsync folder cache": "likewise",
     "commit stat cache": "likewise",
+    f"write {SEEN}": "the seen-index is a cache too: what it has not is added from the catalog when it is opened",
+    f"fsync file {SEEN}": "likewise",
+    f"fsync folder {SEEN}": "likewise",
 }
 """Steps of a backup that may fail to happen, and why nothing is lost then."""
-NEEDED_BY_THE_NEXT = {"create incoming", "create cache"}
+NEEDED_BY_THE_NEXT = {"create incoming", "create cache", f"create {SEEN}"}
 
 
 @pytest.fixture(scope="module")

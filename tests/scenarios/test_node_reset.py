@@ -57,6 +57,24 @@ async def test_a_home_put_back_from_an_older_copy_goes_on_after_what_peers_have_
     await one_chain(world, source, 4)
 
 
+async def test_a_home_put_back_beside_the_cache_of_its_later_life_loses_nothing(world: World, source: str) -> None:
+    """The cache is on another disk, and its row numbers are those of packs that this home will number otherwise."""
+    await world.backup()
+    older = copied(world, "older")
+    change(source, "two")
+    await world.backup()
+    cache = os.path.join(world.home, "node", "cache")
+    shutil.copytree(cache, os.path.join(world.root, "later"))
+    put_back(world, older)
+    shutil.rmtree(cache)
+    shutil.copytree(os.path.join(world.root, "later"), cache)
+    change(source, "three")
+    [done] = (await world.backup()).datasets
+    assert (done.error, done.published) == (None, True)
+    assert done.new_bytes < 120_000
+    await one_chain(world, source, 3)
+
+
 async def test_a_home_put_back_from_before_its_first_backup_goes_on(world: World, source: str) -> None:
     older = copied(world, "older")
     await world.backup()
