@@ -111,6 +111,17 @@ class Objects:
         rows = self._db.rows(f"SELECT {_COLUMNS} FROM objects WHERE {where} ORDER BY id", values)  # noqa: S608 - own text
         return [_object(row) for row in rows]
 
+    def usable_packs(self, writer: bytes, *policies: bytes, spooled: bool | None = None) -> set[int]:
+        """Return the row ids of a writer's packs under some policies that are not lost, spooled or not if said so."""
+        marks = ",".join("?" * len(policies))
+        waiting = "" if spooled is None else f" AND spooled = {int(spooled)}"
+        rows = self._db.rows(
+            f"SELECT id FROM objects WHERE kind IN ('data', 'tree') AND writer = ? AND NOT lost "  # noqa: S608 - own words
+            f"AND policy IN ({marks}){waiting}",
+            (writer, *policies),
+        )
+        return {int(row[0]) for row in rows}
+
     def by_name(self, name: bytes) -> ObjectRow | None:
         """Return one object, None if this home does not know it."""
         rows = self.all("name = ?", (name,))

@@ -1,5 +1,6 @@
 """backup, run."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,7 @@ def _backup(session: Session, datasets: tuple[str, ...]) -> "BackupReport":
     limit = load_config(session.home).spool_limit
     started = session.clock.now_ns()
     with session.node() as node, session.edge() as edge:
-        report = wait(work(node, edge, datasets, spool_limit=limit))
+        report = wait(work(node, edge, datasets, spool_limit=limit, readers=os.cpu_count() or 1))
         for one in report.datasets:
             _take(session, one)
         if report.integrity:

@@ -5,11 +5,13 @@ publishes it first, from the same bytes.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from chunker import LARGE, SMALL, Chunker
+from chunker import LARGE, SMALL, Chunker, ChunkerParams
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.seen import SeenChunks
 from replicator.catalog.snapshots import Dataset, SnapshotRow
@@ -20,11 +22,14 @@ from replicator.crypto.sign import Context
 from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.frames import Setup
+from replicator.engine.idfile import ID_SIZE, IdCollector, IdFile
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import objects_of
 from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
-from replicator.engine.references import ID_SIZE, write_references
-from replicator.engine.sink import PackingSink
+from replicator.engine.readers import Readers
+from replicator.engine.references import write_references
+from replicator.engine.sink import MOST_MISSING, PackingSink
 from replicator.engine.spool import Spool
 from replicator.engine.sync import KnownHead, newest_heads, read_snapshot, sync_chain
 from replicator.errors import IntegrityError, ReplicatorError, UsageError
@@ -46,6 +51,8 @@ LARGE_FROM = 4 * 10**12
 """From this many bytes in a dataset's newest snapshot on, chunks average 1 MiB instead of 256 KiB."""
 MAX_INDEX_IDS = 250_000
 MAX_GAPS = 1000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -90,10 +97,12 @@ async def backup(
     source: Source | None = None,
     spool_limit: int | None = None,
     overlap: bool = True,
+    readers: int = 0,
 ) -> BackupReport:
     """Back up the named datasets, all of them by default, after publishing what an earlier run left.
 
-    ``overlap`` sends packs while more are being captured. One dataset's failure stops no other.
+    ``overlap`` sends packs while more are being captured; ``readers`` processes read files of this machine, 0 lets
+    the capturing thread do it. One dataset's failure stops no other.
 
     Raises:
         UsageError: there is no dataset.
@@ -107,7 +116,7 @@ async def backup(
     with node.lock(), node.seen(edge.rng) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
-            run = _Run(node, edge, federation, spool, seen, source or PosixSource(), overlap=overlap)
+            run = _Run(node, edge, federation, spool, seen, source or PosixSource(), overlap=overlap, readers=readers)
             await run.adopt(report)
             await run.publish_pending(report)
             for dataset in datasets:
@@ -137,6 +146,7 @@ class _Run:
         source: Source,
         *,
         overlap: bool,
+        readers: int,
     ) -> None:
         self.node = node
         self.edge = edge
@@ -145,6 +155,7 @@ class _Run:
         self.seen = seen
         self.source = source
         self.overlap = overlap
+        self.readers = readers
         self.publisher = Publisher(node, federation, edge, spool)
         self.withdrawn: set[str] = set()
         """Datasets whose waiting snapshot gave way to one that could be published."""
@@ -298,6 +309,7 @@ class _Run:
         stream = _PackStream(asyncio.get_running_loop(), self.spool if self.overlap else None)
         policies = node.catalog.datasets.policies()
         policies[node.catalog.datasets.remember(dataset.policy)] = dataset.policy
+        path = node.cache_file("needed", "set")
         sink = PackingSink(
             keys=keys,
             policy=dataset.policy,
@@ -305,6 +317,7 @@ class _Run:
             objects=node.catalog.objects,
             seen=self.seen,
             spool=self.spool,
+            needed=lambda: IdCollector(node.fs, path),
             writer=node.identity,
             rng=edge.rng,
             now_ns=now,
@@ -313,18 +326,31 @@ class _Run:
         cache_key = hkdf(keys.id_key, label=b"stat cache")
         cache_name = hkdf(cache_key, label=b"cache file", context=dataset.name.encode(), length=8).hex()
         cache_path = node.cache_file(f"stat-{cache_name}.db")
+
         cache = StatCache.open(cache_path, cache_key)
         record = StatCacheWriter(f"{cache_path}.next", cache_key, now_ns=now)
         try:
             edge.progress.stage(f"reading {dataset.name}")
             captured = await self._capture(dataset, keys, sink, cache, record, stream)
-            row = await self._write_snapshot(dataset, keys, sink, captured, now)
+            needed, missing = await asyncio.to_thread(sink.settle)
+            if missing:
+                _log.info("%s: what %d chunks or more came from is read again", dataset.name, len(missing))
+                record.abandon()
+                record = StatCacheWriter(f"{cache_path}.next", cache_key, now_ns=now)
+                sink.again(missing)
+                report.bytes_read += captured.counts.bytes_read
+                few = len(missing) <= MOST_MISSING
+                captured = await self._capture(dataset, keys, sink, cache if few else None, record, stream)
+                needed, missing = await asyncio.to_thread(sink.settle)
+                _insist_on_none(dataset, missing)
+            row = await self._write_snapshot(dataset, keys, sink, captured, needed, now)
             self.seen.sync()
             record.commit_as(cache_path, node.fs)
         except BaseException:
             record.abandon()
             raise
         finally:
+            sink.close()
             cache.close()
         _fill(report, sink, captured)
         return row
@@ -334,7 +360,7 @@ class _Run:
         dataset: Dataset,
         keys: DomainKeys,
         sink: PackingSink,
-        cache: StatCache,
+        cache: StatCache | None,
         record: StatCacheWriter,
         stream: "_PackStream",
     ) -> Captured:
@@ -352,17 +378,21 @@ class _Run:
                 seen = counts.bytes
 
         def work() -> Captured:
-            captured = capture(
-                dataset.roots,
-                sink=sink,
-                chunker=cutter,
-                source=self.source,
-                cache=cache,
-                record=record,
-                exclude=dataset.exclude,
-                one_file_system=dataset.one_file_system,
-                progress=progress,
-            )
+            with self._readers(dataset, keys, params, sink) as readers:
+                captured = capture(
+                    dataset.roots,
+                    sink=sink,
+                    chunker=cutter,
+                    source=self.source,
+                    reader=None if readers is None else readers.attach,
+                    cache=cache,
+                    record=record,
+                    exclude=dataset.exclude,
+                    one_file_system=dataset.one_file_system,
+                    progress=progress,
+                )
+                if readers is not None:
+                    readers.finish()
             sink.finish()
             self.edge.progress.advance(captured.counts.bytes - seen)
             return captured
@@ -384,6 +414,23 @@ class _Run:
         sending.result()
         return captured
 
+    def _readers(
+        self, dataset: Dataset, keys: DomainKeys, params: ChunkerParams, sink: PackingSink
+    ) -> AbstractContextManager[Readers | None]:
+        """Return the processes that read files; none if a source is not what other processes see."""
+        if not self.readers or not isinstance(self.source, PosixSource):
+            return nullcontext()
+        [domain] = [domain for domain in self.node.member.domains if domain.id == keys.domain]
+        setup = Setup(
+            tenant=keys.tenant,
+            domain=domain,
+            policy=policy_id(dataset.policy),
+            sizes=(params.minimum, params.average, params.maximum),
+            spool=self.spool.path,
+            threads=self.readers,
+        )
+        return Readers(setup, sink, self.readers)
+
     async def _send_while(self, stream: "_PackStream") -> None:
         """Send packs as they are sealed. What cannot be sent now is left to publishing."""
         objects = self.node.catalog.objects
@@ -401,11 +448,11 @@ class _Run:
             self.spool.sending(active=False)
 
     async def _write_snapshot(
-        self, dataset: Dataset, keys: DomainKeys, sink: PackingSink, captured: Captured, now: int
+        self, dataset: Dataset, keys: DomainKeys, sink: PackingSink, captured: Captured, needed: IdFile, now: int
     ) -> SnapshotRow:
         node = self.node
         indexes = self._write_indexes(keys, sink, now)
-        references = write_references(node, self.edge, self.spool, keys, dataset.name, sink.ids, now)
+        references = write_references(node, self.edge, self.spool, keys, dataset.name, needed, now)
         last = node.catalog.snapshots.newest_of(node.identity)
         number = last.number + 1 if last else 1
         details = SnapshotDetails(
@@ -581,6 +628,14 @@ class _PackStream:
 def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
     """Return what a snapshot's sealed details are bound to."""
     return b"replicator/1 snapshot details\x00" + keys.tenant + keys.domain + writer + number.to_bytes(8, "little")
+
+
+def _insist_on_none(dataset: Dataset, missing: Sequence[bytes]) -> None:
+    if missing:
+        raise IntegrityError(
+            f"dataset '{dataset.name}': chunks that were just stored are in no pack of this node",
+            hint="check this machine's memory and disk (`dmesg`), then run again; nothing was published",
+        )
 
 
 def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:

@@ -33,7 +33,8 @@ class NodeHome(Half):
         folder = os.path.join(self.cache_path, "seen")
         return SeenChunks(self.catalog, folder, self.fs, writer=self.identity, rng=rng)
 
-    def cache_file(self, name: str) -> str:
-        """Return the path of a cache file; its loss costs time, never data."""
-        self.fs.makedirs(self.cache_path)
-        return os.path.join(self.cache_path, name)
+    def cache_file(self, *names: str) -> str:
+        """Return the path of a cache file, whose folder is made; its loss costs time, never data."""
+        path = os.path.join(self.cache_path, *names)
+        self.fs.makedirs(os.path.dirname(path))
+        return path

@@ -1,10 +1,11 @@
 """Which chunks a snapshot needs, as a chain of changes that a maintainer can fold without a content key."""
 
-from blake3 import blake3
+from collections.abc import Iterable, Iterator
 
 from replicator.crypto.derive import hkdf
 from replicator.crypto.sign import Context
 from replicator.engine.edge import Edge
+from replicator.engine.idfile import ID_SIZE, IdFile, changes, remembered
 from replicator.engine.node import NodeHome
 from replicator.engine.spool import Spool
 from replicator.errors import FormatError
@@ -12,12 +13,10 @@ from replicator.format.codec import encode
 from replicator.format.container import Kind
 from replicator.format.index import References
 from replicator.format.merkle import name_of
-from replicator.fs import write_atomic
 from replicator.ids import ObjectName
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import seal_object
 
-ID_SIZE = 32
 MOST_IDS = 400_000
 """Ids in one references object; 12.8 MB of the 16 MiB it may have."""
 LONGEST_CHAIN = 32
@@ -44,40 +43,32 @@ def fold(chain: list[References]) -> set[bytes]:
 
 
 def write_references(
-    node: NodeHome, edge: Edge, spool: Spool, keys: DomainKeys, dataset: str, ids: set[bytes], now: int
+    node: NodeHome, edge: Edge, spool: Spool, keys: DomainKeys, dataset: str, ids: IdFile, now: int
 ) -> tuple[bytes, ...]:
-    """Spool the references of a new snapshot; return its whole chain.
+    """Spool the references of a new snapshot; return its whole chain. ``ids`` is renamed or removed.
 
     The chain of the dataset's last snapshot goes on if it is short and the change is small beside the whole;
-    else a new one begins. What the last snapshot needed is remembered in a cache file.
+    else a new one begins. What the last snapshot needed is remembered in a cache file, and the catalog remembers of
+    which snapshot it is and its hash: a rotten bit in it would go into every later change of the chain.
     """
     rows = node.catalog.snapshots.all("writer = ? AND dataset = ?", (node.identity, dataset))
     base = rows[-1].references if rows else ()
     cache_key = hkdf(keys.id_key, label=b"references cache")
     cache_name = hkdf(cache_key, label=b"cache file", context=dataset.encode(), length=8).hex()
     cache = node.cache_file(f"refs-{cache_name}.ids")
-    before = _remembered(node, cache, base[-1] if base else b"")
-    chain = list(base) if before is not None else []
-    old = before or set()
-    added, dropped = ids - old, old - ids
-    if chain and (len(chain) >= LONGEST_CHAIN or (len(added) + len(dropped)) * 2 > len(ids)):
-        chain, added, dropped = [], ids, set()
-    if added or dropped or not chain:
-        chain += _write_change(node, edge, spool, keys, chain[-1] if chain else b"", added, dropped, now)
-    body = b"".join((chain[-1], *sorted(ids)))
-    write_atomic(node.fs, cache, blake3(body).digest() + body)
+    known = node.catalog.meta(f"references {cache_name}") or b""
+    old = remembered(node.fs, cache, known[ID_SIZE:]) if base and known[:ID_SIZE] == base[-1] else None
+    chain = list(base) if old is not None else []
+    count = sum(len(added) + len(dropped) for added, dropped in changes(old, ids)) // ID_SIZE
+    if chain and (len(chain) >= LONGEST_CHAIN or count * 2 > ids.count):
+        chain, old = [], None
+        count = ids.count
+    if count or not chain:
+        chain += _write_change(node, edge, spool, keys, chain[-1] if chain else b"", changes(old, ids), now)
+    node.fs.replace(ids.path, cache)
+    node.fs.fsync_dir(node.cache_path)
+    node.catalog.set_meta(f"references {cache_name}", chain[-1] + ids.digest)
     return tuple(chain)
-
-
-def _remembered(node: NodeHome, cache: str, last: bytes) -> set[bytes] | None:
-    if not last or node.fs.size(cache) is None:
-        return None
-    data = node.fs.read(cache)
-    body = data[ID_SIZE:]
-    # A rotten bit in here would go into every later change of the chain.
-    if blake3(body).digest() != data[:ID_SIZE] or body[:ID_SIZE] != last or len(body) % ID_SIZE:
-        return None
-    return set(split_ids(body[ID_SIZE:]))
 
 
 def _write_change(
@@ -86,21 +77,14 @@ def _write_change(
     spool: Spool,
     keys: DomainKeys,
     base: bytes,
-    added: set[bytes],
-    dropped: set[bytes],
+    change: Iterable[tuple[bytes, bytes]],
     now: int,
 ) -> list[bytes]:
+    """Spool a change as few objects as it takes, at least one."""
     names: list[bytes] = []
-    todo = [(True, chunk) for chunk in sorted(added)] + [(False, chunk) for chunk in sorted(dropped)]
-    for start in range(0, max(len(todo), 1), MOST_IDS):
-        part = todo[start : start + MOST_IDS]
+    for added, dropped in _bounded(change):
         record = References(
-            tenant=node.tenant,
-            domain=keys.domain,
-            writer=node.identity,
-            base=base,
-            added=b"".join(chunk for is_added, chunk in part if is_added),
-            dropped=b"".join(chunk for is_added, chunk in part if not is_added),
+            tenant=node.tenant, domain=keys.domain, writer=node.identity, base=base, added=added, dropped=dropped
         )
         data = seal_object(Kind.REFERENCES, node.signing.sign(Context.REFERENCES, encode(record)), keys, edge.rng)
         base = name_of(data)
@@ -110,3 +94,21 @@ def _write_change(
         )
         names.append(base)
     return names
+
+
+def _bounded(change: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the same change in parts of at most :data:`MOST_IDS` ids, one empty part if it is none."""
+    most = MOST_IDS * ID_SIZE
+    added, dropped = bytearray(), bytearray()
+    any_yet = False
+    for more_added, more_dropped in change:
+        added += more_added
+        dropped += more_dropped
+        while len(added) + len(dropped) > most:
+            taken_added = bytes(added[:most])
+            taken_dropped = bytes(dropped[: most - len(taken_added)])
+            yield taken_added, taken_dropped
+            any_yet = True
+            del added[: len(taken_added)], dropped[: len(taken_dropped)]
+    if added or dropped or not any_yet:
+        yield bytes(added), bytes(dropped)

@@ -13,6 +13,32 @@ SHARE_OF_FREE = 4
 MOST = 32 * 10**9
 
 
+class SpoolWriter:
+    """Puts objects into a spool that another process has opened and counts."""
+
+    def __init__(self, path: str, fs: Fs) -> None:
+        self.store = FolderObjectStore(
+            fs,
+            folder=os.path.join(path, "objects"),
+            incoming=os.path.join(path, "incoming"),
+            quarantine=os.path.join(path, "quarantine"),
+        )
+
+    def put(self, name: ObjectName, data: bytes) -> None:
+        """Store an object durably.
+
+        Raises:
+            SpaceError: the disk is full; nothing of the object is left.
+        """
+        incoming = self.store.begin(name, len(data))
+        try:
+            incoming.write(data)
+            incoming.commit()
+        except BaseException:
+            incoming.abort()
+            raise
+
+
 class Spool:
     """Objects between sealing and enough copies. Putting is durable on return.
 
@@ -20,12 +46,9 @@ class Spool:
     """
 
     def __init__(self, path: str, fs: Fs, limit: int | None = None) -> None:
-        self._store = FolderObjectStore(
-            fs,
-            folder=os.path.join(path, "objects"),
-            incoming=os.path.join(path, "incoming"),
-            quarantine=os.path.join(path, "quarantine"),
-        )
+        self.path = path
+        self._writer = SpoolWriter(path, fs)
+        self._store = self._writer.store
         self._store.prepare()
         self.used = sum(size for _, size in self._store.list())
         self.limit = min(MOST, fs.free_bytes(path) // SHARE_OF_FREE) + self.used if limit is None else limit
@@ -38,15 +61,13 @@ class Spool:
         Raises:
             SpaceError: the disk is full; nothing of the object is left.
         """
-        incoming = self._store.begin(name, len(data))
-        try:
-            incoming.write(data)
-            incoming.commit()
-        except BaseException:
-            incoming.abort()
-            raise
+        self._writer.put(name, data)
+        self.came(len(data))
+
+    def came(self, size: int) -> None:
+        """Count an object that a :class:`SpoolWriter` has put here."""
         with self._changed:
-            self.used += len(data)
+            self.used += size
 
     def get(self, name: ObjectName) -> bytes:
         """Return an object.

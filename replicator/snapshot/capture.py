@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from chunker import Chunker, chunks
+from chunker import Chunker
 from replicator.errors import FormatError, UsageError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList, ChunkRef, RootFolder
@@ -37,6 +37,7 @@ from replicator.snapshot.statcache import (
     StatCacheWriter,
     stamp_of,
 )
+from replicator.snapshot.stream import pieces
 from replicator.snapshot.tree import MAX_NAME, MAX_TARGET
 from replicator.snapshot.walk import (
     Entered,
@@ -227,6 +228,7 @@ class InlineReader:
         self._chunker = chunker
         self._took = took
         self._buffer = bytearray(BUFFER)
+        self._zeros = bytes(chunker.params.maximum)
         self._path = b""
         self._refs = ListBuilder(lists)
 
@@ -246,17 +248,21 @@ class InlineReader:
         """Begin with the first byte of the file."""
         self._refs = ListBuilder(self._lists)
 
-    def take(self, reader: Reader, size: int) -> int:
+    def take(self, reader: Reader, size: int, holes: Sequence[Hole]) -> int:
         """Cut and store."""
         if size <= self._chunker.params.minimum:
             with memoryview(self._buffer) as view:
                 length = reader.fill(view)
                 if length:
-                    with view[:length] as chunk:
-                        self._put(chunk)
+                    self._put(view[:length])
         else:
-            for chunk in chunks(reader, self._chunker, self._buffer):
-                self._put(chunk)
+            for piece in pieces(reader, holes, self._chunker, lambda: self._buffer):
+                start = 0
+                for end in piece.ends:
+                    self._put(piece.view[start:end])
+                    start = end
+                for _ in range(piece.zeros):
+                    self._put(memoryview(self._zeros))
         return self._refs.length
 
     def _put(self, chunk: memoryview) -> None:

@@ -52,8 +52,11 @@ class Chunks(Protocol):
         """Begin with the first byte of the file."""
         ...
 
-    def take(self, reader: "Reader", size: int) -> int:
-        """Cut ``size`` bytes, or fewer if the file ends, into chunks; return how many bytes there were."""
+    def take(self, reader: "Reader", size: int, holes: Sequence[Hole]) -> int:
+        """Cut ``size`` bytes, or fewer if the file ends, into chunks; return how many bytes there were.
+
+        ``holes`` are those of the file, which need not be read.
+        """
         ...
 
 
@@ -100,6 +103,14 @@ class Reader:
         self.left -= count
         return count
 
+    def skip(self, count: int) -> None:
+        """Go on behind so many bytes that need not be read."""
+        try:
+            self._file.skip(count)
+        except OSError as error:
+            raise SourceReadError(error) from error
+        self.left -= count
+
     def fill(self, buffer: memoryview) -> int:
         """Read until ``left`` is used up or the file ends; return how much was read."""
         filled = 0
@@ -131,7 +142,7 @@ def read_file(folder: Folder, name: bytes, chunks: Chunks) -> ReadFile:
                 holes = reader.holes(before)
                 chunks.begin()
                 reader.left = before.st_size
-                length = chunks.take(reader, before.st_size)
+                length = chunks.take(reader, before.st_size, holes)
                 reader.left = 1
                 behind = reader.readinto(memoryview(spare))
                 after = reader.status()

@@ -66,6 +66,10 @@ class OpenFile(Protocol):
         """Read on from where the last call ended; 0 is the end."""
         ...
 
+    def skip(self, count: int) -> None:
+        """Let the next read begin so many bytes further on."""
+        ...
+
     def holes(self, size: int) -> list[Hole]:
         """Return the ranges below ``size`` without data, in order; does not move the reading position."""
         ...
@@ -353,14 +357,15 @@ class PosixSource:
     def __init__(self, *, proc: str = "/proc/self/fd") -> None:
         if not os.path.isdir(proc):
             raise SourceError(f"{proc} is not there", hint="mount /proc before running a backup")
-        self._proc = os.fsencode(proc)
+        self.proc = os.fsencode(proc)
+        """Where the descriptors of this process are found as paths."""
 
     def locate(self, path: bytes) -> tuple["PosixFolder", bytes]:
         """Open the folder above what ``path`` stands for."""
         real = os.path.realpath(path, strict=True)
         above, name = os.path.split(real)
         folder = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return PosixFolder(folder, self._proc), name or b"."
+        return PosixFolder(folder, self.proc), name or b"."
 
 
 class PosixFolder:
@@ -371,6 +376,10 @@ class PosixFolder:
     def __init__(self, fd: int, proc: bytes) -> None:
         self._fd = fd
         self._proc = proc
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays this object's."""
+        return self._fd
 
     def names(self) -> list[bytes]:
         """Return all names."""
@@ -448,6 +457,10 @@ class PosixFile:
     def read_into(self, buffer: memoryview, /) -> int:
         """Read on."""
         return os.readv(self._fd, [buffer])
+
+    def skip(self, count: int) -> None:
+        """Read on further behind."""
+        os.lseek(self._fd, count, os.SEEK_CUR)
 
     def holes(self, size: int) -> list[Hole]:
         """Return the ranges without data, as the file system knows them."""

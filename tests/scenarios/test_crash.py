@@ -62,17 +62,17 @@ PROTECTING = (
 FREE = {
     "unlink incoming": "leftovers go when the spool is opened",
     "unlink objects": "what the catalog does not call spooled goes when the spool is opened",
-    "write cache": "a cache is checksummed, and one that is empty, torn, old or not there costs a reading",
-    "fsync file cache": "likewise",
-    "replace cache": "likewise",
+    "replace cache": "a cache is checksummed, and one that is empty, torn, old or not there costs a reading",
     "fsync folder cache": "likewise",
     "commit stat cache": "likewise",
+    "fsync file needed": "likewise, once it has been renamed",
+    "unlink needed": "there is something only after a backup that did not end",
     f"write {SEEN}": "the seen-index is a cache too: what it has not is added from the catalog when it is opened",
     f"fsync file {SEEN}": "likewise",
     f"fsync folder {SEEN}": "likewise",
 }
 """Steps of a backup that may fail to happen, and why nothing is lost then."""
-NEEDED_BY_THE_NEXT = {"create incoming", "create cache", f"create {SEEN}"}
+NEEDED_BY_THE_NEXT = {"create incoming", "create needed", "write needed", f"create {SEEN}"}
 
 
 @pytest.fixture(scope="module")

@@ -112,6 +112,10 @@ class FakeFile:
         self.owner.hook("read", self.path)
         return self.real.read_into(buffer)
 
+    def skip(self, count: int) -> None:
+        self.owner.hook("skip", self.path)
+        self.real.skip(count)
+
     def holes(self, size: int) -> list[Hole]:
         self.owner.hook("holes", self.path)
         return self.real.holes(size)

@@ -1,0 +1,149 @@
+"""A reading process: ``python -m replicator.engine.reader FD``, started by :mod:`replicator.engine.readers` only.
+
+It speaks over the inherited socket, ends when that closes, and leaves Ctrl-C to the process that started it.
+"""
+
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from chunker import Chunker
+from replicator.engine.frames import (
+    Finish,
+    Finished,
+    FromReader,
+    Inbox,
+    Read,
+    Setup,
+    Wanted,
+    failure_of,
+    send_blocking,
+    to_reader,
+)
+from replicator.engine.reading import FileWork
+from replicator.engine.spool import SpoolWriter
+from replicator.fs import PosixFs
+from replicator.pack.keys import writer_keys
+from replicator.rng import SystemRng
+from replicator.snapshot.walk import PosixFolder, PosixSource
+
+
+class _ClosedError(Exception):
+    """The other side has gone."""
+
+
+class SocketMail:
+    """Messages over a socket; answers are taken before anything else that waits."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._inbox = Inbox(to_reader)
+        self._answers: deque[bytes] = deque()
+        self._others: deque[Setup | Read | Finish] = deque()
+
+    def say(self, message: FromReader) -> None:
+        """Send a message."""
+        send_blocking(self._socket, message)
+
+    def answer(self) -> bytes:
+        """Wait for an answer."""
+        while not self._answers:
+            self._receive()
+        return self._answers.popleft()
+
+    def answered(self) -> bool:
+        """Return whether an answer is there."""
+        if not self._answers:
+            self._receive(wait=False)
+        return bool(self._answers)
+
+    def other(self) -> "Setup | Read | Finish | None":
+        """Return what else was asked, if anything was yet."""
+        return self._others.popleft() if self._others else None
+
+    def wait(self) -> None:
+        """Wait until something comes."""
+        if not self._answers and not self._others:
+            self._receive()
+
+    def folders(self, count: int) -> list[int]:
+        """Return the descriptors that came with a message."""
+        taken, self._inbox.descriptors = self._inbox.descriptors[:count], self._inbox.descriptors[count:]
+        return taken
+
+    def _receive(self, *, wait: bool = True) -> None:
+        self._socket.settimeout(None if wait else 0)
+        try:
+            if not self._inbox.receive(self._socket):
+                raise _ClosedError
+        except BlockingIOError:
+            return
+        finally:
+            self._socket.settimeout(None)
+        while (message := self._inbox.next()) is not None:
+            if isinstance(message, Wanted):
+                self._answers.append(message.chunks)
+            elif isinstance(message, Setup | Read | Finish):
+                self._others.append(message)
+
+
+def serve(sock: socket.socket) -> None:
+    """Carry out what is asked until the other side has gone."""
+    mail = SocketMail(sock)
+    work: FileWork | None = None
+    proc = PosixSource().proc
+    try:
+        while True:
+            if work is not None and work.catch_up():
+                continue
+            message = mail.other()
+            if isinstance(message, Setup):
+                work = _work(message, mail)
+            elif isinstance(message, Read):
+                assert work is not None, "set up first"
+                _read(work, message, [PosixFolder(fd, proc) for fd in mail.folders(len(message.folders))])
+            elif isinstance(message, Finish):
+                assert work is not None, "set up first"
+                work.finish()
+                mail.say(Finished())
+            else:
+                mail.wait()
+    except (_ClosedError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:
+        mail.say(failure_of(error))
+
+
+def _read(work: FileWork, message: Read, folders: Sequence[PosixFolder]) -> None:
+    try:
+        work.read(message, folders)
+    finally:
+        for folder in folders:
+            folder.close()
+
+
+def _work(setup: Setup, mail: SocketMail) -> FileWork:
+    keys = writer_keys(setup.tenant, setup.domain)
+    return FileWork(
+        keys=keys,
+        policy=setup.policy,
+        chunker=Chunker(keys.cut_key, *setup.sizes),
+        spool=SpoolWriter(setup.spool, PosixFs()),
+        rng=SystemRng(),
+        mail=mail,
+        threads=ThreadPoolExecutor(setup.threads) if setup.threads > 1 else None,
+    )
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is given."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        serve(sock)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,351 @@
+"""The processes that read files beside the walk: who reads what, and what becomes of what they find.
+
+The walk hands files over in batches and goes on; readers name their chunks, are told which are new, and put packs into
+the spool. All that is decided or remembered stays in this process. A batch is bounded in files and bytes, a reader in
+batches, so memory is bounded however large the tree is.
+"""
+
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, Self
+
+from replicator import errors
+from replicator.engine.frames import (
+    MOST_FOLDERS,
+    Failed,
+    File,
+    Files,
+    Finish,
+    Finished,
+    FromReader,
+    Inbox,
+    Message,
+    Part,
+    Read,
+    Sealed,
+    Setup,
+    Wanted,
+    Whole,
+    framed,
+    from_reader,
+)
+from replicator.engine.reading import ID_SIZE, SMALL_FILE
+from replicator.errors import ReplicatorError
+from replicator.format.snapshot import ChunkList, ChunkRef
+from replicator.snapshot.capture import Took
+from replicator.snapshot.chunklist import EMPTY, ListBuilder
+from replicator.snapshot.readfile import Attributes, ReadFile
+from replicator.snapshot.sink import ChunkPutter
+from replicator.snapshot.walk import Found, PosixFolder
+
+BATCH_FILES: Final = 256
+BATCH_BYTES: Final = 1 << 20
+BATCHES: Final = 3
+"""A reader works on one, the answer to the next is on its way, and one waits."""
+_RAISED: Final[Mapping[str, type[ReplicatorError]]] = {
+    kind.__name__: kind
+    for kind in (errors.SpaceError, errors.IntegrityError, errors.FormatError, errors.SourceError, errors.HomeError)
+}
+
+
+class ChunkStore(Protocol):
+    """What decides and remembers."""
+
+    def wanted(self, ids: bytes, lengths: tuple[int, ...]) -> bytes:
+        """Return for each chunk 1 if it is to be stored now, else 0; it counts as on its way from then on."""
+        ...
+
+    def sealed(self, name: bytes, size: int, ids: bytes) -> None:
+        """Take note of a pack of wanted chunks that lies in the spool."""
+        ...
+
+
+class _State(NamedTuple):
+    """A file's state as it travelled; the fields are :data:`~replicator.engine.reading.STATUS_FIELDS`."""
+
+    st_mode: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_uid: int
+    st_gid: int
+    st_dev: int
+    st_ino: int
+    st_nlink: int
+    st_rdev: int
+    st_blocks: int
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A file that was handed over."""
+
+    path: bytes
+    done: Callable[[ReadFile], None]
+    refs: ListBuilder | None = None
+
+
+@dataclass(slots=True)
+class _Task:
+    """A batch that was handed over; ``left`` files are not done."""
+
+    files: list[_Begun]
+    left: int
+    weight: int
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One process. ``load`` is the weight of what it has not answered."""
+
+    process: "subprocess.Popen[bytes]"
+    sock: socket.socket
+    inbox: Inbox = field(default_factory=lambda: Inbox(from_reader))
+    load: int = 0
+    finished: bool = False
+
+
+class Readers:
+    """Up to ``count`` reading processes; each is started when those before it are busy. A context manager.
+
+    It is a :class:`~replicator.snapshot.capture.FileReader` for folders of the machine, for the thread of the walk.
+    """
+
+    def __init__(self, setup: Setup, store: ChunkStore, count: int) -> None:
+        self._setup = setup
+        self._store = store
+        self._count = count
+        self._readers: list[_Reader] = []
+        self._tasks: dict[int, _Task] = {}
+        self._number = 0
+        self._lists: ChunkPutter | None = None
+        self._took: Took = lambda _count, _path: None
+        self._folder: PosixFolder | None = None
+        self._descriptors: list[int] = []
+        self._names: list[list[bytes]] = []
+        self._files: list[_Begun] = []
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def attach(self, lists: ChunkPutter, took: Took) -> "Readers":
+        """Say where pieces of chunk lists go and who counts; what ``capture`` calls ``reader``."""
+        self._lists = lists
+        self._took = took
+        return self
+
+    # what the walk asks
+
+    def read(self, event: Found, done: Callable[[ReadFile], None]) -> None:
+        """Put a file into the batch."""
+        size = event.status.st_size
+        large = size > SMALL_FILE
+        if large or self._bytes + size > BATCH_BYTES + SMALL_FILE:
+            self._send_batch()
+        folder = event.folder
+        assert isinstance(folder, PosixFolder), "readers open folders of the machine"
+        if folder is not self._folder:
+            self._folder = folder
+            self._descriptors.append(os.dup(folder.fileno()))
+            self._names.append([])
+        self._names[-1].append(event.name)
+        self._files.append(_Begun(event.path, done))
+        self._bytes += size
+        full = len(self._files) >= BATCH_FILES or len(self._descriptors) >= MOST_FOLDERS
+        if large or full or self._bytes >= BATCH_BYTES:
+            self._send_batch(weight=BATCHES if large else 1)
+
+    def poll(self) -> None:
+        """Take what has come."""
+        if self._tasks:
+            self._receive(wait=False)
+
+    def drain(self) -> None:
+        """Wait for all files."""
+        self._send_batch()
+        while self._tasks:
+            self._receive(wait=True)
+
+    def finish(self) -> None:
+        """Wait for all files and let the readers seal what is open."""
+        self.drain()
+        for reader in self._readers:
+            self._say(reader, Finish())
+        while not all(reader.finished for reader in self._readers):
+            self._receive(wait=True)
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors = []
+        for reader in self._readers:
+            reader.sock.close()
+            if not reader.finished:
+                reader.process.kill()
+            for fd in reader.inbox.descriptors:
+                os.close(fd)
+        for reader in self._readers:
+            reader.process.wait()
+        self._readers = []
+
+    # sending
+
+    def _send_batch(self, weight: int = 1) -> None:
+        if not self._files:
+            return
+        descriptors, names, files = self._descriptors, self._names, self._files
+        self._folder, self._descriptors, self._names, self._files, self._bytes = None, [], [], [], 0
+        try:
+            reader = self._free_reader()
+            self._number += 1
+            self._tasks[self._number] = _Task(files, len(files), weight)
+            reader.load += weight
+            self._say(reader, Read(self._number, names), descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def _free_reader(self) -> _Reader:
+        while True:
+            best = min(self._readers, key=lambda reader: reader.load, default=None)
+            if best is not None and best.load < BATCHES:
+                return best
+            if len(self._readers) < self._count:
+                self._start()
+            else:
+                self._receive(wait=True)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                # -P: whatever lies in the working folder is not part of this program.
+                [sys.executable, "-P", "-m", "replicator.engine.reader", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        ours.settimeout(0)
+        reader = _Reader(process, ours)
+        self._readers.append(reader)
+        self._say(reader, self._setup)
+
+    def _say(self, reader: _Reader, message: Message, descriptors: list[int] | None = None) -> None:
+        """Send a message, taking in what the readers say meanwhile: two that only send would wait for ever."""
+        data = memoryview(framed(message))
+        while data:
+            try:
+                if descriptors:
+                    sent = socket.send_fds(reader.sock, [data], descriptors)
+                    descriptors = None
+                else:
+                    sent = reader.sock.send(data)
+                data = data[sent:]
+            except BlockingIOError:
+                ready, _, _ = select.select([reader.sock], [reader.sock], [])
+                if ready:
+                    self._take_in(reader)
+            except (BrokenPipeError, ConnectionResetError):
+                raise self._ended(reader) from None
+
+    # receiving
+
+    def _receive(self, *, wait: bool) -> None:
+        """Take what has come and act on it."""
+        sockets = {reader.sock: reader for reader in self._readers}
+        if not any(reader.inbox.whole for reader in self._readers):
+            ready, _, _ = select.select(list(sockets), [], [], None if wait else 0)
+            for sock in ready:
+                self._take_in(sockets[sock])
+        for reader in self._readers:
+            while (message := reader.inbox.next()) is not None:
+                self._act(reader, message)  # type: ignore[arg-type] # the inbox decodes what readers say
+
+    def _take_in(self, reader: _Reader) -> None:
+        try:
+            alive = reader.inbox.receive(reader.sock)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            alive = False
+        if not alive and not reader.finished and not reader.inbox.whole:
+            raise self._ended(reader)
+
+    def _ended(self, reader: _Reader) -> ReplicatorError:
+        code = reader.process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return ReplicatorError(
+            f"a reading process {how}",
+            hint="nothing is lost, run again; signal 9 without a person behind it means that memory ran out",
+        )
+
+    def _act(self, reader: _Reader, message: FromReader) -> None:
+        if isinstance(message, Files):
+            self._take_files(reader, message)
+        elif isinstance(message, Part):
+            self._take_part(reader, message)
+        elif isinstance(message, Whole):
+            task = self._tasks[message.task]
+            begun = task.files[message.place]
+            content = EMPTY if begun.refs is None else begun.refs.finish()
+            self._done(reader, message.task, begun, _read_file(message.file, content))
+        elif isinstance(message, Sealed):
+            self._store.sealed(message.name, message.size, message.ids)
+        elif isinstance(message, Finished):
+            reader.finished = True
+        elif isinstance(message, Failed):
+            raise _RAISED.get(message.kind, ReplicatorError)(message.text, hint=message.hint)
+
+    def _take_files(self, reader: _Reader, message: Files) -> None:
+        lengths = tuple(memoryview(message.lengths).cast("I"))
+        self._say(reader, Wanted(self._store.wanted(message.ids, lengths)))
+        at = 0
+        for begun, file in zip(self._tasks[message.task].files, message.files, strict=True):
+            if file.later:
+                continue
+            content = EMPTY
+            if file.chunks:
+                refs = [
+                    ChunkRef(id=message.ids[place * ID_SIZE : (place + 1) * ID_SIZE], length=lengths[place])
+                    for place in range(at, at + file.chunks)
+                ]
+                at += file.chunks
+                length = sum(ref.length for ref in refs)
+                content = ChunkList(depth=0, length=length, chunks=refs)
+                self._took(length, begun.path)
+            self._done(reader, message.task, begun, _read_file(file, content))
+
+    def _take_part(self, reader: _Reader, message: Part) -> None:
+        lengths = tuple(memoryview(message.lengths).cast("I"))
+        self._say(reader, Wanted(self._store.wanted(message.ids, lengths)))
+        begun = self._tasks[message.task].files[message.place]
+        if message.again or begun.refs is None:
+            assert self._lists is not None, "attached"
+            begun.refs = ListBuilder(self._lists)
+        for place, length in enumerate(lengths):
+            begun.refs.add(ChunkRef(id=message.ids[place * ID_SIZE : (place + 1) * ID_SIZE], length=length))
+        self._took(sum(lengths), begun.path)
+
+    def _done(self, reader: _Reader, number: int, begun: _Begun, found: ReadFile) -> None:
+        task = self._tasks[number]
+        task.left -= 1
+        if not task.left:
+            reader.load -= task.weight
+            del self._tasks[number]
+        begun.done(found)
+
+
+def _read_file(file: File, content: ChunkList) -> ReadFile:
+    status = _State(*file.status) if file.status else None
+    return ReadFile(status, content, file.holes, Attributes(file.xattrs, file.xattrs_gap), file.changed, file.gap)
