@@ -234,7 +234,12 @@ class Readers:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                # Two heaps of the C library: with one for each thread, freed chunks of one kind pile up in each.
+                env={
+                    **os.environ,
+                    "MALLOC_ARENA_MAX": "2",
+                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                },
             )
         ours.settimeout(0)
         reader = _Reader(process, ours)

@@ -24,19 +24,13 @@ class SpoolWriter:
             quarantine=os.path.join(path, "quarantine"),
         )
 
-    def put(self, name: ObjectName, data: bytes) -> None:
-        """Store an object durably.
+    def put(self, name: ObjectName, data: bytes | bytearray) -> None:
+        """Store an object durably under the name that was computed from it.
 
         Raises:
             SpaceError: the disk is full; nothing of the object is left.
         """
-        incoming = self.store.begin(name, len(data))
-        try:
-            incoming.write(data)
-            incoming.commit()
-        except BaseException:
-            incoming.abort()
-            raise
+        self.store.put_named(name, data)
 
 
 class Spool:
@@ -55,8 +49,8 @@ class Spool:
         self._changed = threading.Condition()
         self._nobody_sends = True
 
-    def put(self, name: ObjectName, data: bytes) -> None:
-        """Store an object durably.
+    def put(self, name: ObjectName, data: bytes | bytearray) -> None:
+        """Store an object durably under the name that was computed from it.
 
         Raises:
             SpaceError: the disk is full; nothing of the object is left.

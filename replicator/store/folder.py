@@ -56,6 +56,21 @@ class FolderObjectStore:
         for name, _ in self._fs.list_files(self._incoming):
             self._fs.unlink(os.path.join(self._incoming, name))
 
+    def put_named(self, name: ObjectName, data: bytes | bytearray) -> None:
+        """Store a whole object whose name was computed from these very bytes: they are not hashed again.
+
+        Raises:
+            SpaceError: the disk is full; nothing of the object is left.
+        """
+        incoming = self.begin(name, len(data))
+        incoming.trusted = True
+        try:
+            incoming.write(data)
+            incoming.commit()
+        except BaseException:
+            incoming.abort()
+            raise
+
     def begin(self, name: ObjectName, size: int) -> "FolderIncoming":
         """Begin to store an object."""
         if not is_allowed(size):
@@ -203,6 +218,7 @@ class FolderIncoming:
         self._hasher = NameHasher()
         self._written = 0
         self._open = True
+        self.trusted = False
 
     def write(self, piece: bytes | bytearray | memoryview) -> None:
         """Append."""
@@ -210,7 +226,8 @@ class FolderIncoming:
         if self._written + len(piece) > self.size:
             raise FormatError(f"object: more than the {self.size} bytes that were announced")
         self._written += len(piece)
-        self._hasher.update(piece)
+        if not self.trusted:
+            self._hasher.update(piece)
         with space_errors(self._handle.path):
             self._handle.write(piece)
 
@@ -220,7 +237,7 @@ class FolderIncoming:
         try:
             if self._written != self.size:
                 raise FormatError(f"object: {self._written} of {self.size} bytes came")
-            if self._hasher.name() != self.name:
+            if not self.trusted and self._hasher.name() != self.name:
                 raise IntegrityError("object: its bytes are not the ones that its name stands for")
             with space_errors(self._handle.path):
                 self._handle.fsync()

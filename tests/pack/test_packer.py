@@ -1,3 +1,4 @@
+import random
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -15,12 +16,13 @@ from replicator.errors import IntegrityError
 from replicator.format.container import Kind
 from replicator.format.merkle import name_of
 from replicator.format.pack import Segment
-from replicator.format.sizes import LARGEST, SMALLEST, is_allowed
+from replicator.format.sizes import LARGEST, SMALLEST, is_allowed, size_class
 from replicator.pack.directory import read_directory
 from replicator.pack.packer import (
     OPEN_PACKS,
     Packer,
     SealedPack,
+    _OpenPack,
     check_sealed,
     seal_pack,
     segment_associated,
@@ -99,7 +101,7 @@ def test_a_pack_is_handed_on_as_soon_as_it_is_full() -> None:
 
 
 def test_neighbours_in_a_file_are_spread_over_packs_and_shuffled_inside() -> None:
-    plains = [SeededRng(number).bytes(300_000) for number in range(140)]
+    plains = [SeededRng(number).bytes(300_000) for number in range(104)]
     where = {plain: number for number, plain in enumerate(plains)}
     packs = packed(chunk(plain, raw=True) for plain in plains)
     assert len(packs) == OPEN_PACKS
@@ -107,6 +109,35 @@ def test_neighbours_in_a_file_are_spread_over_packs_and_shuffled_inside() -> Non
         order = [where[plain] for plain in contents(pack.data).values()]
         assert order != sorted(order)
         assert max(order) - min(order) > len(order) * 1.5
+
+
+def test_the_packs_of_a_large_session_are_full() -> None:
+    """By their stored bytes alone: what is in them costs nothing, and a session of 4 GB would take a minute."""
+    rng = random.Random(3)
+    used: list[int] = []
+
+    class Counting(Packer):
+        def _seal(self, pack: _OpenPack) -> None:
+            used.append(pack.used)
+
+    packer = Counting(Kind.DATA_PACK, POLICY, KEYS, SeededRng("large"), lambda _pack: None)
+    raw = bytes(MIB)
+    total = 0
+    while total < 4 * 10**9:
+        stored = memoryview(raw)[: min(MIB, (64 << 10) + int(rng.expovariate(1 / 200_000)))]
+        packer.add(b"", 0, 0, 0, stored)  # type: ignore[arg-type] # only its length is looked at
+        total += len(stored)
+    packer.flush()
+    sizes = sum(size_class(room) for room in used)
+    assert sizes - sum(used) < sizes * 0.005
+
+
+@pytest.mark.parametrize("used_mib", [4.1, 5.9, 6.1, 8.5, 9, 11.9, 12.1, 15.9])
+def test_the_last_pack_of_a_session_is_padded_by_a_third_at_most(used_mib: float) -> None:
+    count = int(used_mib * 16)
+    packs = packed(chunk(SeededRng(number).bytes(MIB // 16), raw=True) for number in range(count))
+    assert len(packs) <= 2
+    assert sum(len(pack.data) for pack in packs) <= count * (MIB // 16) * 1.36
 
 
 def test_a_small_session_is_one_pack() -> None:
