@@ -80,13 +80,17 @@ class Files(Message, frozen=True):
 
 
 class Part(Message, frozen=True):
-    """From a reader: more chunks of the large file at a place in a task, to be answered. ``again``: from its start."""
+    """From a reader: more chunks of the large file at a place in a task, to be answered. ``again``: from its start.
+
+    ``repeated``: so often in a row, which only the zeros of a hole are.
+    """
 
     task: int
     place: int
     again: bool
     ids: bytes
     lengths: bytes
+    repeated: int = 1
 
 
 class Whole(Message, frozen=True):

@@ -338,9 +338,15 @@ class Readers:
         if message.again or begun.refs is None:
             assert self._lists is not None, "attached"
             begun.refs = ListBuilder(self._lists)
-        for place, length in enumerate(lengths):
-            begun.refs.add(ChunkRef(id=message.ids[place * ID_SIZE : (place + 1) * ID_SIZE], length=length))
-        self._took(sum(lengths), begun.path)
+        refs = [
+            ChunkRef(id=message.ids[place * ID_SIZE : (place + 1) * ID_SIZE], length=length)
+            for place, length in enumerate(lengths)
+        ]
+        for _ in range(message.repeated):
+            for ref in refs:
+                begun.refs.add(ref)
+        if message.repeated == 1:
+            self._took(sum(lengths), begun.path)
 
     def _done(self, reader: _Reader, number: int, begun: _Begun, found: ReadFile) -> None:
         task = self._tasks[number]

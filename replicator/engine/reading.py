@@ -100,7 +100,9 @@ class FileWork:
         self._packer = Packer(Kind.DATA_PACK, policy, keys, rng, self._sealed)
         self._named: deque[_Named] = deque()
         self._arenas: list[bytearray] = []
-        self._buffers = [bytearray(0), bytearray(0)]
+        self._buffers = [bytearray(), bytearray()]
+        self._in_use = [False, False]
+        self._turn = 0
         self._zeros = bytes(chunker.params.maximum)
         self._zeros_id = b""
 
@@ -158,13 +160,28 @@ class FileWork:
         """Take buffers back."""
         self._arenas += arenas
 
-    def buffer(self, number: int) -> bytearray:
-        """Return one of the buffers for large files, when nothing in it is awaited any more."""
-        place = number % len(self._buffers)
-        wanted = max(BUFFER, self._chunker.params.maximum + SLACK)
-        if len(self._buffers[place]) != wanted:
-            self._buffers[place] = bytearray(wanted)
-        return self._buffers[place]
+    def _next_buffer(self) -> bytearray:
+        """Return the buffer for large files that was used longer ago, once nothing in it is awaited any more.
+
+        What is awaited may be of an earlier file, or of an earlier look at the same one.
+        """
+        self._turn ^= 1
+        while self._in_use[self._turn]:
+            self._store(self._mail.answer())
+        buffer = self._buffers[self._turn]
+        if not buffer:
+            buffer = self._buffers[self._turn] = bytearray(max(BUFFER, self._chunker.params.maximum + SLACK))
+        return buffer
+
+    def _awaited(self) -> Callable[[], None]:
+        """Note that chunks in the buffer of this turn await their answer; return what is to be called when it came."""
+        turn = self._turn
+        self._in_use[turn] = True
+
+        def release() -> None:
+            self._in_use[turn] = False
+
+        return release
 
     # chunks
 
@@ -182,41 +199,19 @@ class FileWork:
         """Name the chunks of a large file part by part; return how many bytes there were."""
         again = True
         length = 0
-        count = 0
-        released = [True, True]
-
-        def next_buffer() -> bytearray:
-            nonlocal count
-            count += 1
-            while not released[count % 2]:
-                self._store(self._mail.answer())
-            return self.buffer(count)
-
-        def release(which: int) -> Callable[[], None]:
-            def done() -> None:
-                released[which] = True
-
-            return done
-
-        for piece in pieces(reader, holes, self._chunker, next_buffer):
+        for piece in pieces(reader, holes, self._chunker, self._next_buffer):
             if piece.zeros:
                 if not self._zeros_id:
                     self._zeros_id = self._hasher(self._zeros)
-                left = piece.zeros
-                while left:  # 65,536 zero chunks a message
-                    some = min(left, 1 << 16)
-                    chunks = [memoryview(self._zeros)]
-                    named = _Named([self._zeros_id], chunks, _nothing)
-                    ids, lengths = self._zeros_id * some, _length(len(self._zeros)) * some
-                    self._name(Part(task, place, again, ids, lengths), named)
-                    again = False
-                    left -= some
-                    length += some * len(self._zeros)
+                named = _Named([self._zeros_id], [memoryview(self._zeros)], _nothing)
+                part = Part(task, place, again, self._zeros_id, _length(len(self._zeros)), piece.zeros)
+                self._name(part, named)
+                again = False
+                length += piece.zeros * len(self._zeros)
                 continue
             chunks = [piece.view[start:end] for start, end in pairwise([0, *piece.ends])]
             ids_found = [self._hasher(chunk) for chunk in chunks]
-            released[count % 2] = False
-            named = _Named(list(ids_found), chunks, release(count % 2))
+            named = _Named(list(ids_found), chunks, self._awaited())
             self._name(Part(task, place, again, b"".join(ids_found), _lengths(chunks)), named)
             again = False
             length += piece.ends[-1]

@@ -261,8 +261,10 @@ class InlineReader:
                 for end in piece.ends:
                     self._put(piece.view[start:end])
                     start = end
-                for _ in range(piece.zeros):
-                    self._put(memoryview(self._zeros))
+                if piece.zeros:  # not read, and stored once
+                    zeros = self._sink.put(CHUNK_DATA, self._zeros)
+                    for _ in range(piece.zeros):
+                        self._refs.add(zeros)
         return self._refs.length
 
     def _put(self, chunk: memoryview) -> None:

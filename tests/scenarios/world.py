@@ -267,12 +267,15 @@ class World:
         overlap: bool = False,
         source: Source | None = None,
         spool_limit: int | None = None,
+        readers: int = 0,
     ) -> BackupReport:
         """Run a backup on the node, a minute later."""
         self.clock.advance(60)
         node = self.node(home)
         try:
-            return await backup(node, self.edge, names, source=source, spool_limit=spool_limit, overlap=overlap)
+            return await backup(
+                node, self.edge, names, source=source, spool_limit=spool_limit, overlap=overlap, readers=readers
+            )
         finally:
             node.close()
 
