@@ -24,11 +24,11 @@ def backup(session: Session, datasets: tuple[str, ...]) -> None:
 
 def _backup(session: Session, datasets: tuple[str, ...]) -> "BackupReport":
     from replicator.engine.backup import backup as work  # noqa: PLC0415 - commands import what they use
-    from replicator.engine.heap import few_collections  # noqa: PLC0415 - likewise
+    from replicator.engine.heap import settle_heap  # noqa: PLC0415 - likewise
 
     limit = load_config(session.home).spool_limit
     started = session.clock.now_ns()
-    few_collections()
+    settle_heap()
     with session.node() as node, session.edge() as edge:
         report = wait(work(node, edge, datasets, spool_limit=limit, readers=os.cpu_count() or 1))
         for one in report.datasets:

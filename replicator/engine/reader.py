@@ -23,7 +23,7 @@ from replicator.engine.frames import (
     send_blocking,
     to_reader,
 )
-from replicator.engine.heap import few_collections
+from replicator.engine.heap import settle_heap
 from replicator.engine.reading import FileWork
 from replicator.engine.spool import SpoolWriter
 from replicator.fs import PosixFs
@@ -142,7 +142,7 @@ def _work(setup: Setup, mail: SocketMail) -> FileWork:
 def main() -> None:
     """Serve the socket whose descriptor is given."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    few_collections()
+    settle_heap()
     with socket.socket(fileno=int(sys.argv[1])) as sock:
         serve(sock)
 

@@ -47,6 +47,8 @@ BATCH_FILES: Final = 256
 BATCH_BYTES: Final = 1 << 20
 BATCHES: Final = 3
 """A reader works on one, the answer to the next is on its way, and one waits."""
+ALONE_FROM: Final = 16 << 20
+"""A file of so many bytes is all that a reader is given."""
 _RAISED: Final[Mapping[str, type[ReplicatorError]]] = {
     kind.__name__: kind
     for kind in (errors.SpaceError, errors.IntegrityError, errors.FormatError, errors.SourceError, errors.HomeError)
@@ -162,7 +164,7 @@ class Readers:
         self._bytes += size
         full = len(self._files) >= BATCH_FILES or len(self._descriptors) >= MOST_FOLDERS
         if large or full or self._bytes >= BATCH_BYTES:
-            self._send_batch(weight=BATCHES if large else 1)
+            self._send_batch(weight=BATCHES if size >= ALONE_FROM else 1)
 
     def poll(self) -> None:
         """Take what has come."""

@@ -13,6 +13,7 @@ from threading import local
 from typing import Final, Protocol
 
 from chunker import Chunker, ChunkHasher, Compressor
+from chunker.buffers import BytesLike
 from replicator.engine.frames import File, Files, FromReader, Part, Read, Sealed, Whole
 from replicator.engine.spool import SpoolWriter
 from replicator.format.container import Kind
@@ -25,10 +26,10 @@ from replicator.snapshot.readfile import Reader, ReadFile, read_file
 from replicator.snapshot.stream import SLACK, pieces
 from replicator.snapshot.walk import Folder, Status
 
-SMALL_FILE: Final = 4 << 20
+SMALL_FILE: Final = 1 << 20
 """A file up to this long is read whole, beside others; a longer one buffer by buffer."""
 ARENA: Final = SMALL_FILE + (1 << 20)
-BUFFER: Final = 8 << 20
+BUFFER: Final = 4 << 20
 PARALLEL: Final = 32 << 10
 """Bytes of the mean chunk from which compressing on several threads is worth handing over."""
 ID_SIZE: Final = 32
@@ -238,13 +239,12 @@ class FileWork:
             self._packer.add(named.ids[place], CHUNK_DATA, encoding, len(chunk), stored)
         named.release()
 
-    def _compress(self, chunk: memoryview) -> tuple[int, bytes]:
-        # Copied, as a chunk that is stored as it is lies in a buffer which is about to be used again.
+    def _compress(self, chunk: memoryview) -> tuple[int, BytesLike]:
         compressor = getattr(self._compressors, "own", None)
         if compressor is None:
             compressor = self._compressors.own = Compressor()
         encoding, stored = compressor.compress(chunk)
-        return int(encoding), bytes(stored)
+        return int(encoding), stored
 
     def _sealed(self, pack: SealedPack) -> None:
         self._spool.put(pack.name, pack.data)

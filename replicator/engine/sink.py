@@ -174,7 +174,7 @@ class PackingSink:
             chunk, kind, data = held[place]
             encoding, stored = self._compressor.compress(data)
             packer = self._packers[Kind.DATA_PACK if kind == CHUNK_DATA else Kind.TREE_PACK]
-            packer.add(chunk, kind, int(encoding), len(data), bytes(stored))
+            packer.add(chunk, kind, int(encoding), len(data), stored)
             self.new_bytes += len(data)
 
     def _new(self, chunks: list[bytes]) -> list[int]:

@@ -44,7 +44,7 @@ def seal_object(kind: Kind, body: bytes, keys: DomainKeys, rng: Rng) -> bytes:
 
 
 def write_envelope(
-    out: bytearray,
+    out: bytearray | memoryview,
     kind: Kind,
     body: bytes,
     encoding: int,

@@ -125,7 +125,7 @@ def test_the_packs_of_a_large_session_are_full() -> None:
     total = 0
     while total < 4 * 10**9:
         stored = memoryview(raw)[: min(MIB, (64 << 10) + int(rng.expovariate(1 / 200_000)))]
-        packer.add(b"", 0, 0, 0, stored)  # type: ignore[arg-type] # only its length is looked at
+        packer.add(b"", 0, 0, 0, stored)
         total += len(stored)
     packer.flush()
     sizes = sum(size_class(room) for room in used)
