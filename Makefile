@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: sync test test-slow demo style format types layers check bench lock clean
+.PHONY: sync test test-slow demo style format types layers check bench bench-peers lock clean
 
 sync: $(STAMP)
 
@@ -40,6 +40,13 @@ check: style types layers test
 
 bench: sync
 	$(BIN)/python -m pytest bench --benchmark-only
+
+# borg and restic are measured where they are on PATH (bench/peers/install.sh); needs 20 GB at WORK and an hour.
+WORK ?= build/peers
+ROUNDS ?= 3
+bench-peers: sync
+	@for tool in borg restic; do command -v $$tool > /dev/null || echo "$$tool is not on PATH, so it is left out; bench/peers/install.sh installs it"; done
+	$(BIN)/python -m bench.peers --work $(WORK) --rounds $(ROUNDS)
 
 lock: sync
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/run.txt pyproject.toml

@@ -13,6 +13,7 @@ from blake3 import blake3
 from chunker import LARGE, SMALL, Chunker, ChunkerParams, ChunkHasher, chunks
 from chunker import _kernel as extension
 from chunker.kernels import select_kernel
+from replicator.snapshot.stream import buffer_size
 
 SEED: Final = "bench_cut"
 HOT_BYTES: Final = 8 << 20
@@ -110,7 +111,7 @@ def _optional(name: str) -> Any:
 
 def _pipeline(sizes: str, params: ChunkerParams, ram: bytearray, path: Path) -> Iterator[Subject]:
     """Reading, cutting and naming a file, and naming the same chunks when they already lie in memory."""
-    cutter, name_of, buffer = Chunker.from_params(KEY, params), ChunkHasher(KEY), bytearray(8 << 20)
+    cutter, name_of, buffer = Chunker.from_params(KEY, params), ChunkHasher(KEY), bytearray(buffer_size(params))
     view, ends = memoryview(ram), list(cutter.cuts(ram)[0])
     pieces = [view[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 

@@ -15,7 +15,7 @@ from blake3 import blake3
 from replicator.fs import Fs
 
 ID_SIZE: Final = 32
-HELD: Final = 16 << 20
+HELD: Final = 8 << 20
 """Bytes of ids held before they are sorted to a file."""
 BLOCK: Final = 1 << 20
 """Bytes of a file looked at at a time."""

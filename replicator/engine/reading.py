@@ -23,13 +23,12 @@ from replicator.pack.keys import DomainKeys
 from replicator.pack.packer import Packer, SealedPack
 from replicator.rng import Rng
 from replicator.snapshot.readfile import Reader, ReadFile, read_file
-from replicator.snapshot.stream import SLACK, pieces
+from replicator.snapshot.stream import buffer_size, pieces
 from replicator.snapshot.walk import Folder, Status
 
 SMALL_FILE: Final = 1 << 20
 """A file up to this long is read whole, beside others; a longer one buffer by buffer."""
 ARENA: Final = SMALL_FILE + (1 << 20)
-BUFFER: Final = 4 << 20
 PARALLEL: Final = 32 << 10
 """Bytes of the mean chunk from which compressing on several threads is worth handing over."""
 ID_SIZE: Final = 32
@@ -171,7 +170,7 @@ class FileWork:
             self._store(self._mail.answer())
         buffer = self._buffers[self._turn]
         if not buffer:
-            buffer = self._buffers[self._turn] = bytearray(max(BUFFER, self._chunker.params.maximum + SLACK))
+            buffer = self._buffers[self._turn] = bytearray(buffer_size(self._chunker.params))
         return buffer
 
     def _awaited(self) -> Callable[[], None]:

@@ -37,7 +37,7 @@ from replicator.snapshot.statcache import (
     StatCacheWriter,
     stamp_of,
 )
-from replicator.snapshot.stream import pieces
+from replicator.snapshot.stream import buffer_size, pieces
 from replicator.snapshot.tree import MAX_NAME, MAX_TARGET
 from replicator.snapshot.walk import (
     Entered,
@@ -54,7 +54,6 @@ from replicator.snapshot.walk import (
 
 MAX_LINKS: Final = 100_000
 """Files with further names remembered at once; the names of others are read again."""
-BUFFER: Final = 8 << 20
 _INODE_BITS: Final = (1 << 62) - 1  # the most a record's count holds; links also agree in content to be links
 _CONTENT_ONLY: Final = bytes(STAMP_SIZE - CONTENT_SIZE)  # behind the rest of a stamp: its metadata is to be read again
 
@@ -227,7 +226,7 @@ class InlineReader:
         self._lists = lists
         self._chunker = chunker
         self._took = took
-        self._buffer = bytearray(BUFFER)
+        self._buffer = bytearray(buffer_size(chunker.params))
         self._zeros = bytes(chunker.params.maximum)
         self._path = b""
         self._refs = ListBuilder(lists)

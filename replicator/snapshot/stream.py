@@ -3,12 +3,23 @@
 from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
-from chunker import Chunker
+from chunker import Chunker, ChunkerParams
 from replicator.format.tree import Hole
 from replicator.snapshot.readfile import Reader
 
 SLACK: Final = 1 << 20
 """Of a buffer above the longest chunk, so that moving an unfinished one stays cheap beside reading."""
+
+_LEAST: Final = 2 << 20
+
+
+def buffer_size(params: ChunkerParams) -> int:
+    """Return how long a buffer for :func:`pieces` is best: as short as can be.
+
+    What was just read still lies in the processor's caches when it is cut and hashed: with 2 MiB the three together take
+    1.2 times the time of hashing alone, with 8 MiB 1.4 times (measured).
+    """
+    return max(_LEAST, params.maximum + SLACK)
 
 
 class Piece:
@@ -30,7 +41,7 @@ def pieces(
 ) -> Generator[Piece, None, None]:
     """Yield the chunks of what ``reader`` has left, from the start of its file.
 
-    A buffer (the chunker's maximum and :data:`SLACK` long, or longer) is asked for when it is needed. It may be the
+    A buffer (:func:`buffer_size`, or longer) is asked for when it is needed. It may be the
     same one again: bytes behind its last chunk are moved, and nothing else of it is looked at any more. A hole that
     goes on for the longest chunk is not read: no position in zeros is ever a cut (:mod:`chunker.keys` sees to that),
     so a chunk that begins there is as long as can be. If the file is written meanwhile, its times show it.
