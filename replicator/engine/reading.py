@@ -7,7 +7,7 @@ So the buffers of at most a few messages are held, each by one owner, and given 
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import pairwise
 from threading import local
 from typing import Final, Protocol
@@ -103,6 +103,8 @@ class FileWork:
         self._buffers = [bytearray(), bytearray()]
         self._in_use = [False, False]
         self._turn = 0
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: tuple[SealedPack, Future[None]] | None = None
         self._zeros = bytes(chunker.params.maximum)
         self._zeros_id = b""
 
@@ -137,6 +139,7 @@ class FileWork:
         while self._named:
             self._store(self._mail.answer())
         self._packer.flush()
+        self._report()
 
     def catch_up(self) -> bool:
         """Carry out one answer if it is there; return whether it was."""
@@ -144,11 +147,6 @@ class FileWork:
             return False
         self._store(self._mail.answer())
         return True
-
-    @property
-    def owed(self) -> bool:
-        """Whether an answer is awaited."""
-        return bool(self._named)
 
     # buffers
 
@@ -220,6 +218,8 @@ class FileWork:
         return length
 
     def _name(self, message: Files | Part, named: _Named) -> None:
+        if self._writing is not None and self._writing[1].done():
+            self._report()
         self._mail.say(message)
         self._named.append(named)
         while self.catch_up():
@@ -246,7 +246,15 @@ class FileWork:
         return int(encoding), stored
 
     def _sealed(self, pack: SealedPack) -> None:
-        self._spool.put(pack.name, pack.data)
+        """Write a pack beside what follows, one at a time; it is reported once it is durable."""
+        self._report()
+        self._writing = pack, self._writer.submit(self._spool.put, pack.name, pack.data)
+
+    def _report(self) -> None:
+        if self._writing is None:
+            return
+        (pack, written), self._writing = self._writing, None
+        written.result()
         self._mail.say(Sealed(pack.name, len(pack.data), b"".join(pack.ids)))
 
 

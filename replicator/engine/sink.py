@@ -120,7 +120,7 @@ class PackingSink:
             answer[place] = 1
             self.new_bytes += lengths[place]
         if new:
-            self._spool.wait_for_room(LARGEST)
+            self._spool.wait_for_room(min(LARGEST, self._spool.limit))
         return bytes(answer)
 
     def sealed(self, name: bytes, size: int, ids: bytes) -> None:

@@ -78,6 +78,21 @@ def decode(kind: type[R], data: bytes | bytearray | memoryview, *, limit: int = 
     return record
 
 
+def decode_own(kind: type[R], data: bytes | memoryview) -> R:
+    """Return the record in bytes that this machine wrote for itself and has checked already.
+
+    One value may have several forms here: nothing that is signed, named by its bytes or from elsewhere may come this
+    way. It takes half the time of :func:`decode`.
+
+    Raises:
+        FormatError: malformed.
+    """
+    try:
+        return _decoder(kind).decode(data)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise FormatError(f"{kind.__name__}: {error}") from error
+
+
 def check_run(joined: bytes, field: str) -> None:
     """Check a run of names or ids, 32 bytes each: msgspec's own limits cannot say "a multiple of".
 

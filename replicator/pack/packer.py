@@ -8,6 +8,7 @@ random one of a few open packs and are shuffled inside, so that neighbours in a 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from mmap import mmap
 
 from blake3 import blake3
 
@@ -73,20 +74,22 @@ class SealedPack:
 class _OpenPack:
     """Chunks that lie one behind the other in one buffer. What is never filled of it takes no memory.
 
-    As objects of their own, freed at every seal, they leave holes that let the heap grow by half (measured).
+    As objects of their own, freed at every seal, they leave holes that let the heap grow by half (measured). The buffer
+    goes to the next pack when this one is sealed: 16 MiB of fresh pages each time were a seventh of a reader's time.
     """
 
     chunks: list[tuple[bytes, int, int, int, memoryview]] = field(default_factory=list)
     used: int = _FIXED
-    room: memoryview = field(default_factory=lambda: memoryview(bytearray(LARGEST)))
+    buffer: memoryview = field(default_factory=lambda: memoryview(mmap(-1, LARGEST)))
+    filled: int = 0
 
     def fits(self, stored: int, size: int = LARGEST) -> bool:
         return self.used + SEGMENT_ROOM + stored + TAG_SIZE <= size
 
     def add(self, chunk_id: bytes, kind: int, encoding: int, length: int, stored: BytesLike) -> None:
-        taken = self.room[: len(stored)]
+        taken = self.buffer[self.filled : self.filled + len(stored)]
         taken[:] = stored
-        self.room = self.room[len(stored) :]
+        self.filled += len(stored)
         self.chunks.append((chunk_id, kind, encoding, length, taken))
         self.used += SEGMENT_ROOM + len(stored) + TAG_SIZE
 
@@ -119,7 +122,7 @@ class Packer:
             fullest = max(self._open, key=lambda pack: pack.used)
             self._open.remove(fullest)
             self._seal(fullest)
-            room = [_OpenPack()]
+            room = [_OpenPack(buffer=fullest.buffer)]
             self._open += room
         chosen = room[self._rng.below(len(room))]
         chosen.add(chunk_id, kind, encoding, length, stored)

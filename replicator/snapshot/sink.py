@@ -26,7 +26,11 @@ class ChunkSink(ChunkPutter, Protocol):
     """
 
     def known(self, chunks: Sequence[ChunkRef]) -> bool:
-        """Return whether every one of them (data or list chunks) is stored or pending, so need not be read."""
+        """Return whether the snapshot may rely on every one of them (data, tree or list chunks) without reading.
+
+        A sink may say so before it has looked, and find out later that one is missing: then the capture is done again,
+        and what holds that chunk is not known any more.
+        """
         ...
 
 

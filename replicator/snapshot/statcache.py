@@ -6,10 +6,11 @@ foreign file counts as empty. Paths are kept as keyed hashes. A new generation i
 its place when the snapshot it belongs to is certain.
 
 The file is SQLite: ``rows(key BLOB PRIMARY KEY, body BLOB)``. The key of a directory's n-th piece is the keyed BLAKE3
-of the full path, followed for n > 0 by 0x00 and n as four bytes, little-endian (16 bytes); its body is a flag byte (1:
-the piece ends where its names say so, 2: another piece follows), an encoded :class:`_Row` as a zstd frame, and 8 bytes
-of keyed BLAKE3 over key and body. Pieces of long chunk lists are rows too: their key is the chunk's id (32 bytes),
-their body the piece and the same check.
+of the full path, followed for n > 0 by 0x00 and n as four bytes, little-endian (16 bytes). Its body is a flag byte (1:
+the piece ends where its names say so, 2: another piece follows), the length of an encoded :class:`_Row` (4 bytes,
+little-endian), its encoding as in packs (0: as it is, 1: a zstd frame), the row so encoded, and 8 bytes of keyed BLAKE3
+over key and body. Pieces of long chunk lists are rows too: their key is the chunk's id (32 bytes), their body the piece
+and the same check.
 """
 
 import logging
@@ -24,9 +25,9 @@ from urllib.parse import quote
 import msgspec
 from blake3 import blake3
 
-from chunker import Compressor, CorruptChunkError, decompress
+from chunker import Compressor, CorruptChunkError, Encoding, decompress
 from replicator.errors import FormatError
-from replicator.format.codec import Record, decode, encode
+from replicator.format.codec import Record, decode_own, encode
 from replicator.format.tree import Entry, TreePiece
 from replicator.fs import Fs
 from replicator.snapshot.walk import Status
@@ -40,6 +41,11 @@ RACY_NS: Final = 2_000_000_000
 """A file touched within this of the capture's start may change again without a new time (FAT counts in 2 s)."""
 LEVEL: Final = 1
 """Of zstd: rows shrink to half, and the time is hardly seen beside that of the walk."""
+
+PACKED_FROM: Final = 2 << 10
+"""Shorter rows, which most directories have, stay as they are: beginning a frame takes longer than reading them."""
+MAPPED: Final = 64 << 20
+"""Bytes of the last generation that SQLite may map instead of reading page by page."""
 
 _STAMP: Final = struct.Struct("<QqqQIIIQQ")
 STAMP_SIZE: Final = _STAMP.size
@@ -154,6 +160,7 @@ class StatCache:
             )
             if found != (APPLICATION_ID, SCHEMA_VERSION):
                 raise sqlite3.DatabaseError(f"application and version are {found}")
+            database.execute(f"PRAGMA mmap_size = {MAPPED}")
             database.execute("SELECT body FROM rows WHERE key = ?", (b"",)).fetchone()
         except sqlite3.Error as error:
             _log.warning("stat cache %s is not usable and counts as empty: %s", path, error)
@@ -203,8 +210,8 @@ class StatCache:
 
 def _known_piece(body: bytes) -> KnownPiece:
     [length] = _LENGTH.unpack_from(body, 1)
-    row = decode(_Row, bytes(decompress(body[5], body[6:], length)))
-    entries = decode(TreePiece, row.piece).entries
+    row = decode_own(_Row, bytes(decompress(body[5], body[6:], length)))
+    entries = decode_own(TreePiece, row.piece).entries
     if len(row.stamps) != len(entries) * STAMP_SIZE:
         raise FormatError("stamps and entries differ in number")
     return KnownPiece(row.id, len(row.piece), entries, row.stamps, body[1:], ended=bool(body[0] & _ENDED))
@@ -245,7 +252,7 @@ class StatCacheWriter:
     def new_body(self, chunk_id: bytes, piece: bytes, stamps: Sequence[bytes]) -> bytes:
         """Return a row's body behind its flags."""
         row = encode(_Row(id=chunk_id, piece=piece, stamps=b"".join(stamps)))
-        encoding, stored = self._compressor.compress(row)
+        encoding, stored = self._compressor.compress(row) if len(row) >= PACKED_FROM else (Encoding.RAW, row)
         return b"%b%c%b" % (_LENGTH.pack(len(row)), encoding, bytes(stored))
 
     def add_row(self, path: bytes, number: int, flags: int, body: bytes) -> None:
