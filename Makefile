@@ -15,8 +15,15 @@ $(STAMP): pyproject.toml requirements/dev.txt chunker/csrc/module.c chunker/csrc
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+# Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
+BEHIND := tests/scenarios tests/engine tests/catalog tests/snapshot tests/chunker
 test: sync
-	$(BIN)/python -m pytest -m "not slow"
+	@mkdir -p build; \
+	$(BIN)/python -m pytest -m "not slow" $(BEHIND) > build/tests-behind.log 2>&1 & behind=$$!; \
+	trap 'kill $$behind; exit 130' INT TERM; \
+	$(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(BEHIND)); front=$$?; \
+	wait $$behind; behind=$$?; cat build/tests-behind.log; \
+	test $$front -eq 0 && test $$behind -eq 0
 
 test-slow: sync
 	$(BIN)/python -m pytest -m slow
