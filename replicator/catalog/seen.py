@@ -10,8 +10,7 @@ higher number, is of another life of this catalog: its places would be wrong, an
 import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from chunker import ChunkId
 from replicator.catalog.catalog import Catalog
@@ -43,14 +42,6 @@ class SeenChunks:
         self._rng = rng
         self._lock = threading.RLock()
         self._indexes: dict[bytes, DiskSeenIndex | None] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def lookup(self, ids: Sequence[bytes], policies: Sequence[bytes], good: Collection[int]) -> list[int | None]:
         """Return for each id the row id of a pack in ``good`` (a set) that holds it, None where none is known.

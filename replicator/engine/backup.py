@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 
 from chunker import LARGE, SMALL, Chunker, ChunkerParams
@@ -113,7 +113,7 @@ async def backup(
         raise UsageError("there is no dataset to back up", hint="add one: replicator dataset add NAME PATH...")
     started = edge.clock.monotonic()
     report = BackupReport()
-    with node.lock(), node.seen(edge.rng) as seen:
+    with node.lock(), closing(node.seen(edge.rng)) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
             run = _Run(node, edge, federation, spool, seen, source or PosixSource(), overlap=overlap, readers=readers)
@@ -326,7 +326,6 @@ class _Run:
         cache_key = hkdf(keys.id_key, label=b"stat cache")
         cache_name = hkdf(cache_key, label=b"cache file", context=dataset.name.encode(), length=8).hex()
         cache_path = node.cache_file(f"stat-{cache_name}.db")
-
         cache = StatCache.open(cache_path, cache_key)
         record = StatCacheWriter(f"{cache_path}.next", cache_key, now_ns=now)
         try:

@@ -8,8 +8,7 @@ beside the message that names them (SCM_RIGHTS), so that a reader resolves no pa
 
 import socket
 import struct
-from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -54,13 +53,29 @@ class Finish(Message, frozen=True):
     """To a reader: everything is read; seal what is open."""
 
 
+class FileStatus(NamedTuple):
+    """A :class:`~replicator.snapshot.walk.Status` as it travels."""
+
+    st_mode: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_uid: int
+    st_gid: int
+    st_dev: int
+    st_ino: int
+    st_nlink: int
+    st_rdev: int
+    st_blocks: int
+
+
 class File(msgspec.Struct, frozen=True, array_like=True):
-    """What came of a file. ``status`` is empty if it was not read; ``later``: it is large, and follows by itself.
+    """What came of a file. ``status`` is None if it was not read; ``later``: it is large, and follows by itself.
 
     ``chunks`` counts those of the message that are its own, in the order of files.
     """
 
-    status: tuple[int, ...]
+    status: FileStatus | None
     holes: list[Hole]
     xattrs: list[Xattr]
     xattrs_gap: str
@@ -173,13 +188,6 @@ class Inbox:
             message = self._decoder.decode(body)
         del self._data[:end]
         return message
-
-
-def send_blocking(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
-    """Send a message, waiting for room."""
-    data = framed(message)
-    sent = socket.send_fds(sock, [data], descriptors) if descriptors else 0
-    sock.sendall(memoryview(data)[sent:])
 
 
 def failure_of(error: Exception) -> Failed:

@@ -20,12 +20,12 @@ from replicator.engine.frames import (
     Setup,
     Wanted,
     failure_of,
-    send_blocking,
+    framed,
     to_reader,
 )
 from replicator.engine.heap import settle_heap
 from replicator.engine.reading import FileWork
-from replicator.engine.spool import SpoolWriter
+from replicator.engine.spool import spool_store
 from replicator.fs import PosixFs
 from replicator.pack.keys import writer_keys
 from replicator.rng import SystemRng
@@ -47,7 +47,7 @@ class SocketMail:
 
     def say(self, message: FromReader) -> None:
         """Send a message."""
-        send_blocking(self._socket, message)
+        self._socket.sendall(framed(message))
 
     def answer(self) -> bytes:
         """Wait for an answer."""
@@ -132,7 +132,7 @@ def _work(setup: Setup, mail: SocketMail) -> FileWork:
         keys=keys,
         policy=setup.policy,
         chunker=Chunker(keys.cut_key, *setup.sizes),
-        spool=SpoolWriter(setup.spool, PosixFs()),
+        spool=spool_store(setup.spool, PosixFs()),
         rng=SystemRng(),
         mail=mail,
         threads=ThreadPoolExecutor(setup.threads) if setup.threads > 1 else None,

@@ -10,11 +10,13 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, Self
+from itertools import islice
+from typing import Final, Protocol, Self
 
 from replicator import errors
+from replicator.catalog.objects import split_ids
 from replicator.engine.frames import (
     MOST_FOLDERS,
     Failed,
@@ -34,7 +36,7 @@ from replicator.engine.frames import (
     framed,
     from_reader,
 )
-from replicator.engine.reading import ID_SIZE, SMALL_FILE
+from replicator.engine.reading import SMALL_FILE
 from replicator.errors import ReplicatorError
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.snapshot.capture import Took
@@ -65,22 +67,6 @@ class ChunkStore(Protocol):
     def sealed(self, name: bytes, size: int, ids: bytes) -> None:
         """Take note of a pack of wanted chunks that lies in the spool."""
         ...
-
-
-class _State(NamedTuple):
-    """A file's state as it travelled; the fields are :data:`~replicator.engine.reading.STATUS_FIELDS`."""
-
-    st_mode: int
-    st_size: int
-    st_mtime_ns: int
-    st_ctime_ns: int
-    st_uid: int
-    st_gid: int
-    st_dev: int
-    st_ino: int
-    st_nlink: int
-    st_rdev: int
-    st_blocks: int
 
 
 @dataclass(slots=True)
@@ -236,12 +222,7 @@ class Readers:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Two heaps of the C library: with one for each thread, freed chunks of one kind pile up in each.
-                env={
-                    **os.environ,
-                    "MALLOC_ARENA_MAX": "2",
-                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                },
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         ours.settimeout(0)
         reader = _Reader(process, ours)
@@ -317,19 +298,15 @@ class Readers:
     def _take_files(self, reader: _Reader, message: Files) -> None:
         lengths = tuple(memoryview(message.lengths).cast("I"))
         self._say(reader, Wanted(self._store.wanted(message.ids, lengths)))
-        at = 0
+        refs = iter(_refs(message.ids, lengths))
         for begun, file in zip(self._tasks[message.task].files, message.files, strict=True):
             if file.later:
                 continue
             content = EMPTY
             if file.chunks:
-                refs = [
-                    ChunkRef(id=message.ids[place * ID_SIZE : (place + 1) * ID_SIZE], length=lengths[place])
-                    for place in range(at, at + file.chunks)
-                ]
-                at += file.chunks
-                length = sum(ref.length for ref in refs)
-                content = ChunkList(depth=0, length=length, chunks=refs)
+                own = list(islice(refs, file.chunks))
+                length = sum(ref.length for ref in own)
+                content = ChunkList(depth=0, length=length, chunks=own)
                 self._took(length, begun.path)
             self._done(reader, message.task, begun, _read_file(file, content))
 
@@ -340,10 +317,7 @@ class Readers:
         if message.again or begun.refs is None:
             assert self._lists is not None, "attached"
             begun.refs = ListBuilder(self._lists)
-        refs = [
-            ChunkRef(id=message.ids[place * ID_SIZE : (place + 1) * ID_SIZE], length=length)
-            for place, length in enumerate(lengths)
-        ]
+        refs = _refs(message.ids, lengths)
         for _ in range(message.repeated):
             for ref in refs:
                 begun.refs.add(ref)
@@ -359,6 +333,10 @@ class Readers:
         begun.done(found)
 
 
+def _refs(ids: bytes, lengths: Sequence[int]) -> list[ChunkRef]:
+    return [ChunkRef(id=chunk, length=length) for chunk, length in zip(split_ids(ids), lengths, strict=True)]
+
+
 def _read_file(file: File, content: ChunkList) -> ReadFile:
-    status = _State(*file.status) if file.status else None
-    return ReadFile(status, content, file.holes, Attributes(file.xattrs, file.xattrs_gap), file.changed, file.gap)
+    attributes = Attributes(file.xattrs, file.xattrs_gap)
+    return ReadFile(file.status, content, file.holes, attributes, file.changed, file.gap)

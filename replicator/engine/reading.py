@@ -14,8 +14,7 @@ from typing import Final, Protocol
 
 from chunker import Chunker, ChunkHasher, Compressor
 from chunker.buffers import BytesLike
-from replicator.engine.frames import File, Files, FromReader, Part, Read, Sealed, Whole
-from replicator.engine.spool import SpoolWriter
+from replicator.engine.frames import File, Files, FileStatus, FromReader, Part, Read, Sealed, Whole
 from replicator.format.container import Kind
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.tree import Hole
@@ -24,30 +23,16 @@ from replicator.pack.packer import Packer, SealedPack
 from replicator.rng import Rng
 from replicator.snapshot.readfile import Reader, ReadFile, read_file
 from replicator.snapshot.stream import buffer_size, pieces
-from replicator.snapshot.walk import Folder, Status
+from replicator.snapshot.walk import Folder
+from replicator.store.folder import FolderObjectStore
 
 SMALL_FILE: Final = 1 << 20
 """A file up to this long is read whole, beside others; a longer one buffer by buffer."""
 ARENA: Final = SMALL_FILE + (1 << 20)
 PARALLEL: Final = 32 << 10
 """Bytes of the mean chunk from which compressing on several threads is worth handing over."""
-ID_SIZE: Final = 32
-STATUS_FIELDS: Final = (
-    "st_mode",
-    "st_size",
-    "st_mtime_ns",
-    "st_ctime_ns",
-    "st_uid",
-    "st_gid",
-    "st_dev",
-    "st_ino",
-    "st_nlink",
-    "st_rdev",
-    "st_blocks",
-)
 
-
-_LATER: Final = File((), [], [], "", changed=False, gap="", chunks=0, later=True)
+_LATER: Final = File(None, [], [], "", changed=False, gap="", chunks=0, later=True)
 
 
 class Mail(Protocol):
@@ -86,7 +71,7 @@ class FileWork:
         keys: DomainKeys,
         policy: bytes,
         chunker: Chunker,
-        spool: SpoolWriter,
+        spool: FolderObjectStore,
         rng: Rng,
         mail: Mail,
         threads: Executor | None = None,
@@ -105,8 +90,8 @@ class FileWork:
         self._turn = 0
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[SealedPack, Future[None]] | None = None
-        self._zeros = bytes(chunker.params.maximum)
-        self._zeros_id = b""
+        self._zeros = memoryview(bytes(chunker.params.maximum))
+        self._zeros_id: bytes = self._hasher(self._zeros)
 
     def read(self, message: Read, folders: Sequence[Folder]) -> None:
         """Read the files of a message, small ones first; the folders are closed by the caller."""
@@ -199,20 +184,15 @@ class FileWork:
         length = 0
         for piece in pieces(reader, holes, self._chunker, self._next_buffer):
             if piece.zeros:
-                if not self._zeros_id:
-                    self._zeros_id = self._hasher(self._zeros)
-                named = _Named([self._zeros_id], [memoryview(self._zeros)], _nothing)
-                part = Part(task, place, again, self._zeros_id, _length(len(self._zeros)), piece.zeros)
-                self._name(part, named)
-                again = False
-                length += piece.zeros * len(self._zeros)
-                continue
-            chunks = [piece.view[start:end] for start, end in pairwise([0, *piece.ends])]
-            ids_found = [self._hasher(chunk) for chunk in chunks]
-            named = _Named(list(ids_found), chunks, self._awaited())
-            self._name(Part(task, place, again, b"".join(ids_found), _lengths(chunks)), named)
+                ids, chunks, release = [self._zeros_id], [self._zeros], _nothing
+            else:
+                chunks = [piece.view[start:end] for start, end in pairwise([0, *piece.ends])]
+                ids, release = [self._hasher(chunk) for chunk in chunks], self._awaited()
+            repeated = max(1, piece.zeros)
+            part = Part(task, place, again, b"".join(ids), _lengths(chunks), repeated)
+            self._name(part, _Named(ids, chunks, release))
             again = False
-            length += piece.ends[-1]
+            length += repeated * sum(map(len, chunks))
         if again:  # nothing was there to read
             self._name(Part(task, place, again, b"", b""), _Named([], [], _nothing))
         return length
@@ -227,7 +207,7 @@ class FileWork:
 
     def _store(self, wanted: bytes) -> None:
         named = self._named.popleft()
-        chosen = [place for place, want in enumerate(wanted[: len(named.chunks)]) if want]
+        chosen = [place for place, want in enumerate(wanted) if want]
         chunks = [named.chunks[place] for place in chosen]
         total = sum(map(len, chunks))
         if self._threads is not None and len(chunks) > 1 and total >= PARALLEL * len(chunks):
@@ -248,7 +228,7 @@ class FileWork:
     def _sealed(self, pack: SealedPack) -> None:
         """Write a pack beside what follows, one at a time; it is reported once it is durable."""
         self._report()
-        self._writing = pack, self._writer.submit(self._spool.put, pack.name, pack.data)
+        self._writing = pack, self._writer.submit(self._spool.put_named, pack.name, pack.data)
 
     def _report(self) -> None:
         if self._writing is None:
@@ -321,25 +301,17 @@ class _LargeFile:
         return self._work.take_large(reader, holes, self._task, self._place)
 
 
-def status_fields(status: Status) -> tuple[int, ...]:
-    """Return a state as it travels."""
-    return tuple(getattr(status, field) for field in STATUS_FIELDS)
-
-
 def _file(found: ReadFile, chunks: int) -> File:
+    status = found.status
     return File(
-        () if found.status is None else status_fields(found.status),
+        None if status is None else FileStatus(*(getattr(status, field) for field in FileStatus._fields)),
         found.holes,
         found.attributes.xattrs,
         found.attributes.gap,
         found.changed,
         found.gap,
-        chunks if found.status is not None else 0,
+        0 if status is None else chunks,
     )
-
-
-def _length(length: int) -> bytes:
-    return length.to_bytes(4, "little")
 
 
 def _lengths(chunks: Sequence[memoryview]) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from replicator.catalog import objects
 from replicator.crypto.derive import hkdf
 from replicator.crypto.sign import Context
 from replicator.engine.edge import Edge
@@ -30,7 +31,7 @@ def split_ids(joined: bytes) -> list[bytes]:
     """
     if len(joined) % ID_SIZE:
         raise FormatError("references: not a whole number of ids")
-    return [joined[at : at + ID_SIZE] for at in range(0, len(joined), ID_SIZE)]
+    return objects.split_ids(joined)
 
 
 def fold(chain: list[References]) -> set[bytes]:
@@ -45,7 +46,7 @@ def fold(chain: list[References]) -> set[bytes]:
 def write_references(
     node: NodeHome, edge: Edge, spool: Spool, keys: DomainKeys, dataset: str, ids: IdFile, now: int
 ) -> tuple[bytes, ...]:
-    """Spool the references of a new snapshot; return its whole chain. ``ids`` is renamed or removed.
+    """Spool the references of a new snapshot; return its whole chain. The file of ``ids`` becomes the cache.
 
     The chain of the dataset's last snapshot goes on if it is short and the change is small beside the whole;
     else a new one begins. What the last snapshot needed is remembered in a cache file, and the catalog remembers of
@@ -59,10 +60,11 @@ def write_references(
     known = node.catalog.meta(f"references {cache_name}") or b""
     old = remembered(node.fs, cache, known[ID_SIZE:]) if base and known[:ID_SIZE] == base[-1] else None
     chain = list(base) if old is not None else []
-    count = sum(len(added) + len(dropped) for added, dropped in changes(old, ids)) // ID_SIZE
-    if chain and (len(chain) >= LONGEST_CHAIN or count * 2 > ids.count):
-        chain, old = [], None
-        count = ids.count
+    count = 0
+    if old is not None:
+        count = sum(len(added) + len(dropped) for added, dropped in changes(old, ids)) // ID_SIZE
+        if len(chain) >= LONGEST_CHAIN or count * 2 > ids.count:
+            chain, old = [], None
     if count or not chain:
         chain += _write_change(node, edge, spool, keys, chain[-1] if chain else b"", changes(old, ids), now)
     node.fs.replace(ids.path, cache)

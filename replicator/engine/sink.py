@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from chunker import ChunkHasher, Compressor
 from replicator.catalog.objects import ObjectKind, Objects, split_ids
 from replicator.catalog.seen import SeenChunks
-from replicator.engine.idfile import ID_SIZE, IdCollector, IdFile
+from replicator.engine.idfile import IdCollector, IdFile
 from replicator.engine.spool import Spool
 from replicator.format.container import Kind
 from replicator.format.pack import CHUNK_DATA
@@ -196,7 +196,6 @@ class PackingSink:
         self._note(pack.name, len(pack.data), pack.kind, pack.policy, b"".join(pack.ids))
 
     def _note(self, name: ObjectName, size: int, kind: Kind, policy: bytes, ids: bytes) -> None:
-        assert len(ids) % ID_SIZE == 0, "whole ids"
         row = self._objects.add(
             name=name,
             writer=self._writer,

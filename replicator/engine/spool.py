@@ -13,24 +13,14 @@ SHARE_OF_FREE = 4
 MOST = 32 * 10**9
 
 
-class SpoolWriter:
-    """Puts objects into a spool that another process has opened and counts."""
-
-    def __init__(self, path: str, fs: Fs) -> None:
-        self.store = FolderObjectStore(
-            fs,
-            folder=os.path.join(path, "objects"),
-            incoming=os.path.join(path, "incoming"),
-            quarantine=os.path.join(path, "quarantine"),
-        )
-
-    def put(self, name: ObjectName, data: bytes | bytearray) -> None:
-        """Store an object durably under the name that was computed from it.
-
-        Raises:
-            SpaceError: the disk is full; nothing of the object is left.
-        """
-        self.store.put_named(name, data)
+def spool_store(path: str, fs: Fs) -> FolderObjectStore:
+    """Return where a spool keeps its objects, for a process that puts some there while another counts them."""
+    return FolderObjectStore(
+        fs,
+        folder=os.path.join(path, "objects"),
+        incoming=os.path.join(path, "incoming"),
+        quarantine=os.path.join(path, "quarantine"),
+    )
 
 
 class Spool:
@@ -41,25 +31,24 @@ class Spool:
 
     def __init__(self, path: str, fs: Fs, limit: int | None = None) -> None:
         self.path = path
-        self._writer = SpoolWriter(path, fs)
-        self._store = self._writer.store
+        self._store = spool_store(path, fs)
         self._store.prepare()
         self.used = sum(size for _, size in self._store.list())
         self.limit = min(MOST, fs.free_bytes(path) // SHARE_OF_FREE) + self.used if limit is None else limit
         self._changed = threading.Condition()
         self._nobody_sends = True
 
-    def put(self, name: ObjectName, data: bytes | bytearray) -> None:
+    def put(self, name: ObjectName, data: bytes) -> None:
         """Store an object durably under the name that was computed from it.
 
         Raises:
             SpaceError: the disk is full; nothing of the object is left.
         """
-        self._writer.put(name, data)
+        self._store.put_named(name, data)
         self.came(len(data))
 
     def came(self, size: int) -> None:
-        """Count an object that a :class:`SpoolWriter` has put here."""
+        """Count an object that another process has put here."""
         with self._changed:
             self.used += size
 

@@ -56,7 +56,7 @@ class FolderObjectStore:
         for name, _ in self._fs.list_files(self._incoming):
             self._fs.unlink(os.path.join(self._incoming, name))
 
-    def put_named(self, name: ObjectName, data: bytes | bytearray) -> None:
+    def put_named(self, name: ObjectName, data: bytes) -> None:
         """Store a whole object whose name was computed from these very bytes: they are not hashed again.
 
         Raises:

@@ -94,9 +94,12 @@ def top(tmp_path: Path) -> Path:
     return tmp_path / "top"
 
 
+def setup_of(store: Store, threads: int) -> Setup:
+    return Setup(tenant=KEYS.tenant, domain=DOMAIN, policy=POLICY, sizes=SIZES, spool=store.spool.path, threads=threads)
+
+
 def readers(store: Store, count: int = 2) -> Readers:
-    setup = Setup(tenant=KEYS.tenant, domain=DOMAIN, policy=POLICY, sizes=SIZES, spool=store.spool.path, threads=count)
-    return Readers(setup, store, count)
+    return Readers(setup_of(store, count), store, count)
 
 
 def parallel(store: Store, top: Path, count: int = 2, **options: Any) -> Captured:
@@ -178,25 +181,34 @@ def test_a_tebibyte_of_nothing_takes_seconds_and_one_chunk(store: Store, top: Pa
     assert found.tree == inline(top, store.spool)[0].tree
 
 
+def altered(store: Store, top: Path, before: Callable[[bytes], None]) -> Captured:
+    """Capture with one reader; ``before`` is told each file's name after the walk saw it and before it is read."""
+
+    class Altering(Readers):
+        def read(self, event: Any, done: Callable[[Any], None]) -> None:
+            before(event.name)
+            super().read(event, done)
+
+    with Altering(setup_of(store, 1), store, 1) as pool:
+        found = capture([str(top)], sink=store, source=PosixSource(), chunker=CHUNKER, reader=pool.attach)
+        pool.finish()
+    return found
+
+
 @pytest.mark.process
-def test_a_file_that_cannot_be_read_is_a_gap_and_the_rest_is_there(store: Store, top: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_gap_and_the_rest_is_there(store: Store, top: Path) -> None:
     for number in range(10):
         (top / f"{number}").write_bytes(b"x" * number * 1000)
     (top / "gone").write_bytes(b"gone")
 
-    class Racing(Readers):
-        def read(self, event: Any, done: Callable[[Any], None]) -> None:
-            if event.name == b"gone":
-                os.unlink(top / "gone")
-            if event.name == b"7":
-                os.unlink(top / "7")
-                os.mkdir(top / "7")
-            super().read(event, done)
+    def before(name: bytes) -> None:
+        if name == b"gone":
+            os.unlink(top / "gone")
+        if name == b"7":
+            os.unlink(top / "7")
+            os.mkdir(top / "7")
 
-    setup = Setup(tenant=KEYS.tenant, domain=DOMAIN, policy=POLICY, sizes=SIZES, spool=store.spool.path, threads=1)
-    with Racing(setup, store, 1) as pool:
-        found = capture([str(top)], sink=store, source=PosixSource(), chunker=CHUNKER, reader=pool.attach)
-        pool.finish()
+    found = altered(store, top, before)
     assert sorted(os.path.basename(gap.path) for gap in found.gaps) == [b"7", b"gone"]
     assert found.counts.files == 9
 
@@ -206,16 +218,11 @@ def test_a_file_that_grows_beyond_what_is_read_beside_others_is_read_by_itself(s
     for name in ("a", "b", "c"):
         (top / name).write_bytes(name.encode() * 5000)
 
-    class Growing(Readers):
-        def read(self, event: Any, done: Callable[[Any], None]) -> None:
-            if event.name == b"b":
-                (top / "b").write_bytes(b"b" * (SMALL_FILE + 5))
-            super().read(event, done)
+    def before(name: bytes) -> None:
+        if name == b"b":
+            (top / "b").write_bytes(b"b" * (SMALL_FILE + 5))
 
-    setup = Setup(tenant=KEYS.tenant, domain=DOMAIN, policy=POLICY, sizes=SIZES, spool=store.spool.path, threads=1)
-    with Growing(setup, store, 1) as pool:
-        found = capture([str(top)], sink=store, source=PosixSource(), chunker=CHUNKER, reader=pool.attach)
-        pool.finish()
+    found = altered(store, top, before)
     assert found.counts.bytes == SMALL_FILE + 5 + 2 * 5000
     assert found.tree == inline(top, store.spool)[0].tree
 
