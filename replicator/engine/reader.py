@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from chunker import Chunker
 from replicator.engine.frames import (
@@ -115,7 +116,8 @@ def serve(sock: socket.socket) -> None:
     except (_ClosedError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
-        mail.say(failure_of(error))
+        with suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to be told
+            mail.say(failure_of(error))
 
 
 def _read(work: FileWork, message: Read, folders: Sequence[PosixFolder]) -> None:

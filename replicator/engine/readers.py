@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol, Self
@@ -271,6 +272,13 @@ class Readers:
             raise self._ended(reader)
 
     def _ended(self, reader: _Reader) -> ReplicatorError:
+        """Return why a reader has gone: what it said last, which may not have been listened to, or how it ended."""
+        with suppress(BlockingIOError, ConnectionResetError):
+            while reader.inbox.receive(reader.sock):
+                pass
+        while (message := reader.inbox.next()) is not None:
+            if isinstance(message, Failed):
+                return _failure(message)
         code = reader.process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return ReplicatorError(
@@ -293,7 +301,7 @@ class Readers:
         elif isinstance(message, Finished):
             reader.finished = True
         elif isinstance(message, Failed):
-            raise _RAISED.get(message.kind, ReplicatorError)(message.text, hint=message.hint)
+            raise _failure(message)
 
     def _take_files(self, reader: _Reader, message: Files) -> None:
         lengths = tuple(memoryview(message.lengths).cast("I"))
@@ -331,6 +339,10 @@ class Readers:
             reader.load -= task.weight
             del self._tasks[number]
         begun.done(found)
+
+
+def _failure(message: Failed) -> ReplicatorError:
+    return _RAISED.get(message.kind, ReplicatorError)(message.text, hint=message.hint)
 
 
 def _refs(ids: bytes, lengths: Sequence[int]) -> list[ChunkRef]:

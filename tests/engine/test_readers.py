@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +15,8 @@ import pytest
 
 from chunker import Chunker
 from replicator.engine import readers as module
-from replicator.engine.frames import Setup
-from replicator.engine.readers import Readers
+from replicator.engine.frames import Setup, failure_of, framed
+from replicator.engine.readers import Readers, _Reader
 from replicator.engine.reading import SMALL_FILE
 from replicator.engine.spool import Spool
 from replicator.errors import ReplicatorError, SpaceError
@@ -328,3 +330,28 @@ def test_batches_bound_what_is_under_way(store: Store, top: Path, monkeypatch: p
     monkeypatch.setattr(Readers, "_send_batch", watched)
     parallel(store, top)
     assert 0 < most < 2 * module.BATCHES
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("said", [SpaceError("spool: No space left on device", hint="free some space"), None])
+def test_what_a_reader_said_last_is_the_error_also_if_it_was_not_listened_to(
+    store: Store, top: Path, monkeypatch: pytest.MonkeyPatch, said: SpaceError | None
+) -> None:
+    """The disk filled up while the walk was sending the next batch: what it meets is a closed socket."""
+    (top / "file").write_bytes(b"content")
+
+    def failing(pool: Readers) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        with theirs:
+            if said is not None:
+                theirs.sendall(framed(failure_of(said)))
+        pool._readers.append(_Reader(subprocess.Popen(["true"]), ours))
+
+    monkeypatch.setattr(Readers, "_start", failing)
+    with ending(), pytest.raises(ReplicatorError) as raised:
+        parallel(store, top)
+    if said is None:
+        assert "a reading process ended with exit code 0" in raised.value.message
+    else:
+        assert (type(raised.value), raised.value.message, raised.value.hint) == (SpaceError, said.message, said.hint)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from replicator.cli import exits
 from replicator.engine import sink as sink_module
 from replicator.engine.backup import BackupReport
+from replicator.engine.readers import Readers
 from replicator.errors import SpaceError
 from replicator.fs import PosixFs
 from tests.compare import Rules, compare
@@ -97,3 +99,28 @@ async def test_a_lost_directory_is_written_again(world: World, source: str) -> N
     assert (done.error, done.published, done.bytes_read) == (None, True, 0)
     assert done.new_chunks > 0
     assert await world.differences(source) == []
+
+
+@pytest.mark.process
+async def test_a_killed_reader_fails_its_dataset_with_words_and_the_next_run_finishes(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write(os.path.join(source, f"large {number}"), SeededRng(f"large {number}").bytes(9_000_000))
+    start = Readers._start
+
+    def killed(pool: Readers) -> None:
+        start(pool)
+        pool._readers[-1].process.kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Readers, "_start", killed)
+        [done] = (await world.backup(readers=2, overlap=True)).datasets
+    assert done.error is not None
+    assert done.error.message == "a reading process was ended by signal 9"
+    assert "nothing is lost, run again" in (done.error.hint or "")
+    assert exits.code_of(done.error) == exits.FAILED
+    assert done.snapshot is None
+    good(await world.backup(readers=2, overlap=True))
+    assert await world.differences(source) == []
+    assert os.listdir(os.path.join(world.home, "node", "spool", "objects")) == []
