@@ -130,11 +130,8 @@ class Objects:
     def of_indexes(self, names: Collection[bytes]) -> list[ObjectRow]:
         """Return the packs that the named index objects list."""
         found: list[ObjectRow] = []
-        ordered = sorted(names)
-        for start in range(0, len(ordered), _BATCH):
-            part = ordered[start : start + _BATCH]
-            marks = ",".join("?" * len(part))
-            found += self.all(f"index_id IN (SELECT id FROM objects WHERE name IN ({marks}))", tuple(part))  # noqa: S608
+        for marks, part in _marked(sorted(names)):
+            found += self.all(f"index_id IN (SELECT id FROM objects WHERE name IN ({marks}))", part)  # noqa: S608
         return found
 
     def chunk_ids(self, object_id: int) -> bytes:
@@ -181,16 +178,13 @@ class Objects:
     def index_names(self, object_ids: Collection[int]) -> tuple[bytes, ...]:
         """Return the sorted names of the index objects that list these packs."""
         found: set[bytes] = set()
-        ordered = sorted(object_ids)
-        for start in range(0, len(ordered), _BATCH):
-            part = ordered[start : start + _BATCH]
-            marks = ",".join("?" * len(part))
+        for marks, part in _marked(sorted(object_ids)):
             found.update(
                 row[0]
                 for row in self._db.rows(
                     f"SELECT DISTINCT i.name FROM objects i JOIN objects p ON p.index_id = i.id "  # noqa: S608
                     f"WHERE p.id IN ({marks})",
-                    tuple(part),
+                    part,
                 )
             )
         return tuple(sorted(found))
@@ -210,20 +204,17 @@ class Objects:
         from replicator.catalog.idset import IdSet  # noqa: PLC0415 - numpy takes a tenth of a second to import
 
         asked: dict[bytes, dict[int, bytes]] = {}
-        ordered = sorted(object_ids)
-        for start in range(0, len(ordered), _BATCH):
-            batch = ordered[start : start + _BATCH]
-            marks = ",".join("?" * len(batch))
+        for marks, part in _marked(sorted(object_ids)):
             for object_id, writer, joined in self._db.rows(
                 "SELECT o.id, o.writer, p.ids FROM objects o JOIN pack_ids p ON p.object_id = o.id "  # noqa: S608 - marks
                 f"WHERE o.id IN ({marks})",
-                tuple(batch),
+                part,
             ):
                 asked.setdefault(writer, {})[object_id] = joined
         wanted = {writer: IdSet.of(packs.values()) for writer, packs in asked.items()}
-        for part in self._packs("NOT o.lost"):
+        for listed in self._packs("NOT o.lost"):
             for writer, ids in wanted.items():
-                own = [(object_id, joined) for object_id, by, joined in part if by == writer]
+                own = [(object_id, joined) for object_id, by, joined in listed if by == writer]
                 ids.meet([object_id for object_id, _ in own], [joined for _, joined in own])
         needed = {
             object_id
@@ -246,13 +237,10 @@ class Objects:
         """Return all packs that hold each chunk, the one known last first, in the order asked."""
         assert self._db.places, "this catalog was opened without places: a node asks its seen-index"
         found: dict[bytes, list[Location]] = {}
-        wanted = list(dict.fromkeys(ids))
-        for start in range(0, len(wanted), _BATCH):
-            part = wanted[start : start + _BATCH]
-            marks = ",".join("?" * len(part))
+        for marks, part in _marked(list(dict.fromkeys(ids))):
             for chunk, object_id, entry in self._db.rows(
                 f"SELECT id, object_id, entry FROM chunks WHERE id IN ({marks}) ORDER BY object_id DESC",  # noqa: S608 - marks only
-                tuple(part),
+                part,
             ):
                 found.setdefault(chunk, []).append(Location(object_id, entry))
         return [found.get(chunk, []) for chunk in ids]
@@ -352,6 +340,13 @@ class Objects:
                 "INSERT INTO claimed (peer, object_id) VALUES (?, ?)", [(peer, i) for i in sorted(after - before)]
             )
             connection.execute("UPDATE peers SET claim_number = ? WHERE identity = ?", (number, peer))
+
+
+def _marked(values: Sequence[bytes] | Sequence[int]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield values in parts that one statement takes, each with the marks that stand for them in it."""
+    for start in range(0, len(values), _BATCH):
+        part = tuple(values[start : start + _BATCH])
+        yield ",".join("?" * len(part)), part
 
 
 def split_ids(joined: bytes) -> list[bytes]:

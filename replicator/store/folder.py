@@ -62,8 +62,7 @@ class FolderObjectStore:
         Raises:
             SpaceError: the disk is full; nothing of the object is left.
         """
-        incoming = self.begin(name, len(data))
-        incoming.trusted = True
+        incoming = self._begin(name, len(data), None)
         try:
             incoming.write(data)
             incoming.commit()
@@ -73,11 +72,14 @@ class FolderObjectStore:
 
     def begin(self, name: ObjectName, size: int) -> "FolderIncoming":
         """Begin to store an object."""
+        return self._begin(name, size, NameHasher())
+
+    def _begin(self, name: ObjectName, size: int, hasher: NameHasher | None) -> "FolderIncoming":
         if not is_allowed(size):
             raise FormatError(f"object: {size} bytes is not an allowed size")
         with space_errors(self._incoming):
             self._make_folders()
-            return FolderIncoming(self, name, size, self._create(name))
+            return FolderIncoming(self, name, size, self._create(name), hasher)
 
     def read(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return stored bytes, unverified."""
@@ -208,17 +210,18 @@ class FolderObjectStore:
 
 
 class FolderIncoming:
-    """An object on its way into a :class:`FolderObjectStore`."""
+    """An object on its way into a :class:`FolderObjectStore`; without ``hasher`` its name is known to be right."""
 
-    def __init__(self, store: FolderObjectStore, name: ObjectName, size: int, handle: WriteHandle) -> None:
+    def __init__(
+        self, store: FolderObjectStore, name: ObjectName, size: int, handle: WriteHandle, hasher: NameHasher | None
+    ) -> None:
         self.name = name
         self.size = size
         self._store = store
         self._handle = handle
-        self._hasher = NameHasher()
+        self._hasher = hasher
         self._written = 0
         self._open = True
-        self.trusted = False
 
     def write(self, piece: bytes | bytearray | memoryview) -> None:
         """Append."""
@@ -226,7 +229,7 @@ class FolderIncoming:
         if self._written + len(piece) > self.size:
             raise FormatError(f"object: more than the {self.size} bytes that were announced")
         self._written += len(piece)
-        if not self.trusted:
+        if self._hasher is not None:
             self._hasher.update(piece)
         with space_errors(self._handle.path):
             self._handle.write(piece)
@@ -237,7 +240,7 @@ class FolderIncoming:
         try:
             if self._written != self.size:
                 raise FormatError(f"object: {self._written} of {self.size} bytes came")
-            if not self.trusted and self._hasher.name() != self.name:
+            if self._hasher is not None and self._hasher.name() != self.name:
                 raise IntegrityError("object: its bytes are not the ones that its name stands for")
             with space_errors(self._handle.path):
                 self._handle.fsync()
