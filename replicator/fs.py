@@ -52,6 +52,10 @@ class Fs(Protocol):
         """Remove a name; FileNotFoundError if there is none."""
         ...
 
+    def fsync_file(self, path: str) -> None:
+        """Make the bytes of a file that was written and closed durable; as final as :meth:`WriteHandle.fsync`."""
+        ...
+
     def fsync_dir(self, path: str) -> None:
         """Make the entries of a folder durable."""
         ...
@@ -118,6 +122,14 @@ class PosixFs:
     def unlink(self, path: str) -> None:
         """Remove a name."""
         os.unlink(path)
+
+    def fsync_file(self, path: str) -> None:
+        """Make the bytes of a closed file durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def fsync_dir(self, path: str) -> None:
         """Make the entries of a folder durable."""

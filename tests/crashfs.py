@@ -139,6 +139,14 @@ class CrashFs:
             self._note(path)
             self._posix.unlink(path)
 
+    def fsync_file(self, path: str) -> None:
+        """Make the bytes of a closed file durable."""
+        if self.step(f"fsync file {_folder(path)}"):
+            status = os.stat(path)
+            file = self._files.get((status.st_dev, status.st_ino))
+            if file is not None:  # else an earlier life wrote it
+                file.synced = file.size
+
     def fsync_dir(self, path: str) -> None:
         """Make the entries of a folder durable."""
         if self.step(f"fsync folder {os.path.basename(path)}"):

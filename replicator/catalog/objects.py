@@ -14,6 +14,8 @@ HoldingState = Literal["held", "missing", "damaged", "gone"]
 _COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns, lost"
 _HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns"
 _BATCH = 500
+_DURABLE, _WRITTEN = 1, 2
+"""What ``spooled`` holds for bytes that lie in the spool: synced, or not yet."""
 _ID = 32
 _PART = 4 << 20
 """Bytes of chunk ids that are read at a time: numpy's fixed costs are small beside it, and so is it beside the rest."""
@@ -69,19 +71,22 @@ class Objects:
         spooled: bool,
         created_ns: int,
         chunk_ids: bytes = b"",
+        synced: bool = True,
     ) -> int:
         """Remember an object and the chunks it holds in one commit; return its row id, which no other ever gets.
 
         ``chunk_ids`` are a pack's, joined in the order of its directory. A known object keeps its row id, and its
         chunks if none are given. A chunk that another pack holds already is in both: it was stored again on purpose.
+        What is not ``synced`` is nothing to rely on beyond a power cut: see :meth:`unsynced`.
         """
+        state = (_DURABLE if synced else _WRITTEN) if spooled else 0
         assert len(chunk_ids) % _ID == 0, "whole ids"
         with self._db.transaction("object row") as connection:
             connection.execute(
                 "INSERT INTO objects (name, writer, kind, size, policy, index_id, spooled, created_ns, lost) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT(name) DO UPDATE SET "
                 "index_id = coalesce(excluded.index_id, index_id), spooled = max(spooled, excluded.spooled)",
-                (name, writer, kind, size, policy, index_id, int(spooled), created_ns),
+                (name, writer, kind, size, policy, index_id, state, created_ns),
             )
             [object_id] = connection.execute("SELECT id FROM objects WHERE name = ?", (name,)).fetchone()
             if chunk_ids:
@@ -101,6 +106,15 @@ class Objects:
         with self._db.transaction("index row") as connection:
             connection.executemany("UPDATE objects SET index_id = ? WHERE id = ?", [(index_id, i) for i in object_ids])
 
+    def unsynced(self) -> list[ObjectRow]:
+        """Return what lies in the spool, or should, without having been synced there."""
+        return self.all("spooled = ?", (_WRITTEN,))
+
+    def set_synced(self, object_ids: Iterable[int]) -> None:
+        """Record that the spool's bytes of these are durable."""
+        with self._db.transaction("spool row") as connection:
+            connection.executemany("UPDATE objects SET spooled = ? WHERE id = ?", [(_DURABLE, i) for i in object_ids])
+
     def unspool(self, object_id: int) -> None:
         """Record that the spool no longer holds the object's bytes."""
         with self._db.transaction("spool row") as connection:
@@ -111,10 +125,10 @@ class Objects:
         rows = self._db.rows(f"SELECT {_COLUMNS} FROM objects WHERE {where} ORDER BY id", values)  # noqa: S608 - own text
         return [_object(row) for row in rows]
 
-    def usable_packs(self, writer: bytes, *policies: bytes, spooled: bool | None = None) -> set[int]:
-        """Return the row ids of a writer's packs under some policies that are not lost, spooled or not if said so."""
+    def usable_packs(self, writer: bytes, *policies: bytes, sent: bool = False) -> set[int]:
+        """Return the row ids of a writer's packs under some policies that are not lost; ``sent``: nor in the spool."""
         marks = ",".join("?" * len(policies))
-        waiting = "" if spooled is None else f" AND spooled = {int(spooled)}"
+        waiting = " AND NOT spooled" if sent else ""
         rows = self._db.rows(
             f"SELECT id FROM objects WHERE kind IN ('data', 'tree') AND writer = ? AND NOT lost "  # noqa: S608 - own words
             f"AND policy IN ({marks}){waiting}",

@@ -450,6 +450,7 @@ class _Run:
         self, dataset: Dataset, keys: DomainKeys, sink: PackingSink, captured: Captured, needed: IdFile, now: int
     ) -> SnapshotRow:
         node = self.node
+        await self._sync_packs()
         indexes = self._write_indexes(keys, sink, now)
         references = write_references(node, self.edge, self.spool, keys, dataset.name, needed, now)
         last = node.catalog.snapshots.newest_of(node.identity)
@@ -518,6 +519,14 @@ class _Run:
             )
             node.catalog.snapshots.put(row)
         return row
+
+    async def _sync_packs(self) -> None:
+        """Make durable what is still in the spool: from here on an index names it, and a snapshot relies on it."""
+        objects = self.node.catalog.objects
+        rows = objects.unsynced()
+        if rows:
+            await asyncio.to_thread(self.spool.sync, [row.name for row in rows])
+            objects.set_synced(row.id for row in rows)
 
     def _write_indexes(self, keys: DomainKeys, sink: PackingSink, now: int) -> tuple[bytes, ...]:
         """Write index objects for needed packs that no index names yet; return all that this snapshot needs.

@@ -21,12 +21,33 @@ class NodeHome(Half):
         """Open the spool, removing what an interrupted run left half-written there."""
         self.fs.makedirs(self.spool_path)
         spool = Spool(self.spool_path, self.fs, limit)
-        known = {row.name for row in self.catalog.objects.all("spooled = 1")}
+        self._settle(spool)
+        known = {row.name for row in self.catalog.objects.all("spooled")}
         for name in spool.names():
             if name not in known:
                 # Sealed, and the run ended before its row: nothing refers to it and its chunks are read again.
                 spool.drop(name)
         return spool
+
+    def _settle(self, spool: Spool) -> None:
+        """Make durable what an interrupted run wrote and did not sync, and forget what a power cut took of it.
+
+        No snapshot relies on it yet, and no index names it.
+        """
+        objects = self.catalog.objects
+        rows = objects.unsynced()
+        whole = {row.id: row.name for row in rows if spool.has(row.name)}
+        if whole:
+            spool.sync(list(whole.values()))
+            objects.set_synced(whole)
+        for row in rows:
+            if row.id in whole:
+                continue
+            spool.drop(row.name)
+            if objects.holdings_of(row.id):
+                objects.unspool(row.id)
+            else:
+                objects.forget([row.id])
 
     def seen(self, rng: Rng) -> SeenChunks:
         """Open what this node has stored already, chunk by chunk; its loss costs time, never data."""

@@ -8,6 +8,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from threading import local
 from typing import Final, Protocol
@@ -226,9 +227,10 @@ class FileWork:
         return int(encoding), stored
 
     def _sealed(self, pack: SealedPack) -> None:
-        """Write a pack beside what follows, one at a time; it is reported once it is durable."""
+        """Write a pack beside what follows, one at a time; it is reported once it is written."""
         self._report()
-        self._writing = pack, self._writer.submit(self._spool.put_named, pack.name, pack.data)
+        put = partial(self._spool.put_named, pack.name, pack.data, durable=False)
+        self._writing = pack, self._writer.submit(put)
 
     def _report(self) -> None:
         if self._writing is None:

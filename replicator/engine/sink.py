@@ -67,7 +67,7 @@ class PackingSink:
         self._policies = [self._policy_id, *sorted(strong)]
         # One that waits for a stronger promise would make this dataset wait for it too.
         self._good_enough = objects.usable_packs(writer, self._policy_id) | objects.usable_packs(
-            writer, *sorted(strong), spooled=False
+            writer, *sorted(strong), sent=True
         )
         self._packers = {
             kind: Packer(kind, self._policy_id, keys, rng, self._spool_pack)
@@ -192,7 +192,7 @@ class PackingSink:
 
     def _spool_pack(self, pack: SealedPack) -> None:
         self._spool.wait_for_room(len(pack.data))
-        self._spool.put(pack.name, pack.data)
+        self._spool.put(pack.name, pack.data, durable=False)
         self._note(pack.name, len(pack.data), pack.kind, pack.policy, b"".join(pack.ids))
 
     def _note(self, name: ObjectName, size: int, kind: Kind, policy: bytes, ids: bytes) -> None:
@@ -205,6 +205,7 @@ class PackingSink:
             spooled=True,
             created_ns=self._now_ns,
             chunk_ids=ids,
+            synced=False,
         )
         self._seen.add(row, policy)
         self._good_enough.add(row)

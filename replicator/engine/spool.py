@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 
 from replicator.errors import NotFoundError, SpaceError
 from replicator.format.merkle import name_of
@@ -24,7 +25,11 @@ def spool_store(path: str, fs: Fs) -> FolderObjectStore:
 
 
 class Spool:
-    """Objects between sealing and enough copies. Putting is durable on return.
+    """Objects between sealing and enough copies. Putting is durable on return unless it is said not to be.
+
+    A pack that peers take at once never has to reach this disk: it is put without, sent from the page cache and
+    dropped. :meth:`sync` makes durable what is left when a snapshot comes to rely on it. Removing is not durable: what
+    comes back after a power cut is called spooled by no catalog and goes when the spool is opened.
 
     The limit is a quarter of the free space when opened, at most 32 GB, unless set.
     """
@@ -38,14 +43,23 @@ class Spool:
         self._changed = threading.Condition()
         self._nobody_sends = True
 
-    def put(self, name: ObjectName, data: bytes) -> None:
-        """Store an object durably under the name that was computed from it.
+    def put(self, name: ObjectName, data: bytes, *, durable: bool = True) -> None:
+        """Store an object under the name that was computed from it.
 
         Raises:
             SpaceError: the disk is full; nothing of the object is left.
         """
-        self._store.put_named(name, data)
+        self._store.put_named(name, data, durable=durable)
         self.came(len(data))
+
+    def sync(self, names: Sequence[ObjectName]) -> None:
+        """Make durable what was put without.
+
+        Raises:
+            SpaceError: the disk is full.
+            NotFoundError: one is not here any more.
+        """
+        self._store.sync(names)
 
     def came(self, size: int) -> None:
         """Count an object that another process has put here."""
@@ -63,12 +77,20 @@ class Spool:
             raise NotFoundError(f"object {short(name)}: damaged in the spool")
         return data
 
+    def has(self, name: ObjectName) -> bool:
+        """Return whether the object is here, whole and as it was put."""
+        try:
+            self.get(name)
+        except NotFoundError:
+            return False
+        return True
+
     def drop(self, name: ObjectName) -> None:
         """Remove an object that has enough copies elsewhere, or that nothing refers to."""
         size = self._store.size(name)
         if size is None:
             return
-        self._store.remove(name)
+        self._store.remove(name, durable=False)
         with self._changed:
             self.used -= size
             self._changed.notify_all()

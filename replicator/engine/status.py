@@ -111,7 +111,7 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
     if code == 0 and (any(peer.missing for peer in peers) or any(link.owes for link in federation.links.values())):
         code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
-    spooled = sum(row.size for row in half.catalog.objects.all("spooled = 1"))
+    spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
     return Status(
         tenant=half.member.name,
         as_of_ns=now if asked else oldest,

@@ -56,8 +56,10 @@ class FolderObjectStore:
         for name, _ in self._fs.list_files(self._incoming):
             self._fs.unlink(os.path.join(self._incoming, name))
 
-    def put_named(self, name: ObjectName, data: bytes) -> None:
+    def put_named(self, name: ObjectName, data: bytes, *, durable: bool = True) -> None:
         """Store a whole object whose name was computed from these very bytes: they are not hashed again.
+
+        Without ``durable`` steps 2 and 4 are left to :meth:`sync`, before which a power cut may tear the object.
 
         Raises:
             SpaceError: the disk is full; nothing of the object is left.
@@ -65,10 +67,26 @@ class FolderObjectStore:
         incoming = self._begin(name, len(data), None)
         try:
             incoming.write(data)
-            incoming.commit()
+            incoming.commit(durable=durable)
         except BaseException:
             incoming.abort()
             raise
+
+    def sync(self, names: Sequence[ObjectName]) -> None:
+        """Make objects durable that were put without.
+
+        Raises:
+            SpaceError: the disk is full.
+            NotFoundError: one is not here.
+        """
+        with space_errors(self._folder):
+            for name in names:
+                try:
+                    self._fs.fsync_file(self._path(name))
+                except FileNotFoundError:
+                    raise NotFoundError(f"object {short(name)}: not here") from None
+            if names:
+                self._fs.fsync_dir(self._folder)
 
     def begin(self, name: ObjectName, size: int) -> "FolderIncoming":
         """Begin to store an object."""
@@ -138,12 +156,13 @@ class FolderObjectStore:
         aside = {name for name, _ in _objects(self._fs.list_files(self._quarantine))}
         return {name for name in aside if self.size(name) is None}
 
-    def remove(self, name: ObjectName) -> None:
-        """Remove an object for good."""
+    def remove(self, name: ObjectName, *, durable: bool = True) -> None:
+        """Remove an object for good; without ``durable`` a power cut may bring it back."""
         with self._placing:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.unlink(self._path(name))
-            self._fs.fsync_dir(self._folder)
+            if durable:
+                self._fs.fsync_dir(self._folder)
 
     def _make_folders(self) -> None:
         for folder in (self._folder, self._incoming, self._quarantine):
@@ -185,7 +204,7 @@ class FolderObjectStore:
         self._fs.fsync_dir(self._quarantine)
         self._fs.fsync_dir(self._folder)
 
-    def place(self, name: ObjectName, temporary: str) -> None:
+    def place(self, name: ObjectName, temporary: str, *, durable: bool) -> None:
         """Link a verified, synced file into the store (steps 3 and 4). Called by :class:`FolderIncoming`."""
         target = self._path(name)
         with self._placing:
@@ -195,7 +214,8 @@ class FolderObjectStore:
                 if not self._intact(name):
                     self._set_aside(name)
                     self._fs.link(temporary, target)
-            self._fs.fsync_dir(self._folder)
+            if durable:
+                self._fs.fsync_dir(self._folder)
             if self._fs.size(self._quarantine_path(name)) is not None:
                 self._fs.unlink(self._quarantine_path(name))
 
@@ -234,8 +254,8 @@ class FolderIncoming:
         with space_errors(self._handle.path):
             self._handle.write(piece)
 
-    def commit(self) -> None:
-        """Make it an object."""
+    def commit(self, *, durable: bool = True) -> None:
+        """Make it an object; without ``durable`` see :meth:`FolderObjectStore.put_named`."""
         assert self._open, "commit after commit or abort"
         try:
             if self._written != self.size:
@@ -243,9 +263,10 @@ class FolderIncoming:
             if self._hasher is not None and self._hasher.name() != self.name:
                 raise IntegrityError("object: its bytes are not the ones that its name stands for")
             with space_errors(self._handle.path):
-                self._handle.fsync()
+                if durable:
+                    self._handle.fsync()
                 self._handle.close()
-                self._store.place(self.name, self._handle.path)
+                self._store.place(self.name, self._handle.path, durable=durable)
         finally:
             self.abort()
 
