@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-SAMPLE_S = 0.02
+SAMPLE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -305,6 +305,11 @@ class ProviderUpload:
         self._lock = threading.Lock()
         self._open = True
 
+    def hash(self, piece: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes into the name. Without the lock, which a write holds while it waits for the disk."""
+        with refusing(integrity="wrong-name"):
+            self._incoming.hash(piece)
+
     def write(self, piece: bytes | bytearray | memoryview) -> None:
         """Append."""
         with self._lock, refusing(integrity="wrong-name"):

@@ -15,11 +15,18 @@ class Incoming(Protocol):
     name: ObjectName
     size: int
 
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Append; ``piece`` is not kept.
+    def hash(self, piece: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes into the name, before they are written; ``piece`` is not kept. Never waits for a disk.
 
         Raises:
             FormatError: more bytes than were announced.
+        """
+        ...
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Append what was hashed; ``piece`` is not kept.
+
+        Raises:
             SpaceError: the disk is full.
         """
         ...

@@ -66,6 +66,7 @@ class FolderObjectStore:
         """
         incoming = self._begin(name, len(data), None)
         try:
+            incoming.hash(data)
             incoming.write(data)
             incoming.commit(durable=durable)
         except BaseException:
@@ -240,17 +241,22 @@ class FolderIncoming:
         self._store = store
         self._handle = handle
         self._hasher = hasher
-        self._written = 0
+        self._hashed = self._written = 0
         self._open = True
+
+    def hash(self, piece: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes into the name."""
+        if self._hashed + len(piece) > self.size:
+            raise FormatError(f"object: more than the {self.size} bytes that were announced")
+        self._hashed += len(piece)
+        if self._hasher is not None:
+            self._hasher.update(piece)
 
     def write(self, piece: bytes | bytearray | memoryview) -> None:
         """Append."""
         assert self._open, "write after commit or abort"
-        if self._written + len(piece) > self.size:
-            raise FormatError(f"object: more than the {self.size} bytes that were announced")
         self._written += len(piece)
-        if self._hasher is not None:
-            self._hasher.update(piece)
+        assert self._written <= self._hashed, "hashed before it is written"
         with space_errors(self._handle.path):
             self._handle.write(piece)
 

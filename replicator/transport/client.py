@@ -162,10 +162,11 @@ class TlsConnection:
         try:
             async with asyncio.timeout(total_s), asyncio.timeout(self._stall_s) as stall:
 
-                async def slices() -> AsyncIterator[bytes]:
-                    for at in range(0, len(body), SLICE):
+                async def slices() -> AsyncIterator[memoryview]:
+                    view = memoryview(body)
+                    for at in range(0, len(view), SLICE):
                         stall.reschedule(loop.time() + self._stall_s)
-                        yield body[at : at + SLICE]
+                        yield view[at : at + SLICE]
                     stall.reschedule(loop.time() + self._stall_s)
 
                 async with self._session.request(

@@ -34,8 +34,15 @@ def peer_error(peer: str, refused: Refused) -> PeerError:
 class Upload(Protocol):
     """An object being put: its space is reserved until commit or abort."""
 
+    def hash(self, piece: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes into the name, before they are written; RequestRefusedError ends the upload.
+
+        The only method of a service that never waits for a disk.
+        """
+        ...
+
     def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Append; RequestRefusedError ends the upload."""
+        """Append what was hashed; RequestRefusedError ends the upload."""
         ...
 
     def commit(self) -> bytes:

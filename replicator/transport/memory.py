@@ -122,6 +122,7 @@ class MemoryConnection:
                     if at <= len(data) // 2 < at + PIECE:
                         self._fault("put", "during")
                     piece = data[at : at + PIECE]
+                    upload.hash(piece)
                     upload.write(piece)
                     self._network.count(self.target.identity, len(piece))
                 receipt = upload.commit()

@@ -168,6 +168,7 @@ def put(session: ProviderSession, data: bytes) -> bytes:
     upload = session.begin_put(name_of(data), len(data))
     try:
         for at in range(0, len(data), 16 * KIB):
+            upload.hash(data[at : at + 16 * KIB])
             upload.write(data[at : at + 16 * KIB])
         return upload.commit()
     finally:

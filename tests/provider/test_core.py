@@ -163,6 +163,7 @@ def test_a_database_put_back_from_an_older_copy_gets_a_new_incarnation_and_keeps
 
 def test_leftovers_of_an_interrupted_upload_are_removed_at_the_start(stand: Stand) -> None:
     upload = stand.node.begin_put(NA, SMALL)
+    upload.hash(A[:1000])
     upload.write(A[:1000])
     incoming = stand.house.objects(stand.tenant, "incoming")
     assert len(os.listdir(incoming)) == 1

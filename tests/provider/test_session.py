@@ -80,6 +80,7 @@ def test_damaged_bytes_are_never_given_out(stand: Stand, kind: str, word: str) -
 
 def test_bytes_that_are_not_the_named_object_are_refused_and_leave_nothing(stand: Stand) -> None:
     upload = stand.node.begin_put(name_of(data_object(1)), SMALL)
+    upload.hash(data_object(2))
     upload.write(data_object(2))
     assert refusal(upload.commit) == "wrong-name"
     assert os.listdir(stand.house.objects(stand.tenant, "incoming")) == []
@@ -90,9 +91,10 @@ def test_bytes_that_are_not_the_named_object_are_refused_and_leave_nothing(stand
 def test_more_or_fewer_bytes_than_announced_are_refused(stand: Stand) -> None:
     data = data_object(1)
     upload = stand.node.begin_put(name_of(data), SMALL)
-    assert refusal(lambda: upload.write(data + b"x")) == "bad-request"
+    assert refusal(lambda: upload.hash(data + b"x")) == "bad-request"
     upload.abort()
     upload = stand.node.begin_put(name_of(data), SMALL)
+    upload.hash(data[:-1])
     upload.write(data[:-1])
     assert refusal(upload.commit) == "bad-request"
     assert os.listdir(stand.house.objects(stand.tenant, "incoming")) == []

@@ -65,6 +65,9 @@ class NoUpload:
 
     receipt: bytes
 
+    def hash(self, piece: bytes | bytearray | memoryview) -> None:
+        pass
+
     def write(self, piece: bytes | bytearray | memoryview) -> None:
         pass
 

@@ -55,6 +55,7 @@ def put(store: ObjectStore, data: bytes) -> None:
     """Store an object in one piece."""
     incoming = store.begin(name_of(data), len(data))
     try:
+        incoming.hash(data)
         incoming.write(data)
         incoming.commit()
     finally:
@@ -83,6 +84,7 @@ def test_pieces_of_any_size_make_the_same_object(store: FolderObjectStore, cuts:
     incoming = store.begin(NB, len(B))
     edges = [0, *sorted(cuts), len(B)]
     for start, end in itertools.pairwise(edges):
+        incoming.hash(memoryview(B)[start:end])
         incoming.write(memoryview(B)[start:end])
     incoming.commit()
     assert store.read(NB) == B
@@ -92,6 +94,7 @@ def test_nothing_is_seen_before_the_commit_and_nothing_is_left_after_an_abort(
     store: FolderObjectStore, tmp_path: str
 ) -> None:
     incoming = store.begin(NA, len(A))
+    incoming.hash(A)
     incoming.write(A)
     assert store.list() == []
     assert store.size(NA) is None
@@ -104,6 +107,7 @@ def test_nothing_is_seen_before_the_commit_and_nothing_is_left_after_an_abort(
 
 def test_an_abort_after_a_commit_changes_nothing(store: FolderObjectStore) -> None:
     incoming = store.begin(NA, len(A))
+    incoming.hash(A)
     incoming.write(A)
     incoming.commit()
     incoming.abort()
@@ -120,16 +124,18 @@ def test_other_bytes_than_the_name_says_or_another_number_of_them_are_refused(
     store: FolderObjectStore, tmp_path: str
 ) -> None:
     wrong = store.begin(NA, len(A))
+    wrong.hash(A[:-1] + b"x")
     wrong.write(A[:-1] + b"x")
     with pytest.raises(IntegrityError):
         wrong.commit()
     short = store.begin(NA, len(A))
+    short.hash(A)
     short.write(A[:-1])
     with pytest.raises(FormatError, match="65535 of 65536"):
         short.commit()
     long = store.begin(NA, len(A))
     with pytest.raises(FormatError, match="more than"):
-        long.write(A + b"x")
+        long.hash(A + b"x")
     long.abort()
     assert store.list() == []
     assert os.listdir(os.path.join(tmp_path, "incoming")) == []
@@ -199,6 +205,7 @@ def test_a_failed_fsync_is_final_for_that_file(tmp_path: str, fs: CrashFs) -> No
     store = _store(str(tmp_path), fs)
     fs.errors["fsync file incoming"] = OSError(errno.EIO, "Input/output error")
     incoming = store.begin(NA, len(A))
+    incoming.hash(A)
     incoming.write(A)
     with pytest.raises(OSError, match="Input/output"):
         incoming.commit()
@@ -223,7 +230,9 @@ def test_the_steps_of_a_put_are_in_the_order_that_makes_it_durable(tmp_path: str
 
 def test_names_of_an_earlier_process_are_not_reused_and_go_at_the_next_start(tmp_path: str) -> None:
     first = _store(str(tmp_path))
-    first.begin(NA, len(A)).write(A[:10])
+    incoming = first.begin(NA, len(A))
+    incoming.hash(A[:10])
+    incoming.write(A[:10])
     second = FolderObjectStore(
         PosixFs(),
         folder=os.path.join(tmp_path, "objects"),
