@@ -43,14 +43,15 @@ class FolderBuilder:
             self._take_apart()
         self._append(entry, stamp)
 
-    def keep(self, known: KnownPiece, place: int) -> None:
-        """Append an entry of a piece of the last snapshot that is in all as it was."""
+    def keep(self, known: KnownPiece, place: int, count: int = 1) -> None:
+        """Append entries of a piece of the last snapshot, from a place on, that are in all as they were."""
         if self._run is known and place == self._kept:
-            self._kept += 1
+            self._kept += count
         elif self._run is None and not self._entries and place == 0:
-            self._run, self._kept = known, 1
+            self._run, self._kept = known, count
         else:
-            self.add(known.entries[place], known.stamp(place))
+            for number in range(place, place + count):
+                self.add(known.entries[number], known.stamp(number))
             return
         if known.ended and self._kept == len(known.entries):
             self._reuse(known)

@@ -19,6 +19,8 @@ from replicator.snapshot.tree import MAX_DEPTH, MAX_NAME, escape
 
 OPEN_FOLDERS: Final = 128
 """Descriptors held at most; folders further up are closed and found again through ``..``."""
+RUN: Final = 256
+"""Names that are looked at before the first of them is captured."""
 
 SKIPPED_SOCKET: Final = "a socket, which only lives with its program"
 SKIPPED_FILE_SYSTEM: Final = "another file system"
@@ -140,6 +142,24 @@ class Found(NamedTuple):
     folder: Folder
 
 
+class Run(NamedTuple):
+    """At most :data:`RUN` neighbours that are no folders, in rising order of names; what is between them is left out.
+
+    ``statuses`` belong to ``names`` one by one; ``prefix`` in front of a name gives its path. ``folder`` is open until
+    the walk goes on.
+    """
+
+    prefix: bytes
+    names: list[bytes]
+    statuses: list[Status]
+    folder: Folder
+
+    def found(self, start: int = 0) -> Iterator[Found]:
+        """Yield them one by one, from a place on."""
+        for name, status in zip(self.names[start:], self.statuses[start:], strict=True):
+            yield Found(self.prefix + name, name, status, self.folder)
+
+
 class Entered(NamedTuple):
     """A folder; what it holds follows, then its :class:`Left`. ``folder`` is the one it is in."""
 
@@ -168,7 +188,7 @@ class Skipped:
     gap: Gap
 
 
-Event: TypeAlias = Found | Entered | Left | Missed | Skipped
+Event: TypeAlias = Found | Run | Entered | Left | Missed | Skipped
 
 
 @dataclass(slots=True)
@@ -196,6 +216,8 @@ class Walker:
 
     def walk(self, root: bytes) -> Generator[Event, None, None]:
         """Yield what lies at ``root``: one :class:`Found`, or an :class:`Entered` with all that belongs to it.
+
+        What is in a folder and is none comes as :class:`Run`.
 
         Raises:
             SourceError: nothing is there, it is a socket, or it cannot be looked at.
@@ -233,42 +255,63 @@ class Walker:
         try:
             while frames:
                 frame = frames[-1]
-                name = next(frame.names, None)
-                if name is None:
+                if frame.folder is None:  # it was not found again
                     yield from self._leave(frames)
                     continue
-                assert frame.folder is not None
-                path = frame.prefix + name
-                try:
-                    status = frame.folder.status(name)
-                except OSError as error:
-                    yield Missed(Gap(path, reason_of(error)))
-                    continue
-                folder = stat.S_ISDIR(status.st_mode)
-                if self._excludes and self._excludes.match(path[len(prefix) :], path, folder=folder):
-                    continue
-                if len(name) > MAX_NAME:
-                    yield Missed(Gap(path, NAME_TOO_LONG))
-                elif stat.S_ISSOCK(status.st_mode):
-                    yield Skipped(Gap(path, SKIPPED_SOCKET))
-                elif not folder:
-                    yield Found(path, name, status, frame.folder)
-                elif len(frames) >= MAX_DEPTH - 1:
-                    yield Missed(Gap(path, TOO_DEEP))
-                elif self._one_file_system and status.st_dev != device:
-                    yield Entered(path, name, status, frame.folder)
-                    yield Skipped(Gap(path, SKIPPED_FILE_SYSTEM))
-                    yield Left()
-                else:
-                    yield from self._enter(frames, path, name, status)
+                run, other = self._next_run(frame, frame.folder, len(prefix))
+                if run.names:
+                    yield run
+                if isinstance(other, Left):
+                    yield from self._leave(frames)
+                elif isinstance(other, Entered):
+                    if len(frames) >= MAX_DEPTH - 1:
+                        yield Missed(Gap(other.path, TOO_DEEP))
+                    elif self._one_file_system and other.status.st_dev != device:
+                        yield other
+                        yield Skipped(Gap(other.path, SKIPPED_FILE_SYSTEM))
+                        yield Left()
+                    else:
+                        yield from self._enter(frames, other)
+                elif other is not None:
+                    yield other
         finally:
             for frame in frames:
                 if frame.folder is not None:
                     frame.folder.close()
 
-    def _enter(self, frames: list[_Frame], path: bytes, name: bytes, status: Status) -> Iterator[Event]:
-        outer = frames[-1].folder
-        assert outer is not None
+    def _next_run(
+        self, frame: _Frame, inside: Folder, top: int
+    ) -> tuple[Run, Entered | Left | Missed | Skipped | None]:
+        """Return what comes next in a folder, and what ended it: None is its length, :class:`Left` the folder's end.
+
+        An :class:`Entered` is a folder that has not been opened yet. ``top`` is the length of the root's prefix.
+        """
+        look, prefix = inside.status, frame.prefix
+        run = Run(prefix, [], [], inside)
+        for name in frame.names:
+            try:
+                status = look(name)
+            except OSError as error:
+                return run, Missed(Gap(prefix + name, reason_of(error)))
+            folder = stat.S_ISDIR(status.st_mode)
+            if self._excludes:
+                path = prefix + name
+                if self._excludes.match(path[top:], path, folder=folder):
+                    continue
+            if len(name) > MAX_NAME:
+                return run, Missed(Gap(prefix + name, NAME_TOO_LONG))
+            if folder:
+                return run, Entered(prefix + name, name, status, inside)
+            if stat.S_ISSOCK(status.st_mode):
+                return run, Skipped(Gap(prefix + name, SKIPPED_SOCKET))
+            run.names.append(name)
+            run.statuses.append(status)
+            if len(run.names) == RUN:
+                return run, None
+        return run, Left()
+
+    def _enter(self, frames: list[_Frame], folder: Entered) -> Iterator[Event]:
+        path, name, status, outer = folder
         try:
             inner = outer.enter(name)
         except OSError as error:
@@ -320,7 +363,6 @@ class Walker:
             if folder is not None:
                 folder.close()
         if frame.folder is None:
-            frame.names = iter(())
             yield Missed(Gap(frame.path, MOVED))
 
 

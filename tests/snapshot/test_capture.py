@@ -7,7 +7,7 @@ import pwd
 import random
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +21,21 @@ from replicator.format.tree import Entry, Hole
 from replicator.fs import PosixFs
 from replicator.snapshot import capture as module
 from replicator.snapshot import chunklist, readfile
-from replicator.snapshot.capture import LONG_TARGET, Captured, Counts, capture, root_names
+from replicator.snapshot.capture import (
+    LONG_TARGET,
+    Captured,
+    Counts,
+    InlineReader,
+    Took,
+    capture,
+    root_names,
+)
 from replicator.snapshot.chunklist import leaves
-from replicator.snapshot.readfile import CHANGED, LARGE_XATTRS, NO_LONGER_FILE, UNLISTED_XATTRS
-from replicator.snapshot.statcache import StatCache, StatCacheWriter
+from replicator.snapshot.readfile import CHANGED, LARGE_XATTRS, NO_LONGER_FILE, UNLISTED_XATTRS, ReadFile
+from replicator.snapshot.sink import ChunkPutter
+from replicator.snapshot.statcache import STAMP_SIZE, StatCache, StatCacheWriter
 from replicator.snapshot.tree import TreeReader
-from replicator.snapshot.walk import VANISHED
+from replicator.snapshot.walk import VANISHED, Found
 from tests.snapshot.fakesource import FakeSource, fails
 from tests.snapshot.support import SMALL_CHUNKER, MemorySink, attribute, captured
 
@@ -198,6 +207,49 @@ class TestUnchanged:
         night.sink.relied.clear()
         night.capture(top)
         assert night.sink.relied == before
+
+    def test_a_look_is_believed_under_its_own_name_alone(
+        self, night: Night, top: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "stamp_of", lambda _status: b"s" * STAMP_SIZE)  # no clock, no inode
+        for name in ("a", "b", "c"):
+            filled(top / name, 100)
+        night.capture(top)
+        (top / "b").rename(top / "bb")
+        found = night.capture(top)
+        assert sorted(entries_of(night.sink, found)) == ["top", "top/a", "top/bb", "top/c"]
+
+    @pytest.mark.parametrize("changed", [("a",), ("b",), ("z",), ("a", "b"), ("f/x", "z"), ()])
+    def test_runs_of_them_keep_their_places_while_files_before_them_are_read(
+        self, night: Night, top: Path, changed: tuple[str, ...]
+    ) -> None:
+        (top / "f").mkdir()
+        (top / "m").mkdir()
+        for name in ("a", "b", "f/x", "g", "h", "m/y", "n", "o", "z"):
+            filled(top / name, 5000)
+        night.capture(top)
+        for name in changed:
+            filled(top / name, 5001, 1)
+        waiting: list[Callable[[], None]] = []
+
+        class Later(InlineReader):
+            def read(self, event: Found, done: Callable[[ReadFile], None]) -> None:
+                read: list[ReadFile] = []
+                super().read(event, read.append)
+                waiting.append(lambda: done(read[0]))
+
+            def drain(self) -> None:
+                while waiting:
+                    waiting.pop()()
+
+        def later(lists: ChunkPutter, took: Took) -> InlineReader:
+            return Later(night.sink, lists, SMALL_CHUNKER, took)
+
+        found = night.capture(top, reader=later)
+        assert found.counts.unchanged == 9 - len(changed)
+        assert found.counts.files == 9
+        assert found.counts.bytes == 9 * 5000 + len(changed)
+        assert found.tree == captured(night.sink, top).tree
 
     def test_their_folders_are_not_written_again(self, night: Night, top: Path) -> None:
         (top / "folder").mkdir()
@@ -425,7 +477,8 @@ class TestHardLinks:
 
     def test_a_file_that_changed_since_its_first_name_is_read_again(self, sink: MemorySink, top: Path) -> None:
         filled(top / "a", 500)
-        os.link(top / "a", top / "b")
+        (top / "z").mkdir()  # neighbours are looked at together, before the first of them is read
+        os.link(top / "a", top / "z" / "b")
 
         def rewrite(step: str, path: bytes) -> None:
             if (step, path[-2:]) == ("status", b"/b"):
@@ -433,7 +486,7 @@ class TestHardLinks:
 
         found = captured(sink, top, source=FakeSource(rewrite))
         entries = entries_of(sink, found)
-        assert bytes_of(sink, entries["top/b"]) == b"new content"
+        assert bytes_of(sink, entries["top/z/b"]) == b"new content"
         assert len(bytes_of(sink, entries["top/a"])) == 500
         assert found.gaps == []
 
@@ -448,6 +501,24 @@ class TestHardLinks:
         entries = entries_of(sink, captured(sink, top, source=FakeSource(alter=elsewhere)))
         links = [entries[name].link for name in ("top/a", "top/b")]
         assert [(link.device, link.inode) for link in links if link] == [(0, 2**62 - 1), (1, 2**62 - 1)]
+
+    def test_a_device_that_is_met_in_another_order_has_another_number(self, night: Night, top: Path) -> None:
+        devices = {b"/a/file": 1111, b"/b/file": 2222}
+
+        def elsewhere(path: bytes, fields: dict[str, Any]) -> None:
+            for end, device in devices.items():
+                if path.endswith(end):
+                    fields.update(st_nlink=2, st_dev=device)
+
+        for name in ("a", "b"):
+            (top / name).mkdir()
+            filled(top / name / "file", 1)
+        night.capture(top, source=FakeSource(alter=elsewhere))
+        del devices[b"/a/file"]
+        found = entries_of(night.sink, night.capture(top, source=FakeSource(alter=elsewhere)))
+        link = found["top/b/file"].link
+        assert link is not None
+        assert link.device == 0
 
 
 class TestChanging:

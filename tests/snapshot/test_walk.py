@@ -24,6 +24,7 @@ from replicator.snapshot.walk import (
     Left,
     Missed,
     PosixSource,
+    Run,
     Skipped,
     Source,
     Walker,
@@ -42,6 +43,8 @@ def walked(top: Path | bytes, source: Source | None = None, exclude: Any = (), *
         match event:
             case Found(path=path):
                 told.append(path[len(root) :].decode())
+            case Run():
+                told += [found.path[len(root) :].decode() for found in event.found()]
             case Entered(path=path):
                 told.append(path[len(root) :].decode() + "/")
             case Left():
@@ -75,9 +78,10 @@ def test_names_sort_as_bytes(tmp_path: Path) -> None:
     for name in (b"b", b"B", b"\xff", "å".encode(), b"a", b"a.b", b"a!"):
         open(os.fsencode(tmp_path) + b"/" + name, "wb").close()
     found = [
-        event.name
+        name
         for event in Walker(PosixSource(), Excludes()).walk(os.fsencode(tmp_path))
-        if isinstance(event, Found)
+        if isinstance(event, Run)
+        for name in event.names
     ]
     assert found == [b"B", b"a", b"a!", b"a.b", b"b", "å".encode(), b"\xff"]
 
