@@ -400,7 +400,7 @@ class _Capture:
                 case Run():
                     self._run(stack[-1], event)
                 case Found():
-                    self._found(stack[-1], event, event.name if len(stack) > 1 else root.name)
+                    self._found(stack[-1], event, root.name, stamp_of(event.status))
                 case Entered():
                     stack.append(self._enter(stack[-1], event, event.name if len(stack) > 1 else root.name))
                 case Left():
@@ -473,21 +473,21 @@ class _Capture:
     # what is in them
 
     def _run(self, folder: _Open, run: Run) -> None:
-        """Capture neighbours: together as long as they are what they were, else one by one."""
-        start = 0
-        while start < len(run.names):
-            kept = self._keep_run(folder, run, start)
+        """Capture neighbours: together where they are what they were, else one by one."""
+        stamps = b"".join(map(stamp_of, run.statuses))
+        place = 0
+        while place < len(run.names):
+            kept = self._keep_run(folder, run, stamps, place)
             if not kept:
-                break
-            start += kept
-        for found in run.found(start):
-            self._found(folder, found, found.name)
+                found = run.found(place)
+                self._found(folder, found, found.name, stamps[place * STAMP_SIZE : (place + 1) * STAMP_SIZE])
+            place += kept or 1
 
-    def _keep_run(self, folder: _Open, run: Run, start: int) -> int:
-        """Take over, from a place on, as many as one known piece has, if all of these look in all as they did.
+    def _keep_run(self, folder: _Open, run: Run, stamps: bytes, start: int) -> int:
+        """Take over, from a place on, those that look in all as they did; return how many.
 
-        Does for many what :meth:`_found` and :meth:`_keep` do for one, and only in the plainest case; most files of
-        most nights are one. Returns how many; 0 leaves everything as it is.
+        Does for many what :meth:`_found` and :meth:`_keep` do for one, and only in the plainest case, which most files
+        of most nights are; 0 leaves everything as it is.
         """
         known = folder.known
         place = known.find(run.names[start])
@@ -495,28 +495,23 @@ class _Capture:
             return 0
         piece = known.piece
         assert piece is not None, "it was found there"
-        entries = piece.entries[place : place + len(run.names) - start]
-        count = len(entries)
-        statuses = run.statuses[start : start + count]
-        if [entry.name for entry in entries] != run.names[start : start + count]:
-            return 0
-        if piece.stamps[place * STAMP_SIZE : (place + count) * STAMP_SIZE] != b"".join(map(stamp_of, statuses)):
-            return 0
-        if max([status.st_nlink for status in statuses]) > 1:
-            return 0
+        alike = piece.alike(place, run.names[start:], stamps[start * STAMP_SIZE :])
         refs: list[ChunkRef] = []
-        files = size = 0
-        for entry, status in zip(entries, statuses, strict=True):
-            if not self._same_owner(entry, status):
-                return 0
+        count = files = size = 0
+        for entry, status in zip(
+            piece.entries[place : place + alike], run.statuses[start : start + alike], strict=True
+        ):
+            if status.st_nlink > 1 or not self._same_owner(entry, status):
+                break
             if entry.kind == "file":
                 content = entry.content
                 if content is None or content.depth:
-                    return 0
+                    break
                 refs += content.chunks
                 files += 1
                 size += entry.size
-        if not self._sink.known(refs):
+            count += 1
+        if not count or not self._sink.known(refs):
             return 0
         known.take(place, count)
         self.counts.unchanged += files
@@ -526,16 +521,15 @@ class _Capture:
         if folder.waiting:
             folder.waiting.extend(
                 _Slot(folder, entry, piece=piece, place=place + number, ready=True)
-                for number, entry in enumerate(entries)
+                for number, entry in enumerate(piece.entries[place : place + count])
             )
         else:
             folder.builder.keep(piece, place, count)
         self._tell(run.prefix + run.names[start])
         return count
 
-    def _found(self, folder: _Open, event: Found, name: bytes) -> None:
+    def _found(self, folder: _Open, event: Found, name: bytes, stamp: bytes) -> None:
         status = event.status
-        stamp = stamp_of(status)
         place = folder.known.find(name)
         piece = folder.known.piece if place >= 0 else None
         if piece is not None:

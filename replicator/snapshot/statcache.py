@@ -109,6 +109,18 @@ class KnownPiece:
         """Return the stamp of an entry."""
         return self.stamps[place * STAMP_SIZE : (place + 1) * STAMP_SIZE]
 
+    def alike(self, place: int, names: Sequence[bytes], stamps: bytes) -> int:
+        """Return how many entries from a place on have these names, in order, and these stamps, joined."""
+        entries = self.entries[place : place + len(names)]
+        mine = self.stamps[place * STAMP_SIZE : (place + len(entries)) * STAMP_SIZE]
+        if mine == stamps[: len(mine)] and [entry.name for entry in entries] == names[: len(entries)]:
+            return len(entries)
+        for count, (entry, name) in enumerate(zip(entries, names, strict=False)):
+            at = count * STAMP_SIZE
+            if entry.name != name or mine[at : at + STAMP_SIZE] != stamps[at : at + STAMP_SIZE]:
+                return count
+        raise AssertionError("they differ somewhere")
+
 
 class _Rows:
     """Checks and hashes under one key."""

@@ -154,10 +154,10 @@ class Run(NamedTuple):
     statuses: list[Status]
     folder: Folder
 
-    def found(self, start: int = 0) -> Iterator[Found]:
-        """Yield them one by one, from a place on."""
-        for name, status in zip(self.names[start:], self.statuses[start:], strict=True):
-            yield Found(self.prefix + name, name, status, self.folder)
+    def found(self, place: int) -> Found:
+        """Return one of them."""
+        name = self.names[place]
+        return Found(self.prefix + name, name, self.statuses[place], self.folder)
 
 
 class Entered(NamedTuple):

@@ -44,7 +44,7 @@ def walked(top: Path | bytes, source: Source | None = None, exclude: Any = (), *
             case Found(path=path):
                 told.append(path[len(root) :].decode())
             case Run():
-                told += [found.path[len(root) :].decode() for found in event.found()]
+                told += [event.found(place).path[len(root) :].decode() for place in range(len(event.names))]
             case Entered(path=path):
                 told.append(path[len(root) :].decode() + "/")
             case Left():
