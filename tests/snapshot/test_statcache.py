@@ -20,6 +20,7 @@ from replicator.snapshot.statcache import (
     SCHEMA_VERSION,
     STAMP_SIZE,
     UNTRUSTED,
+    KnownPiece,
     StatCache,
     StatCacheWriter,
     stamp_of,
@@ -146,6 +147,26 @@ def test_a_folder_of_many_pieces_is_found_whole_and_kept_unread(tmp_path: Path) 
     again = StatCache.open(path, KEY)
     assert {name: lookup(again, name) for name in rows} == rows
     again.close()
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+@pytest.mark.parametrize("wrong", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("what", ["name", "stamp"])
+def test_as_many_are_alike_as_have_name_and_stamp(place: int, wrong: int | None, what: str) -> None:
+    names = [b"%d" % number for number in range(8)]
+    stamps = [bytes([number]) * STAMP_SIZE for number in range(8)]
+    known = KnownPiece(b"i" * 32, 0, [entry(name) for name in names], b"".join(stamps), b"", ended=False)
+    if wrong is not None:
+        (names if what == "name" else stamps)[place + wrong] = b"x" * (1 if what == "name" else STAMP_SIZE)
+    for more in range(4):  # what is asked for may end before the piece, with it, or go on behind it
+        asked = 3 + more
+        found = known.alike(
+            place,
+            [*names, b"y", b"z"][place : place + asked],
+            b"".join([*stamps, b"y" * STAMP_SIZE, b"z" * STAMP_SIZE][place : place + asked]),
+        )
+        most = min(asked, 8 - place)
+        assert found == (most if wrong is None else min(wrong, most))
 
 
 def test_behind_a_lost_piece_nothing_is_known(tmp_path: Path) -> None:
