@@ -244,7 +244,10 @@ def _put(data: bytes) -> None:
     show_default=True,
     help="What to do with files that are there already.",
 )
-@click.option("--dry-run", is_flag=True, help="Read the tree and say what would be restored.")
+@click.option(
+    "--delete", is_flag=True, help="Remove what the snapshot does not have from the folders that are restored whole."
+)
+@click.option("--dry-run", is_flag=True, help="Read the tree and say what would be restored, and deleted.")
 @command(keys="restore (keeper)")
 def restore(
     session: Session,
@@ -252,12 +255,15 @@ def restore(
     paths: tuple[str, ...],
     target: str,
     overwrite: Literal["if-changed", "always", "never"],
+    delete: bool,
     dry_run: bool,
 ) -> None:
     """Restore a snapshot, or PATHS of it, below --target; each root folder under its own name.
 
     SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Every byte is checked before a file gets its
-    name. As root, owners, devices and guarded attributes come back too.
+    name. As root, owners, devices and guarded attributes come back too. Where a file is there in another version, only
+    what differs is fetched: if-changed takes files of the same size and time for the same, always compares their bytes.
+    A restore that was stopped goes on with --overwrite if-changed.
     """
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
     from replicator.engine.restore import restore as run  # noqa: PLC0415
@@ -273,6 +279,7 @@ def restore(
             target,
             paths=wanted,
             overwrite=overwrite,
+            delete=delete,
             privileged=os.geteuid() == 0,
             dry_run=dry_run,
         )
@@ -280,10 +287,15 @@ def restore(
     report = with_library(session, work)
     take_restore(session, report)
     what = "Would restore" if dry_run else "Restored"
+    deleted = f"; {'would delete' if dry_run else 'deleted'} {len(report.removed)}" if delete else ""
+    if dry_run:
+        for path in report.removed:
+            session.out.notice(f"would delete {path}")
     session.out.result(
         {**restore_document(report), "target": os.path.abspath(target), "dry_run": dry_run},
         f"{what} {report.files} files ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
-        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {report.packs} packs in {report.seconds:.1f} s",
+        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {report.packs} packs in "
+        f"{report.seconds:.1f} s{deleted}",
     )
 
 
@@ -301,6 +313,8 @@ def restore_document(report: "RestoreReport") -> dict[str, Any]:
         "bytes": report.bytes,
         "packs": report.packs,
         "fetched_bytes": report.fetched_bytes,
+        "reused_bytes": report.reused_bytes,
+        "deleted": report.removed,
         "seconds": round(report.seconds, 3),
         "gaps": [{"id": path, "reason": reason} for path, reason in report.gaps],
         "lost": report.lost,

@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,11 +22,12 @@ from replicator.format.merkle import name_of
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
 from replicator.fs import write_atomic
 from replicator.ids import Identity, ObjectName, short
+from replicator.pack.keys import DomainKeys
 from replicator.pack.reader import PackReader
 from replicator.snapshot.tree import TreePath, TreeReader
 
 T = TypeVar("T")
-PACKS_IN_MEMORY = 8
+PACKS_IN_MEMORY = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +206,15 @@ class ChunkFetcher:
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
         self._given_up: set[tuple[int, bytes]] = set()
+        self._busy: Counter[Identity] = Counter()
+        self.fetched: dict[int, int] = {}
+        """The size of each pack that was fetched."""
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def keys(self) -> DomainKeys:
+        """The working keys of the domain whose chunks these are."""
+        return self._reader.keys
 
     def place(self, ids: Sequence[bytes]) -> list[int]:
         """Return a pack for each chunk, as catalog rows; one that :meth:`give_up` named only if there is no other.
@@ -265,12 +274,30 @@ class ChunkFetcher:
         """
         reader = self._packs.get(pack)
         if reader is None:
-            row = self.row(pack)
-            data = await self._library.federation.fetch(row.name, self._library.holders(row.name))
+            data = await self._fetch(pack)
             reader = self._packs[pack] = PackReader(data, self._reader)
             while len(self._packs) > PACKS_IN_MEMORY:
                 self._packs.popitem(last=False)
         return reader
+
+    async def _fetch(self, pack: int) -> bytes:
+        """Fetch a pack from the holder that is asked for the fewest others now."""
+        row = self.row(pack)
+        federation = self._library.federation
+        holders = self._library.holders(row.name)
+        # Where all are idle, packs begin with different ones.
+        order = holders[pack % len(holders) :] + holders[: pack % len(holders)] if holders else []
+        order.sort(key=lambda identity: self._busy[identity])
+        asked = next((identity for identity in order if identity in federation.links), None)
+        if asked is not None:
+            self._busy[asked] += 1
+        try:
+            data = await federation.fetch(row.name, order)
+        finally:
+            if asked is not None:
+                self._busy[asked] -= 1
+        self.fetched[pack] = row.size
+        return data
 
     def row(self, pack: int) -> ObjectRow:
         """Return the catalog's row of a pack."""

@@ -1,27 +1,38 @@
-"""Restoring: read the tree, plan in the target, fetch packs, write chunks, finish."""
+"""Restoring: survey the target, then window by window: read the tree, see what is there, fetch packs, write chunks."""
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
+from replicator.format.tree import Entry
 from replicator.ids import short
 from replicator.pack.reader import PackReader
 from replicator.snapshot.apply import Applied, Applier, Job
 from replicator.snapshot.chunklist import extents
 from replicator.snapshot.metadata import Rights
-from replicator.snapshot.tree import TreePath, TreeReader, escape
+from replicator.snapshot.plan import Overwrite, Survey, Surveyor
+from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 
+_Entries = Iterator[tuple[TreePath, Entry]]
 _Places = list[tuple[bytes, Job, int]]
 """Where chunks go: (chunk id, job, offset)."""
-Overwrite = Literal["never", "if-changed", "always"]
-AT_ONCE = 4
+AT_ONCE = 3
 """Packs fetched at the same time; each is at most 16 MiB in memory."""
+WINDOW = 50_000
+"""Chunks and entries that are planned before they are fetched: what bounds memory, whatever the size of the tree.
+
+A pack that is needed in two windows is fetched twice, unless it is one of the last ones. Chunks were packed in the
+order of the tree, so that those are few.
+"""
+LOST_FOLDER = "what it holds, or a part of it, could not be read"
+BATCH = 10_000
+"""Chunks of one file that are planned at a time."""
 
 
 @dataclass(slots=True)
@@ -35,8 +46,12 @@ class RestoreReport:
     others: int = 0
     kept: int = 0
     bytes: int = 0
+    reused_bytes: int = 0
+    """Of these, what was found in the target."""
     packs: int = 0
     fetched_bytes: int = 0
+    removed: list[str] = field(default_factory=list)
+    """What the target had and the snapshot has not; with a dry run, what would be removed."""
     gaps: list[tuple[str, str]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -44,10 +59,11 @@ class RestoreReport:
 
 
 @dataclass(slots=True)
-class _Plan:
-    """Which chunk goes where, by pack."""
+class _Window:
+    """A part of the tree: which chunk goes where, by pack. ``reused`` bytes are there already."""
 
     by_pack: dict[int, _Places] = field(default_factory=dict)
+    reused: int = 0
 
 
 async def restore(
@@ -58,13 +74,16 @@ async def restore(
     *,
     paths: Sequence[TreePath] = (),
     overwrite: Overwrite = "never",
+    delete: bool = False,
     privileged: bool,
     dry_run: bool = False,
 ) -> RestoreReport:
-    """Restore a snapshot, or ``paths`` of it, below ``target``; with ``dry_run`` only plan and count.
+    """Restore a snapshot, or ``paths`` of it, below ``target``; with ``dry_run`` only look and count.
 
-    Every chunk is checked against its id before it is written, every file is complete before it gets its name.
-    What could not be had is named in the report and everything else is restored.
+    Every chunk is checked against its id before it is written, every file is complete before it gets its name. Of a
+    file that is there in another version only those chunks are fetched that differ. With ``delete`` what the snapshot
+    does not have goes from the folders that are restored whole. What could not be had is named in the report and
+    everything else is restored.
 
     Raises:
         NotFoundError: a path is not in the snapshot, or its tree cannot be had.
@@ -73,50 +92,126 @@ async def restore(
     """
     started = edge.clock.monotonic()
     fetcher = ChunkFetcher(library, snapshot.snapshot.domain)
-    applier = Applier(target, rng=edge.rng, rights=Rights(privileged=privileged), overwrite=overwrite)
     report = RestoreReport(snapshot=snapshot)
+    tree = TreeReader(fetcher)
+
+    def entries(lost: Lost | None) -> _Entries:
+        top = snapshot.details.tree
+        return tree.select(top, paths, lost=lost) if paths else tree.walk(top, lost=lost)
+
+    def lost(path: TreePath, error: ReplicatorError) -> None:
+        report.gaps.append((escape(b"/".join((*path, b""))), LOST_FOLDER))
+        (report.lost if isinstance(error, NotFoundError) else report.damaged).append(str(error))
+
+    edge.progress.stage("reading the tree", None, "entries")
+    surveyor = Surveyor(target, overwrite, whole=(paths or ((),)) if delete else ())
+    # What is to be deleted is only known of a tree that can be read to its end.
+    survey = await asyncio.to_thread(
+        _survey, entries(None if delete else _ignore), fetcher, edge, surveyor, report if dry_run else None
+    )
+    if dry_run:
+        assert survey is not None, "it was asked for"
+        report.files, report.kept, report.bytes = survey.files, survey.kept, survey.bytes
+        report.removed = [escape(extra.path) for extra in survey.extras]
+        report.seconds = edge.clock.monotonic() - started
+        return report
+    applier = Applier(
+        target,
+        rng=edge.rng,
+        rights=Rights(privileged=privileged),
+        overwrite=overwrite,
+        resume_key=hkdf(fetcher.keys.id_key, label=b"unfinished file"),
+        extras=survey.extras if survey else (),
+    )
     try:
-        edge.progress.stage("reading the tree", None, "entries")
-        plan = await fetcher.in_thread(lambda reader: _plan(reader, fetcher, applier, snapshot, paths, edge))
-        report.packs = len(plan.by_pack)
-        if dry_run:
-            report.files = len(applier.jobs)
-            report.bytes = applier.planned_bytes
-            applier.abort()
-        else:
-            applier.begin()
-            edge.progress.stage("restoring", applier.planned_bytes)
-            await _carry_out(fetcher, applier, plan, report, edge)
-            _fill(report, applier.finish())
+        applier.begin(survey.room if survey else 0)
+        edge.progress.stage("restoring", survey.bytes if survey else snapshot.row.size)
+        windows = _windows(entries(lost), fetcher, applier)
+        while (window := await asyncio.to_thread(next, windows, None)) is not None:
+            edge.progress.advance(window.reused)
+            await _carry_out(fetcher, applier, window.by_pack, report, edge)
+            await asyncio.to_thread(applier.settle)
+        _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
         applier.abort()
         raise
+    report.packs = len(fetcher.fetched)
+    report.fetched_bytes = sum(fetcher.fetched.values())
     report.seconds = edge.clock.monotonic() - started
     return report
 
 
-def _plan(
-    reader: TreeReader,
+def _ignore(_path: TreePath, _error: ReplicatorError) -> None:
+    """Leave it to the restore itself to tell what is lost."""
+
+
+def _survey(
+    entries: _Entries,
     fetcher: ChunkFetcher,
-    applier: Applier,
-    snapshot: OpenSnapshot,
-    paths: Sequence[TreePath],
     edge: Edge,
-) -> _Plan:
-    plan = _Plan()
-    tree = snapshot.details.tree
-    for path, entry in reader.select(tree, paths) if paths else reader.walk(tree):
+    surveyor: Surveyor,
+    report: RestoreReport | None,
+) -> Survey | None:
+    """Go through the whole tree before anything is written; None where nothing can be in the way.
+
+    For ``report`` (of a dry run) packs are counted too.
+    """
+    packs: set[int] = set()
+    try:
+        if surveyor.is_empty and report is None:
+            return None
+        for path, entry in entries:
+            edge.progress.advance(1)
+            if surveyor.look(path, entry) and report is not None and entry.content is not None:
+                packs.update(fetcher.place([ref.id for _, ref in extents(entry.content, fetcher)]))
+        if report is not None:
+            report.packs = len(packs)
+        return surveyor.finish()
+    finally:
+        surveyor.close()
+
+
+def _windows(entries: _Entries, fetcher: ChunkFetcher, applier: Applier) -> Iterator[_Window]:
+    """Plan a part of the tree at a time."""
+    hasher = fetcher.keys.hashers()[CHUNK_DATA]
+
+    def same(chunk: bytes, data: memoryview) -> bool:
+        return hasher(data) == chunk
+
+    window, count = _Window(), 0
+    wanted: _Places = []
+    for path, entry in entries:
+        count += 1
         job = applier.add(path, entry)
-        edge.progress.advance(1)
-        if job is None:
-            continue
-        wanted = list(extents(job.content, fetcher))
-        for (offset, ref), pack in zip(wanted, fetcher.place([ref.id for _, ref in wanted]), strict=True):
-            plan.by_pack.setdefault(pack, []).append((ref.id, job, offset))
-    return plan
+        parts = extents(job.content, fetcher) if job is not None else iter(())
+        while job is not None:
+            batch = list(itertools.islice(parts, BATCH))
+            job.more = len(batch) == BATCH
+            missing = applier.reuse(job, batch, same) if batch else []
+            window.reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
+            wanted += [(ref.id, job, offset) for offset, ref in missing]
+            count += len(batch)
+            if count >= WINDOW:
+                yield _placed(window, wanted, fetcher)
+                window, wanted, count = _Window(), [], 0
+            if not job.more:
+                break
+        if count >= WINDOW:
+            yield _placed(window, wanted, fetcher)
+            window, wanted, count = _Window(), [], 0
+    if count:
+        yield _placed(window, wanted, fetcher)
 
 
-async def _carry_out(fetcher: ChunkFetcher, applier: Applier, plan: _Plan, report: RestoreReport, edge: Edge) -> None:
+def _placed(window: _Window, wanted: _Places, fetcher: ChunkFetcher) -> _Window:
+    for place, pack in zip(wanted, fetcher.place([chunk for chunk, _, _ in wanted]), strict=True):
+        window.by_pack.setdefault(pack, []).append(place)
+    return window
+
+
+async def _carry_out(
+    fetcher: ChunkFetcher, applier: Applier, todo: dict[int, _Places], report: RestoreReport, edge: Edge
+) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
     writing = asyncio.Lock()
 
@@ -130,7 +225,6 @@ async def _carry_out(fetcher: ChunkFetcher, applier: Applier, plan: _Plan, repor
             except (IntegrityError, FormatError) as error:
                 why = IntegrityError(f"pack {short(row.name)}: {error}")
                 return _elsewhere(fetcher, pack, places, why, report.damaged)
-            report.fetched_bytes += row.size
             async with writing:
                 bad = await asyncio.to_thread(_write, applier, reader, places, edge)
         left: _Places = []
@@ -138,7 +232,6 @@ async def _carry_out(fetcher: ChunkFetcher, applier: Applier, plan: _Plan, repor
             left += _elsewhere(fetcher, pack, [place], problem, report.damaged)
         return left
 
-    todo = plan.by_pack
     while todo:
         # A chunk that could not be had from one pack may lie in another, stored there at another time.
         left = itertools.chain.from_iterable(await asyncio.gather(*(one(pack, todo[pack]) for pack in sorted(todo))))
@@ -187,4 +280,6 @@ def _fill(report: RestoreReport, applied: Applied) -> None:
     report.others = counts.others
     report.kept = counts.kept
     report.bytes = counts.bytes
-    report.gaps = [(escape(gap.path), gap.reason) for gap in applied.gaps]
+    report.reused_bytes = applied.reused_bytes
+    report.removed = [escape(path) for path in applied.removed]
+    report.gaps += [(escape(gap.path), gap.reason) for gap in applied.gaps]

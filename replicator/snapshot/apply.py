@@ -17,37 +17,41 @@ Owners, setuid bits, devices and guarded attributes need ``Rights.privileged``. 
 """
 
 import errno
+import fcntl
 import os
 import stat
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
+
+from blake3 import blake3
 
 from replicator.errors import FormatError, RestoreError, SpaceError
-from replicator.format.snapshot import ChunkList
+from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import Entry
 from replicator.rng import Rng
 from replicator.snapshot.gaps import Gap, Gaps
 from replicator.snapshot.metadata import Metadata, Rights
-from replicator.snapshot.target import Identity, Place, Target, identity_of
-from replicator.snapshot.tree import MAX_DEPTH, TreePath, check_entry, escape
-
-Overwrite = Literal["never", "if-changed", "always"]
+from replicator.snapshot.plan import PREFIX, Extra, Overwrite, Planner, room_for
+from replicator.snapshot.target import Identity, Place, identity_of
+from replicator.snapshot.tree import TreePath
 
 OPEN_FILES: Final = 64
 """Descriptors of unfinished files held at most."""
-PREFIX: Final = b".replicator-"
-"""Unfinished files are called this and 32 hex digits; what a killed restore leaves can be removed by this name."""
-
+RESUMED_FROM: Final = 16 << 20
+"""Bytes of a file from which on a later run goes on with what was written of it."""
+MOST_NESTED: Final = 500
+"""Folders in folders that are removed at most."""
 IN_THE_WAY: Final = "something appeared under its name during the restore"
 INCOMPLETE: Final = "not all of its bytes could be had"
 NEEDS_PRIVILEGE: Final = "device nodes are only made by a privileged restore"
 NO_FIRST_NAME: Final = "the file it is a further name of was not restored"
 IMPOSSIBLE: Final = "a number in it is larger than this system takes"
 NOT_OURS: Final = "was replaced by someone else during the restore"
+NOT_REMOVED: Final = "is not in the snapshot and could not be removed"
 
 _KIND_BITS: Final = {
     "file": stat.S_IFREG,
@@ -56,7 +60,13 @@ _KIND_BITS: Final = {
     "block": stat.S_IFBLK,
     "link": stat.S_IFLNK,
 }
+_NO_UNNAMED_HERE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
+_FICLONE: Final = 0x40049409
 _NO_LINKS_HERE: Final = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+
+
+Part = tuple[int, ChunkRef]
+"""A chunk and where in the file it belongs."""
 
 
 @dataclass(slots=True)
@@ -73,9 +83,14 @@ class RestoreCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """The outcome: ``gaps`` names what is not as it was (the first ten thousand), ``reasons`` counts all."""
+    """The outcome: ``gaps`` names what is not as it was (the first ten thousand), ``reasons`` counts all.
+
+    ``removed`` are the extras that are gone, ``reused_bytes`` those of files that were right before.
+    """
 
     counts: RestoreCounts
+    removed: list[bytes]
+    reused_bytes: int
     gaps: list[Gap]
     reasons: dict[str, int]
 
@@ -97,6 +112,10 @@ class _Written:
         self.ends[first:last] = [end]
         self.total += end - start
 
+    def has(self, start: int, end: int) -> bool:
+        place = bisect_right(self.starts, start) - 1
+        return place >= 0 and self.ends[place] >= end
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -107,6 +126,13 @@ class Job:
     place: Place
     first: "_FirstName | None"
     replace: bool
+    old: Identity | None = None
+    """The file that it replaces, if that is one."""
+    more: bool = False
+    """Whether more of it will be asked for than was until now, so that it may be settled incomplete."""
+    resumed: bool = False
+    shared: bool = False
+    """Whether it began with what an earlier run left, or with all blocks of the old file."""
     temporary: bytes = b""
     identity: Identity | None = None
     done: bool = False
@@ -144,7 +170,7 @@ class _Other:
     further: bool
 
 
-class Applier:
+class Applier(Planner):
     """Restores one selection of one snapshot."""
 
     def __init__(
@@ -155,22 +181,35 @@ class Applier:
         rights: Rights,
         overwrite: Overwrite = "never",
         open_files: int = OPEN_FILES,
+        resume_key: bytes | None = None,
+        extras: Iterable[Extra] = (),
     ) -> None:
         """Look at the target, which need not exist.
+
+        ``resume_key`` (32 secret bytes, the same in every run) lets a later run go on with large files that this one
+        does not finish. ``extras`` are removed, each when its folder is done.
 
         Raises:
             RestoreError: the target is not a folder.
         """
+        super().__init__(target, overwrite)
         self.jobs: list[Job] = []
         self.counts = RestoreCounts()
         self.planned_bytes = 0
+        self._reused_bytes = 0
+        self._removed: list[bytes] = []
         self._rng = rng
-        self._overwrite = overwrite
         self._metadata = Metadata(rights)
-        self._target = Target(target)
         self._open_limit = open_files
-        self._stack = [self._target.top]
-        self._folders: list[Place] = []
+        self._resume_key = resume_key
+        self._extras: dict[TreePath, list[Extra]] = {}
+        for extra in extras:
+            self._extras.setdefault(extra.folder, []).append(extra)
+        self._is_begun = False
+        self._has_unnamed = True
+        self._folders: dict[Place, None] = {}
+        self._left: list[Place] = []
+        self._last: list[Place] = []
         self._empty: list[Job] = []
         self._kept: list[tuple[Place, Entry, Identity]] = []
         self._others: list[_Other] = []
@@ -188,57 +227,74 @@ class Applier:
             FormatError: the entry, its path or the order is not allowed.
             RestoreError: something is in the way and the overwrite rule forbids to replace it.
         """
-        check_entry(entry)
-        if not path or path[-1] != entry.name or len(path) > MAX_DEPTH:
-            raise FormatError(f"tree: {escape(entry.name)} under the path {escape(b'/'.join(path))}")
-        while self._stack and self._stack[-1].path != path[:-1]:
-            self._stack.pop()
-        if not self._stack or entry.name <= self._stack[-1].last:
-            raise FormatError(f"tree: {escape(b'/'.join(path))} is out of order")
-        place = self._stack[-1]
-        place.last = entry.name
-        try:
-            found = self._target.status(place, entry.name)
-        except OSError as error:
-            raise RestoreError(f"{place.shown(entry.name)}: {error.strerror}") from error
+        place, found = self._place(path, entry)
         if entry.kind == "dir":
-            self._add_folder(place, path, entry, found)
+            folder = self._enter(place, path, entry, found)
+            self._folders[folder] = None
+            if self._is_begun:
+                self._make(folder)
             return None
-        if found is not None:
-            self._check_replaceable(place, entry, found)
-            if self._overwrite == "if-changed" and self._is_same(place, entry, found):
-                self._kept.append((place, entry, identity_of(found)))
-                return None
+        if self._keeps(place, entry, found):
+            assert found is not None, "it is kept"
+            self._kept.append((place, entry, identity_of(found)))
+            return None
         first, further = self._first_name(place, entry)
         if entry.kind != "file" or further:
             self._others.append(_Other(place, entry, first, replace=found is not None, further=further))
             return None
-        job = Job(path, entry, place, first, replace=found is not None)
+        old = identity_of(found) if found is not None and stat.S_ISREG(found.st_mode) else None
+        job = Job(path, entry, place, first, replace=found is not None, old=old)
         if entry.size == 0:
             self._empty.append(job)
             return None
-        freed = found.st_blocks * 512 if found is not None and found.st_nlink == 1 else 0
-        self.planned_bytes += max(0, entry.size - sum(hole.length for hole in entry.holes) - freed)
+        self.planned_bytes += room_for(entry, found)
         self.jobs.append(job)
         return job
 
-    def begin(self) -> None:
-        """Make the target and all folders, closed to others until they are complete.
+    def begin(self, room: int | None = None) -> None:
+        """Make the target and what was planned of its folders, closed to others until they are complete.
+
+        Folders that are planned from now on are made at once. ``room`` is how many bytes the whole restore takes, if
+        more than what was planned so far.
 
         Raises:
-            SpaceError: the planned bytes do not fit; nothing was written.
+            SpaceError: they do not fit; nothing was written.
             RestoreError: a folder cannot be made.
         """
-        self._check_space()
-        shown = self._target.shown()
+        self._check_space(self.planned_bytes if room is None else room)
         try:
             self._target.make_top()
-            for place in self._folders:
-                shown = place.shown()
-                self._make(place)
         except OSError as error:
             self._raise_if_full(error)
-            raise RestoreError(f"{shown} cannot be made: {error.strerror}") from error
+            raise RestoreError(f"{self._target.shown()} cannot be made: {error.strerror}") from error
+        for place in self._folders:
+            self._make(place)
+        self._is_begun = True
+
+    def reuse(self, job: Job, wanted: Sequence[Part], same: Callable[[bytes, memoryview], bool]) -> list[Part]:
+        """Take over what is right already: in what an earlier run left unfinished, or in the file to be replaced.
+
+        ``wanted`` are (offset, chunk) in order, all of the file or a part that follows on the last one; ``same`` says
+        whether bytes are those of a chunk's id. Returns what is still to be written. A file of which all is right stays
+        and only gets its metadata.
+        """
+        before = job.written.total
+        try:
+            if job.identity is None:
+                job.resumed = self._find_unfinished(job)
+            if job.resumed:
+                for offset, ref in _alike_parts(self._file(job), wanted, same):
+                    job.written.add(offset, offset + ref.length)
+            elif job.old is not None:
+                self._reuse_old(job, wanted, same)
+            self._reused_bytes += job.written.total - before
+            if job.written.total == job.size and not job.done:
+                self._complete(job)
+        except (OSError, RestoreError) as error:
+            self._fail(job, error)
+        if job.done:
+            return []
+        return [part for part in wanted if not job.written.has(part[0], part[0] + part[1].length)]
 
     def write(self, job: Job, offset: int, data: bytes | memoryview) -> None:
         """Write part of a file, in any order; the write that makes it complete gives it its name.
@@ -257,6 +313,8 @@ class Applier:
         if job.done:
             return
         try:
+            if len(data) == job.size and self._write_whole(job, data):
+                return
             self._write(self._file(job), job.entry, offset, data)
             job.written.add(offset, end)
             if job.written.total == job.size:
@@ -264,8 +322,10 @@ class Applier:
         except (OSError, RestoreError) as error:
             self._fail(job, error)
 
-    def finish(self) -> Applied:
-        """Make what is left, set the folders' metadata from below, and tell what became of it all.
+    def settle(self) -> None:
+        """Finish everything that was planned since the last time: what is not whole by now is a gap.
+
+        Folders that the tree has left get their metadata; nothing of them is remembered any more.
 
         Raises:
             SpaceError: the disk is full.
@@ -276,8 +336,9 @@ class Applier:
                 self._complete(job)
             except (OSError, RestoreError) as error:
                 self._fail(job, error)
+        later = [job for job in self.jobs if job.more and not job.done]
         for job in self.jobs:
-            if not job.done:
+            if not job.done and not job.more:
                 self._gap(job.place, job.entry, INCOMPLETE)
                 self._drop(job)
         for other in self._others:  # in tree order: a further name comes after the first
@@ -286,18 +347,42 @@ class Applier:
         for place, entry, identity in self._kept:
             with self._naming(place, entry):
                 self._freshen(place, entry, identity)
-        for place in reversed(self._folders):
-            assert place.parent is not None
+        self.jobs, self._empty, self._others, self._kept = later, [], [], []
+        left, self._left = self._left, []
+        for place in left:
             assert place.entry is not None
-            with self._naming(place.parent, place.entry):
-                self._set_metadata(place.parent, place.entry, self._target.fd(place))
+            if os.geteuid() and place.entry.mode & stat.S_IRWXU != stat.S_IRWXU:
+                self._last.append(place)  # further names of files in it may still be made, for which it has to be open
+            else:
+                self._finish_folder(place)
+
+    def finish(self) -> Applied:
+        """Make what is left, set the folders' metadata from below, and tell what became of it all.
+
+        Raises:
+            SpaceError: the disk is full.
+        """
+        while len(self._stack) > 1:
+            self._leave(self._stack.pop())
+        self.settle()
+        for place in self._last:
+            self._finish_folder(place)
         self._target.close()
-        return Applied(counts=self.counts, gaps=self._gaps.named, reasons=dict(self._gaps.by_reason))
+        return Applied(
+            counts=self.counts,
+            removed=self._removed,
+            reused_bytes=self._reused_bytes,
+            gaps=self._gaps.named,
+            reasons=dict(self._gaps.by_reason),
+        )
 
     def abort(self) -> None:
-        """Remove unfinished files and give opened-up folders their mode back; complete files stay."""
+        """Remove unfinished files, but keep those that a later run may go on with; complete files stay.
+
+        Opened-up folders get their mode back.
+        """
         for job in list(self._begun):
-            self._drop(job)
+            self._drop(job, keep=self._is_resumable(job))
         for place in reversed(self._folders):
             if place.old_mode is not None:
                 with suppress(OSError, RestoreError):
@@ -305,40 +390,6 @@ class Applier:
         self._target.close()
 
     # -- planning --
-
-    def _add_folder(self, place: Place, path: TreePath, entry: Entry, found: os.stat_result | None) -> None:
-        folder = Place(place, path, entry)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            folder.identity = identity_of(found)
-        elif found is not None:
-            self._check_replaceable(place, entry, found)
-            folder.replace = True
-        self._folders.append(folder)
-        self._stack.append(folder)
-
-    def _check_replaceable(self, place: Place, entry: Entry, found: os.stat_result) -> None:
-        shown = place.shown(entry.name)
-        if stat.S_ISDIR(found.st_mode):
-            raise RestoreError(
-                f"{shown} is a folder in the target and not in the snapshot",
-                hint="move it away or choose another target; folders are never replaced",
-            )
-        if self._overwrite == "never":
-            raise RestoreError(
-                f"{shown} exists in the target",
-                hint="choose another target, or allow to replace it with --overwrite",
-            )
-
-    def _is_same(self, place: Place, entry: Entry, found: os.stat_result) -> bool:
-        """Return whether what is there can stay: alike by size and time, and a file with this name only."""
-        if entry.link is not None or found.st_nlink != 1:
-            return False
-        if entry.kind == "link" and stat.S_ISLNK(found.st_mode):
-            with suppress(OSError):
-                return os.readlink(entry.name, dir_fd=self._target.fd(place)) == entry.target
-        if entry.kind == "file" and stat.S_ISREG(found.st_mode):
-            return (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns)
-        return False
 
     def _first_name(self, place: Place, entry: Entry) -> tuple[_FirstName | None, bool]:
         """Return the first name of an entry's inode, and whether this entry is a further one."""
@@ -353,21 +404,30 @@ class Applier:
             return first, True
         return None, False  # it was captured twice and changed between: two files are what we have
 
-    def _check_space(self) -> None:
+    def _leave(self, place: Place) -> None:
+        self._left.append(place)
+
+    def _check_space(self, room: int) -> None:
         path = self._target.path
         while not os.path.lexists(path):
             path = os.path.dirname(path)
         free = os.statvfs(path)
-        if self.planned_bytes > free.f_bavail * free.f_frsize:
+        if room > free.f_bavail * free.f_frsize:
             raise SpaceError(
-                f"{self._target.shown()}: {self.planned_bytes} bytes are to be restored, "
-                f"{free.f_bavail * free.f_frsize} are free",
+                f"{self._target.shown()}: {room} bytes are to be restored, {free.f_bavail * free.f_frsize} are free",
                 hint="choose a target with more room, or restore a part",
             )
 
     # -- folders --
 
     def _make(self, place: Place) -> None:
+        try:
+            self._make_folder(place)
+        except OSError as error:
+            self._raise_if_full(error)
+            raise RestoreError(f"{place.shown()} cannot be made: {error.strerror}") from error
+
+    def _make_folder(self, place: Place) -> None:
         assert place.parent is not None
         name = place.path[-1]
         if place.identity is None:
@@ -384,6 +444,30 @@ class Applier:
                 os.fchmod(inner, place.old_mode | stat.S_IRWXU)
         self.counts.folders += 1
 
+    def _finish_folder(self, place: Place) -> None:
+        assert place.parent is not None
+        assert place.entry is not None
+        for extra in self._extras.pop(place.path, ()):
+            try:
+                self._remove(place, extra)
+            except (OSError, RestoreError) as error:
+                reason = os.strerror(error.errno or errno.EIO) if isinstance(error, OSError) else NOT_OURS
+                self._gaps.add(extra.path, f"{NOT_REMOVED} ({reason})")
+        with self._naming(place.parent, place.entry):
+            self._set_metadata(place.parent, place.entry, self._target.fd(place))
+        self._folders.pop(place, None)
+
+    def _remove(self, place: Place, extra: Extra) -> None:
+        """Remove what a survey has named, if it is still that."""
+        folder = self._target.fd(place)
+        if identity_of(os.stat(extra.name, dir_fd=folder, follow_symlinks=False)) != extra.identity:
+            raise RestoreError(f"{place.shown(extra.name)} {NOT_OURS}")
+        if extra.is_folder:
+            _remove_tree(folder, extra.name, extra.identity[0])
+        else:
+            os.unlink(extra.name, dir_fd=folder)
+        self._removed.append(extra.path)
+
     # -- files --
 
     def _file(self, job: Job) -> int:
@@ -393,10 +477,15 @@ class Applier:
             self._open.move_to_end(job)
             return fd
         outer = self._target.fd(job.place)
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC  # to be read where an earlier run began it
         if job.identity is None:
-            job.temporary = self._temporary_name()
-            fd = self._open[job] = os.open(job.temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=outer)
+            job.temporary = self._resumable_name(job) or self._temporary_name()
+            try:
+                fd = os.open(job.temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=outer)
+            except FileExistsError:  # left by an earlier run, and of no use
+                job.temporary = self._temporary_name()
+                fd = os.open(job.temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=outer)
+            self._open[job] = fd
             self._begun[job] = None
             job.identity = identity_of(os.fstat(fd))
             os.ftruncate(fd, job.size)
@@ -422,13 +511,48 @@ class Applier:
                     done = stop
             _write_all(fd, view[done - offset :], done)
 
+    def _write_whole(self, job: Job, data: bytes | memoryview) -> bool:
+        """Write a file in one step that has no name before it is whole; False where that cannot be."""
+        if job.replace or job.identity is not None or not self._has_unnamed:
+            return False
+        folder = self._target.fd(job.place)
+        try:
+            fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_HERE:
+                raise
+            self._has_unnamed = False
+            return False
+        try:
+            if job.entry.holes:
+                os.ftruncate(fd, job.size)
+            self._write(fd, job.entry, 0, data)
+            problems = list(self._metadata.apply(fd, job.entry))
+            try:
+                os.link(b"/proc/self/fd/%d" % fd, job.entry.name, dst_dir_fd=folder, follow_symlinks=True)
+            except OSError as error:
+                if error.errno not in (*_NO_LINKS_HERE, errno.ENOENT):
+                    raise
+                self._has_unnamed = False
+                return False
+            job.identity = identity_of(os.fstat(fd)) if job.first is not None else None
+        finally:
+            os.close(fd)
+        for problem in problems:
+            self._gap(job.place, job.entry, problem)
+        self._completed(job)
+        return True
+
     def _complete(self, job: Job) -> None:
         fd = self._file(job)
         self._set_metadata(job.place, job.entry, fd)
         self._publish(job.place, job.temporary, job.entry.name, replace=job.replace)
-        job.done = True
         del self._begun[job]
         os.close(self._open.pop(job))
+        self._completed(job)
+
+    def _completed(self, job: Job) -> None:
+        job.done = True
         if job.first is not None:
             job.first.identity = job.identity
         self.counts.files += 1
@@ -454,16 +578,79 @@ class Applier:
         self._drop(job)
         self._note(job.place, job.entry, error)
 
-    def _drop(self, job: Job) -> None:
-        """Give a job up and remove its temporary file, if we still can."""
+    def _drop(self, job: Job, *, keep: bool = False) -> None:
+        """Give a job up and remove its temporary file, if we still can, unless it is to be kept."""
         job.done = True
         fd = self._open.pop(job, None)
         if fd is not None:
             os.close(fd)
         if job in self._begun:
             del self._begun[job]
-            with suppress(OSError, RestoreError):
-                os.unlink(job.temporary, dir_fd=self._target.fd(job.place))
+            if not keep:
+                with suppress(OSError, RestoreError):
+                    os.unlink(job.temporary, dir_fd=self._target.fd(job.place))
+
+    # -- what is there already --
+
+    def _is_resumable(self, job: Job) -> bool:
+        return bool(self._resumable_name(job)) and job.temporary == self._resumable_name(job)
+
+    def _resumable_name(self, job: Job) -> bytes:
+        """Return the name under which another run finds what it needs again; empty for small files."""
+        if self._resume_key is None or job.size < RESUMED_FROM:
+            return b""
+        what = b"".join([*[ref.id for ref in job.content.chunks], b"/".join(job.path)])
+        return PREFIX + blake3(what, key=self._resume_key).hexdigest(16).encode()
+
+    def _find_unfinished(self, job: Job) -> bool:
+        """Take over what an earlier run left of a file, if there is something."""
+        name = self._resumable_name(job)
+        if not name:
+            return False
+        try:
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=self._target.fd(job.place))
+        except OSError:
+            return False
+        status = os.fstat(fd)
+        ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+        if not ours or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            os.close(fd)
+            return False
+        job.temporary, job.identity = name, identity_of(status)
+        self._open[job] = fd
+        self._begun[job] = None
+        os.ftruncate(fd, job.size)
+        return True
+
+    def _reuse_old(self, job: Job, wanted: Sequence[Part], same: Callable[[bytes, memoryview], bool]) -> None:
+        """Begin a file with what it has in common with the one it replaces."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            old = os.open(job.entry.name, flags, dir_fd=self._target.fd(job.place))
+        except OSError:
+            return  # unreadable: then nothing of it is of use
+        try:
+            status = os.fstat(old)
+            if identity_of(status) != job.old or not stat.S_ISREG(status.st_mode):
+                return
+            common = list(_alike_parts(old, wanted, same))
+            total = sum(ref.length for _, ref in common)
+            if total == job.size == status.st_size and status.st_nlink == 1 and job.first is None:
+                self._kept.append((job.place, job.entry, identity_of(status)))
+                self._reused_bytes += total
+                job.done = True
+            elif common:
+                first = job.identity is None
+                new = self._file(job)
+                if first:
+                    job.shared = _share_blocks(old, new, job.size)
+                for offset, ref in common:
+                    if not job.shared:
+                        _copy(old, new, job.entry, offset, ref.length)
+                    job.written.add(offset, offset + ref.length)
+        finally:
+            os.close(old)
 
     # -- everything else --
 
@@ -582,6 +769,81 @@ def _alike(one: Entry, other: Entry) -> bool:
         other.target,
         other.rdev,
     )
+
+
+def _alike_parts(fd: int, wanted: Sequence[Part], same: Callable[[bytes, memoryview], bool]) -> Iterator[Part]:
+    """Yield the parts that a file has, at their places."""
+    size = os.fstat(fd).st_size
+    with memoryview(bytearray(max((ref.length for _, ref in wanted), default=0))) as buffer:
+        for offset, ref in wanted:
+            if offset + ref.length > size:
+                break  # in order: what follows lies further on
+            with buffer[: ref.length] as view:
+                if _read_all(fd, view, offset) and same(ref.id, view):
+                    yield offset, ref
+
+
+def _read_all(fd: int, view: memoryview, offset: int) -> bool:
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if not count:
+            return False
+        done += count
+    return True
+
+
+def _share_blocks(old: int, new: int, size: int) -> bool:
+    """Let a new file have the blocks of an old one, where the file system can (btrfs, XFS); they differ when written.
+
+    Then neither time nor room is spent on what both have in common.
+    """
+    try:
+        fcntl.ioctl(new, _FICLONE, old)
+    except OSError:
+        return False
+    os.ftruncate(new, size)
+    return True
+
+
+def _copy(old: int, new: int, entry: Entry, offset: int, length: int) -> None:
+    """Copy a part within the kernel, but for what lies in holes."""
+    end = offset + length
+    for hole in entry.holes:
+        if hole.offset >= end:
+            break
+        if hole.offset + hole.length > offset:
+            _copy_range(old, new, offset, max(offset, hole.offset))
+            offset = min(end, hole.offset + hole.length)
+    _copy_range(old, new, offset, end)
+
+
+def _copy_range(old: int, new: int, start: int, end: int) -> None:
+    while start < end:
+        count = os.copy_file_range(old, new, end - start, start, start)
+        if not count:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # it became shorter under our hands
+        start += count
+
+
+def _remove_tree(outer: int, name: bytes, device: int, depth: int = 0) -> None:
+    """Remove a folder and what is in it, through descriptors, and nothing on another file system."""
+    if depth > MOST_NESTED:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
+    try:
+        if os.fstat(fd).st_dev != device:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        with os.scandir(fd) as found:
+            inner = [(os.fsencode(one.name), one.is_dir(follow_symlinks=False)) for one in found]
+        for one, is_folder in inner:
+            if is_folder:
+                _remove_tree(fd, one, device, depth + 1)
+            else:
+                os.unlink(one, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=outer)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -115,6 +115,15 @@ class Target:
         except FileNotFoundError:
             return None
 
+    def names(self, place: Place) -> list[bytes]:
+        """Return the names in a folder that exists, in any order.
+
+        Raises:
+            RestoreError: it is no longer the folder that it was.
+            OSError: it cannot be read.
+        """
+        return [os.fsencode(name) for name in os.listdir(self.fd(place))]
+
     def close(self) -> None:
         """Close every descriptor; idempotent."""
         while self._open:

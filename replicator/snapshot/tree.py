@@ -1,9 +1,9 @@
 """Reading a snapshot's tree: every name and number is checked before anyone acts on it."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from replicator.errors import FormatError, NotFoundError
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.pack import CHUNK_TREE
 from replicator.format.sizes import MAX_CHUNK
@@ -21,6 +21,8 @@ MAX_DEPTH = 4096
 MAX_ENTRIES = 1 << 32
 """Entries in one walk."""
 
+Lost = Callable[["TreePath", ReplicatorError], None]
+"""Told which directory could not be read, and why."""
 TreePath = tuple[bytes, ...]
 """Names from the top of the tree down; there is no path string that could be traversed."""
 
@@ -70,10 +72,12 @@ class TreeReader:
         at: TreePath = (),
         max_depth: int = MAX_DEPTH,
         max_entries: int = MAX_ENTRIES,
+        lost: Lost | None = None,
     ) -> Iterator[tuple[TreePath, Entry]]:
         """Yield (path, entry) of everything below ``tree``, a directory before what it holds.
 
-        ``at`` is the path of ``tree`` itself and comes before each path.
+        ``at`` is the path of ``tree`` itself and comes before each path. With ``lost`` a directory that cannot be read,
+        or not to its end, is told and the rest goes on.
 
         Raises:
             FormatError: as :meth:`entries`, or deeper or larger than allowed.
@@ -82,7 +86,13 @@ class TreeReader:
         count = 0
         while stack:
             path, entries = stack[-1]
-            entry = next(entries, None)
+            try:
+                entry = next(entries, None)
+            except (NotFoundError, IntegrityError, FormatError) as error:
+                if lost is None:
+                    raise
+                lost(path, error)
+                entry = None
             if entry is None:
                 stack.pop()
                 continue
@@ -96,8 +106,12 @@ class TreeReader:
                     raise FormatError(f"tree: deeper than {max_depth} folders")
                 stack.append((here, self.entries(entry.content)))
 
-    def select(self, tree: ChunkList, paths: Iterable[TreePath]) -> Iterator[tuple[TreePath, Entry]]:
+    def select(
+        self, tree: ChunkList, paths: Iterable[TreePath], *, lost: Lost | None = None
+    ) -> Iterator[tuple[TreePath, Entry]]:
         """Yield what restoring ``paths`` needs in tree order: their parents and everything below them.
+
+        ``lost`` as in :meth:`walk`.
 
         Raises:
             NotFoundError: one of them is not in the tree; nothing was yielded yet.
@@ -105,7 +119,7 @@ class TreeReader:
         """
         wanted = sorted(set(paths))
         if () in wanted:
-            yield from self.walk(tree)
+            yield from self.walk(tree, lost=lost)
             return
         found = {path[:end]: self.lookup(tree, path[:end]) for path in wanted for end in range(1, len(path) + 1)}
         chosen = set(wanted)
@@ -115,7 +129,7 @@ class TreeReader:
             entry = found[path]
             yield path, entry
             if path in chosen and entry.kind == "dir" and entry.content is not None:
-                yield from self.walk(entry.content, at=path)
+                yield from self.walk(entry.content, at=path, lost=lost)
 
     def _find(self, folder: ChunkList, name: bytes) -> Entry | None:
         refs = list(leaves(folder, self._source))

@@ -90,10 +90,45 @@ def test_what_is_there_already_is_kept_refused_or_replaced_as_told(federation: F
     assert federation.json(*again, "if-changed", home="keeper")["kept"] >= 3
     assert changed.read_text() == "dear friend\n"
     assert same.stat().st_ino == inode
-    assert federation.json(*again, "always", home="keeper")["kept"] == 0
-    assert same.stat().st_ino != inode
+    before = changed.stat()
+    changed.write_text("Dear friend\n")
+    os.utime(changed, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    federation.json(*again, "if-changed", home="keeper")
+    assert changed.read_text() == "Dear friend\n", "it has the same size and time"
+    always = federation.json(*again, "always", home="keeper")
+    assert changed.read_text() == "dear friend\n"
+    assert (always["kept"], always["files"]) == (5, 1)
+    assert always["fetched_bytes"] == 2 * (64 << 10), "a data and a tree pack"
+    assert same.stat().st_ino == inode, "its bytes are what they should be"
     assert (tmp_path / "docs" / "mine").read_text() == "not in the snapshot\n"
     assert federation.run(*again, "maybe", home="keeper").code == 2
+
+
+def test_what_the_snapshot_does_not_have_is_named_and_then_deleted(federation: Federation, tmp_path: Path) -> None:
+    federation.ok("restore", "latest:docs", "--target", tmp_path, home="keeper")
+    for name in ("docs/mine", "docs/letters/new/inner", "docs/letters/new/other", "beside"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine\n")
+    os.symlink("/etc", tmp_path / "docs" / "letters" / "link")
+    command = ("restore", "latest:docs", "--target", tmp_path, "--overwrite", "if-changed", "--delete")
+    named = ["docs/letters/link", "docs/letters/new/", "docs/mine"]
+    dry = federation.json(*command, "--dry-run", home="keeper")
+    assert sorted(dry["deleted"]) == named
+    assert (tmp_path / "docs" / "mine").exists()
+    assert sorted(federation.json(*command, home="keeper")["deleted"]) == named
+    assert compare(federation.path / "docs", tmp_path / "docs") == []
+    assert (tmp_path / "beside").exists(), "not below a folder of the snapshot"
+    assert os.path.exists("/etc/passwd")
+    assert federation.json(*command, home="keeper")["deleted"] == []
+
+
+def test_of_what_is_restored_in_part_only_that_part_is_deleted(federation: Federation, tmp_path: Path) -> None:
+    federation.ok("restore", "latest:docs", "--target", tmp_path, home="keeper")
+    for name in ("docs/mine", "docs/letters/mine"):
+        (tmp_path / name).write_text("mine\n")
+    command = ("restore", "latest:docs", "letters", "--target", tmp_path, "--overwrite", "if-changed", "--delete")
+    assert federation.json(*command, home="keeper")["deleted"] == ["docs/letters/mine"]
+    assert (tmp_path / "docs" / "mine").exists()
 
 
 def test_a_dry_run_counts_and_writes_nothing(federation: Federation, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from replicator.format.policy import Policy
 from replicator.fs import Fs, PosixFs
 from replicator.ids import Identity
 from replicator.provider.home import Provider, Terms, init_provider, open_provider
+from replicator.snapshot.plan import Overwrite
 from replicator.snapshot.walk import Source
 from replicator.transport.handler import Service
 from replicator.transport.memory import MemoryNetwork
@@ -315,7 +316,16 @@ class World:
         finally:
             keeper.close()
 
-    async def restore(self, target: str, snapshot: str = "latest", home: str | None = None) -> RestoreReport:
+    async def restore(
+        self,
+        target: str,
+        snapshot: str = "latest",
+        home: str | None = None,
+        *,
+        overwrite: Overwrite = "never",
+        delete: bool = False,
+        dry_run: bool = False,
+    ) -> RestoreReport:
         """Restore a snapshot with the keeper."""
         keeper = self.keeper(home)
         try:
@@ -323,7 +333,16 @@ class World:
                 library = Library(keeper, federation)
                 await library.refresh()
                 found = await library.find(snapshot)
-                return await restore(library, self.edge, found, target, privileged=os.geteuid() == 0)
+                return await restore(
+                    library,
+                    self.edge,
+                    found,
+                    target,
+                    overwrite=overwrite,
+                    delete=delete,
+                    privileged=os.geteuid() == 0,
+                    dry_run=dry_run,
+                )
         finally:
             keeper.close()
 

@@ -12,11 +12,12 @@ from replicator.format.pack import CHUNK_DATA, CHUNK_LIST, CHUNK_TREE
 from replicator.format.sizes import MAX_CHUNK
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import Entry, HardLink, Kind, Xattr
-from replicator.snapshot.apply import Applied, Applier, Overwrite
+from replicator.snapshot.apply import Applied, Applier
 from replicator.snapshot.capture import Captured, capture
 from replicator.snapshot.chunklist import EMPTY, extents
 from replicator.snapshot.folder import FolderBuilder
 from replicator.snapshot.metadata import Rights
+from replicator.snapshot.plan import Overwrite
 from replicator.snapshot.tree import TreePath, TreeReader
 from replicator.snapshot.walk import PosixSource
 from tests.fakes import SeededRng

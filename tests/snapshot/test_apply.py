@@ -1,6 +1,8 @@
 """Restoring: overwrite rules, writes in any order, holes, links, full disks and what a user may not set."""
 
 import errno
+import fcntl
+import itertools
 import os
 import shutil
 import stat
@@ -18,16 +20,21 @@ from replicator.errors import RestoreError, SpaceError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList
 from replicator.format.tree import Entry, Hole
+from replicator.snapshot import apply as module
 from replicator.snapshot.apply import (
     IN_THE_WAY,
     INCOMPLETE,
     NO_FIRST_NAME,
+    Applied,
     Applier,
+    Job,
+    Part,
     RestoreCounts,
     _Written,
 )
 from replicator.snapshot.chunklist import EMPTY
 from replicator.snapshot.metadata import OWNER
+from replicator.snapshot.tree import TreeReader
 from tests.compare import compare
 from tests.snapshot.support import (
     IS_ROOT,
@@ -310,6 +317,323 @@ class TestWriting:
         assert len(written.starts) == len(written.ends)
 
 
+class TestUnnamed:
+    """Files that come in one piece have no name before they are whole."""
+
+    def test_nothing_is_seen_before_it_is_whole(
+        self, sink: MemorySink, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[list[str]] = []
+        real = os.pwrite
+
+        def watched(fd: int, data: bytes, offset: int) -> int:
+            seen.append(os.listdir(target))
+            return real(fd, data, offset)
+
+        monkeypatch.setattr(os, "pwrite", watched)
+        restored(sink, tree_of(sink, file_entry(sink, b"f", b"abc", mode=0o640)), target)
+        assert seen == [[]]
+        assert stat.S_IMODE(os.stat(target / "f").st_mode) == 0o640
+
+    @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL])
+    def test_where_that_cannot_be_they_have_a_temporary_one(
+        self, sink: MemorySink, target: Path, monkeypatch: pytest.MonkeyPatch, error: int
+    ) -> None:
+        real = os.open
+
+        def without(path: Any, flags: int, *values: Any, **options: Any) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(error, os.strerror(error))
+            return real(path, flags, *values, **options)
+
+        monkeypatch.setattr(os, "open", without)
+        tree = tree_of(sink, *(file_entry(sink, name, name * 5) for name in (b"a", b"b")))
+        assert restored(sink, tree, target).gaps == []
+        assert (target / "b").read_bytes() == b"bbbbb"
+
+    def test_without_proc_they_have_a_temporary_one(
+        self, sink: MemorySink, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.link
+
+        def without(source: Any, *values: Any, **options: Any) -> None:
+            if source.startswith(b"/proc"):
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+            real(source, *values, **options)
+
+        monkeypatch.setattr(os, "link", without)
+        tree = tree_of(sink, *(file_entry(sink, name, name * 5) for name in (b"a", b"b")))
+        assert restored(sink, tree, target).gaps == []
+        assert sorted(os.listdir(target)) == ["a", "b"]
+
+    def test_what_takes_the_name_meanwhile_stays(self, sink: MemorySink, target: Path) -> None:
+        applier = planned(sink, tree_of(sink, file_entry(sink, b"f", b"abc")), target)
+        applier.begin()
+        (target / "f").write_bytes(b"mine")
+        applier.write(applier.jobs[0], 0, b"abc")
+        assert applier.finish().gaps == [(b"f", IN_THE_WAY)]
+        assert (target / "f").read_bytes() == b"mine"
+        assert os.listdir(target) == ["f"]
+
+
+def cut(sink: MemorySink, name: bytes, pieces: list[bytes], **changes: Any) -> Entry:
+    """Make a file of these chunks."""
+    refs = [sink.put(CHUNK_DATA, piece) for piece in pieces]
+    size = sum(map(len, pieces))
+    return entry(name, size=size, content=ChunkList(depth=0, length=size, chunks=refs), **changes)
+
+
+class TestReuse:
+    """Only what differs from what is there is asked for."""
+
+    PIECES = tuple(bytes([65 + number]) * 10_000 for number in range(8))
+
+    @staticmethod
+    def wanted(job: Job) -> list[Part]:
+        offsets = itertools.accumulate([0, *(ref.length for ref in job.content.chunks)])
+        return list(zip(offsets, job.content.chunks, strict=False))
+
+    def reuse(self, sink: MemorySink, applier: Applier, job: Job, batch: int = 100) -> list[int]:
+        """Return the numbers of the parts that are not there, a batch at a time."""
+        parts = self.wanted(job)
+        missing: list[Part] = []
+        for at in range(0, len(parts), batch):
+            missing += applier.reuse(
+                job, parts[at : at + batch], lambda chunk, data: sink.chunks[CHUNK_DATA, chunk] == bytes(data)
+            )
+        return [parts.index(part) for part in missing]
+
+    def finish(self, sink: MemorySink, applier: Applier, job: Job, missing: list[int]) -> Applied:
+        parts = self.wanted(job)
+        for number in missing:
+            offset, ref = parts[number]
+            applier.write(job, offset, sink.get(CHUNK_DATA, ref))
+        return applier.finish()
+
+    @pytest.mark.parametrize("batch", [1, 3, 100])
+    @pytest.mark.parametrize("shares", [False, True])
+    def test_what_differs_is_written_and_the_rest_taken_over(
+        self, sink: MemorySink, target: Path, monkeypatch: pytest.MonkeyPatch, batch: int, shares: bool
+    ) -> None:
+        if shares:  # what a file system with shared blocks does
+
+            def clone(new: int, _request: int, old: int) -> int:
+                assert os.fstat(new).st_size == 80_000
+                os.ftruncate(new, 0)
+                return os.copy_file_range(old, new, 1 << 20, 0, 0)
+
+            monkeypatch.setattr(fcntl, "ioctl", clone)
+        target.mkdir()
+        old = bytearray(b"".join(self.PIECES)) + b"and more"
+        old[25_000] = 0
+        old[79_999] = 0
+        (target / "f").write_bytes(old)
+        inode = os.stat(target / "f").st_ino
+        applier = planned(sink, tree_of(sink, cut(sink, b"f", list(self.PIECES))), target, overwrite="always")
+        applier.begin()
+        [job] = applier.jobs
+        missing = self.reuse(sink, applier, job, batch)
+        assert missing == [2, 7]
+        assert (target / "f").read_bytes() == old, "the old one stays until the new one is whole"
+        applied = self.finish(sink, applier, job, missing)
+        assert (applied.gaps, applied.reused_bytes, applied.counts.files) == ([], 60_000, 1)
+        assert (target / "f").read_bytes() == b"".join(self.PIECES)
+        assert os.stat(target / "f").st_ino != inode
+        assert os.listdir(target) == ["f"]
+
+    def test_a_file_that_is_right_in_all_only_gets_its_metadata(self, sink: MemorySink, target: Path) -> None:
+        target.mkdir()
+        (target / "f").write_bytes(b"".join(self.PIECES))
+        inode = os.stat(target / "f").st_ino
+        applier = planned(
+            sink, tree_of(sink, cut(sink, b"f", list(self.PIECES), mode=0o604)), target, overwrite="if-changed"
+        )
+        applier.begin()
+        [job] = applier.jobs
+        assert self.reuse(sink, applier, job) == []
+        applied = applier.finish()
+        assert (applied.counts, applied.reused_bytes) == (RestoreCounts(kept=1), 80_000)
+        status = os.stat(target / "f")
+        assert (status.st_ino, stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (inode, 0o604, MTIME)
+
+    @pytest.mark.parametrize("why", ["longer", "second name", "further name"])
+    def test_one_that_is_right_but_for_something_is_made_anew(
+        self, sink: MemorySink, target: Path, tmp_path: Path, why: str
+    ) -> None:
+        target.mkdir()
+        (target / "f").write_bytes(b"".join(self.PIECES) + (b"x" if why == "longer" else b""))
+        if why == "second name":
+            os.link(target / "f", tmp_path / "other")
+        changes = {"link": hard_link()} if why == "further name" else {}
+        applier = planned(
+            sink, tree_of(sink, cut(sink, b"f", list(self.PIECES), **changes)), target, overwrite="always"
+        )
+        applier.begin()
+        inode = os.stat(target / "f").st_ino
+        [job] = applier.jobs
+        assert self.reuse(sink, applier, job) == []
+        assert applier.finish().counts.files == 1
+        assert os.stat(target / "f").st_ino != inode
+        assert (target / "f").read_bytes() == b"".join(self.PIECES)
+        if why == "second name":
+            assert (tmp_path / "other").stat().st_mtime_ns != MTIME
+
+    def test_holes_stay_holes(self, sink: MemorySink, target: Path) -> None:
+        block = 1 << 16
+        pieces = [b"a" * block, bytes(4 * block), b"b" * block]
+        holes = [Hole(offset=block, length=4 * block)]
+        target.mkdir()
+        (target / "f").write_bytes(b"".join(pieces[:2]) + b"c" * block)
+        applier = planned(sink, tree_of(sink, cut(sink, b"f", pieces, holes=holes)), target, overwrite="always")
+        applier.begin()
+        [job] = applier.jobs
+        missing = self.reuse(sink, applier, job)
+        assert missing == [2]
+        assert self.finish(sink, applier, job, missing).gaps == []
+        with open(target / "f", "rb") as file:
+            assert file.read() == b"".join(pieces)
+            assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == block
+
+    def test_what_cannot_be_read_is_fetched(
+        self, sink: MemorySink, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target.mkdir()
+        (target / "f").write_bytes(b"".join(self.PIECES))
+        applier = planned(sink, tree_of(sink, cut(sink, b"f", list(self.PIECES))), target, overwrite="always")
+        applier.begin()
+        [job] = applier.jobs
+        os.unlink(target / "f")
+        os.mkfifo(target / "f")
+        assert self.reuse(sink, applier, job) == list(range(8))
+        assert self.finish(sink, applier, job, list(range(8))).gaps == []
+
+
+class TestResume:
+    """A large file goes on where a run that was stopped left it."""
+
+    KEY = bytes(range(32))
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "RESUMED_FROM", 50_000)
+
+    def begun(self, sink: MemorySink, target: Path, key: bytes | None = KEY, **options: Any) -> tuple[Applier, Job]:
+        tree = tree_of(sink, cut(sink, b"f", list(TestReuse.PIECES)), file_entry(sink, b"small", b"123"))
+        applier = planned(sink, tree, target, overwrite="if-changed", resume_key=key, **options)
+        applier.begin()
+        return applier, applier.jobs[0]
+
+    def stopped(self, sink: MemorySink, target: Path, *, killed: bool) -> None:
+        applier, job = self.begun(sink, target)
+        parts = TestReuse.wanted(job)
+        for number in (1, 5):
+            applier.write(job, parts[number][0], sink.get(CHUNK_DATA, parts[number][1]))
+        applier.write(applier.jobs[1], 0, b"12")
+        if killed:
+            applier._target.close()
+            for fd in applier._open.values():
+                os.close(fd)
+        else:
+            applier.abort()
+
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_what_was_written_is_not_asked_for_again(self, sink: MemorySink, target: Path, killed: bool) -> None:
+        self.stopped(sink, target, killed=killed)
+        assert len(os.listdir(target)) == 1 + killed, "a small file's beginning is only left by a kill"
+        before = open_fds()
+        applier, job = self.begun(sink, target)
+        missing = TestReuse().reuse(sink, applier, job, 3)
+        assert missing == [0, 2, 3, 4, 6, 7]
+        applier.write(applier.jobs[1], 0, b"123")
+        applied = TestReuse().finish(sink, applier, job, missing)
+        assert (applied.gaps, applied.reused_bytes) == ([], 20_000)
+        assert (target / "f").read_bytes() == b"".join(TestReuse.PIECES)
+        assert open_fds() == before
+
+    def test_what_is_damaged_since_is_asked_for(self, sink: MemorySink, target: Path) -> None:
+        self.stopped(sink, target, killed=False)
+        [name] = os.listdir(target)
+        with open(target / name, "r+b") as file:
+            file.seek(55_555)
+            file.write(b"!")
+        applier, job = self.begun(sink, target)
+        assert TestReuse().reuse(sink, applier, job) == [0, 2, 3, 4, 5, 6, 7]
+        applier.abort()
+
+    @pytest.mark.parametrize("strange", ["mode", "second name", "link", "fifo", "folder", "owner", "key"])
+    def test_what_another_may_have_put_there_is_not_used(
+        self, sink: MemorySink, target: Path, tmp_path: Path, strange: str
+    ) -> None:
+        self.stopped(sink, target, killed=False)
+        [name] = os.listdir(target)
+        path = target / name
+        (tmp_path / "elsewhere").write_bytes(path.read_bytes())
+        if strange == "mode":
+            os.chmod(path, 0o620)
+        elif strange == "second name":
+            os.link(path, tmp_path / "other")
+        elif strange == "owner":
+            if not IS_ROOT:
+                pytest.skip("not root")
+            os.chown(path, NOBODY, NOBODY)
+        elif strange != "key":
+            os.unlink(path)
+            {"link": lambda: os.symlink(tmp_path / "elsewhere", path), "fifo": lambda: os.mkfifo(path)}.get(
+                strange, path.mkdir
+            )()
+        content = (tmp_path / "elsewhere").read_bytes()
+        applier, job = self.begun(sink, target, bytes(32) if strange == "key" else self.KEY)
+        assert TestReuse().reuse(sink, applier, job) == list(range(8))
+        applier.write(applier.jobs[1], 0, b"123")
+        assert TestReuse().finish(sink, applier, job, list(range(8))).gaps == []
+        assert (target / "f").read_bytes() == b"".join(TestReuse.PIECES)
+        assert (tmp_path / "elsewhere").read_bytes() == content
+
+    def test_without_a_key_nothing_is_kept(self, sink: MemorySink, target: Path) -> None:
+        applier, job = self.begun(sink, target, None)
+        applier.write(job, 0, b"A" * 10_000)
+        applier.abort()
+        assert os.listdir(target) == []
+
+
+class TestSettling:
+    """Finishing a part of the tree before the next is planned."""
+
+    def test_windows_give_what_one_plan_gives(self, sink: MemorySink, target: Path, tmp_path: Path) -> None:
+        inner = folder(sink, b"c", file_entry(sink, b"d", b"1", link=hard_link()), entry(b"e", "link"), mode=0o500)
+        tree = tree_of(
+            sink,
+            file_entry(sink, b"a", b"12"),
+            folder(sink, b"b", inner, entry(b"f"), mode=0o555),
+            folder(sink, b"g", file_entry(sink, b"h", b"1", link=hard_link()), file_entry(sink, b"i", b"3")),
+        )
+        applier = planned(sink, EMPTY, target)
+        applier.begin()
+        for path, one in TreeReader(sink).walk(tree):
+            job = applier.add(path, one)
+            if job is not None:
+                applier.write(job, 0, sink.get(CHUNK_DATA, job.content.chunks[0]))
+            applier.settle()
+        assert applier.finish().gaps == []
+        restored(sink, tree, tmp_path / "at once")
+        assert compare(target, tmp_path / "at once") == []
+        assert os.stat(target / "b").st_mtime_ns == os.stat(target / "b" / "c").st_mtime_ns == MTIME
+
+    def test_only_what_is_said_to_go_on_may_be_incomplete(self, sink: MemorySink, target: Path) -> None:
+        tree = tree_of(sink, *(file_entry(sink, name, b"1234") for name in (b"a", b"b")))
+        applier = planned(sink, tree, target)
+        applier.begin()
+        first, second = applier.jobs
+        for job in (first, second):
+            applier.write(job, 0, b"12")
+        second.more = True
+        applier.settle()
+        second.more = False
+        applier.write(second, 2, b"34")
+        assert applier.finish().gaps == [(b"a", INCOMPLETE)]
+        assert os.listdir(target) == ["b"]
+
+
 class TestLinks:
     def test_a_name_whose_content_differs_is_a_file_of_its_own(self, sink: MemorySink, target: Path) -> None:
         tree = tree_of(
@@ -446,7 +770,8 @@ def test_a_file_that_cannot_be_written_is_a_gap_and_the_rest_goes_on(
         return real(fd, *values)
 
     monkeypatch.setattr(os, call, failing)
-    tree = tree_of(sink, file_entry(sink, b"a", b"1"), file_entry(sink, b"b", b"2"))
+    holes = [Hole(offset=0, length=1)]
+    tree = tree_of(sink, file_entry(sink, b"a", b"1", holes=holes), file_entry(sink, b"b", b"2", holes=holes))
     applied = restored(sink, tree, target)
     assert applied.gaps == [(b"a", "Input/output error")]
     assert os.listdir(target) == ["b"]

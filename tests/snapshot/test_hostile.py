@@ -16,10 +16,11 @@ from replicator.errors import FormatError, ReplicatorError, RestoreError, SpaceE
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import Entry, Hole
-from replicator.snapshot import apply
-from replicator.snapshot.apply import PREFIX, Applied, Applier, Overwrite
+from replicator.snapshot import plan
+from replicator.snapshot.apply import Applied, Applier
 from replicator.snapshot.chunklist import extents
 from replicator.snapshot.metadata import Rights
+from replicator.snapshot.plan import PREFIX, Overwrite
 from replicator.snapshot.tree import TreePath, TreeReader
 from tests.fakes import SeededRng
 from tests.snapshot.support import (
@@ -150,7 +151,7 @@ def test_paths_out_of_order_or_without_their_folder_are_refused(scene: Scene, pa
 
 
 def test_a_tree_deeper_than_allowed_is_refused(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "MAX_DEPTH", 3)
+    monkeypatch.setattr(plan, "MAX_DEPTH", 3)
     tree = [((b"x",) * depth, entry(b"x", "dir")) for depth in range(1, 5)]
     scene.plan(tree[:3]).abort()
     with pytest.raises(FormatError, match="x/x/x/x"):

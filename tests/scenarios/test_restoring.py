@@ -1,0 +1,136 @@
+"""A restore over the whole way: in windows, over what is there, after a kill, and with a part of the tree lost."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from replicator.engine import restore as module
+from replicator.errors import FormatError, IntegrityError, NotFoundError
+from replicator.snapshot import apply
+from tests.compare import Rules, compare
+from tests.fakes import SeededRng
+from tests.scenarios.world import World, read, write
+
+RULES = Rules(owners=os.geteuid() == 0)
+MIB = 1 << 20
+
+
+@pytest.fixture
+def wide(world: World) -> str:
+    """A dataset of many small files, a large one, links between folders, and folders in folders."""
+    path = os.path.join(world.root, "source", "wide")
+    rng = SeededRng("wide")
+    for number in range(60):
+        write(os.path.join(path, f"{number % 7}", f"{number % 3}", f"{number}"), rng.bytes(5_000))
+    write(os.path.join(path, "large"), rng.bytes(20 * MIB))
+    os.link(os.path.join(path, "0", "0", "0"), os.path.join(path, "6", "link"))
+    world.add_dataset("wide", path)
+    return path
+
+
+def restored(target: str) -> str:
+    return os.path.join(target, "wide")
+
+
+@pytest.mark.parametrize("window", [1, 7, 50_000])
+async def test_the_size_of_a_window_makes_no_difference(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    await world.backup()
+    monkeypatch.setattr(module, "WINDOW", window)
+    monkeypatch.setattr(module, "BATCH", window)
+    target = os.path.join(world.root, "target")
+    report = await world.restore(target)
+    assert compare(wide, restored(target), RULES) == []
+    assert (report.files, report.links, report.gaps) == (61, 1, [])
+    assert report.bytes == 60 * 5_000 + 20 * MIB
+    again = await world.restore(target, overwrite="always")
+    # A file with two names is made anew, and so is one that is planned in several parts.
+    assert (again.files, again.reused_bytes) == (1 if window == 50_000 else 2, report.bytes)
+    assert compare(wide, restored(target), RULES) == []
+
+
+async def test_of_what_is_there_only_what_differs_is_fetched(world: World, wide: str) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    whole = await world.restore(target)
+    large = read(os.path.join(wide, "large"))
+    write(os.path.join(restored(target), "large"), large[: 10 * MIB] + b"changed" + large[10 * MIB + 7 :])
+    write(os.path.join(restored(target), "3", "0", "3"), b"other")
+    os.unlink(os.path.join(restored(target), "4", "1", "4"))
+    write(os.path.join(restored(target), "4", "new"), b"new")
+    report = await world.restore(target, overwrite="if-changed", delete=True)
+    assert compare(wide, restored(target), RULES) == []
+    assert report.removed == ["wide/4/new"]
+    assert 19 * MIB < report.reused_bytes < 20 * MIB
+    assert report.fetched_bytes < whole.fetched_bytes
+    assert report.files == 2 + 1 + 1, "what has two names is made anew"
+
+
+async def test_after_a_kill_the_same_again_finishes_and_fetches_only_the_rest(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    real = apply.Applier.write
+    written = 0
+
+    class Killed(BaseException):
+        pass
+
+    def write_some(applier: apply.Applier, job: apply.Job, offset: int, data: bytes) -> None:
+        nonlocal written
+        if written > 10 * MIB:
+            raise Killed
+        written += len(data)
+        real(applier, job, offset, data)
+
+    monkeypatch.setattr(apply.Applier, "write", write_some)
+    monkeypatch.setattr(apply.Applier, "abort", lambda _: None)
+    with pytest.raises(Killed):
+        await world.restore(target)
+    monkeypatch.undo()
+    assert any(name.startswith(".replicator-") for name in os.listdir(restored(target)))
+    report = await world.restore(target, overwrite="if-changed")
+    assert report.reused_bytes > 9 * MIB
+    assert compare(wide, restored(target), RULES) == []
+
+
+async def test_a_part_of_the_tree_that_is_lost_costs_that_part_alone(world: World, wide: str) -> None:
+    await world.backup()
+    trees = {os.path.basename(path) for number in range(5) for path in world.stored(number, ["tree"])}
+    write(os.path.join(wide, "5", "later"), b"later")
+    await world.backup()
+    for number in range(5):
+        for path in world.stored(number, ["tree"]):
+            if os.path.basename(path) in trees:
+                os.unlink(path)
+    target = os.path.join(world.root, "target")
+    report = await world.restore(target)
+    assert report.lost
+    assert ("wide/1/", module.LOST_FOLDER) in report.gaps
+    assert read(os.path.join(restored(target), "5", "later")) == b"later"
+    assert read(os.path.join(restored(target), "large")) == read(os.path.join(wide, "large"))
+    with pytest.raises((NotFoundError, IntegrityError, FormatError)):
+        await world.restore(target, overwrite="if-changed", delete=True)
+    assert read(os.path.join(restored(target), "5", "later")) == b"later"
+
+
+async def test_packs_come_from_several_providers(world: World, wide: str) -> None:
+    rng = SeededRng("more")
+    for number in range(4):
+        write(os.path.join(wide, "more", f"{number}"), rng.bytes(16 * MIB))
+    await world.backup()
+    asked: Counter[bytes] = Counter()
+
+    def count(identity: bytes, op: str, phase: str) -> None:
+        if (op, phase) == ("get", "before"):
+            asked[identity] += 1
+
+    world.network.faults = count
+    report = await world.restore(os.path.join(world.root, "target"))
+    assert report.gaps == []
+    assert report.packs > 6
+    assert sum(asked.values()) >= report.packs
+    assert sum(count > 1 for count in asked.values()) >= 3, "of the providers that hold a copy of one pack or another"
