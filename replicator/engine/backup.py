@@ -6,6 +6,7 @@ publishes it first, from the same bytes.
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -43,6 +44,7 @@ from replicator.ids import ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import seal_object
 from replicator.snapshot.capture import Captured, Counts, capture
+from replicator.snapshot.rules import Rules
 from replicator.snapshot.statcache import StatCache, StatCacheWriter
 from replicator.snapshot.tree import escape
 from replicator.snapshot.walk import PosixSource, Source
@@ -386,8 +388,7 @@ class _Run:
                     reader=None if readers is None else readers.attach,
                     cache=cache,
                     record=record,
-                    exclude=dataset.exclude,
-                    one_file_system=dataset.one_file_system,
+                    rules=rules_of(dataset),
                     progress=progress,
                 )
                 if readers is not None:
@@ -631,6 +632,17 @@ class _PackStream:
                 return batch
             self._wake.clear()
             await self._wake.wait()
+
+
+def rules_of(dataset: Dataset) -> Rules:
+    """Return what a dataset leaves out, as a capture takes it."""
+    return Rules(
+        exclude=dataset.exclude,
+        one_file_system=dataset.one_file_system,
+        keep_caches=dataset.keep_caches,
+        markers=[os.fsencode(name) for name in dataset.exclude_if_present],
+        largest=dataset.exclude_larger_than,
+    )
 
 
 def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
