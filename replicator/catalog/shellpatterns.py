@@ -2,10 +2,12 @@
 
 Those were matched as :mod:`fnmatch` does: ``*`` matched ``/`` too, and a pattern that began with one was a full path.
 What a translation cannot say (a ``*`` in the middle of a name, ``?`` or ``[...]`` that match ``/``) it says of one
-name, and so leaves out less; ``?`` and ``[...]`` stand for a character now and not for a byte.
+name, and so leaves out less; what is no pattern any more is dropped. ``?`` and ``[...]`` stand for a character now and
+not for a byte.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final
@@ -83,8 +85,10 @@ def _shielded(pattern: str) -> str:
 
 
 def _means_something(pattern: str) -> bool:
-    """Return whether a pattern can be used: a range that is upside down matched nothing, and is an error now."""
-    try:
-        return GitIgnoreSpecPattern(pattern).include is not None
-    except (ValueError, re.error):
-        return False
+    """Return whether a pattern can be used: not with a range that is upside down, nor with a set that begins with [."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        try:
+            return GitIgnoreSpecPattern(pattern).include is not None
+        except (ValueError, re.error, FutureWarning):
+            return False

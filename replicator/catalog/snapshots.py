@@ -15,7 +15,8 @@ from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName
 
 _SNAPSHOT = (
-    "name, writer, number, dataset, created_ns, published_ns, policy, files, size, partial, indexes, refs, head, gaps"
+    "name, writer, number, dataset, created_ns, published_ns, policy, files, size, partial, indexes, refs, head, gaps, "
+    "tags"
 )
 _NAME = 32
 
@@ -24,7 +25,8 @@ _NAME = 32
 class SnapshotRow:
     """One snapshot. ``dataset`` is empty where this home may not read names; ``published_ns`` 0 until it is.
 
-    ``head`` is the signed head statement; ``gaps`` are (path, reason) pairs, with the path as text for people.
+    ``head`` is the signed head statement; ``gaps`` are (path, reason) pairs, with the path as text for people. ``tags``
+    are known to the home that wrote it; others find them in the snapshot, if they may open it.
     """
 
     name: ObjectName
@@ -41,6 +43,7 @@ class SnapshotRow:
     references: tuple[bytes, ...]
     head: bytes
     gaps: tuple[tuple[str, str], ...]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ class Snapshots:
         """Remember a snapshot; a known one is updated."""
         with self._db.transaction("snapshot row") as connection:
             connection.execute(
-                f"INSERT OR REPLACE INTO snapshots ({_SNAPSHOT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+                f"INSERT OR REPLACE INTO snapshots ({_SNAPSHOT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
                 (
                     row.name,
                     row.writer,
@@ -88,6 +91,7 @@ class Snapshots:
                     b"".join(row.references),
                     row.head,
                     json.dumps(row.gaps),
+                    json.dumps(row.tags),
                 ),
             )
 
@@ -133,6 +137,7 @@ def _snapshot(row: tuple[Any, ...]) -> SnapshotRow:
         references=_names(row[11]),
         head=row[12],
         gaps=tuple((path, reason) for path, reason in json.loads(row[13])),
+        tags=tuple(json.loads(row[14] or "[]")),  # a row of an earlier catalog has none
     )
 
 

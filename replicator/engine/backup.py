@@ -59,7 +59,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class DatasetReport:
-    """What one dataset's backup came to. ``snapshot`` is None if nothing was committed."""
+    """What one dataset's backup came to. ``snapshot`` is None if nothing was committed.
+
+    ``skipped`` was left out by rule and named, as far as ``skipped_by_reason``, which counts all, is not too much.
+    """
 
     dataset: str
     snapshot: SnapshotRow | None = None
@@ -72,6 +75,8 @@ class DatasetReport:
     new_bytes: int = 0
     stored_bytes: int = 0
     gaps: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped_by_reason: dict[str, int] = field(default_factory=dict)
     debts: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     error: ReplicatorError | None = None
@@ -96,6 +101,7 @@ async def backup(
     edge: Edge,
     names: Sequence[str] = (),
     *,
+    tags: Sequence[str] = (),
     source: Source | None = None,
     spool_limit: int | None = None,
     overlap: bool = True,
@@ -103,8 +109,8 @@ async def backup(
 ) -> BackupReport:
     """Back up the named datasets, all of them by default, after publishing what an earlier run left.
 
-    ``overlap`` sends packs while more are being captured; ``readers`` processes read files of this machine, 0 lets
-    the capturing thread do it. One dataset's failure stops no other.
+    Their snapshots get ``tags``. ``overlap`` sends packs while more are being captured; ``readers`` processes read
+    files of this machine, 0 lets the capturing thread do it. One dataset's failure stops no other.
 
     Raises:
         UsageError: there is no dataset.
@@ -118,7 +124,17 @@ async def backup(
     with node.lock(), closing(node.seen(edge.rng)) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
-            run = _Run(node, edge, federation, spool, seen, source or PosixSource(), overlap=overlap, readers=readers)
+            run = _Run(
+                node,
+                edge,
+                federation,
+                spool,
+                seen,
+                source or PosixSource(),
+                tags=tuple(dict.fromkeys(tags)),
+                overlap=overlap,
+                readers=readers,
+            )
             await run.adopt(report)
             await run.publish_pending(report)
             for dataset in datasets:
@@ -147,6 +163,7 @@ class _Run:
         seen: SeenChunks,
         source: Source,
         *,
+        tags: tuple[str, ...],
         overlap: bool,
         readers: int,
     ) -> None:
@@ -156,11 +173,12 @@ class _Run:
         self.spool = spool
         self.seen = seen
         self.source = source
+        self.tags = tags
         self.overlap = overlap
         self.readers = readers
         self.publisher = Publisher(node, federation, edge, spool)
-        self.withdrawn: set[str] = set()
-        """Datasets whose waiting snapshot gave way to one that could be published."""
+        self.withdrawn: dict[str, tuple[str, ...]] = {}
+        """Datasets whose waiting snapshot gave way to one that could be published, with its tags."""
 
     async def adopt(self, report: BackupReport) -> None:
         """Follow our own chain if peers have witnessed more of it than this home remembers."""
@@ -234,9 +252,9 @@ class _Run:
             floors = below_floors(dataset.policy, self.node.charter.root)
             if floors:
                 raise UsageError(f"dataset '{dataset.name}': {'; '.join(floors)}", hint="raise the dataset's policy")
-            report.snapshot = await self._commit(dataset, report)
+            report.snapshot = await self._commit(dataset, report, self.tags)
             if await self._make_way(report.snapshot):
-                report.snapshot = await self._commit(dataset, report)
+                report.snapshot = await self._commit(dataset, report, self.tags)
             for snapshot in pending(self.node):
                 published = await self.publisher.publish(snapshot)
                 if snapshot.name == report.snapshot.name:
@@ -266,7 +284,7 @@ class _Run:
                 withdraw(self.node, self.spool, earlier.number)
         left = {row.name for row in self.node.catalog.snapshots.all("writer = ?", (self.node.identity,))}
         gone = [row for row in waiting if row.name not in left]
-        self.withdrawn |= {row.dataset for row in gone if row.name != snapshot.name}
+        self.withdrawn |= {row.dataset: row.tags for row in gone if row.name != snapshot.name}
         return snapshot in gone
 
     async def _could_go(self, snapshot: SnapshotRow) -> bool:
@@ -280,12 +298,12 @@ class _Run:
         """Commit anew, behind what was published, the datasets whose waiting snapshots made way."""
         waiting = {row.dataset for row in pending(self.node)}
         known = {dataset.name: dataset for dataset in self.node.catalog.datasets.all()}
-        for name in sorted((self.withdrawn & known.keys()) - waiting):
+        for name in sorted((self.withdrawn.keys() & known.keys()) - waiting):
             done = next((one for one in report.datasets if one.dataset == name), DatasetReport(dataset=name))
             if done.published:
                 continue
             try:
-                done.snapshot = await self._commit(known[name], done)
+                done.snapshot = await self._commit(known[name], done, self.withdrawn[name])
             except ReplicatorError as error:
                 self.federation.notices.append(f"'{name}': {error}")
 
@@ -303,7 +321,7 @@ class _Run:
                 objects.forget([row.id])
             self.spool.drop(row.name)
 
-    async def _commit(self, dataset: Dataset, report: DatasetReport) -> SnapshotRow:
+    async def _commit(self, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]) -> SnapshotRow:
         """Capture a dataset and write the signed snapshot; on return it is durable in the spool."""
         node, edge = self.node, self.edge
         keys = node.keys()
@@ -344,7 +362,7 @@ class _Run:
                 captured = await self._capture(dataset, keys, sink, cache if few else None, record, stream)
                 needed, missing = await asyncio.to_thread(sink.settle)
                 _insist_on_none(dataset, missing)
-            row = await self._write_snapshot(dataset, keys, sink, captured, needed, now)
+            row = await self._write_snapshot(dataset, keys, sink, captured, needed, now, tags)
             self.seen.sync()
             record.commit_as(cache_path, node.fs)
         except BaseException:
@@ -448,7 +466,14 @@ class _Run:
             self.spool.sending(active=False)
 
     async def _write_snapshot(
-        self, dataset: Dataset, keys: DomainKeys, sink: PackingSink, captured: Captured, needed: IdFile, now: int
+        self,
+        dataset: Dataset,
+        keys: DomainKeys,
+        sink: PackingSink,
+        captured: Captured,
+        needed: IdFile,
+        now: int,
+        tags: tuple[str, ...],
     ) -> SnapshotRow:
         node = self.node
         await self._sync_packs()
@@ -461,7 +486,7 @@ class _Run:
             host=self.edge.host,
             roots=captured.roots,
             tree=captured.tree,
-            tags=[],
+            tags=list(tags),
             gaps=[gap.path for gap in captured.gaps[:MAX_GAPS]],
         )
         context = snapshot_context(keys, node.identity, number)
@@ -512,6 +537,7 @@ class _Run:
             references=references,
             head=node.signing.sign(Context.HEAD, encode(head)),
             gaps=tuple((escape(gap.path), gap.reason) for gap in captured.gaps[:MAX_GAPS]),
+            tags=tags,
         )
         self.spool.put(name, data)
         with node.catalog.database.transaction("snapshot row"):
@@ -668,6 +694,8 @@ def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:
     report.new_bytes += sink.new_bytes
     report.stored_bytes += sink.stored_bytes
     report.gaps = [(escape(gap.path), gap.reason) for gap in captured.gaps]
+    report.skipped = [(escape(gap.path), gap.reason) for gap in captured.skipped]
+    report.skipped_by_reason = captured.skipped_by_reason
 
 
 def _take(report: DatasetReport, published: Published) -> None:

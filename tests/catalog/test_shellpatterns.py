@@ -70,6 +70,7 @@ def left_out_now(pattern: bytes, path: bytes, root: bytes, *, folder: bool) -> b
         (b"[^a]", [b"[a^]"]),
         (b"[!a]b", [b"[!a]b"]),
         (b"[z-a]", []),
+        (b"[[ab]", []),
         (b"/", []),
         (b"", []),
     ],

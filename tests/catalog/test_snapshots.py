@@ -55,7 +55,10 @@ def dataset(name: str = "photos", **changes: Any) -> Dataset:
 
 
 def test_a_snapshot_is_remembered_as_given(catalog: Catalog) -> None:
-    rows = [snapshot(1), snapshot(2, partial=True, indexes=(), references=(), gaps=(), dataset="")]
+    rows = [
+        snapshot(1),
+        snapshot(2, tags=("before the move", "b"), partial=True, indexes=(), references=(), gaps=(), dataset=""),
+    ]
     for row in rows:
         catalog.snapshots.put(row)
     assert catalog.snapshots.all() == rows
