@@ -139,6 +139,13 @@ def test_datasets_of_a_later_release_are_not_called_damaged(catalog: Catalog) ->
     assert "damaged" not in caught.value.message
 
 
+def test_datasets_that_are_damaged_are_not_called_newer(catalog: Catalog) -> None:
+    catalog.datasets.add(dataset())
+    stored(catalog).write_bytes(stored(catalog).read_bytes()[:-1])
+    with pytest.raises(HomeError, match=r"datasets\.bin: damaged"):
+        catalog.datasets.all()
+
+
 def test_a_name_is_taken_once(catalog: Catalog) -> None:
     catalog.datasets.add(dataset())
     with pytest.raises(UsageError, match="'photos' exists already"):

@@ -18,6 +18,7 @@ MOUNTINFO = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 39 38 8:1 / /home/anna/auto rw - ext4 /dev/sda1 rw
 40 35 0:43 / /run rw - tmpfs tmpfs rw
 41 35 0:44 / /mnt/odd rw - fuse.of\040mine x rw
+46 35 0:47 - /mnt/dash rw - nfs x rw
 42 35 4294967296:0 / /mnt/huge rw - nfs x rw
 43 35 nonsense / /mnt/none rw - nfs x rw
 44 35 0:45 / /mnt/short rw -
@@ -37,6 +38,7 @@ def test_lines_are_read_and_escapes_undone() -> None:
         Mount(os.makedev(8, 1), b"/home/anna/auto", b"ext4"),
         Mount(os.makedev(0, 43), b"/run", b"tmpfs"),
         Mount(os.makedev(0, 44), b"/mnt/odd", b"fuse.of mine"),
+        Mount(os.makedev(0, 47), b"/mnt/dash", b"nfs"),
     ]
     assert parse_mountinfo(b"") == []
 

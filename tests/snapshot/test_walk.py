@@ -23,6 +23,7 @@ from replicator.snapshot.walk import (
     Found,
     Left,
     Missed,
+    PosixFile,
     PosixSource,
     Run,
     Skipped,
@@ -212,6 +213,9 @@ def test_what_is_excluded_is_not_even_looked_into(tree: Path) -> None:
 
 def test_patterns_of_all_roots_are_known_and_a_bad_one_ends_it_at_once(tree: Path) -> None:
     roots = [os.fsencode(tree / "a"), os.fsencode(tree / "b")]
+    file = Path(f"{tree / 'b'}{tree}/a/file")  # what the first pattern would mean below the second root
+    file.parent.mkdir(parents=True)
+    file.touch()
     walker = Walker(PosixSource(), Rules(exclude=[os.fsencode(tree / "a" / "file"), b"/b/c"]), roots)
     assert [type(event) for event in walker.walk(roots[0])] == [Entered, Left]
     assert len(list(walker.walk(roots[1]))) == len(list(Walker(PosixSource(), Rules()).walk(roots[1])))
@@ -231,6 +235,13 @@ def test_of_a_cache_folder_only_the_tag_is_kept(tree: Path, content: bytes) -> N
     assert source.open_handles == 0
     assert walked(tree, keep_caches=True) == [*WHOLE[:9], "/b/d/CACHEDIR.TAG", *WHOLE[9:]]
     assert walked(tree, exclude=["CACHEDIR.TAG"]) == [*WHOLE[:8], "/b/d/", skipped, "<", "/b/z", "<", "<"]
+
+
+def test_a_tag_may_come_byte_by_byte(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "a" / "CACHEDIR.TAG").write_bytes(SIGNATURE)
+    real = PosixFile.read_into
+    monkeypatch.setattr(PosixFile, "read_into", lambda file, buffer: real(file, buffer[:1]))
+    assert f"/a: {SKIPPED_CACHE}" in walked(tree)
 
 
 @pytest.mark.parametrize("content", [b"", SIGNATURE[:-1], b" " + SIGNATURE, SIGNATURE[:-1] + b"6"])
