@@ -14,7 +14,7 @@ from typing import Any
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _REBUILT = "move it away and run again: a catalog is rebuilt from the federation"
 
 _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
@@ -82,6 +82,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
             "refs": bytes,
             "head": bytes,
             "gaps": str,
+            "tags": str,
         },
         ("name",),
     ),
@@ -160,6 +161,8 @@ class Database:
                     Table(database, table).create_index(index, unique=(table, index) in _UNIQUE, if_not_exists=True)
             if version == 1:
                 self._join_ids()
+            if version in (1, 2):
+                self.connection.execute("ALTER TABLE snapshots ADD COLUMN [tags] TEXT")
             self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.catalog.schema import Database
-from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
-from replicator.format.codec import Part, Record, decode, encode
+from replicator.errors import FormatError, HomeError, NotFoundError, UnsupportedVersionError, UsageError
+from replicator.format.charter import Count
+from replicator.format.codec import Part, Record, decode, encode, version_of
 from replicator.format.policy import Policy, policy_id
 from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName
 
 _SNAPSHOT = (
-    "name, writer, number, dataset, created_ns, published_ns, policy, files, size, partial, indexes, refs, head, gaps"
+    "name, writer, number, dataset, created_ns, published_ns, policy, files, size, partial, indexes, refs, head, gaps, "
+    "tags"
 )
 _NAME = 32
 
@@ -23,7 +25,8 @@ _NAME = 32
 class SnapshotRow:
     """One snapshot. ``dataset`` is empty where this home may not read names; ``published_ns`` 0 until it is.
 
-    ``head`` is the signed head statement; ``gaps`` are (path, reason) pairs, with the path as text for people.
+    ``head`` is the signed head statement; ``gaps`` are (path, reason) pairs, with the path as text for people. ``tags``
+    are known to the home that wrote it; others find them in the snapshot, if they may open it.
     """
 
     name: ObjectName
@@ -40,17 +43,25 @@ class SnapshotRow:
     references: tuple[bytes, ...]
     head: bytes
     gaps: tuple[tuple[str, str], ...]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Named paths with one policy, as this node backs them up."""
+    """Named paths with one policy, as this node backs them up.
+
+    ``exclude`` are patterns in the syntax of ``.gitignore``. ``exclude_if_present`` are names: of a folder that holds
+    one, nothing else is saved. ``exclude_larger_than`` is in bytes.
+    """
 
     name: str
     roots: tuple[bytes, ...]
     policy: Policy
     exclude: tuple[str, ...]
     one_file_system: bool
+    keep_caches: bool = False
+    exclude_if_present: tuple[str, ...] = ()
+    exclude_larger_than: int | None = None
     created_ns: int
 
 
@@ -64,7 +75,7 @@ class Snapshots:
         """Remember a snapshot; a known one is updated."""
         with self._db.transaction("snapshot row") as connection:
             connection.execute(
-                f"INSERT OR REPLACE INTO snapshots ({_SNAPSHOT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+                f"INSERT OR REPLACE INTO snapshots ({_SNAPSHOT}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
                 (
                     row.name,
                     row.writer,
@@ -80,6 +91,7 @@ class Snapshots:
                     b"".join(row.references),
                     row.head,
                     json.dumps(row.gaps),
+                    json.dumps(row.tags),
                 ),
             )
 
@@ -125,6 +137,7 @@ def _snapshot(row: tuple[Any, ...]) -> SnapshotRow:
         references=_names(row[11]),
         head=row[12],
         gaps=tuple((path, reason) for path, reason in json.loads(row[13])),
+        tags=tuple(json.loads(row[14] or "[]")),  # a row of an earlier catalog has none
     )
 
 
@@ -132,7 +145,7 @@ def _names(joined: bytes) -> tuple[bytes, ...]:
     return tuple(joined[at : at + _NAME] for at in range(0, len(joined), _NAME))
 
 
-class _Entry(Part, frozen=True, kw_only=True):
+class _Entry1(Part, frozen=True, kw_only=True):
     name: str
     roots: list[bytes]
     policy: Policy
@@ -141,10 +154,50 @@ class _Entry(Part, frozen=True, kw_only=True):
     created_ns: int
 
 
-class _File(Record, frozen=True, kw_only=True):
+class _File1(Record, frozen=True, kw_only=True):
+    """Version 1: patterns of :mod:`fnmatch`, and no other rules."""
+
+    datasets: list[_Entry1]
+
+
+class _Entry(Part, frozen=True, kw_only=True):
+    name: str
+    roots: list[bytes]
+    policy: Policy
+    exclude: list[bytes]
+    one_file_system: bool
+    keep_caches: bool
+    exclude_if_present: list[bytes]
+    exclude_larger_than: Count | None
+    created_ns: int
+
+
+class _File(Record, frozen=True, kw_only=True, tag=2):
     """What datasets.bin holds, by name."""
 
     datasets: list[_Entry]
+
+
+def _read(data: bytes) -> list[_Entry]:
+    """Return what a file of any version holds, in the newest one's terms."""
+    if version_of(data) != 1:
+        return decode(_File, data).datasets
+    from replicator.catalog.shellpatterns import to_gitignore  # noqa: PLC0415 - an old file's business
+
+    return [
+        _Entry(
+            name=entry.name,
+            roots=entry.roots,
+            policy=entry.policy,
+            exclude=[said for pattern in entry.exclude for said in to_gitignore(pattern, entry.roots)],
+            one_file_system=entry.one_file_system,
+            keep_caches=True,  # as the build that wrote it did
+            exclude_if_present=[],
+            exclude_larger_than=None,
+            created_ns=entry.created_ns,
+        )
+        for entry in decode(_File1, data).datasets
+    ]
 
 
 class Datasets:
@@ -193,7 +246,9 @@ class Datasets:
         if self._fs.size(self._path) is None:
             return []
         try:
-            found = decode(_File, self._fs.read(self._path))
+            found = _read(self._fs.read(self._path))
+        except UnsupportedVersionError as error:
+            raise HomeError(f"{self._path}: {error.message}", hint=error.hint) from error
         except FormatError as error:
             raise HomeError(
                 f"{self._path}: damaged ({error})",
@@ -206,9 +261,12 @@ class Datasets:
                 policy=entry.policy,
                 exclude=tuple(os.fsdecode(pattern) for pattern in entry.exclude),
                 one_file_system=entry.one_file_system,
+                keep_caches=entry.keep_caches,
+                exclude_if_present=tuple(os.fsdecode(name) for name in entry.exclude_if_present),
+                exclude_larger_than=entry.exclude_larger_than,
                 created_ns=entry.created_ns,
             )
-            for entry in found.datasets
+            for entry in found
         ]
 
     def _write(self, datasets: list[Dataset]) -> None:
@@ -219,6 +277,9 @@ class Datasets:
                 policy=one.policy,
                 exclude=[os.fsencode(pattern) for pattern in one.exclude],
                 one_file_system=one.one_file_system,
+                keep_caches=one.keep_caches,
+                exclude_if_present=[os.fsencode(name) for name in one.exclude_if_present],
+                exclude_larger_than=one.exclude_larger_than,
                 created_ns=one.created_ns,
             )
             for one in sorted(datasets, key=lambda one: one.name)

@@ -1,28 +1,33 @@
 """backup, run."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
-from replicator.config import format_size, load_config
+from replicator.config import format_size, load_config, parse_name
 
 if TYPE_CHECKING:
     from replicator.engine.backup import BackupReport, DatasetReport
 
+_NAMED = 5
+"""Of what is left out for one reason; the document has all."""
+
 
 @click.command()
 @click.argument("datasets", nargs=-1)
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A word by which the snapshots are found again.")
 @command(keys="write (a node's home)")
-def backup(session: Session, datasets: tuple[str, ...]) -> None:
+def backup(session: Session, datasets: tuple[str, ...], tags: tuple[str, ...]) -> None:
     """Capture, commit and send datasets, all of them by default. Finishes what an earlier run could not send."""
-    report = _backup(session, datasets)
+    report = _backup(session, datasets, [parse_name(tag, "a tag") for tag in tags])
     session.out.result(_document(report), _text(report))
 
 
-def _backup(session: Session, datasets: tuple[str, ...]) -> "BackupReport":
+def _backup(session: Session, datasets: Sequence[str] = (), tags: Sequence[str] = ()) -> "BackupReport":
     from replicator.engine.backup import backup as work  # noqa: PLC0415 - commands import what they use
     from replicator.engine.heap import settle_heap  # noqa: PLC0415 - likewise
 
@@ -30,7 +35,7 @@ def _backup(session: Session, datasets: tuple[str, ...]) -> "BackupReport":
     started = session.clock.now_ns()
     settle_heap()
     with session.node() as node, session.edge() as edge:
-        report = wait(work(node, edge, datasets, spool_limit=limit, readers=os.cpu_count() or 1))
+        report = wait(work(node, edge, datasets, tags=tags, spool_limit=limit, readers=os.cpu_count() or 1))
         for one in report.datasets:
             _take(session, one)
         if report.integrity:
@@ -83,6 +88,8 @@ def _document(report: "BackupReport") -> dict[str, Any]:
                 "new_bytes": one.new_bytes,
                 "stored_bytes": one.stored_bytes,
                 "gaps": [{"id": path, "reason": reason} for path, reason in one.gaps],
+                "skipped": [{"id": path, "reason": reason} for path, reason in one.skipped],
+                "skipped_by_reason": one.skipped_by_reason,
                 "debts": one.debts,
                 "owed": one.owed,
                 "error": one.error.message if one.error else None,
@@ -113,7 +120,18 @@ def _text(report: "BackupReport") -> list[str]:
             f"new {format_size(one.new_bytes)} stored as {format_size(one.stored_bytes)}; "
             f"snapshot {one.snapshot.name.hex()[:12]} {state}"
         )
+        lines += _left_out(one)
     lines.append(f"sent {report.sent_objects} objects, {format_size(report.sent_bytes)}, in {report.seconds:.1f} s")
+    return lines
+
+
+def _left_out(one: "DatasetReport") -> list[str]:
+    """Name what was left out by rule, reason by reason: many sockets shall not hide one file system."""
+    lines = []
+    for reason, count in one.skipped_by_reason.items():
+        named = [path for path, said in one.skipped if said == reason][:_NAMED]
+        more = f" and {count - len(named)} more" if count > len(named) else ""
+        lines.append(f"{one.dataset}: left out, {reason}: {', '.join(named)}{more}")
     return lines
 
 
@@ -123,7 +141,7 @@ def run(session: Session) -> None:
     """Do the night's work as far as this home's keys go: backup, audit, repair of this node's own objects."""
     from replicator.engine.repair import repair  # noqa: PLC0415
 
-    report = _backup(session, ())
+    report = _backup(session)
     with session.node() as node, session.edge() as edge:
         mended = wait(repair(node, edge, by_hand=False))
     session.worsen(mended.exit_code)

@@ -59,8 +59,9 @@ def take_federation(session: Session, federation: "Federation") -> None:
 
 @click.command()
 @click.argument("dataset", required=False)
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only those with this tag; of several, with all.")
 @command(keys="restore (keeper); a node lists what it wrote itself")
-def snapshots(session: Session, dataset: str | None) -> None:
+def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> None:
     """List snapshots, oldest first."""
     from replicator.engine.home import has_half  # noqa: PLC0415
 
@@ -76,6 +77,7 @@ def snapshots(session: Session, dataset: str | None) -> None:
                     "node": session_name(node),
                     "size": row.size,
                     "files": row.files,
+                    "tags": list(row.tags),
                     "published": bool(row.published_ns),
                     "gaps": len(row.gaps),
                 }
@@ -84,10 +86,19 @@ def snapshots(session: Session, dataset: str | None) -> None:
             ]
     if dataset is not None:
         rows = [row for row in rows if row["dataset"] == dataset]
+    rows = [row for row in rows if set(tags) <= set(row["tags"])]
     text = table(
-        ("ID", "DATASET", "TIME", "NODE", "FILES", "SIZE"),
+        ("ID", "DATASET", "TIME", "NODE", "FILES", "SIZE", "TAGS"),
         [
-            (str(row["id"])[:12], row["dataset"], row["time"], row["node"], row["files"], format_size(int(row["size"])))
+            (
+                str(row["id"])[:12],
+                row["dataset"],
+                row["time"],
+                row["node"],
+                row["files"],
+                format_size(int(row["size"])),
+                ", ".join(row["tags"]),
+            )
             for row in rows
         ],
     )
@@ -111,6 +122,7 @@ async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, An
             "node": one.node,
             "size": one.row.size,
             "files": one.row.files,
+            "tags": list(one.details.tags),
             "host": one.details.host,
             "paths": [os.fsdecode(root.path) for root in one.details.roots],
             "partial": one.row.partial,

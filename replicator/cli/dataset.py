@@ -9,7 +9,7 @@ import click
 
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.output import moment, table
-from replicator.config import parse_duration, parse_name
+from replicator.config import parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -38,12 +38,127 @@ def _policy_options(function: Any) -> Any:
                 "--spread", help="Copies share none of these: owner, site, region, country (comma-separated)."
             ),
             click.option("--residency", help='Where copies may lie: "EEA", "SE,NO", or "any" where root allows it.'),
-            click.option("--exclude", multiple=True, help="Leave out what matches (shell pattern on path or name)."),
-            click.option("-x", "--one-file-system/--all-file-systems", default=None, help="Do not cross mount points."),
         )
     ):
         function = option(function)
     return function
+
+
+def _selection_options(function: Any) -> Any:
+    # Likewise in reverse. All of them come to selection().
+    for option in reversed(
+        (
+            click.option(
+                "--exclude", metavar="PATTERN", multiple=True, help="Leave out what matches, as in a .gitignore."
+            ),
+            click.option(
+                "--exclude-from", metavar="FILE", multiple=True, help="Likewise, patterns from a file as it is now."
+            ),
+            click.option(
+                "--include", metavar="PATTERN", multiple=True, help="Keep what matches and would be left out by them."
+            ),
+            click.option(
+                "--exclude-if-present",
+                metavar="NAME",
+                multiple=True,
+                help="Of a folder with a file of this name, keep only that.",
+            ),
+            click.option(
+                "--exclude-larger-than",
+                metavar="SIZE",
+                help='Leave out and name larger files: 4G, 500Mi; "none" for no limit.',
+            ),
+            click.option(
+                "--skip-caches/--keep-caches",
+                default=None,
+                help="Of cache folders (CACHEDIR.TAG) keep only the tag, or all; new datasets skip them.",
+            ),
+            click.option(
+                "-x",
+                "--one-file-system/--all-file-systems",
+                default=None,
+                help="Do not cross mount points, or only those of local file systems.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def selection(
+    roots: Sequence[bytes],
+    old: "Dataset | None",
+    *,
+    exclude: Sequence[str],
+    exclude_from: Sequence[str],
+    include: Sequence[str],
+    exclude_if_present: Sequence[str],
+    exclude_larger_than: str | None,
+    skip_caches: bool | None,
+    one_file_system: bool | None,
+    no_exclude: bool = False,
+) -> dict[str, Any]:
+    """Return what a dataset leaves out, from what was said and what was before, by the dataset's own fields.
+
+    Patterns replace all there were: their order means something. Files come first and what to keep last, so that this
+    decides.
+
+    Raises:
+        UsageError: a pattern, name or size that cannot be meant, or a file that cannot be read.
+    """
+    from replicator.snapshot.exclude import check_patterns  # noqa: PLC0415 - commands import what they use
+
+    patterns = [pattern for path in exclude_from for pattern in _patterns(path)]
+    patterns += exclude
+    if include and not patterns:
+        raise UsageError(
+            "--include names exceptions to --exclude and --exclude-from, and neither is given",
+            hint="say both: the patterns that are given replace those there are",
+        )
+    patterns += ["!" + pattern for pattern in include]
+    names = list(exclude_if_present)
+    for name in names:
+        if not name or "/" in name or name in (".", ".."):
+            raise UsageError(
+                f"'{name}' cannot be the name of a file", hint="--exclude-if-present takes a name without its folder"
+            )
+    if old is not None and not no_exclude:
+        patterns = patterns or list(old.exclude)
+        names = names or list(old.exclude_if_present)
+    check_patterns(patterns, roots)
+    if exclude_larger_than is None:
+        largest = old.exclude_larger_than if old else None
+    else:
+        largest = None if exclude_larger_than.lower() == "none" else parse_size(exclude_larger_than)
+        if largest == 0:
+            raise UsageError(
+                "with --exclude-larger-than 0 nothing would be saved", hint='name a size, or "none" for no limit'
+            )
+    return {
+        "exclude": tuple(patterns),
+        "exclude_if_present": tuple(names),
+        "exclude_larger_than": largest,
+        "keep_caches": not skip_caches if skip_caches is not None else bool(old and old.keep_caches),
+        "one_file_system": (one_file_system if one_file_system is not None else bool(old and old.one_file_system)),
+    }
+
+
+def _patterns(path: str) -> list[str]:
+    """Return the patterns of a file.
+
+    Raises:
+        UsageError: it cannot be read, or has none.
+    """
+    from replicator.snapshot.exclude import patterns_in  # noqa: PLC0415 - commands import what they use
+
+    try:
+        with open(path, "rb") as file:
+            found = patterns_in(os.fsdecode(file.read()))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="--exclude-from names a file of patterns") from error
+    if not found:
+        raise UsageError(f"{path}: there is no pattern in it", hint="one a line, as in a .gitignore")
+    return found
 
 
 def build_policy(
@@ -121,6 +236,7 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True)
 @_policy_options
+@_selection_options
 @command(keys="write (a node's home)")
 def dataset_add(
     session: Session,
@@ -130,8 +246,7 @@ def dataset_add(
     minimum: int | None,
     spread: str | None,
     residency: str | None,
-    exclude: tuple[str, ...],
-    one_file_system: bool | None,
+    **selected: Any,
 ) -> None:
     """Name paths to back up and what is promised for them."""
     from replicator.catalog.snapshots import Dataset  # noqa: PLC0415
@@ -139,13 +254,13 @@ def dataset_add(
     check_name(name)
     with session.node() as half:
         policy = build_policy(half, None, copies=copies, minimum=minimum, spread=spread, residency=residency)
+        roots = _roots(paths)
         new = Dataset(
             name=name,
-            roots=_roots(paths),
+            roots=roots,
             policy=policy,
-            exclude=exclude,
-            one_file_system=bool(one_file_system),
             created_ns=session.clock.now_ns(),
+            **selection(roots, None, **selected),
         )
         half.catalog.datasets.add(new)
         peers = sum(not pin.own for pin in half.peers)
@@ -161,6 +276,8 @@ def dataset_add(
 @dataset.command("set")
 @click.argument("name")
 @_policy_options
+@_selection_options
+@click.option("--no-exclude", is_flag=True, help="Take away all patterns and names of --exclude-if-present there were.")
 @click.option("--path", "paths", multiple=True, help="New paths (all of them).")
 @command(keys="write (a node's home)")
 def dataset_set(
@@ -171,22 +288,19 @@ def dataset_set(
     minimum: int | None,
     spread: str | None,
     residency: str | None,
-    exclude: tuple[str, ...],
-    one_file_system: bool | None,
+    **selected: Any,
 ) -> None:
-    """Change a dataset. The next backup stores again what the new promise needs."""
+    """Change a dataset. Patterns that are given replace all there were.
+
+    The next backup stores again what the new promise needs.
+    """
     from dataclasses import replace  # noqa: PLC0415
 
     with session.node() as half:
         old = half.catalog.datasets.get(name)
         policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
-        new = replace(
-            old,
-            policy=policy,
-            roots=_roots(paths) if paths else old.roots,
-            exclude=exclude or old.exclude,
-            one_file_system=old.one_file_system if one_file_system is None else one_file_system,
-        )
+        roots = _roots(paths) if paths else old.roots
+        new = replace(old, policy=policy, roots=roots, **selection(roots, old, **selected))
         half.catalog.datasets.update(new)
     session.out.result(_document(new), f"Dataset '{name}' is changed.")
 
@@ -223,7 +337,7 @@ def dataset_show(session: Session, name: str) -> None:
     """Show one dataset."""
     with session.node() as half:
         document = _document(half.catalog.datasets.get(name))
-    session.out.result(document, [f"{key:18}{value}" for key, value in document.items()])
+    session.out.result(document, [f"{key:21}{value}" for key, value in document.items()])
 
 
 @dataset.command("remove")
@@ -250,6 +364,9 @@ def _document(one: "Dataset") -> dict[str, Any]:
         "spread": list(one.policy.spread),
         "residency": list(one.policy.residency),
         "exclude": list(one.exclude),
+        "exclude_if_present": list(one.exclude_if_present),
+        "exclude_larger_than": one.exclude_larger_than,
+        "keep_caches": one.keep_caches,
         "one_file_system": one.one_file_system,
         "created": moment(one.created_ns),
     }

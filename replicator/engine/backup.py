@@ -6,6 +6,7 @@ publishes it first, from the same bytes.
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -43,6 +44,7 @@ from replicator.ids import ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import seal_object
 from replicator.snapshot.capture import Captured, Counts, capture
+from replicator.snapshot.rules import Rules
 from replicator.snapshot.statcache import StatCache, StatCacheWriter
 from replicator.snapshot.tree import escape
 from replicator.snapshot.walk import PosixSource, Source
@@ -57,7 +59,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class DatasetReport:
-    """What one dataset's backup came to. ``snapshot`` is None if nothing was committed."""
+    """What one dataset's backup came to. ``snapshot`` is None if nothing was committed.
+
+    ``skipped`` was left out by rule and named, as far as ``skipped_by_reason``, which counts all, is not too much.
+    """
 
     dataset: str
     snapshot: SnapshotRow | None = None
@@ -70,6 +75,8 @@ class DatasetReport:
     new_bytes: int = 0
     stored_bytes: int = 0
     gaps: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped_by_reason: dict[str, int] = field(default_factory=dict)
     debts: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     error: ReplicatorError | None = None
@@ -94,6 +101,7 @@ async def backup(
     edge: Edge,
     names: Sequence[str] = (),
     *,
+    tags: Sequence[str] = (),
     source: Source | None = None,
     spool_limit: int | None = None,
     overlap: bool = True,
@@ -101,8 +109,8 @@ async def backup(
 ) -> BackupReport:
     """Back up the named datasets, all of them by default, after publishing what an earlier run left.
 
-    ``overlap`` sends packs while more are being captured; ``readers`` processes read files of this machine, 0 lets
-    the capturing thread do it. One dataset's failure stops no other.
+    Their snapshots get ``tags``. ``overlap`` sends packs while more are being captured; ``readers`` processes read
+    files of this machine, 0 lets the capturing thread do it. One dataset's failure stops no other.
 
     Raises:
         UsageError: there is no dataset.
@@ -116,7 +124,17 @@ async def backup(
     with node.lock(), closing(node.seen(edge.rng)) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
-            run = _Run(node, edge, federation, spool, seen, source or PosixSource(), overlap=overlap, readers=readers)
+            run = _Run(
+                node,
+                edge,
+                federation,
+                spool,
+                seen,
+                source or PosixSource(),
+                tags=tuple(dict.fromkeys(tags)),
+                overlap=overlap,
+                readers=readers,
+            )
             await run.adopt(report)
             await run.publish_pending(report)
             for dataset in datasets:
@@ -145,6 +163,7 @@ class _Run:
         seen: SeenChunks,
         source: Source,
         *,
+        tags: tuple[str, ...],
         overlap: bool,
         readers: int,
     ) -> None:
@@ -154,11 +173,12 @@ class _Run:
         self.spool = spool
         self.seen = seen
         self.source = source
+        self.tags = tags
         self.overlap = overlap
         self.readers = readers
         self.publisher = Publisher(node, federation, edge, spool)
-        self.withdrawn: set[str] = set()
-        """Datasets whose waiting snapshot gave way to one that could be published."""
+        self.withdrawn: dict[str, tuple[str, ...]] = {}
+        """Datasets whose waiting snapshot gave way to one that could be published, with its tags."""
 
     async def adopt(self, report: BackupReport) -> None:
         """Follow our own chain if peers have witnessed more of it than this home remembers."""
@@ -232,9 +252,9 @@ class _Run:
             floors = below_floors(dataset.policy, self.node.charter.root)
             if floors:
                 raise UsageError(f"dataset '{dataset.name}': {'; '.join(floors)}", hint="raise the dataset's policy")
-            report.snapshot = await self._commit(dataset, report)
+            report.snapshot = await self._commit(dataset, report, self.tags)
             if await self._make_way(report.snapshot):
-                report.snapshot = await self._commit(dataset, report)
+                report.snapshot = await self._commit(dataset, report, self.tags)
             for snapshot in pending(self.node):
                 published = await self.publisher.publish(snapshot)
                 if snapshot.name == report.snapshot.name:
@@ -264,7 +284,7 @@ class _Run:
                 withdraw(self.node, self.spool, earlier.number)
         left = {row.name for row in self.node.catalog.snapshots.all("writer = ?", (self.node.identity,))}
         gone = [row for row in waiting if row.name not in left]
-        self.withdrawn |= {row.dataset for row in gone if row.name != snapshot.name}
+        self.withdrawn |= {row.dataset: row.tags for row in gone if row.name != snapshot.name}
         return snapshot in gone
 
     async def _could_go(self, snapshot: SnapshotRow) -> bool:
@@ -278,12 +298,12 @@ class _Run:
         """Commit anew, behind what was published, the datasets whose waiting snapshots made way."""
         waiting = {row.dataset for row in pending(self.node)}
         known = {dataset.name: dataset for dataset in self.node.catalog.datasets.all()}
-        for name in sorted((self.withdrawn & known.keys()) - waiting):
+        for name in sorted((self.withdrawn.keys() & known.keys()) - waiting):
             done = next((one for one in report.datasets if one.dataset == name), DatasetReport(dataset=name))
             if done.published:
                 continue
             try:
-                done.snapshot = await self._commit(known[name], done)
+                done.snapshot = await self._commit(known[name], done, self.withdrawn[name])
             except ReplicatorError as error:
                 self.federation.notices.append(f"'{name}': {error}")
 
@@ -301,7 +321,7 @@ class _Run:
                 objects.forget([row.id])
             self.spool.drop(row.name)
 
-    async def _commit(self, dataset: Dataset, report: DatasetReport) -> SnapshotRow:
+    async def _commit(self, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]) -> SnapshotRow:
         """Capture a dataset and write the signed snapshot; on return it is durable in the spool."""
         node, edge = self.node, self.edge
         keys = node.keys()
@@ -342,7 +362,7 @@ class _Run:
                 captured = await self._capture(dataset, keys, sink, cache if few else None, record, stream)
                 needed, missing = await asyncio.to_thread(sink.settle)
                 _insist_on_none(dataset, missing)
-            row = await self._write_snapshot(dataset, keys, sink, captured, needed, now)
+            row = await self._write_snapshot(dataset, keys, sink, captured, needed, now, tags)
             self.seen.sync()
             record.commit_as(cache_path, node.fs)
         except BaseException:
@@ -386,8 +406,7 @@ class _Run:
                     reader=None if readers is None else readers.attach,
                     cache=cache,
                     record=record,
-                    exclude=dataset.exclude,
-                    one_file_system=dataset.one_file_system,
+                    rules=rules_of(dataset),
                     progress=progress,
                 )
                 if readers is not None:
@@ -447,7 +466,14 @@ class _Run:
             self.spool.sending(active=False)
 
     async def _write_snapshot(
-        self, dataset: Dataset, keys: DomainKeys, sink: PackingSink, captured: Captured, needed: IdFile, now: int
+        self,
+        dataset: Dataset,
+        keys: DomainKeys,
+        sink: PackingSink,
+        captured: Captured,
+        needed: IdFile,
+        now: int,
+        tags: tuple[str, ...],
     ) -> SnapshotRow:
         node = self.node
         await self._sync_packs()
@@ -460,7 +486,7 @@ class _Run:
             host=self.edge.host,
             roots=captured.roots,
             tree=captured.tree,
-            tags=[],
+            tags=list(tags),
             gaps=[gap.path for gap in captured.gaps[:MAX_GAPS]],
         )
         context = snapshot_context(keys, node.identity, number)
@@ -511,6 +537,7 @@ class _Run:
             references=references,
             head=node.signing.sign(Context.HEAD, encode(head)),
             gaps=tuple((escape(gap.path), gap.reason) for gap in captured.gaps[:MAX_GAPS]),
+            tags=tags,
         )
         self.spool.put(name, data)
         with node.catalog.database.transaction("snapshot row"):
@@ -633,6 +660,17 @@ class _PackStream:
             await self._wake.wait()
 
 
+def rules_of(dataset: Dataset) -> Rules:
+    """Return what a dataset leaves out, as a capture takes it."""
+    return Rules(
+        exclude=dataset.exclude,
+        one_file_system=dataset.one_file_system,
+        keep_caches=dataset.keep_caches,
+        markers=[os.fsencode(name) for name in dataset.exclude_if_present],
+        largest=dataset.exclude_larger_than,
+    )
+
+
 def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
     """Return what a snapshot's sealed details are bound to."""
     return b"replicator/1 snapshot details\x00" + keys.tenant + keys.domain + writer + number.to_bytes(8, "little")
@@ -656,6 +694,8 @@ def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:
     report.new_bytes += sink.new_bytes
     report.stored_bytes += sink.stored_bytes
     report.gaps = [(escape(gap.path), gap.reason) for gap in captured.gaps]
+    report.skipped = [(escape(gap.path), gap.reason) for gap in captured.skipped]
+    report.skipped_by_reason = captured.skipped_by_reason
 
 
 def _take(report: DatasetReport, published: Published) -> None:

@@ -23,10 +23,10 @@ from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList, ChunkRef, RootFolder
 from replicator.format.tree import Entry, HardLink, Hole, Kind
 from replicator.snapshot.chunklist import EMPTY, ListBuilder, batches
-from replicator.snapshot.exclude import Excludes
 from replicator.snapshot.folder import FolderBuilder
 from replicator.snapshot.gaps import Gap, Gaps
 from replicator.snapshot.readfile import Attributes, Reader, ReadFile, read_attributes, read_file
+from replicator.snapshot.rules import Rules
 from replicator.snapshot.sink import ChunkPutter, ChunkSink
 from replicator.snapshot.statcache import (
     CONTENT_SIZE,
@@ -98,8 +98,9 @@ class Progress(Protocol):
 class Captured:
     """A captured tree, not yet a snapshot.
 
-    ``gaps`` are what could not be saved as it was, ``skipped`` what was left out by rule (sockets, other file
-    systems); of both the first ten thousand.
+    ``gaps`` are what could not be saved as it was, ``skipped`` what was left out by rule (sockets, file systems,
+    caches, large files; not what a pattern leaves out); of both the first ten thousand. ``skipped_by_reason`` counts
+    all of the latter.
     """
 
     tree: ChunkList
@@ -107,6 +108,7 @@ class Captured:
     counts: Counts
     gaps: list[Gap]
     skipped: list[Gap]
+    skipped_by_reason: dict[str, int]
 
 
 class FileReader(Protocol):
@@ -144,33 +146,39 @@ def capture(
     reader: MakeReader | None = None,
     cache: StatCache | None = None,
     record: StatCacheWriter | None = None,
-    exclude: Sequence[bytes | str] = (),
-    one_file_system: bool = False,
+    rules: Rules | None = None,
     progress: Progress | None = None,
 ) -> Captured:
     """Capture ``roots``, each under its own base name, into one tree.
 
     ``cache`` is the last generation, ``record`` the next; committing that is the caller's, once the snapshot
     is certain. Files are read by ``reader``, or one after the other on this thread and cut by ``chunker``. A file or
-    folder that cannot be read becomes a gap and the rest goes on.
+    folder that cannot be read becomes a gap and the rest goes on. Without ``rules`` those of a new dataset hold.
 
     Raises:
         SourceError: a root cannot be read at all.
-        UsageError: there is no root.
+        UsageError: there is no root, or a pattern means nothing.
         Exception: whatever the sink raises.
     """
     if not roots:
         raise UsageError("nothing to back up: no path is given")
     folders = root_names([os.path.abspath(os.fsencode(root)) for root in roots])
     run = _Capture(sink, chunker, reader, cache, record, progress)
-    walker = Walker(source, Excludes(exclude), one_file_system=one_file_system)
+    walker = Walker(source, rules or Rules(), [folder.path for folder in folders])
     # Every root is looked at before the first byte is read: a missing disk is not worth hours of reading.
     for folder in folders:
         with closing(walker.walk(folder.path)) as events:
             next(events)
     for folder in sorted(folders, key=lambda folder: folder.name):
         run.root(walker, folder)
-    return Captured(tree=run.finish(), roots=folders, counts=run.counts, gaps=run.gaps.named, skipped=run.skipped.named)
+    return Captured(
+        tree=run.finish(),
+        roots=folders,
+        counts=run.counts,
+        gaps=run.gaps.named,
+        skipped=run.skipped.named,
+        skipped_by_reason=dict(run.skipped.by_reason),
+    )
 
 
 def root_names(paths: Sequence[bytes]) -> list[RootFolder]:

@@ -7,7 +7,7 @@ a folder's names are visited in byte order, so that two walks of the same tree a
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
@@ -15,12 +15,17 @@ from replicator.errors import SourceError
 from replicator.format.tree import Hole, Xattr
 from replicator.snapshot.exclude import Excludes
 from replicator.snapshot.gaps import Gap
+from replicator.snapshot.mounts import Mounts
+from replicator.snapshot.rules import Rules
 from replicator.snapshot.tree import MAX_DEPTH, MAX_NAME, escape
 
 OPEN_FOLDERS: Final = 128
 """Descriptors held at most; folders further up are closed and found again through ``..``."""
 RUN: Final = 256
 """Names that are looked at before the first of them is captured."""
+
+MOUNTINFO: Final = "/proc/self/mountinfo"
+"""Where Linux says what this process sees mounted (proc(5))."""
 
 SKIPPED_SOCKET: Final = "a socket, which only lives with its program"
 SKIPPED_FILE_SYSTEM: Final = "another file system"
@@ -132,6 +137,10 @@ class Source(Protocol):
         """
         ...
 
+    def mounts(self) -> bytes:
+        """Return what is mounted now, as ``/proc/self/mountinfo`` says it."""
+        ...
+
 
 class Found(NamedTuple):
     """Something that is not a folder. ``folder`` is open until the walk goes on."""
@@ -207,12 +216,19 @@ class _Frame:
 
 
 class Walker:
-    """Walks one root after the other with the same rules."""
+    """Walks one root after the other with the same rules; ``roots`` are all there are.
 
-    def __init__(self, source: Source, excludes: Excludes, *, one_file_system: bool = False) -> None:
+    Network, pseudo and volatile file systems below a root are left out, but not those that a root lies on itself.
+
+    Raises:
+        SourceError: what is mounted cannot be found out.
+    """
+
+    def __init__(self, source: Source, rules: Rules, roots: Sequence[bytes] = ()) -> None:
         self._source = source
-        self._excludes = excludes
-        self._one_file_system = one_file_system
+        self._rules = rules
+        self._roots = roots
+        self._mounts = Mounts(source.mounts())
 
     def walk(self, root: bytes) -> Generator[Event, None, None]:
         """Yield what lies at ``root``: one :class:`Found`, or an :class:`Entered` with all that belongs to it.
@@ -221,7 +237,9 @@ class Walker:
 
         Raises:
             SourceError: nothing is there, it is a socket, or it cannot be looked at.
+            UsageError: a pattern means nothing.
         """
+        excludes = Excludes(self._rules.exclude, root, self._roots)
         try:
             outside, name = self._source.locate(root)
         except OSError as error:
@@ -241,15 +259,14 @@ class Walker:
                 yield Found(root, name, status, outside)
             else:
                 yield Entered(root, name, status, outside)
-                yield from self._below(_Frame(root, inside, _in_order(names), _identity(status)))
+                yield from self._below(_Frame(root, inside, _in_order(names), _identity(status)), excludes)
                 yield Left()
         finally:
             outside.close()
             if inside is not None:
                 inside.close()
 
-    def _below(self, top: _Frame) -> Iterator[Event]:
-        prefix = top.path.rstrip(b"/") + b"/"
+    def _below(self, top: _Frame, excludes: Excludes) -> Iterator[Event]:
         frames = [top]
         device = top.identity[0]
         try:
@@ -258,7 +275,7 @@ class Walker:
                 if frame.folder is None:  # it was not found again
                     yield from self._leave(frames)
                     continue
-                run, other = self._next_run(frame, frame.folder, len(prefix))
+                run, other = self._next_run(frame, frame.folder, excludes, len(top.prefix))
                 if run.names:
                     yield run
                 if isinstance(other, Left):
@@ -266,9 +283,9 @@ class Walker:
                 elif isinstance(other, Entered):
                     if len(frames) >= MAX_DEPTH - 1:
                         yield Missed(Gap(other.path, TOO_DEEP))
-                    elif self._one_file_system and other.status.st_dev != device:
+                    elif other.status.st_dev != device and (reason := self._not_crossed(other.status.st_dev)):
                         yield other
-                        yield Skipped(Gap(other.path, SKIPPED_FILE_SYSTEM))
+                        yield Skipped(Gap(other.path, reason))
                         yield Left()
                     else:
                         yield from self._enter(frames, other)
@@ -279,31 +296,39 @@ class Walker:
                 if frame.folder is not None:
                     frame.folder.close()
 
+    def _not_crossed(self, device: int) -> str:
+        """Return why a folder on another device than the root's stays empty, or nothing."""
+        return SKIPPED_FILE_SYSTEM if self._rules.one_file_system else self._mounts.on_device(device)
+
     def _next_run(
-        self, frame: _Frame, inside: Folder, top: int
+        self, frame: _Frame, inside: Folder, excludes: Excludes, top: int
     ) -> tuple[Run, Entered | Left | Missed | Skipped | None]:
         """Return what comes next in a folder, and what ended it: None is its length, :class:`Left` the folder's end.
 
         An :class:`Entered` is a folder that has not been opened yet. ``top`` is the length of the root's prefix.
         """
         look, prefix = inside.status, frame.prefix
+        above, largest = prefix[top:], self._rules.largest
         run = Run(prefix, [], [], inside)
         for name in frame.names:
             try:
                 status = look(name)
             except OSError as error:
+                # A user's FUSE mount is closed even to root.
+                if reason := self._mounts.at(prefix + name):
+                    return run, Skipped(Gap(prefix + name, reason))
                 return run, Missed(Gap(prefix + name, reason_of(error)))
             folder = stat.S_ISDIR(status.st_mode)
-            if self._excludes:
-                path = prefix + name
-                if self._excludes.match(path[top:], path, folder=folder):
-                    continue
+            if excludes and excludes.match(above, name, folder=folder):
+                continue
             if len(name) > MAX_NAME:
                 return run, Missed(Gap(prefix + name, NAME_TOO_LONG))
             if folder:
                 return run, Entered(prefix + name, name, status, inside)
             if stat.S_ISSOCK(status.st_mode):
                 return run, Skipped(Gap(prefix + name, SKIPPED_SOCKET))
+            if largest is not None and status.st_size > largest and stat.S_ISREG(status.st_mode):
+                return run, Skipped(Gap(prefix + name, self._rules.too_large))
             run.names.append(name)
             run.statuses.append(status)
             if len(run.names) == RUN:
@@ -330,8 +355,13 @@ class Walker:
             yield Missed(Gap(path, reason_of(error)))
             yield Left()
             return
+        marker = self._rules.marker(inner, names)
+        if marker is not None:
+            names = [marker[0]]
         frames.append(_Frame(path, inner, _in_order(names), _identity(here)))
         yield Entered(path, name, here, outer)
+        if marker is not None:
+            yield Skipped(Gap(path, marker[1]))
         if len(frames) > OPEN_FOLDERS:
             far = frames[-1 - OPEN_FOLDERS]
             if far.folder is not None:
@@ -408,6 +438,17 @@ class PosixSource:
         above, name = os.path.split(real)
         folder = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         return PosixFolder(folder, self.proc), name or b"."
+
+    def mounts(self) -> bytes:
+        """Read what is mounted."""
+        try:
+            with open(MOUNTINFO, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise SourceError(
+                f"{MOUNTINFO} cannot be read: {os.strerror(error.errno or errno.EIO)}",
+                hint="mount /proc before running a backup; without it network file systems are not known",
+            ) from error
 
 
 class PosixFolder:

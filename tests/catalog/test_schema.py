@@ -9,6 +9,7 @@ from replicator.catalog.catalog import Catalog
 from replicator.catalog.schema import SCHEMA_VERSION, Database
 from replicator.errors import HomeError
 from replicator.fs import PosixFs
+from tests.catalog.test_snapshots import snapshot
 
 
 class Failing(PosixFs):
@@ -157,7 +158,7 @@ def test_a_catalog_of_version_1_keeps_everything_but_what_nobody_asks_it_any_mor
     for _ in range(2):
         catalog = Catalog(path, PosixFs(), places=places)
         objects = catalog.objects
-        assert catalog.database.rows("PRAGMA user_version") == [(2,)]
+        assert catalog.database.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
         assert [(row.id, row.name[0], row.kind, row.index_id) for row in objects.all()] == [
             (2, 2, "data", 9),
             (3, 3, "tree", None),
@@ -193,6 +194,18 @@ def test_a_catalog_of_version_1_comes_to_the_same_tables_as_a_new_one(path: str,
         made.append((sorted(indexes), columns))
         database.close()
     assert made[0] == made[1]
+
+
+def test_snapshots_of_a_catalog_of_version_2_are_kept_and_have_no_tags(path: str) -> None:
+    catalog = Catalog(path, PosixFs())
+    for number in (1, 2):
+        catalog.snapshots.put(snapshot(number, tags=("gone",)))
+    catalog.database.connection.executescript("ALTER TABLE snapshots DROP COLUMN tags; PRAGMA user_version = 2;")
+    catalog.close()
+    for _ in range(2):
+        catalog = Catalog(path, PosixFs())
+        assert catalog.snapshots.all() == [snapshot(1), snapshot(2)]
+        catalog.close()
 
 
 def test_row_numbers_of_a_catalog_of_version_1_are_not_used_again(path: str) -> None:

@@ -1,12 +1,15 @@
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from blake3 import blake3
 
 from replicator.catalog.catalog import Catalog
 from replicator.catalog.snapshots import Dataset, SnapshotRow
-from replicator.errors import FormatError, NotFoundError, UsageError
+from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
 from replicator.format.policy import policy_id
 from replicator.ids import ObjectName
 from tests.format.samples import CODED, POLICY
@@ -43,13 +46,19 @@ def dataset(name: str = "photos", **changes: Any) -> Dataset:
         policy=POLICY,
         exclude=("*.tmp", "cache/"),
         one_file_system=True,
+        keep_caches=True,
+        exclude_if_present=(".nobackup", os.fsdecode(b"\xff")),
+        exclude_larger_than=4 * 10**9,
         created_ns=5,
     )
     return dataclasses.replace(row, **changes)
 
 
 def test_a_snapshot_is_remembered_as_given(catalog: Catalog) -> None:
-    rows = [snapshot(1), snapshot(2, partial=True, indexes=(), references=(), gaps=(), dataset="")]
+    rows = [
+        snapshot(1),
+        snapshot(2, tags=("before the move", "b"), partial=True, indexes=(), references=(), gaps=(), dataset=""),
+    ]
     for row in rows:
         catalog.snapshots.put(row)
     assert catalog.snapshots.all() == rows
@@ -86,6 +95,55 @@ def test_datasets_are_kept_with_their_policies(catalog: Catalog) -> None:
     assert catalog.datasets.all() == [dataset("music", policy=CODED, exclude=(), roots=(b"/m",)), dataset()]
     assert catalog.datasets.get("photos") == dataset()
     assert catalog.datasets.policies() == {policy_id(POLICY): POLICY, policy_id(CODED): CODED}
+
+
+def stored(catalog: Catalog) -> Path:
+    """Return where datasets are kept."""
+    return Path(catalog.database.path).parent / "datasets.bin"
+
+
+def test_datasets_of_version_1_are_read_and_kept_as_they_are(catalog: Catalog) -> None:
+    policy = msgspec.to_builtins(POLICY)
+    old = [
+        ["music", [b"/m"], policy, [], False, 4],
+        ["photos", [b"/home/\xff/photos", b"/srv"], policy, [b"*.tmp", b"a/*/b", b"/srv/x", b"!\xff"], True, 5],
+    ]
+    stored(catalog).write_bytes(msgspec.msgpack.encode([1, old]))
+    music = dataset(
+        "music",
+        roots=(b"/m",),
+        exclude=(),
+        one_file_system=False,
+        exclude_if_present=(),
+        exclude_larger_than=None,
+        created_ns=4,
+    )
+    photos = dataset(
+        exclude=("*.tmp", "a/*/**/b", "/srv/x", os.fsdecode(b"\\!\xff")),
+        exclude_if_present=(),
+        exclude_larger_than=None,
+    )
+    assert catalog.datasets.all() == [music, photos]
+    catalog.datasets.update(photos)
+    assert msgspec.msgpack.decode(stored(catalog).read_bytes())[0] == 2
+    assert catalog.datasets.all() == [music, photos]
+
+
+def test_datasets_of_a_later_release_are_not_called_damaged(catalog: Catalog) -> None:
+    catalog.datasets.add(dataset())
+    data = stored(catalog).read_bytes()
+    stored(catalog).write_bytes(data[:1] + b"\x03" + data[2:])
+    with pytest.raises(HomeError, match=r"datasets\.bin: .* version 3, this release reads version 2") as caught:
+        catalog.datasets.all()
+    assert "newer release" in caught.value.hint
+    assert "damaged" not in caught.value.message
+
+
+def test_datasets_that_are_damaged_are_not_called_newer(catalog: Catalog) -> None:
+    catalog.datasets.add(dataset())
+    stored(catalog).write_bytes(stored(catalog).read_bytes()[:-1])
+    with pytest.raises(HomeError, match=r"datasets\.bin: damaged"):
+        catalog.datasets.all()
 
 
 def test_a_name_is_taken_once(catalog: Catalog) -> None:

@@ -209,6 +209,99 @@ def test_datasets_are_added_changed_listed_and_removed(federation: Federation) -
     assert [row["id"] for row in federation.json("dataset", "list", home="node")] == ["docs"]
 
 
+def test_a_dataset_says_what_it_leaves_out(federation: Federation) -> None:
+    folder = federation.path / "docs" / "letters"
+    patterns = federation.path / "patterns"
+    patterns.write_bytes(b"# mine\n*.o\n\xff*\n")
+    add = ("dataset", "add", "choosy", folder, "--exclude", "*.tmp", "--include", "keep.tmp")
+    made = federation.json(
+        *add,
+        "--exclude-from",
+        patterns,
+        "--exclude-if-present",
+        ".nobackup",
+        "--exclude-larger-than",
+        "4G",
+        home="node",
+    )
+    names = ("exclude", "exclude_if_present", "exclude_larger_than", "keep_caches", "one_file_system")
+
+    def changed(*options: str) -> list[object]:
+        document = federation.json("dataset", "set", "choosy", *options, home="node")
+        assert federation.json("dataset", "show", "choosy", home="node") == document
+        return [document[name] for name in names]
+
+    first = [["*.o", "\udcff*", "*.tmp", "!keep.tmp"], [".nobackup"], 4 * 10**9, False, False]
+    assert [made[name] for name in names] == first
+    assert changed("--copies", "3") == first
+    assert changed("--keep-caches", "-x", "--exclude-larger-than", "2Mi") == [*first[:2], 2 * 2**20, True, True]
+    assert changed("--skip-caches", "--all-file-systems") == [*first[:2], 2 * 2**20, False, False]
+    assert changed("--exclude", f"{folder}/old", "--exclude-larger-than", "none")[:3] == [
+        [f"{folder}/old"],
+        [".nobackup"],
+        None,
+    ]
+    assert changed("--no-exclude", "--exclude-if-present", "x")[:2] == [[], ["x"]]
+    assert changed("--no-exclude")[:2] == [[], []]
+    federation.ok("dataset", "remove", "choosy", home="node")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--exclude", "#x"), "'#x' is no pattern"),
+        (("--exclude", "a["), "'a[' is no pattern"),
+        (("--include", "x"), "neither is given"),
+        (("--exclude-from", "/nowhere"), "/nowhere: No such file"),
+        (("--exclude-from", "/dev/null"), "/dev/null: there is no pattern in it"),
+        (("--exclude-if-present", "a/b"), "'a/b' cannot be the name of a file"),
+        (("--exclude-if-present", ""), "'' cannot be the name of a file"),
+        (("--exclude-larger-than", "much"), "'much' is not a size"),
+        (("--exclude-larger-than", "0"), "nothing would be saved"),
+    ],
+)
+def test_what_cannot_be_left_out_is_said_and_changes_nothing(
+    federation: Federation, options: tuple[str, ...], said: str
+) -> None:
+    before = federation.json("dataset", "show", "docs", home="node")
+    assert said in federation.fails(2, "dataset", "set", "docs", *options, home="node")
+    assert said in federation.fails(2, "dataset", "add", "new", federation.path, *options, home="node")
+    assert federation.json("dataset", "show", "docs", home="node") == before
+    assert [row["id"] for row in federation.json("dataset", "list", home="node")] == ["docs"]
+
+
+def test_a_run_names_what_it_leaves_out_and_snapshots_are_found_by_their_tags(breakable: Federation) -> None:
+    top = breakable.path / "studio"
+    top.mkdir()
+    for number in range(7):
+        (top / f"film {number}").write_bytes(bytes(2000))
+    cache = top / "cache"
+    cache.mkdir()
+    (cache / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
+    breakable.ok("dataset", "add", "studio", top, "--exclude-larger-than", "1K", home="node")
+    tags = ("--tag", "before the move", "--tag", "ö")
+    run = breakable.ok("backup", "studio", *tags, home="node")
+    films = ", ".join(f"{top}/film {number}" for number in range(5))
+    assert f"studio: left out, larger than 1 kB: {films} and 2 more\n" in run.text
+    assert f"studio: left out, what is in a cache folder (CACHEDIR.TAG): {cache}\n" in run.text
+    [document] = breakable.json("backup", "studio", "--tag", "ö", home="node")["datasets"]
+    assert document["skipped_by_reason"] == {
+        "larger than 1 kB": 7,
+        "what is in a cache folder (CACHEDIR.TAG)": 1,
+    }
+    assert len(document["skipped"]) == 8
+    assert {"id": f"{top}/film 6", "reason": "larger than 1 kB"} in document["skipped"]
+    for home in ("node", "keeper"):
+        rows = breakable.json("snapshots", "studio", home=home)
+        assert [row["tags"] for row in rows] == [["before the move", "ö"], ["ö"]]
+        assert [row["tags"] for row in breakable.json("snapshots", "docs", home=home)][:1] == [[]]
+        assert breakable.json("snapshots", "--tag", "ö", home=home) == rows
+        assert breakable.json("snapshots", *tags, home=home) == rows[:1]
+        assert breakable.json("snapshots", "--tag", "none", home=home) == []
+        assert "before the move, ö\n" in breakable.ok("snapshots", home=home).text
+    assert "cannot be a tag" in breakable.fails(2, "backup", "--tag", " ", home="node")
+
+
 def test_a_provider_shows_its_tenants_and_invites(federation: Federation) -> None:
     code = federation.json("provider", "invite", "--quota", "5Gi", "--for", "aunt", home="dave")
     assert code["code"].startswith("rpl-invite-")

@@ -264,6 +264,7 @@ class World:
     async def backup(
         self,
         *names: str,
+        tags: Iterable[str] = (),
         home: str | None = None,
         overlap: bool = False,
         source: Source | None = None,
@@ -275,7 +276,14 @@ class World:
         node = self.node(home)
         try:
             return await backup(
-                node, self.edge, names, source=source, spool_limit=spool_limit, overlap=overlap, readers=readers
+                node,
+                self.edge,
+                names,
+                tags=list(tags),
+                source=source,
+                spool_limit=spool_limit,
+                overlap=overlap,
+                readers=readers,
             )
         finally:
             node.close()

@@ -27,11 +27,20 @@ def fails(step: str, name: bytes, error: int) -> Hook:
 
 
 class FakeSource:
-    """A source whose every step passes a hook; ``alter`` may change the fields of what is found."""
+    """A source whose every step passes a hook; ``alter`` may change the fields of what is found.
 
-    def __init__(self, hook: Hook = nothing, alter: Callable[[bytes, dict[str, Any]], None] | None = None) -> None:
+    ``mounted`` is what it says of mounts; if not given, the machine's own.
+    """
+
+    def __init__(
+        self,
+        hook: Hook = nothing,
+        alter: Callable[[bytes, dict[str, Any]], None] | None = None,
+        mounted: bytes | None = None,
+    ) -> None:
         self.hook = hook
         self.alter = alter
+        self.mounted = mounted
         self.source: Source = PosixSource()
         self.open_handles = 0
 
@@ -39,6 +48,9 @@ class FakeSource:
         self.hook("locate", path)
         folder, name = self.source.locate(path)
         return FakeFolder(self, folder, os.path.dirname(path)), name
+
+    def mounts(self) -> bytes:
+        return self.source.mounts() if self.mounted is None else self.mounted
 
     def changed(self, path: bytes, status: Status) -> Status:
         fields = {name: getattr(status, name) for name in dir(status) if name.startswith("st_")}

@@ -32,6 +32,7 @@ from replicator.snapshot.capture import (
 )
 from replicator.snapshot.chunklist import leaves
 from replicator.snapshot.readfile import CHANGED, LARGE_XATTRS, NO_LONGER_FILE, UNLISTED_XATTRS, ReadFile
+from replicator.snapshot.rules import Rules
 from replicator.snapshot.sink import ChunkPutter
 from replicator.snapshot.statcache import STAMP_SIZE, StatCache, StatCacheWriter
 from replicator.snapshot.tree import TreeReader
@@ -814,3 +815,22 @@ def test_a_capture_takes_any_sequence(sink: MemorySink, top: Path) -> None:
             return iter([os.fspath(top)])
 
     assert capture(Lazy(), sink=sink, chunker=SMALL_CHUNKER, source=FakeSource()).counts.folders == 1
+
+
+def test_a_full_path_leaves_out_what_lies_there_and_below_no_other_root(sink: MemorySink, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    twin = Path(f"{other}{one}")
+    for folder in (one, other, twin):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "file").touch()
+    found = captured(sink, one, other, rules=Rules(exclude=[f"{one}/file"]))
+    assert (found.counts.files, found.skipped, found.skipped_by_reason) == (2, [], {})
+
+
+def test_what_is_skipped_is_counted_by_reason(sink: MemorySink, top: Path) -> None:
+    for name in ("a", "b", "c"):
+        filled(top / name, 100)
+    found = captured(sink, top, rules=Rules(largest=99))
+    assert [os.path.basename(gap.path) for gap in found.skipped] == [b"a", b"b", b"c"]
+    assert found.skipped_by_reason == {"larger than 99 B": 3}
+    assert (found.gaps, found.counts.gaps, found.counts.files) == ([], 0, 0)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from replicator.errors import SourceError
+from replicator.errors import SourceError, UsageError
 from replicator.format.tree import Hole
 from replicator.snapshot import walk
-from replicator.snapshot.exclude import Excludes
+from replicator.snapshot.rules import SKIPPED_CACHE, Rules
 from replicator.snapshot.walk import (
     MOVED,
     NAME_TOO_LONG,
@@ -23,6 +23,7 @@ from replicator.snapshot.walk import (
     Found,
     Left,
     Missed,
+    PosixFile,
     PosixSource,
     Run,
     Skipped,
@@ -34,11 +35,11 @@ from tests.snapshot.fakesource import FakeSource, fails
 from tests.snapshot.support import open_fds
 
 
-def walked(top: Path | bytes, source: Source | None = None, exclude: Any = (), **options: Any) -> list[str]:
+def walked(top: Path | bytes, source: Source | None = None, **options: Any) -> list[str]:
     """Walk and tell it in words."""
     root = os.fsencode(top)
     told = []
-    walker = Walker(source or PosixSource(), Excludes(exclude), **options)
+    walker = Walker(source or PosixSource(), Rules(**options))
     for event in walker.walk(root):
         match event:
             case Found(path=path):
@@ -79,7 +80,7 @@ def test_names_sort_as_bytes(tmp_path: Path) -> None:
         open(os.fsencode(tmp_path) + b"/" + name, "wb").close()
     found = [
         name
-        for event in Walker(PosixSource(), Excludes()).walk(os.fsencode(tmp_path))
+        for event in Walker(PosixSource(), Rules()).walk(os.fsencode(tmp_path))
         if isinstance(event, Run)
         for name in event.names
     ]
@@ -93,7 +94,7 @@ def test_a_walk_that_is_given_up_closes_its_descriptors(
     monkeypatch.setattr(walk, "OPEN_FOLDERS", limit)
     before = open_fds()
     for steps in range(1, len(WHOLE)):
-        events = Walker(PosixSource(), Excludes()).walk(os.fsencode(tree))
+        events = Walker(PosixSource(), Rules()).walk(os.fsencode(tree))
         for _ in range(steps):
             next(events)
         assert open_fds() > before
@@ -208,6 +209,128 @@ def test_what_is_excluded_is_not_even_looked_into(tree: Path) -> None:
     source = FakeSource(fails("enter", b"d", errno.EIO))
     told = walked(tree, source, exclude=["b/d", "z", os.fsencode(tree / "a" / "file")])
     assert told == ["/", "/a/", "<", "/b/", "/b/c/", "/b/c/file", "<", "<", "<"]
+
+
+def test_patterns_of_all_roots_are_known_and_a_bad_one_ends_it_at_once(tree: Path) -> None:
+    roots = [os.fsencode(tree / "a"), os.fsencode(tree / "b")]
+    file = Path(f"{tree / 'b'}{tree}/a/file")  # what the first pattern would mean below the second root
+    file.parent.mkdir(parents=True)
+    file.touch()
+    walker = Walker(PosixSource(), Rules(exclude=[os.fsencode(tree / "a" / "file"), b"/b/c"]), roots)
+    assert [type(event) for event in walker.walk(roots[0])] == [Entered, Left]
+    assert len(list(walker.walk(roots[1]))) == len(list(Walker(PosixSource(), Rules()).walk(roots[1])))
+    with pytest.raises(UsageError, match="no pattern"):
+        next(Walker(PosixSource(), Rules(exclude=["["])).walk(roots[0]))
+
+
+SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+
+
+@pytest.mark.parametrize("content", [SIGNATURE, SIGNATURE + b"\n# This is a cache.\n"])
+def test_of_a_cache_folder_only_the_tag_is_kept(tree: Path, content: bytes) -> None:
+    (tree / "b" / "d" / "CACHEDIR.TAG").write_bytes(content)
+    source = FakeSource(fails("status", b"e", errno.EIO))
+    skipped = f"/b/d: {SKIPPED_CACHE}"
+    assert walked(tree, source) == [*WHOLE[:8], "/b/d/", skipped, "/b/d/CACHEDIR.TAG", "<", "/b/z", "<", "<"]
+    assert source.open_handles == 0
+    assert walked(tree, keep_caches=True) == [*WHOLE[:9], "/b/d/CACHEDIR.TAG", *WHOLE[9:]]
+    assert walked(tree, exclude=["CACHEDIR.TAG"]) == [*WHOLE[:8], "/b/d/", skipped, "<", "/b/z", "<", "<"]
+
+
+def test_a_tag_may_come_byte_by_byte(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "a" / "CACHEDIR.TAG").write_bytes(SIGNATURE)
+    real = PosixFile.read_into
+    monkeypatch.setattr(PosixFile, "read_into", lambda file, buffer: real(file, buffer[:1]))
+    assert f"/a: {SKIPPED_CACHE}" in walked(tree)
+
+
+@pytest.mark.parametrize("content", [b"", SIGNATURE[:-1], b" " + SIGNATURE, SIGNATURE[:-1] + b"6"])
+def test_a_tag_without_the_signature_means_nothing(tree: Path, content: bytes) -> None:
+    (tree / "a" / "CACHEDIR.TAG").write_bytes(content)
+    assert walked(tree) == ["/", "/a/", "/a/CACHEDIR.TAG", *WHOLE[2:]]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "fifo"])
+def test_a_tag_has_to_be_a_regular_file(tree: Path, kind: str) -> None:
+    tag = tree / "a" / "CACHEDIR.TAG"
+    (tree / "b" / "real").write_bytes(SIGNATURE)
+    if kind == "link":
+        tag.symlink_to(tree / "b" / "real")
+    elif kind == "folder":
+        tag.mkdir()
+    else:
+        os.mkfifo(tag)
+    assert "/a/file" in walked(tree)
+
+
+@pytest.mark.parametrize("step", ["status", "open", "read"])
+def test_a_tag_that_cannot_be_read_leaves_nothing_out(tree: Path, step: str) -> None:
+    (tree / "a" / "CACHEDIR.TAG").write_bytes(SIGNATURE)
+    source = FakeSource(fails(step, b"CACHEDIR.TAG", errno.EACCES))
+    assert "/a/file" in walked(tree, source)
+    assert source.open_handles == 0
+
+
+def test_a_folder_with_a_marker_keeps_only_that(tree: Path) -> None:
+    (tree / "b" / "d" / ".nobackup").touch()
+    (tree / "b" / "c" / "other").mkdir()
+    told = walked(tree, markers=[b"missing", b"other", b".nobackup"])
+    assert told[4:] == [
+        *("/b/", "/b/c/", "/b/c: what is beside a file called other", "/b/c/other/", "<", "<"),
+        *("/b/d/", "/b/d: what is beside a file called .nobackup", "/b/d/.nobackup", "<", "/b/z", "<", "<"),
+    ]
+
+
+def test_a_root_is_saved_whatever_marks_it(tree: Path) -> None:
+    (tree / "CACHEDIR.TAG").write_bytes(SIGNATURE)
+    assert walked(tree, markers=[b"b"], exclude=["top"]) == ["/", "/CACHEDIR.TAG", *WHOLE[1:]]
+    assert walked(tree / "b" / "z", largest=0) == [""]
+
+
+def test_files_above_a_size_are_named_and_others_are_not(tree: Path) -> None:
+    (tree / "b" / "exact").write_bytes(bytes(10))
+    (tree / "b" / "more").write_bytes(bytes(11))
+    os.truncate(tree / "b" / "z", 5_000_000)
+    os.symlink("x" * 100, tree / "b" / "link")
+    told = walked(tree, largest=10)
+    assert told[-6:] == ["/b/exact", "/b/link", "/b/more: larger than 10 B", "/b/z: larger than 10 B", "<", "<"]
+    assert "/b/z: larger than 4 MB" in walked(tree, largest=4_000_000)
+    assert "/b/z" in walked(tree, largest=5_000_000)
+
+
+def on_device(name: bytes, device: int) -> FakeSource:
+    """Return a source where what is at and below a name lies on a device of its own, which is NFS or ext4."""
+
+    def alter(path: bytes, fields: dict[str, Any]) -> None:
+        if path.endswith(name) or name + b"/" in path:
+            fields["st_dev"] = device
+
+    text = "36 35 99:1 / /elsewhere rw - nfs4 x rw\n36 35 99:2 / /elsewhere rw - ext4 x rw\n"
+    return FakeSource(alter=alter, mounted=text.encode())
+
+
+def test_a_network_file_system_stays_an_empty_folder_and_a_local_one_is_crossed(tree: Path) -> None:
+    network, local = os.makedev(99, 1), os.makedev(99, 2)
+    skipped = "/b/d: a network file system (nfs4)"
+    source = on_device(b"/b/d", network)
+    source.hook = fails("enter", b"d", errno.EIO)  # to open it might wait for ever
+    assert walked(tree, source) == [*WHOLE[:8], "/b/d/", skipped, "<", "/b/z", "<", "<"]
+    assert walked(tree, on_device(b"/b/d", local)) == WHOLE
+    for device in (network, local):
+        assert f"/b/d: {SKIPPED_FILE_SYSTEM}" in walked(tree, on_device(b"/b/d", device), one_file_system=True)
+
+
+def test_a_root_on_a_network_file_system_is_saved(tree: Path) -> None:
+    assert walked(tree, on_device(b"/top", os.makedev(99, 1))) == WHOLE
+    assert walked(tree / "b", on_device(b"/top", os.makedev(99, 1)))[-2:] == ["/z", "<"]
+
+
+def test_a_mount_that_is_closed_even_to_root_is_no_gap(tree: Path) -> None:
+    source = FakeSource(fails("status", b"d", errno.EACCES))
+    source.mounted = b"36 35 0:40 / %s rw - fuse.sshfs x rw\n" % os.fsencode(tree / "b" / "d")
+    assert walked(tree, source) == [*WHOLE[:8], "/b/d: a network file system (fuse.sshfs)", "/b/z", "<", "<"]
+    source.mounted = source.mounted.replace(b"fuse.sshfs", b"fuse.mergerfs")
+    assert f"/b/d: {os.strerror(errno.EACCES)}" in walked(tree, source)
 
 
 def test_another_file_system_stays_an_empty_folder_when_only_one_is_wanted(tree: Path) -> None:
