@@ -28,7 +28,7 @@ _ID = 12
 @click.argument("pattern")
 @click.option("--snapshot", metavar="SNAPSHOT", help="Look in this one only.")
 @click.option("--dataset", metavar="NAME", help="Look in the snapshots of this dataset only.")
-@click.option("--type", "kind", type=click.Choice(sorted(_KINDS)), help="Files, directories (folders) or links only.")
+@click.option("--type", "kind", type=click.Choice(list(_KINDS)), help="Files, directories (folders) or links only.")
 @click.option("--larger", metavar="SIZE", help="Files of more than this, such as 1M.")
 @click.option("--smaller", metavar="SIZE", help="Files of less than this, such as 1G.")
 @click.option("--newer", metavar="WHEN", help="Modified since a day (2026-01-01, UTC) or so long ago (7d).")
