@@ -70,7 +70,7 @@ def find(
         return await search(library, edge, await select(library, snapshot=snapshot, dataset=dataset), criteria)
 
     report = with_library(session, work)
-    _take_trouble(session, report.trouble)
+    take_trouble(session, report.trouble)
     text = table(
         ("FIRST", "LAST", "SNAPSHOTS", "IN", "TYPE", "SIZE", "MODIFIED", "PATH"),
         [
@@ -120,7 +120,7 @@ def versions(session: Session, path: str, dataset: str | None) -> None:
         return await look(library, edge, await select(library, dataset=dataset), path)
 
     report = with_library(session, work)
-    _take_trouble(session, report.trouble)
+    take_trouble(session, report.trouble)
     text = table(
         ("FIRST", "LAST", "SNAPSHOTS", "IN", "TYPE", "SIZE", "MODIFIED", "PATH"),
         [
@@ -236,7 +236,7 @@ def _change_document(change: "Change") -> dict[str, Any]:
     }
 
 
-def _take_trouble(session: Session, trouble: "Trouble") -> None:
+def take_trouble(session: Session, trouble: "Trouble") -> None:
     """Name the snapshots that could not be read, and take over the exit code."""
     for one, error in trouble:
         session.out.notice(

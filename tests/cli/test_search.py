@@ -5,10 +5,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from replicator.cli import exits
+from replicator.cli.base import Session
+from replicator.cli.search import take_trouble
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from tests.cli.federation import Federation
 
 pytestmark = pytest.mark.process
@@ -218,6 +223,29 @@ def test_why_takes_the_same_names_and_says_what_there_is(story: Story) -> None:
     assert "there are: docs" in keeper.fails(1, "why", "latest:nope", home="node")
     assert "the nearest: story@20" in keeper.fails(1, "why", "story@1999-01-01", home="node")
     assert "an empty name" in keeper.fails(2, "why", "", home="node")
+
+
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [
+        ([], exits.DONE),
+        ([NotFoundError("nobody has it")], exits.GAPS),
+        ([IntegrityError("other bytes")], exits.INTEGRITY),
+        ([FormatError("no directory"), NotFoundError("nobody has it")], exits.INTEGRITY),
+    ],
+)
+def test_snapshots_that_cannot_be_read_are_named_and_decide_the_exit_code(
+    errors: list[ReplicatorError], code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one: Any = SimpleNamespace(
+        id="ab" * 32, details=SimpleNamespace(dataset="docs"), row=SimpleNamespace(created_ns=1_767_225_600 * 10**9)
+    )
+    session = Session()
+    take_trouble(session, [(one, error) for error in errors])
+    assert session.code == code
+    assert capfd.readouterr().err.splitlines() == [
+        f"snapshot abababababab of docs, 2026-01-01T00:00:00+00:00: {error}" for error in errors
+    ]
 
 
 def test_a_long_list_is_whole_as_text_and_as_json(federation: Federation) -> None:

@@ -1,5 +1,6 @@
 """Looking at snapshots on a keeper: what is read again, what is kept, what is said when a part cannot be had."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -129,7 +130,7 @@ async def test_a_check_of_what_providers_hold_does_not_believe_what_lies_here(wo
     lose(world, tree_packs(world))
     async with opened(world) as library:
         report = await verify_content(library, world.edge, share=0.0)
-    assert any("no reachable peer" in line for line in report.absent)
+    assert any(line.startswith("snapshot ") and "no reachable peer" in line for line in report.absent)
     assert "docs" in await listed(world), "while it lies here it can be looked at"
 
 
@@ -218,6 +219,15 @@ async def test_a_path_has_a_history_by_any_of_its_names(world: World, source: st
             await versions(library, world.edge, snapshots, "docs/none")
         with pytest.raises(UsageError):
             await versions(library, world.edge, snapshots, "/")
+
+
+async def test_a_snapshot_that_is_not_complete_deletes_nothing(world: World, source: str) -> None:
+    await three_days(world, source)
+    async with opened(world) as library:
+        *others, last = await select(library)
+        part = dataclasses.replace(last, row=dataclasses.replace(last.row, partial=True))
+        report = await versions(library, world.edge, [*others, part], "docs/notes/diary")
+        assert [one.state for one in report.versions] == ["present", "present"]
 
 
 async def test_datasets_and_nodes_have_histories_of_their_own(world: World, source: str) -> None:

@@ -52,6 +52,12 @@ def test_equal_trees_do_not_differ_and_are_not_read() -> None:
     assert sink.gets == 0
 
 
+def test_of_equal_folders_not_even_the_list_of_pieces_is_read(sink: MemorySink) -> None:
+    nowhere = ChunkList(depth=1, length=5000, chunks=[ChunkRef(id=bytes(32), length=5000)])
+    old, new = (folder_of(sink, [folder(b"d", nowhere), file_entry(sink, b"f", data)]) for data in (b"1", b"2"))
+    assert told(changes(sink, old, new)) == [("content", "f")]
+
+
 def test_what_came_went_and_changed_is_told_in_order_of_names(sink: MemorySink) -> None:
     old = of(sink, a=b"1", b=b"12", c=b"123", d=of(sink, x=b"1", y=b"2"), e=b"e")
     new = of(sink, a=b"1", b=b"21 ", bb=b"12345", d=of(sink, y=b"2", z=b"3"), e=b"e")

@@ -14,7 +14,7 @@ from replicator.format.tree import Entry, TreePiece
 from replicator.snapshot import search as module
 from replicator.snapshot.glob import Glob
 from replicator.snapshot.search import Criteria, Match, Matches, Searcher
-from replicator.snapshot.tree import TreeReader
+from replicator.snapshot.tree import TreePath, TreeReader
 from tests.snapshot.support import MemorySink, entry, file_entry, folder_of
 
 NS = 1_000_000_000
@@ -155,6 +155,12 @@ def test_equal_folders_in_two_places_are_read_once_and_found_in_both() -> None:
     assert paths(found(sink, "/two/*", tree)) == ["two/a"]
 
 
+def test_equal_folders_are_searched_apart_where_the_pattern_has_come_another_way(sink: MemorySink) -> None:
+    inner = folder_of(sink, [file_entry(sink, b"x", b"x")])
+    tree = folder_of(sink, [folder(b"a", inner), folder(b"one", inner), folder(b"two", inner)])
+    assert paths(found(sink, "one/**/x", tree)) == ["one/x"]
+
+
 def test_folders_in_which_nothing_can_match_are_not_read() -> None:
     sink = Counting()
     other = folder_of(sink, [entry(b"%03d" % number) for number in range(10)])
@@ -178,6 +184,18 @@ def test_a_root_that_moved_is_searched_as_what_it_is_in_each_snapshot(sink: Memo
     assert searcher.search(reader, tree, {b"photos": (b"old", b"photos")}) == ()
     assert searcher.search(reader, tree, {b"photos": (b"new", b"photos")}) != ()
     assert searcher.search(reader, tree, {b"photos": (b"old", b"photos")}) == ()
+
+
+def test_a_top_folder_is_not_taken_for_an_equal_one_below(sink: MemorySink) -> None:
+    tree = folder_of(sink, [folder(b"photos", folder_of(sink, [entry(b"x")]))])
+    outer = folder_of(sink, [folder(b"box", tree)])
+    inside: dict[bytes, TreePath] = {b"photos": (b"old", b"photos")}
+    outside: dict[bytes, TreePath] = {b"box": (b"box",)}
+    order = [(tree, inside), (outer, outside)]
+    for trees in (order, order[::-1]):
+        searcher = Searcher(Criteria(pattern=Glob.parse("old/photos/x")))
+        for one, names in trees:
+            assert bool(searcher.search(TreeReader(sink), one, names)) == (one is tree)
 
 
 def test_every_order_of_trees_is_told_as_looking_at_each_would(sink: MemorySink) -> None:
