@@ -1,5 +1,6 @@
 """Values people write: sizes, durations, and a home's config.toml."""
 
+import datetime
 import os
 import re
 import tomllib
@@ -9,7 +10,7 @@ from typing import Any
 
 import platformdirs
 
-from replicator.clock import DAY_S, HOUR_S, MINUTE_S
+from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
 from replicator.errors import HomeError, UsageError
 
 _SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*", re.IGNORECASE)
@@ -51,6 +52,26 @@ def parse_duration(text: str) -> int:
     if seconds > MAX_DURATION_S:
         raise UsageError(f"'{text}' is more than ten years", hint="write it like 30d, 36h, 15m or 2w")
     return seconds
+
+
+def parse_moment(text: str, now_ns: int) -> int:
+    """Return ns since 1970 of a day's beginning or a moment, in UTC unless it says otherwise, or of so long ago.
+
+    Raises:
+        UsageError: neither 2026-11-17, 2026-11-17T20:15 nor a duration such as 7d.
+    """
+    if _DURATION.fullmatch(text):
+        return now_ns - parse_duration(text) * NS
+    try:
+        moment = datetime.datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' is neither a day nor a duration", hint="write it like 2026-11-17, 2026-11-17T20:15 or 7d"
+        ) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return (since.days * DAY_S + since.seconds) * NS + since.microseconds * 1000
 
 
 def parse_name(text: str, what: str) -> str:

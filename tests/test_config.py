@@ -9,6 +9,7 @@ from replicator.config import (
     format_size,
     load_config,
     parse_duration,
+    parse_moment,
     parse_name,
     parse_size,
 )
@@ -156,3 +157,30 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(HomeError, match=r"config\.toml: Is a directory"):
         load_config(str(tmp_path))
+
+
+NOW_NS = 1_800_000_000 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1970-01-01", 0),
+        ("1970-01-02", 86400 * 10**9),
+        ("1969-12-31", -86400 * 10**9),
+        ("2026-01-01", 1_767_225_600 * 10**9),
+        ("2026-01-01T00:00:01", 1_767_225_601 * 10**9),
+        ("2026-01-01T01:00:00.5+01:00", 1_767_225_600_500_000_000),
+        ("1677-09-22", -9_223_286_400 * 10**9),
+        ("7d", NOW_NS - 7 * 86400 * 10**9),
+        (" 36h ", NOW_NS - 36 * 3600 * 10**9),
+    ],
+)
+def test_moments_are_exact(text: str, ns: int) -> None:
+    assert parse_moment(text, NOW_NS) == ns
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "7", "7x", "2026", "11y", "9999d"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_moment(text, NOW_NS)

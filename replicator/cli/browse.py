@@ -4,7 +4,7 @@ import base64
 import os
 import stat
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replicator.engine.federation import Federation
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
+    from replicator.snapshot.tree import TreePath, TreeReader
 
 T = TypeVar("T")
 _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}
@@ -141,58 +142,64 @@ async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, An
 def ls(session: Session, snapshot: str, path: str, recursive: bool) -> None:
     """List what a snapshot holds at PATH. SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17."""
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
-    from replicator.snapshot.tree import TreePath, TreeReader, escape  # noqa: PLC0415
 
-    async def work(library: "Library", _edge: "Edge") -> "list[tuple[TreePath, Entry]]":
+    async def work(library: "Library", _edge: "Edge") -> None:
         found = await library.find(snapshot)
         fetcher = ChunkFetcher(library, found.snapshot.domain)
 
-        def read(reader: TreeReader) -> "list[tuple[TreePath, Entry]]":
+        def rows(reader: "TreeReader") -> "Iterator[tuple[TreePath, Entry]]":
             here = find_path(reader, found, path)
             content = found.details.tree
             if here:
                 entry = reader.lookup(content, here)
                 if entry.kind != "dir" or entry.content is None:
-                    return [(here, entry)]
+                    yield here, entry
+                    return
                 content = entry.content
             if recursive:
-                return list(reader.walk(content, at=here))
-            return [((*here, entry.name), entry) for entry in reader.entries(content)]
+                yield from reader.walk(content, at=here)
+            else:
+                yield from (((*here, entry.name), entry) for entry in reader.entries(content))
 
-        return await fetcher.in_thread(read)
+        # Printed from the thread that reads, row by row: a folder of any size needs no memory as text.
+        await fetcher.in_thread(lambda reader: session.out.rows(rows(reader), _ls_document, _ls_line, _LS_HEADER))
 
-    rows = []
-    for where, entry in with_library(session, work):
-        name = escape(b"/".join(where))
-        rows.append(
-            {
-                "id": name,
-                "path": name,
-                "name": escape(entry.name),
-                "type": entry.kind,
-                "mode": f"{entry.mode:04o}",
-                "size": entry.size,
-                "mtime": moment(entry.mtime_ns),
-                "user": entry.user or str(entry.uid),
-                "group": entry.group or str(entry.gid),
-                "target": escape(entry.target),
-            }
-        )
-    text = table(
-        ("MODE", "USER", "GROUP", "SIZE", "TIME", "PATH"),
-        [
-            (
-                _LETTERS[str(row["type"])] + stat.filemode(int(str(row["mode"]), 8))[1:],
-                row["user"],
-                row["group"],
-                row["size"],
-                row["mtime"],
-                f"{row['path']} -> {row['target']}" if row["type"] == "link" else row["path"],
-            )
-            for row in rows
-        ],
+    with_library(session, work)
+
+
+_LS_COLUMNS = "{:<10}  {:<8}  {:<8}  {:>12}  {:<25}  {}"
+_LS_HEADER = _LS_COLUMNS.format("MODE", "USER", "GROUP", "SIZE", "TIME", "PATH")
+
+
+def _ls_document(row: "tuple[TreePath, Entry]") -> dict[str, Any]:
+    from replicator.snapshot.tree import escape  # noqa: PLC0415
+
+    where, entry = row
+    name = escape(b"/".join(where))
+    return {
+        "id": name,
+        "path": name,
+        "name": escape(entry.name),
+        "type": entry.kind,
+        "mode": f"{entry.mode:04o}",
+        "size": entry.size,
+        "mtime": moment(entry.mtime_ns),
+        "user": escape(entry.user.encode()) or str(entry.uid),
+        "group": escape(entry.group.encode()) or str(entry.gid),
+        "target": escape(entry.target),
+    }
+
+
+def _ls_line(row: "tuple[TreePath, Entry]") -> str:
+    one = _ls_document(row)
+    return _LS_COLUMNS.format(
+        _LETTERS[one["type"]] + stat.filemode(row[1].mode)[1:],
+        one["user"],
+        one["group"],
+        one["size"],
+        one["mtime"],
+        f"{one['path']} -> {one['target']}" if one["type"] == "link" else one["path"],
     )
-    session.out.result(rows, text)
 
 
 @click.command()

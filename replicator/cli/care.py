@@ -9,6 +9,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.output import moment, table
 from replicator.config import format_size
+from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -137,37 +138,44 @@ def why(session: Session, what: str) -> None:
 def _chosen(session: Session, half: "Half", what: str) -> "list[SnapshotRow]":
     """Return the snapshot that is meant. A keeper opens names with its restore key, and only if it must."""
     rows = half.catalog.snapshots.all()
-    if what == "latest" and rows:
-        return rows[-1:]
-    dataset, at, date = what.rpartition("@") if "@" in what else (what.removeprefix("latest:"), "", "")
-    by_name = [row for row in rows if row.dataset == dataset and (not at or moment(row.created_ns)[:10] == date)]
-    if by_name:
-        return by_name[-1:]
-    by_id = [row for row in rows if row.name.hex().startswith(what.lower())]
-    if len(by_id) == 1:
-        return by_id
-    if half.role == "keeper" and not by_id:
-        return _opened(session, what)
-    if any(one.name == dataset for one in half.catalog.datasets.all()) and not at:
-        raise NotFoundError(f"dataset '{dataset}' has no snapshot yet", hint="run `replicator backup`")
-    raise _unknown(what)
+    labels = [Label(id=row.name.hex(), dataset=row.dataset, created_ns=row.created_ns) for row in rows]
+    try:
+        return [rows[choose(labels, _in_full(labels, what))]]
+    except NotFoundError as error:
+        if half.role == "keeper":
+            return _opened(session, what)
+        if any(one.name == what.removeprefix("latest:") for one in half.catalog.datasets.all()):
+            raise NotFoundError(
+                f"dataset '{what.removeprefix('latest:')}' has no snapshot yet", hint="run `replicator backup`"
+            ) from error
+        raise _unknown(labels, what, error) from error
 
 
 def _opened(session: Session, what: str) -> "list[SnapshotRow]":
     from replicator.cli.browse import with_library  # noqa: PLC0415
+    from replicator.engine.browse import label_of  # noqa: PLC0415
 
     async def work(library: "Library", _edge: "Edge") -> "list[SnapshotRow]":
-        for text in (f"latest:{what}", what):
-            try:
-                return [(await library.find(text)).row]
-            except NotFoundError:
-                continue
-        raise _unknown(what)
+        found = await library.snapshots()
+        labels = [label_of(one) for one in found]
+        try:
+            return [found[choose(labels, _in_full(labels, what))].row]
+        except NotFoundError as error:
+            raise _unknown(labels, what, error) from error
 
     return with_library(session, work)
 
 
-def _unknown(what: str) -> NotFoundError:
+def _in_full(labels: "list[Label]", what: str) -> str:
+    """Return what is meant where a dataset's name alone means its newest snapshot."""
+    return f"latest:{what}" if what and any(one.dataset == what for one in labels) else what
+
+
+def _unknown(labels: "list[Label]", what: str, error: NotFoundError) -> NotFoundError:
+    """Return what to say of a word that may have been meant as a dataset's name; other forms say it themselves."""
+    ambiguous = any(one.id.startswith(what.lower()) for one in labels)
+    if ambiguous or "@" in what or what.startswith("latest"):
+        return error
     return NotFoundError(
         f"'{what}' is neither a dataset of this home nor the beginning of one snapshot's id",
         hint="`dataset list` and `snapshots` list them",

@@ -1,13 +1,14 @@
 """What a command says: text or one JSON document on stdout; errors, notices and progress on stderr."""
 
 import datetime
+import itertools
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import click
 
@@ -15,7 +16,10 @@ from replicator.clock import NS
 from replicator.config import format_size
 from replicator.errors import ReplicatorError
 
+T = TypeVar("T")
 _LINE_EVERY_S = 600
+_AT_ONCE = 256
+"""Lines that are written in one go."""
 
 
 class Output:
@@ -35,15 +39,47 @@ class Output:
             if self._printed:
                 return
             self._printed = True
-            text = json.dumps(document, indent=1, ensure_ascii=False, default=_plain)
+            text = _json(document)
+        self._write([text] if isinstance(text, str) else text)
+
+    def rows(self, rows: Iterable[T], document: Callable[[T], Any], line: Callable[[T], str], header: str) -> None:
+        """Print a list row by row as it comes: each as a line of text, or all of them as one JSON list.
+
+        JSON is printed when the last row was there: an error on the way is then the one document. Until then a row is
+        held as the text that it will be.
+
+        Raises:
+            ReplicatorError: standard output takes no more.
+        """
+        if not self.as_json:
+            self._write(itertools.chain([header], map(line, rows)))
+            return
+        parts = [_json(document(row)) for row in rows]
+        self._printed = True
+        self._write(_listed(parts))
+
+    def _write(self, lines: Iterable[str]) -> None:
         encoding = "utf-8" if self.as_json else getattr(sys.stdout, "encoding", None) or "utf-8"
+        held: list[str] = []
+
+        def write() -> None:
+            text = "\n".join(held)
+            held.clear()
+            try:
+                click.echo(text.encode(encoding, "backslashreplace"))  # names on a disk are bytes, not always text
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise output_error(error) from error
+
         try:
-            for line in [text] if isinstance(text, str) else text:
-                click.echo(line.encode(encoding, "backslashreplace"))  # names on a disk are bytes, not always text
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise output_error(error) from error
+            for line in lines:
+                held.append(line)
+                if len(held) == _AT_ONCE:
+                    write()
+        finally:
+            if held:  # what came before something went wrong is true
+                write()
 
     def error(self, error: ReplicatorError, code: int) -> None:
         """Print an error: what happened and what to do."""
@@ -74,6 +110,18 @@ def output_error(error: OSError) -> ReplicatorError:
         f"standard output cannot be written: {error.strerror or error}",
         hint="what the command did is done; only its answer is lost",
     )
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False, default=_plain)
+
+
+def _listed(parts: Sequence[str]) -> Iterator[str]:
+    """Yield a JSON list of parts that are JSON already."""
+    yield "["
+    for place, part in enumerate(parts, 1):
+        yield part if place == len(parts) else f"{part},"
+    yield "]"
 
 
 def _plain(value: object) -> object:

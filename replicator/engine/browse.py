@@ -15,6 +15,8 @@ from replicator.crypto.unseal import open_box
 from replicator.engine.backup import snapshot_context
 from replicator.engine.federation import Federation
 from replicator.engine.keeper import KeeperHome
+from replicator.engine.naming import Label, choose
+from replicator.engine.packcache import PackCache
 from replicator.engine.sync import KnownHead, open_snapshot, sync_all
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, UsageError
 from replicator.format.codec import decode
@@ -51,12 +53,23 @@ class OpenSnapshot:
 
 
 class Library:
-    """All snapshots of a tenant, as the federation holds them and this keeper can open them."""
+    """All snapshots of a tenant, as the federation holds them and this keeper can open them.
+
+    ``trees`` are the packs of directories that lie on this keeper's disk already; None: everything is fetched.
+    """
 
     def __init__(self, keeper: KeeperHome, federation: Federation) -> None:
         self.keeper = keeper
         self.federation = federation
         self.heads: dict[bytes, KnownHead] = {}
+        self.trees: PackCache | None = PackCache(keeper.file(os.path.join("cache", "trees")), keeper.fs)
+
+    def uncached(self) -> "Library":
+        """Return the same library without the cache of trees: for checks of what providers hold."""
+        library = Library(self.keeper, self.federation)
+        library.heads = self.heads
+        library.trees = None
+        return library
 
     async def refresh(self) -> None:
         """Bring every writer's chain into the catalog. Trouble with one chain is a notice, not an end."""
@@ -105,6 +118,22 @@ class Library:
         write_atomic(self.keeper.fs, path, data)
         return data
 
+    async def pack(self, row: ObjectRow, holders: Sequence[Identity] | None = None) -> bytes:
+        """Return a pack; one of directories from the cache, if it is there. ``holders`` are asked in their order.
+
+        Raises:
+            NotFoundError: no reachable peer has it.
+        """
+        kept = self.trees if row.kind == "tree" else None
+        if kept is not None:
+            data = await asyncio.to_thread(kept.get, row.name)
+            if data is not None:
+                return data
+        data = await self.federation.fetch(row.name, self.holders(row.name) if holders is None else holders)
+        if kept is not None:
+            await asyncio.to_thread(kept.put, row.name, data)
+        return data
+
     def holders(self, name: bytes) -> list[Identity]:
         """Return who is believed to hold an object."""
         row = self.keeper.catalog.objects.by_name(name)
@@ -117,33 +146,15 @@ class Library:
 
         Raises:
             NotFoundError: none, or a prefix of more than one.
-            UsageError: a date that is none.
+            UsageError: nothing, or a date that is none.
         """
         found = await self.snapshots()
-        if not found:
-            raise NotFoundError("there are no snapshots yet")
-        if text == "latest":
-            return found[-1]
-        if text.startswith("latest:"):
-            dataset = text.removeprefix("latest:")
-            matching = [one for one in found if one.details.dataset == dataset]
-            if not matching:
-                raise NotFoundError(f"no snapshot of dataset '{dataset}'", hint=_datasets(found))
-            return matching[-1]
-        if "@" in text:
-            dataset, _, date = text.rpartition("@")
-            day = _day(date)
-            matching = [one for one in found if one.details.dataset == dataset and one.created.date() == day]
-            if not matching:
-                raise NotFoundError(f"no snapshot of dataset '{dataset}' on {date} (UTC)", hint=_datasets(found))
-            return matching[-1]
-        matching = [one for one in found if one.id.startswith(text.lower())]
-        if len(matching) != 1:
-            raise NotFoundError(
-                f"{'more than one' if matching else 'no'} snapshot has an id that begins with '{text}'",
-                hint="`snapshots` lists them",
-            )
-        return matching[0]
+        return found[choose([label_of(one) for one in found], text)]
+
+
+def label_of(snapshot: OpenSnapshot) -> Label:
+    """Return what a snapshot is chosen by."""
+    return Label(id=snapshot.id, dataset=snapshot.details.dataset, created_ns=snapshot.row.created_ns)
 
 
 def newest_of_each(found: Sequence[OpenSnapshot]) -> list[OpenSnapshot]:
@@ -159,20 +170,10 @@ def find_path(reader: TreeReader, snapshot: OpenSnapshot, text: str) -> TreePath
         NotFoundError: nowhere.
         UsageError: it has ".." in it.
     """
-    path = tree_path(text)
-    if not path:
-        return path
-    candidates = [path]
-    roots = snapshot.details.roots
-    if len(roots) == 1:
-        candidates.append((roots[0].name, *path))
-    if text.startswith("/"):
-        for root in roots:
-            original = tree_path(os.fsdecode(root.path))
-            if path[: len(original)] == original:
-                candidates.insert(0, (root.name, *path[len(original) :]))
+    if not tree_path(text):
+        return ()
     problem: NotFoundError | None = None
-    for candidate in candidates:
+    for candidate in candidates(snapshot.details, text):
         try:
             reader.lookup(snapshot.details.tree, candidate)
         except NotFoundError as error:
@@ -183,15 +184,24 @@ def find_path(reader: TreeReader, snapshot: OpenSnapshot, text: str) -> TreePath
     raise problem
 
 
-def _day(text: str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"'{text}' is not a date such as 2026-11-17") from error
+def candidates(details: SnapshotDetails, text: str) -> list[TreePath]:
+    """Return the paths in a snapshot that ``text`` may mean, the likelier first; only the top itself has none.
 
-
-def _datasets(found: Sequence[OpenSnapshot]) -> str:
-    return "there are: " + ", ".join(sorted({one.details.dataset for one in found}))
+    Raises:
+        UsageError: it has ".." in it.
+    """
+    path = tree_path(text)
+    if not path:
+        return []
+    found = [path]
+    if len(details.roots) == 1:
+        found.append((details.roots[0].name, *path))
+    if text.startswith("/"):
+        for root in details.roots:
+            original = tree_path(os.fsdecode(root.path))
+            if path[: len(original)] == original:
+                found.insert(0, (root.name, *path[len(original) :]))
+    return found
 
 
 class ChunkFetcher:
@@ -264,7 +274,11 @@ class ChunkFetcher:
 
     async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
         """Run tree-reading code in a worker thread and return what it returns."""
-        return await asyncio.to_thread(work, TreeReader(self))
+        try:
+            return await asyncio.to_thread(work, TreeReader(self))
+        finally:
+            if self._library.trees is not None:
+                await asyncio.to_thread(self._library.trees.settle)
 
     async def load(self, pack: int) -> PackReader:
         """Fetch and open a pack unless it is in memory.
@@ -292,7 +306,7 @@ class ChunkFetcher:
         if asked is not None:
             self._busy[asked] += 1
         try:
-            data = await federation.fetch(row.name, order)
+            data = await self._library.pack(row, order)
         finally:
             if asked is not None:
                 self._busy[asked] -= 1

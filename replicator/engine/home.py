@@ -10,6 +10,7 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
 HOME/node/    datasets.bin       what to back up
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
+HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed; may be lost
 """
 
 import fcntl

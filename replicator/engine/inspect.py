@@ -13,6 +13,7 @@ from replicator.snapshot.tree import TreeReader
 async def verify_content(library: Library, edge: Edge, *, share: float) -> VerifyReport:
     """Do all that a sealed check does; open every chunk of a share of the packs and walk the newest trees."""
     keeper = library.keeper
+    library = library.uncached()  # what lies here proves nothing about what lies there
     report = await verify_sealed(keeper, library.federation, edge, share=0.0)
     report.level = "content"
     found = await library.snapshots()

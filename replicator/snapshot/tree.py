@@ -1,7 +1,7 @@
 """Reading a snapshot's tree: every name and number is checked before anyone acts on it."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
@@ -33,15 +33,23 @@ class TreeReader:
     def __init__(self, source: ChunkSource) -> None:
         self._source = source
 
-    def entries(self, content: ChunkList) -> Iterator[Entry]:
+    def pieces(self, content: ChunkList) -> Iterator[ChunkRef]:
+        """Yield the pieces of a directory in order; none of them is read."""
+        return leaves(content, self._source)
+
+    def entries(self, content: ChunkList, *, without: Collection[bytes] = ()) -> Iterator[Entry]:
         """Yield the entries of a directory in strictly rising byte order of names.
+
+        Pieces whose ids are in ``without`` are left out, and not read.
 
         Raises:
             FormatError: an entry is not what the specification allows, or out of order.
         """
         last = b""
-        for ref in leaves(content, self._source):
-            for entry in self._piece(ref):
+        for ref in self.pieces(content):
+            if ref.id in without:
+                continue
+            for entry in self.piece(ref):
                 if entry.name <= last:
                     raise FormatError(f"directory: {escape(entry.name)} comes after {escape(last)}")
                 last = entry.name
@@ -54,15 +62,26 @@ class TreeReader:
             NotFoundError: there is none.
             FormatError: as :meth:`entries`.
         """
+        if not path:
+            raise NotFoundError("the top of a snapshot has no entry of its own")
+        entry = self.get(tree, path)
+        if entry is None:
+            raise NotFoundError(f"no such path in this snapshot: {escape(b'/'.join(path))}")
+        return entry
+
+    def get(self, tree: ChunkList, path: Sequence[bytes]) -> Entry | None:
+        """Return what :meth:`lookup` does, None if the tree has no such path: so that a chunk nobody has is no absence.
+
+        Raises:
+            FormatError: as :meth:`entries`.
+        """
         folder: ChunkList | None = tree
         entry: Entry | None = None
         for name in path:
             entry = None if folder is None else self._find(folder, name)
             if entry is None:
-                raise NotFoundError(f"no such path in this snapshot: {escape(b'/'.join(path))}")
+                return None
             folder = entry.content if entry.kind == "dir" else None
-        if entry is None:
-            raise NotFoundError("the top of a snapshot has no entry of its own")
         return entry
 
     def walk(
@@ -132,11 +151,11 @@ class TreeReader:
                 yield from self.walk(entry.content, at=path, lost=lost)
 
     def _find(self, folder: ChunkList, name: bytes) -> Entry | None:
-        refs = list(leaves(folder, self._source))
+        refs = list(self.pieces(folder))
         low, high = 0, len(refs)
         while low < high:
             middle = (low + high) // 2
-            entries = self._piece(refs[middle])
+            entries = self.piece(refs[middle])
             if name < entries[0].name:
                 high = middle
             elif name > entries[-1].name:
@@ -145,7 +164,12 @@ class TreeReader:
                 return next((entry for entry in entries if entry.name == name), None)
         return None
 
-    def _piece(self, ref: ChunkRef) -> list[Entry]:
+    def piece(self, ref: ChunkRef) -> list[Entry]:
+        """Return the entries of one piece; their order is the business of who puts pieces together.
+
+        Raises:
+            FormatError: an entry is not what the specification allows, or there are none or too many.
+        """
         entries = decode(TreePiece, self._source.get(CHUNK_TREE, ref), limit=MAX_CHUNK).entries
         if not 1 <= len(entries) <= PIECE_ENTRIES:
             raise FormatError(f"directory: {len(entries)} entries in one piece, 1 to {PIECE_ENTRIES} are allowed")

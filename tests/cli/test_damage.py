@@ -264,3 +264,17 @@ def test_a_quota_that_is_full_is_said_and_nothing_is_published(federation: Feder
     assert "alice" in result.err
     assert federation.json("snapshots", home=home) == []
     big.write_bytes(os.urandom(100_000))
+
+
+def test_what_was_looked_at_stays_readable_without_providers(breakable: Federation) -> None:
+    rows = breakable.json("find", "*", "--dataset", "docs", home="keeper")
+    everything = breakable.ok("ls", "-R", "latest:docs", home="keeper").text
+    assert len(rows) == 9
+    breakable.stop()
+    alone = breakable.run("ls", "-R", "latest:docs", home="keeper")
+    assert (alone.code, alone.text) == (0, everything)
+    assert len(alone.said) == 5, "each provider that does not answer is named"
+    assert breakable.run("find", "*", "--dataset", "docs", "--json", home="keeper").json() == rows
+    assert breakable.run("cat", "latest:docs", "docs/noise.bin", home="keeper").code == 1
+    for path in (breakable.path / "keeper" / "keeper" / "cache").rglob("*"):
+        assert path.is_dir() or b"noise" not in path.read_bytes()

@@ -166,13 +166,14 @@ def test_a_snapshot_is_named_by_id_dataset_or_day(roots: tuple[Federation, str, 
     assert "single.conf" in names(f"mixed@{day}")
     assert names("latest:docs") == {"docs"}
     for snap, said in {
-        "": "more than one snapshot",
         "zz": "no snapshot has an id that begins with 'zz'",
         "latest:nope": "no snapshot of dataset 'nope'",
         "docs@1999-01-01": "no snapshot of dataset 'docs' on 1999-01-01",
     }.items():
         error = federation.fails(1, "ls", snap, home="keeper")
         assert said in error
+    assert "an empty name means no snapshot" in federation.fails(2, "ls", "", home="keeper")
+    assert "latest:docs" in federation.fails(1, "ls", "docs", home="keeper")
     assert "not a date such as" in federation.fails(2, "ls", "docs@yesterday", home="keeper")
 
 

@@ -25,7 +25,7 @@ def test_a_large_folder_is_read_back_in_order(sink: MemorySink) -> None:
     entries = named(20_000)
     content = folder_of(sink, entries)
     assert list(TreeReader(sink).entries(content)) == entries
-    sizes = [len(TreeReader(sink)._piece(ref)) for ref in content.chunks]
+    sizes = [len(TreeReader(sink).piece(ref)) for ref in content.chunks]
     assert max(sizes) <= PIECE_ENTRIES
     assert min(sizes[:-1]) >= 128
 
@@ -40,7 +40,7 @@ def test_a_new_name_renews_one_piece(sink: MemorySink) -> None:
 
 def test_names_that_never_end_a_piece_meet_the_limit(sink: MemorySink) -> None:
     content = folder_of(sink, (one for one in named(20_000) if not _ends(one.name)))
-    sizes = {len(TreeReader(sink)._piece(ref)) for ref in content.chunks[:-1]}
+    sizes = {len(TreeReader(sink).piece(ref)) for ref in content.chunks[:-1]}
     assert sizes == {PIECE_ENTRIES}
 
 
