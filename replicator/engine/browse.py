@@ -118,8 +118,10 @@ class Library:
         write_atomic(self.keeper.fs, path, data)
         return data
 
-    async def pack(self, row: ObjectRow, holders: Sequence[Identity] | None = None) -> bytes:
-        """Return a pack; one of directories from the cache, if it is there. ``holders`` are asked in their order.
+    async def pack(self, row: ObjectRow, holders: Sequence[Identity] | None = None) -> tuple[bytes, bool]:
+        """Return a pack and whether it was fetched: one of directories may be in the cache.
+
+        ``holders`` are asked in their order.
 
         Raises:
             NotFoundError: no reachable peer has it.
@@ -128,11 +130,11 @@ class Library:
         if kept is not None:
             data = await asyncio.to_thread(kept.get, row.name)
             if data is not None:
-                return data
+                return data, False
         data = await self.federation.fetch(row.name, self.holders(row.name) if holders is None else holders)
         if kept is not None:
             await asyncio.to_thread(kept.put, row.name, data)
-        return data
+        return data, True
 
     def holders(self, name: bytes) -> list[Identity]:
         """Return who is believed to hold an object."""
@@ -306,11 +308,12 @@ class ChunkFetcher:
         if asked is not None:
             self._busy[asked] += 1
         try:
-            data = await self._library.pack(row, order)
+            data, fetched = await self._library.pack(row, order)
         finally:
             if asked is not None:
                 self._busy[asked] -= 1
-        self.fetched[pack] = row.size
+        if fetched:
+            self.fetched[pack] = row.size
         return data
 
     def row(self, pack: int) -> ObjectRow:

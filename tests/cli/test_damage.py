@@ -187,7 +187,7 @@ def test_a_provider_that_is_killed_in_the_middle_costs_no_backup(breakable: Fede
     big.mkdir()
     for number in range(3):
         (big / str(number)).write_bytes(os.urandom(16_000_000))
-    breakable.ok("dataset", "add", "big", big, "--copies", "2", "--minimum", "1", home="node")
+    breakable.ok("dataset", "add", "big", big, "--copies", "3", "--minimum", "1", home="node")  # one outlives two
     before = set(breakable.objects("carol")) | set(breakable.objects("dave"))
     process = subprocess.Popen(
         [*PROGRAM, "backup", "big", "--home", str(breakable.path / "node")],
