@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from replicator.catalog.schema import Database
 from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
-from replicator.format.codec import Part, Record, decode, encode
+from replicator.format.codec import Part, Record, decode, encode, version_of
+from replicator.format.consistency import Consistency
 from replicator.format.policy import Policy, policy_id
 from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName
@@ -44,7 +47,7 @@ class SnapshotRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Named paths with one policy, as this node backs them up."""
+    """Named paths with one policy, as this node backs them up. Without roots it takes what a command writes."""
 
     name: str
     roots: tuple[bytes, ...]
@@ -52,6 +55,7 @@ class Dataset:
     exclude: tuple[str, ...]
     one_file_system: bool
     created_ns: int
+    consistency: Consistency = field(default_factory=Consistency)
 
 
 class Snapshots:
@@ -132,7 +136,7 @@ def _names(joined: bytes) -> tuple[bytes, ...]:
     return tuple(joined[at : at + _NAME] for at in range(0, len(joined), _NAME))
 
 
-class _Entry(Part, frozen=True, kw_only=True):
+class _Entry1(Part, frozen=True, kw_only=True):
     name: str
     roots: list[bytes]
     policy: Policy
@@ -141,10 +145,30 @@ class _Entry(Part, frozen=True, kw_only=True):
     created_ns: int
 
 
-class _File(Record, frozen=True, kw_only=True):
+class _Entry(_Entry1, frozen=True, kw_only=True):
+    consistency: Consistency = msgspec.field(default_factory=Consistency)
+
+
+class _File1(Record, frozen=True, kw_only=True):
+    """What datasets.bin held, by name, before datasets had hooks."""
+
+    datasets: list[_Entry1]
+
+
+class _File(Record, frozen=True, kw_only=True, tag=2):
     """What datasets.bin holds, by name."""
 
     datasets: list[_Entry]
+
+
+def _entries(data: bytes) -> list[_Entry]:
+    """Return what datasets.bin holds, whichever release wrote it."""
+    if version_of(data) > 1:
+        return decode(_File, data).datasets
+    return [
+        _Entry(**{field: getattr(entry, field) for field in _Entry1.__struct_fields__})
+        for entry in decode(_File1, data).datasets
+    ]
 
 
 class Datasets:
@@ -193,11 +217,11 @@ class Datasets:
         if self._fs.size(self._path) is None:
             return []
         try:
-            found = decode(_File, self._fs.read(self._path))
+            found = _entries(self._fs.read(self._path))
         except FormatError as error:
             raise HomeError(
                 f"{self._path}: damaged ({error})",
-                hint="put back a copy of it, or remove it and add the datasets again",
+                hint=error.hint or "put back a copy of it, or remove it and add the datasets again",
             ) from error
         return [
             Dataset(
@@ -207,8 +231,9 @@ class Datasets:
                 exclude=tuple(os.fsdecode(pattern) for pattern in entry.exclude),
                 one_file_system=entry.one_file_system,
                 created_ns=entry.created_ns,
+                consistency=entry.consistency,
             )
-            for entry in found.datasets
+            for entry in found
         ]
 
     def _write(self, datasets: list[Dataset]) -> None:
@@ -220,6 +245,7 @@ class Datasets:
                 exclude=[os.fsencode(pattern) for pattern in one.exclude],
                 one_file_system=one.one_file_system,
                 created_ns=one.created_ns,
+                consistency=one.consistency,
             )
             for one in sorted(datasets, key=lambda one: one.name)
         ]

@@ -20,7 +20,7 @@ HASH_SIZE = 32
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False, tag=1):
-    """Base of all version-1 records; the tag is the version and comes first."""
+    """Base of all records; the tag is the version and comes first, 1 where a class does not say otherwise."""
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -71,7 +71,7 @@ def decode(kind: type[R], data: bytes | bytearray | memoryview, *, limit: int = 
     try:
         record = _decoder(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeError) as error:
-        _refuse_newer(name, data)
+        _refuse_newer(kind, data)
         raise FormatError(f"{name}: {error}") from error
     if _encoder.encode(record) != data:
         raise FormatError(f"{name}: not in canonical form")
@@ -103,14 +103,21 @@ def check_run(joined: bytes, field: str) -> None:
         raise ValueError(f"`{field}` is not a whole number of {HASH_SIZE} bytes")
 
 
-def _refuse_newer(name: str, data: bytes | bytearray | memoryview) -> None:
-    # An array header (fixarray, array16, array32) and a positive fixint that is not 1: a later version.
+def version_of(data: bytes | bytearray | memoryview) -> int:
+    """Return the version that a record begins with, 0 if there is none to be seen."""
+    # An array header (fixarray, array16, array32) and a positive fixint.
     head = bytes(data[:6])
     if not head:
-        return
+        return 0
     skip = 1 if 0x90 <= head[0] <= 0x9F else 3 if head[0] == 0xDC else 5 if head[0] == 0xDD else 0
-    if skip and len(head) > skip and 1 < head[skip] < 0x80:
+    return head[skip] if skip and len(head) > skip and head[skip] < 0x80 else 0
+
+
+def _refuse_newer(kind: type[R], data: bytes | bytearray | memoryview) -> None:
+    known = kind.__struct_config__.tag
+    found = version_of(data)
+    if isinstance(known, int) and found > known:
         raise UnsupportedVersionError(
-            f"{name}: written as version {head[skip]}, this release reads version 1",
+            f"{kind.__name__}: written as version {found}, this release reads version {known}",
             hint="install a newer release of replicator",
         )

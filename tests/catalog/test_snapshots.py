@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,7 +7,8 @@ from blake3 import blake3
 
 from replicator.catalog.catalog import Catalog
 from replicator.catalog.snapshots import Dataset, SnapshotRow
-from replicator.errors import FormatError, NotFoundError, UsageError
+from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
+from replicator.format.consistency import Consistency
 from replicator.format.policy import policy_id
 from replicator.ids import ObjectName
 from tests.format.samples import CODED, POLICY
@@ -86,6 +88,36 @@ def test_datasets_are_kept_with_their_policies(catalog: Catalog) -> None:
     assert catalog.datasets.all() == [dataset("music", policy=CODED, exclude=(), roots=(b"/m",)), dataset()]
     assert catalog.datasets.get("photos") == dataset()
     assert catalog.datasets.policies() == {policy_id(POLICY): POLICY, policy_id(CODED): CODED}
+
+
+def test_hooks_are_kept_with_their_dataset(catalog: Catalog) -> None:
+    hooked = dataset(
+        consistency=Consistency(before="dump", after="clean", limit_s=5, failure="warn", snapshot="btrfs"), roots=()
+    )
+    catalog.datasets.add(hooked)
+    catalog.datasets.add(dataset("plain"))
+    assert catalog.datasets.all() == [hooked, dataset("plain")]
+    assert catalog.datasets.get("plain").consistency == Consistency()
+
+
+def test_a_file_of_the_first_version_is_read_and_becomes_one_of_today(catalog: Catalog, tmp_path: Path) -> None:
+    policy = b"\x98\x01\x03\x02\xc0\x91\xa5owner\x90\xc2\xce\x00\x27\x8d\x00"
+    entry = b"\x96\xa6photos\x91\xc4\x04/srv" + policy + b"\x91\xc4\x05*.tmp\xc3\x05"
+    (tmp_path / "datasets.bin").write_bytes(b"\x92\x01\x91" + entry)
+    old = catalog.datasets.get("photos")
+    assert (old.roots, old.exclude, old.one_file_system, old.created_ns) == ((b"/srv",), ("*.tmp",), True, 5)
+    assert (old.policy.copies, old.policy.spread, old.consistency) == (3, ["owner"], Consistency())
+    changed = dataclasses.replace(old, consistency=Consistency(before="dump"))
+    catalog.datasets.update(changed)
+    assert (tmp_path / "datasets.bin").read_bytes()[:2] == b"\x92\x02"
+    assert catalog.datasets.all() == [changed]
+
+
+def test_a_file_of_a_later_version_asks_for_a_newer_release(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "datasets.bin").write_bytes(b"\x92\x03\x90")
+    with pytest.raises(HomeError, match="written as version 3, this release reads version 2") as caught:
+        catalog.datasets.all()
+    assert "newer release" in caught.value.hint
 
 
 def test_a_name_is_taken_once(catalog: Catalog) -> None:
