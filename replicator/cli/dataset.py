@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli.base import Session, command, common_options
+from replicator.cli.consistency import Asked, consistency_document, consistency_options
 from replicator.cli.output import moment, table
 from replicator.config import parse_duration, parse_name
 from replicator.errors import NotFoundError, UsageError
@@ -119,8 +120,10 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 
 @dataset.command("add")
 @click.argument("name")
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1)
 @_policy_options
+@consistency_options
+@click.option("--stdin", is_flag=True, help="No paths: it takes what `backup --stdin-from-command` is given.")
 @command(keys="write (a node's home)")
 def dataset_add(
     session: Session,
@@ -132,11 +135,19 @@ def dataset_add(
     residency: str | None,
     exclude: tuple[str, ...],
     one_file_system: bool | None,
+    consistency: Asked,
+    stdin: bool,
 ) -> None:
     """Name paths to back up and what is promised for them."""
     from replicator.catalog.snapshots import Dataset  # noqa: PLC0415
+    from replicator.format.consistency import Consistency  # noqa: PLC0415
 
     check_name(name)
+    if bool(paths) == stdin:
+        raise UsageError(
+            "a dataset has paths or takes a command's output (--stdin), one of them",
+            hint="`replicator dataset add --help` says what is possible",
+        )
     with session.node() as half:
         policy = build_policy(half, None, copies=copies, minimum=minimum, spread=spread, residency=residency)
         new = Dataset(
@@ -146,6 +157,7 @@ def dataset_add(
             exclude=exclude,
             one_file_system=bool(one_file_system),
             created_ns=session.clock.now_ns(),
+            consistency=consistency.change(Consistency(), stdin=stdin),
         )
         half.catalog.datasets.add(new)
         peers = sum(not pin.own for pin in half.peers)
@@ -153,8 +165,11 @@ def dataset_add(
         session.out.notice(
             f"there are {peers} providers yet; at least {policy.minimum} are needed before anything can be published"
         )
+    following = (
+        f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"
+    )
     session.out.result(
-        _document(new), f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: replicator backup"
+        _document(new), f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}"
     )
 
 
@@ -162,6 +177,7 @@ def dataset_add(
 @click.argument("name")
 @_policy_options
 @click.option("--path", "paths", multiple=True, help="New paths (all of them).")
+@consistency_options
 @command(keys="write (a node's home)")
 def dataset_set(
     session: Session,
@@ -173,6 +189,7 @@ def dataset_set(
     residency: str | None,
     exclude: tuple[str, ...],
     one_file_system: bool | None,
+    consistency: Asked,
 ) -> None:
     """Change a dataset. The next backup stores again what the new promise needs."""
     from dataclasses import replace  # noqa: PLC0415
@@ -186,6 +203,7 @@ def dataset_set(
             roots=_roots(paths) if paths else old.roots,
             exclude=exclude or old.exclude,
             one_file_system=old.one_file_system if one_file_system is None else one_file_system,
+            consistency=consistency.change(old.consistency, stdin=not (paths or old.roots)),
         )
         half.catalog.datasets.update(new)
     session.out.result(_document(new), f"Dataset '{name}' is changed.")
@@ -208,7 +226,7 @@ def dataset_list(session: Session) -> None:
                     row["minimum"],
                     ",".join(row["spread"]),
                     ",".join(row["residency"]) or "any",
-                    " ".join(row["paths"]),
+                    " ".join(row["paths"]) or "(a command's output)",
                 )
                 for row in rows
             ],
@@ -252,4 +270,5 @@ def _document(one: "Dataset") -> dict[str, Any]:
         "exclude": list(one.exclude),
         "one_file_system": one.one_file_system,
         "created": moment(one.created_ns),
+        **consistency_document(one.consistency),
     }
