@@ -301,7 +301,7 @@ class Preparation:
             words = " ".join(escape(os.fsencode(word)) for word in argv)
             raise SourceError(
                 complaint(f"`{words}`", ended, VOLUME_LIMIT_S),
-                hint="see what each kind of snapshot needs: docs/operate/node.md",
+                hint="see what each kind of snapshot needs: docs/operate/consistent.md",
             )
         return ended.out
 

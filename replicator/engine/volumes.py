@@ -1,7 +1,7 @@
 """Which snapshots of file systems a dataset is to be read from, and the commands for them; nothing is run here.
 
 A snapshot is called ``replicator-DATASET-xxxxxxxx``: what is left of a killed run is known by that, and two homes on
-one machine never take each other's. ``docs/operate/node.md`` says what each kind needs.
+one machine never take each other's. ``docs/operate/consistent.md`` says what each kind needs.
 """
 
 import re
