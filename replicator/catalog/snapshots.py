@@ -3,13 +3,16 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from replicator.catalog.schema import Database
 from replicator.errors import FormatError, HomeError, NotFoundError, UnsupportedVersionError, UsageError
 from replicator.format.charter import Count
 from replicator.format.codec import Part, Record, decode, encode, version_of
+from replicator.format.consistency import Consistency
 from replicator.format.policy import Policy, policy_id
 from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName
@@ -48,7 +51,7 @@ class SnapshotRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Named paths with one policy, as this node backs them up.
+    """Named paths with one policy, as this node backs them up. Without roots it takes what a command writes.
 
     ``exclude`` are patterns in the syntax of ``.gitignore``. ``exclude_if_present`` are names: of a folder that holds
     one, nothing else is saved. ``exclude_larger_than`` is in bytes.
@@ -63,6 +66,7 @@ class Dataset:
     exclude_if_present: tuple[str, ...] = ()
     exclude_larger_than: int | None = None
     created_ns: int
+    consistency: Consistency = field(default_factory=Consistency)
 
 
 class Snapshots:
@@ -170,6 +174,7 @@ class _Entry(Part, frozen=True, kw_only=True):
     exclude_if_present: list[bytes]
     exclude_larger_than: Count | None
     created_ns: int
+    consistency: Consistency = msgspec.field(default_factory=Consistency)
 
 
 class _File(Record, frozen=True, kw_only=True, tag=2):
@@ -252,7 +257,7 @@ class Datasets:
         except FormatError as error:
             raise HomeError(
                 f"{self._path}: damaged ({error})",
-                hint="put back a copy of it, or remove it and add the datasets again",
+                hint=error.hint or "put back a copy of it, or remove it and add the datasets again",
             ) from error
         return [
             Dataset(
@@ -265,6 +270,7 @@ class Datasets:
                 exclude_if_present=tuple(os.fsdecode(name) for name in entry.exclude_if_present),
                 exclude_larger_than=entry.exclude_larger_than,
                 created_ns=entry.created_ns,
+                consistency=entry.consistency,
             )
             for entry in found
         ]
@@ -281,6 +287,7 @@ class Datasets:
                 exclude_if_present=[os.fsencode(name) for name in one.exclude_if_present],
                 exclude_larger_than=one.exclude_larger_than,
                 created_ns=one.created_ns,
+                consistency=one.consistency,
             )
             for one in sorted(datasets, key=lambda one: one.name)
         ]

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, wait
-from replicator.config import format_size, load_config, parse_name
+from replicator.cli.base import Session, command, wait, wait_in_order
+from replicator.config import format_size, load_config, parse_duration, parse_name
+from replicator.errors import UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.backup import BackupReport, DatasetReport
+    from replicator.engine.commands import PipedCommand
+    from replicator.engine.prepare import Troubles
 
 _NAMED = 5
 """Of what is left out for one reason; the document has all."""
@@ -20,14 +23,56 @@ _NAMED = 5
 @click.command()
 @click.argument("datasets", nargs=-1)
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A word by which the snapshots are found again.")
+@click.option(
+    "--stdin-from-command", is_flag=True, help="One DATASET, then -- COMMAND ARG...: back up what COMMAND writes."
+)
+@click.option("--as", "file", metavar="FILE", help="What the command's output is called in the snapshot.")
+@click.option(
+    "--command-timeout",
+    metavar="DURATION",
+    default="1d",
+    show_default=True,
+    help="How long the command may let the backup wait in all.",
+)
 @command(keys="write (a node's home)")
-def backup(session: Session, datasets: tuple[str, ...], tags: tuple[str, ...]) -> None:
-    """Capture, commit and send datasets, all of them by default. Finishes what an earlier run could not send."""
-    report = _backup(session, datasets, [parse_name(tag, "a tag") for tag in tags])
+def backup(
+    session: Session,
+    datasets: tuple[str, ...],
+    tags: tuple[str, ...],
+    stdin_from_command: bool,
+    file: str | None,
+    command_timeout: str,
+) -> None:
+    """Capture, commit and send datasets, all of them by default. Finishes what an earlier run could not send.
+
+    With --stdin-from-command: replicator backup DATASET --stdin-from-command --as FILE -- COMMAND ARG...
+    If COMMAND fails, nothing of it is published.
+    """
+    from replicator.engine.commands import PipedCommand  # noqa: PLC0415 - commands import what they use
+
+    words = [parse_name(tag, "a tag") for tag in tags]
+    piped = None
+    if stdin_from_command:
+        if not datasets or not file:
+            raise UsageError(
+                "a command's output needs a dataset and a name",
+                hint="replicator backup DATASET --stdin-from-command --as FILE -- COMMAND ARG...",
+            )
+        limit = parse_duration(command_timeout)
+        piped = PipedCommand(name=os.fsencode(file), argv=datasets[1:], folder=os.getcwd(), limit_s=limit)
+        datasets = datasets[:1]
+    elif file:
+        raise UsageError("--as names the output of a command, and there is none", hint="add --stdin-from-command")
+    report = _backup(session, datasets, words, piped)
     session.out.result(_document(report), _text(report))
 
 
-def _backup(session: Session, datasets: Sequence[str] = (), tags: Sequence[str] = ()) -> "BackupReport":
+def _backup(
+    session: Session,
+    datasets: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    piped: "PipedCommand | None" = None,
+) -> "BackupReport":
     from replicator.engine.backup import backup as work  # noqa: PLC0415 - commands import what they use
     from replicator.engine.heap import settle_heap  # noqa: PLC0415 - likewise
 
@@ -35,7 +80,10 @@ def _backup(session: Session, datasets: Sequence[str] = (), tags: Sequence[str] 
     started = session.clock.now_ns()
     settle_heap()
     with session.node() as node, session.edge() as edge:
-        report = wait(work(node, edge, datasets, tags=tags, spool_limit=limit, readers=os.cpu_count() or 1))
+        report = wait_in_order(
+            work(node, edge, datasets, tags=tags, command=piped, spool_limit=limit, readers=os.cpu_count() or 1)
+        )
+        _take_troubles(session, report.troubles)
         for one in report.datasets:
             _take(session, one)
         if report.integrity:
@@ -62,6 +110,7 @@ def _take(session: Session, one: "DatasetReport") -> None:
         session.out.notice(f"{one.dataset}: {one.error.message}")
         if one.error.hint:
             session.out.notice(f"  {one.error.hint}")
+    _take_troubles(session, one.troubles)
     for path, reason in one.gaps[:20]:
         session.out.notice(f"{one.dataset}: {path}: {reason}")
     if len(one.gaps) > 20:
@@ -69,6 +118,19 @@ def _take(session: Session, one: "DatasetReport") -> None:
     for debt in (*one.debts, *one.owed):
         session.out.notice(f"{one.dataset}: owed: {debt}")
     if one.gaps or one.debts or one.owed:
+        session.worsen(exits.GAPS)
+
+
+def _take_troubles(session: Session, troubles: "Troubles") -> None:
+    for notice in (*troubles.notices, *troubles.warnings):
+        session.out.notice(notice)
+    for problem in troubles.problems:
+        session.out.notice(problem.message)
+        if problem.hint:
+            session.out.notice(f"  {problem.hint}")
+    if troubles.problems:
+        session.worsen(exits.FAILED)
+    if troubles.warnings:
         session.worsen(exits.GAPS)
 
 
@@ -93,6 +155,7 @@ def _document(report: "BackupReport") -> dict[str, Any]:
                 "debts": one.debts,
                 "owed": one.owed,
                 "error": one.error.message if one.error else None,
+                **_troubles(one.troubles),
             }
             for one in report.datasets
         ],
@@ -101,8 +164,13 @@ def _document(report: "BackupReport") -> dict[str, Any]:
         "sent_bytes": report.sent_bytes,
         "unreachable": report.unreachable,
         "integrity": report.integrity,
+        **_troubles(report.troubles),
         "seconds": round(report.seconds, 3),
     }
+
+
+def _troubles(troubles: "Troubles") -> dict[str, Any]:
+    return {"problems": [problem.message for problem in troubles.problems], "warnings": troubles.warnings}
 
 
 def _text(report: "BackupReport") -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import getpass
 import os
+import signal
 import socket
 import stat
 import sys
@@ -301,6 +302,34 @@ def interrupted() -> ReplicatorError:
 def wait(work: Coroutine[Any, Any, T]) -> T:
     """Run an asynchronous use case to its end."""
     return asyncio.run(work)
+
+
+def wait_in_order(work: Coroutine[Any, Any, T]) -> T:
+    """Run a use case that has something to undo: SIGTERM and SIGHUP first cancel it, and then end the process."""
+    caught: list[int] = []
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None, "it runs in one"
+
+        def cancel(number: int) -> None:
+            caught.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup, for one, means it
+                loop.add_signal_handler(number, cancel, number)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+        click.echo(f"replicator: ended by {signal.Signals(caught[0]).name}", err=True)
+        # The loop that has ended gave the signals back: whoever waits for this process sees what it died of.
+        signal.raise_signal(caught[0])
+        raise
 
 
 def read_stdin() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli.base import Session, command, common_options
+from replicator.cli.consistency import Asked, consistency_document, consistency_options
 from replicator.cli.output import moment, table
 from replicator.config import parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
@@ -234,9 +235,11 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 
 @dataset.command("add")
 @click.argument("name")
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1)
 @_policy_options
 @_selection_options
+@consistency_options
+@click.option("--stdin", is_flag=True, help="No paths: it takes what `backup --stdin-from-command` is given.")
 @command(keys="write (a node's home)")
 def dataset_add(
     session: Session,
@@ -246,12 +249,20 @@ def dataset_add(
     minimum: int | None,
     spread: str | None,
     residency: str | None,
+    consistency: Asked,
+    stdin: bool,
     **selected: Any,
 ) -> None:
     """Name paths to back up and what is promised for them."""
     from replicator.catalog.snapshots import Dataset  # noqa: PLC0415
+    from replicator.format.consistency import Consistency  # noqa: PLC0415
 
     check_name(name)
+    if bool(paths) == stdin:
+        raise UsageError(
+            "a dataset has paths or takes a command's output (--stdin), one of them",
+            hint="`replicator dataset add --help` says what is possible",
+        )
     with session.node() as half:
         policy = build_policy(half, None, copies=copies, minimum=minimum, spread=spread, residency=residency)
         roots = _roots(paths)
@@ -260,6 +271,7 @@ def dataset_add(
             roots=roots,
             policy=policy,
             created_ns=session.clock.now_ns(),
+            consistency=consistency.change(Consistency(), stdin=stdin),
             **selection(roots, None, **selected),
         )
         half.catalog.datasets.add(new)
@@ -268,8 +280,11 @@ def dataset_add(
         session.out.notice(
             f"there are {peers} providers yet; at least {policy.minimum} are needed before anything can be published"
         )
+    following = (
+        f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"
+    )
     session.out.result(
-        _document(new), f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: replicator backup"
+        _document(new), f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}"
     )
 
 
@@ -279,6 +294,7 @@ def dataset_add(
 @_selection_options
 @click.option("--no-exclude", is_flag=True, help="Take away all patterns and names of --exclude-if-present there were.")
 @click.option("--path", "paths", multiple=True, help="New paths (all of them).")
+@consistency_options
 @command(keys="write (a node's home)")
 def dataset_set(
     session: Session,
@@ -288,6 +304,7 @@ def dataset_set(
     minimum: int | None,
     spread: str | None,
     residency: str | None,
+    consistency: Asked,
     **selected: Any,
 ) -> None:
     """Change a dataset. Patterns that are given replace all there were.
@@ -300,7 +317,8 @@ def dataset_set(
         old = half.catalog.datasets.get(name)
         policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
         roots = _roots(paths) if paths else old.roots
-        new = replace(old, policy=policy, roots=roots, **selection(roots, old, **selected))
+        asked = consistency.change(old.consistency, stdin=not roots)
+        new = replace(old, policy=policy, roots=roots, consistency=asked, **selection(roots, old, **selected))
         half.catalog.datasets.update(new)
     session.out.result(_document(new), f"Dataset '{name}' is changed.")
 
@@ -322,7 +340,7 @@ def dataset_list(session: Session) -> None:
                     row["minimum"],
                     ",".join(row["spread"]),
                     ",".join(row["residency"]) or "any",
-                    " ".join(row["paths"]),
+                    " ".join(row["paths"]) or "(a command's output)",
                 )
                 for row in rows
             ],
@@ -369,4 +387,5 @@ def _document(one: "Dataset") -> dict[str, Any]:
         "keep_caches": one.keep_caches,
         "one_file_system": one.one_file_system,
         "created": moment(one.created_ns),
+        **consistency_document(one.consistency),
     }

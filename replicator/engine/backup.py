@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from chunker import LARGE, SMALL, Chunker, ChunkerParams
@@ -21,12 +21,14 @@ from replicator.crypto.derive import hkdf
 from replicator.crypto.seal import seal_box
 from replicator.crypto.sign import Context
 from replicator.engine.audit import survey
+from replicator.engine.commands import PipedCommand
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.frames import Setup
 from replicator.engine.idfile import ID_SIZE, IdCollector, IdFile
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import objects_of
+from replicator.engine.prepare import Preparation, Troubles
 from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
 from replicator.engine.readers import Readers
 from replicator.engine.references import write_references
@@ -43,11 +45,13 @@ from replicator.format.snapshot import Head, Seen, Snapshot, SnapshotDetails
 from replicator.ids import ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import seal_object
-from replicator.snapshot.capture import Captured, Counts, capture
+from replicator.snapshot.capture import Captured, Counts, Took, capture
+from replicator.snapshot.piped import PipedReader, PipedSource
 from replicator.snapshot.rules import Rules
+from replicator.snapshot.sink import ChunkPutter
 from replicator.snapshot.statcache import StatCache, StatCacheWriter
 from replicator.snapshot.tree import escape
-from replicator.snapshot.walk import PosixSource, Source
+from replicator.snapshot.walk import OpenFile, PosixSource, Source
 
 LARGE_FROM = 4 * 10**12
 """From this many bytes in a dataset's newest snapshot on, chunks average 1 MiB instead of 256 KiB."""
@@ -62,6 +66,7 @@ class DatasetReport:
     """What one dataset's backup came to. ``snapshot`` is None if nothing was committed.
 
     ``skipped`` was left out by rule and named, as far as ``skipped_by_reason``, which counts all, is not too much.
+    ``troubles`` are those of its hooks and of file systems' snapshots, which its own may be whole in spite of.
     """
 
     dataset: str
@@ -80,6 +85,7 @@ class DatasetReport:
     debts: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     error: ReplicatorError | None = None
+    troubles: Troubles = field(default_factory=Troubles)
 
 
 @dataclass(slots=True)
@@ -94,6 +100,8 @@ class BackupReport:
     integrity: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    troubles: Troubles = field(default_factory=Troubles)
+    """Of putting right what killed runs left."""
 
 
 async def backup(
@@ -103,38 +111,36 @@ async def backup(
     *,
     tags: Sequence[str] = (),
     source: Source | None = None,
+    command: PipedCommand | None = None,
     spool_limit: int | None = None,
     overlap: bool = True,
     readers: int = 0,
 ) -> BackupReport:
-    """Back up the named datasets, all of them by default, after publishing what an earlier run left.
+    """Back up the named datasets, all with paths by default, after publishing what an earlier run left.
+
+    ``command`` is what the one named dataset is read from, which has no paths.
 
     Their snapshots get ``tags``. ``overlap`` sends packs while more are being captured; ``readers`` processes read
     files of this machine, 0 lets the capturing thread do it. One dataset's failure stops no other.
 
     Raises:
-        UsageError: there is no dataset.
+        UsageError: there is no dataset, or one that takes what a command writes and no command, or the reverse.
         LockedError: another run works here.
     """
-    datasets = [node.catalog.datasets.get(name) for name in names] or node.catalog.datasets.all()
-    if not datasets:
-        raise UsageError("there is no dataset to back up", hint="add one: replicator dataset add NAME PATH...")
+    datasets = _chosen(node, names, command)
+    commands = {} if command is None else {datasets[0].name: command}
     started = edge.clock.monotonic()
     report = BackupReport()
     with node.lock(), closing(node.seen(edge.rng)) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
             run = _Run(
-                node,
-                edge,
-                federation,
-                spool,
-                seen,
-                source or PosixSource(),
+                *(node, edge, federation, spool, seen, source or PosixSource(), commands),
                 tags=tuple(dict.fromkeys(tags)),
                 overlap=overlap,
                 readers=readers,
             )
+            await run.preparation.recover(report.troubles)
             await run.adopt(report)
             await run.publish_pending(report)
             for dataset in datasets:
@@ -151,6 +157,29 @@ async def backup(
     return report
 
 
+def _chosen(node: NodeHome, names: Sequence[str], command: PipedCommand | None) -> list[Dataset]:
+    known = node.catalog.datasets.all()
+    if not known:
+        raise UsageError("there is no dataset to back up", hint="add one: replicator dataset add NAME PATH...")
+    if not names and command is None:
+        return [dataset for dataset in known if dataset.roots]
+    chosen = [node.catalog.datasets.get(name) for name in names]
+    if command is not None and len(chosen) != 1:
+        raise UsageError("a command's output is one dataset's", hint="name one: replicator backup NAME ...")
+    for dataset in chosen:
+        if command is not None and dataset.roots:
+            raise UsageError(
+                f"dataset '{dataset.name}' has paths and takes no command's output",
+                hint="make one that does: replicator dataset add NAME --stdin",
+            )
+        if command is None and not dataset.roots:
+            raise UsageError(
+                f"dataset '{dataset.name}' takes what a command writes, and there is no command",
+                hint=f"replicator backup {dataset.name} --stdin-from-command --as FILE -- COMMAND ...",
+            )
+    return chosen
+
+
 class _Run:
     """One run over some datasets."""
 
@@ -162,6 +191,7 @@ class _Run:
         spool: Spool,
         seen: SeenChunks,
         source: Source,
+        commands: Mapping[str, PipedCommand],
         *,
         tags: tuple[str, ...],
         overlap: bool,
@@ -172,8 +202,10 @@ class _Run:
         self.federation = federation
         self.spool = spool
         self.seen = seen
-        self.source = source
         self.tags = tags
+        self.commands = commands
+        """What datasets without paths are read from."""
+        self.preparation = Preparation(node, edge, source)
         self.overlap = overlap
         self.readers = readers
         self.publisher = Publisher(node, federation, edge, spool)
@@ -299,7 +331,15 @@ class _Run:
         waiting = {row.dataset for row in pending(self.node)}
         known = {dataset.name: dataset for dataset in self.node.catalog.datasets.all()}
         for name in sorted((self.withdrawn.keys() & known.keys()) - waiting):
-            done = next((one for one in report.datasets if one.dataset == name), DatasetReport(dataset=name))
+            done = next((one for one in report.datasets if one.dataset == name), None)
+            if not known[name].roots and name not in self.commands:
+                self.federation.notices.append(
+                    f"'{name}': its waiting snapshot made way for another; run its command again"
+                )
+                continue
+            if done is None:
+                # Nobody reads its report, but somebody has to hear of what its hooks do wrong.
+                done = DatasetReport(dataset=name, troubles=report.troubles)
             if done.published:
                 continue
             try:
@@ -322,7 +362,16 @@ class _Run:
             self.spool.drop(row.name)
 
     async def _commit(self, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]) -> SnapshotRow:
-        """Capture a dataset and write the signed snapshot; on return it is durable in the spool."""
+        """Capture a dataset between its hooks and write the signed snapshot; on return it is durable in the spool."""
+
+        async def commit(source: Source) -> SnapshotRow:
+            return await self._commit_from(source, dataset, report, tags)
+
+        return await self.preparation.around(dataset, report.troubles, commit)
+
+    async def _commit_from(
+        self, source: Source, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]
+    ) -> SnapshotRow:
         node, edge = self.node, self.edge
         keys = node.keys()
         now = edge.clock.now_ns()
@@ -350,7 +399,7 @@ class _Run:
         record = StatCacheWriter(f"{cache_path}.next", cache_key, now_ns=now)
         try:
             edge.progress.stage(f"reading {dataset.name}")
-            captured = await self._capture(dataset, keys, sink, cache, record, stream)
+            captured = await self._capture(source, dataset, keys, sink, cache, record, stream)
             needed, missing = await asyncio.to_thread(sink.settle)
             if missing:
                 _log.info("%s: what %d chunks or more came from is read again", dataset.name, len(missing))
@@ -359,7 +408,7 @@ class _Run:
                 sink.again(missing)
                 report.bytes_read += captured.counts.bytes_read
                 few = len(missing) <= MOST_MISSING
-                captured = await self._capture(dataset, keys, sink, cache if few else None, record, stream)
+                captured = await self._capture(source, dataset, keys, sink, cache if few else None, record, stream)
                 needed, missing = await asyncio.to_thread(sink.settle)
                 _insist_on_none(dataset, missing)
             row = await self._write_snapshot(dataset, keys, sink, captured, needed, now, tags)
@@ -376,6 +425,7 @@ class _Run:
 
     async def _capture(
         self,
+        source: Source,
         dataset: Dataset,
         keys: DomainKeys,
         sink: PackingSink,
@@ -396,14 +446,23 @@ class _Run:
                 self.edge.progress.advance(counts.bytes - seen)
                 seen = counts.bytes
 
+        roots = dataset.roots
+        command = self.commands.get(dataset.name)
+        if command is not None:
+            source = self._piped(command, dataset, stream)
+            roots = (source.root,)
+
+        def piped(lists: ChunkPutter, took: Took) -> PipedReader:
+            return PipedReader(sink, lists, cutter, took)
+
         def work() -> Captured:
-            with self._readers(dataset, keys, params, sink) as readers:
+            with self._readers(source, dataset, keys, params, sink) as readers:
                 captured = capture(
-                    dataset.roots,
+                    roots,
                     sink=sink,
                     chunker=cutter,
-                    source=self.source,
-                    reader=None if readers is None else readers.attach,
+                    source=source,
+                    reader=piped if command is not None else None if readers is None else readers.attach,
                     cache=cache,
                     record=record,
                     rules=rules_of(dataset),
@@ -420,23 +479,35 @@ class _Run:
         for row in self.node.catalog.objects.all("spooled AND kind IN ('data', 'tree')"):
             stream.emitted(row.id, row.size)  # left by an earlier run, and in the way of this one
         sending = asyncio.ensure_future(self._send_while(stream))
+        working = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            captured = await asyncio.to_thread(work)
+            captured = await asyncio.shield(working)
         except BaseException:
             stream.stopped = True
             sending.cancel()  # what it has not sent is in the spool; a peer that hangs must hold nobody up
             raise
         finally:
             stream.close()
-            await asyncio.gather(sending, return_exceptions=True)
+            try:
+                await asyncio.gather(sending, return_exceptions=True)
+            finally:
+                await _settled(working)  # an after-hook must not take away what is still being read
         sending.result()
         return captured
 
+    def _piped(self, command: PipedCommand, dataset: Dataset, stream: "_PackStream") -> PipedSource:
+        edge = self.edge
+
+        def begin() -> OpenFile:
+            return command.begin(edge.programs, edge.environment, dataset.name, lambda: stream.stopped)
+
+        return PipedSource(command.name, begin, now_ns=edge.clock.now_ns())
+
     def _readers(
-        self, dataset: Dataset, keys: DomainKeys, params: ChunkerParams, sink: PackingSink
+        self, source: Source, dataset: Dataset, keys: DomainKeys, params: ChunkerParams, sink: PackingSink
     ) -> AbstractContextManager[Readers | None]:
         """Return the processes that read files; none if a source is not what other processes see."""
-        if not self.readers or not isinstance(self.source, PosixSource):
+        if not self.readers or not isinstance(source, PosixSource):
             return nullcontext()
         [domain] = [domain for domain in self.node.member.domains if domain.id == keys.domain]
         setup = Setup(
@@ -669,6 +740,15 @@ def rules_of(dataset: Dataset) -> Rules:
         markers=[os.fsencode(name) for name in dataset.exclude_if_present],
         largest=dataset.exclude_larger_than,
     )
+
+
+async def _settled(work: "asyncio.Task[Captured]") -> None:
+    """Wait until a capture that was told to stop has ended; being cancelled meanwhile tells nothing new."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({work})
+    if not work.cancelled():
+        work.exception()
 
 
 def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:

@@ -1,11 +1,13 @@
-"""What every use case is handed instead of reaching for it: file system, clock, randomness, network."""
+"""What every use case is handed instead of reaching for it: file system, clock, randomness, network, programs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.clock import Clock
 from replicator.fs import Fs
+from replicator.process import Programs, SystemPrograms
 from replicator.rng import Rng
 from replicator.transport.base import Network
 
@@ -41,7 +43,7 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """The injected world. ``host`` is this machine's name, for records."""
+    """The injected world. ``host`` is this machine's name, for records; ``environment`` this program's own."""
 
     fs: Fs
     clock: Clock
@@ -49,6 +51,8 @@ class Edge:
     network: Network
     progress: Progress
     host: str
+    programs: Programs = field(default_factory=SystemPrograms)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 PassphraseSource = Callable[[str], str]

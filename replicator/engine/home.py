@@ -8,6 +8,7 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     catalog.db                   a cache of the federation; may be lost
     lock                         held while a run writes
 HOME/node/    datasets.bin       what to back up
+HOME/node/    unfinished.bin     hooks and snapshots of file systems that a killed run left to be undone
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
 HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed; may be lost

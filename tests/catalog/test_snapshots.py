@@ -10,6 +10,7 @@ from blake3 import blake3
 from replicator.catalog.catalog import Catalog
 from replicator.catalog.snapshots import Dataset, SnapshotRow
 from replicator.errors import FormatError, HomeError, NotFoundError, UsageError
+from replicator.format.consistency import Consistency
 from replicator.format.policy import policy_id
 from replicator.ids import ObjectName
 from tests.format.samples import CODED, POLICY
@@ -127,6 +128,16 @@ def test_datasets_of_version_1_are_read_and_kept_as_they_are(catalog: Catalog) -
     catalog.datasets.update(photos)
     assert msgspec.msgpack.decode(stored(catalog).read_bytes())[0] == 2
     assert catalog.datasets.all() == [music, photos]
+
+
+def test_hooks_are_kept_with_their_dataset(catalog: Catalog) -> None:
+    hooked = dataset(
+        consistency=Consistency(before="dump", after="clean", limit_s=5, failure="warn", snapshot="btrfs"), roots=()
+    )
+    catalog.datasets.add(hooked)
+    catalog.datasets.add(dataset("plain"))
+    assert catalog.datasets.all() == [hooked, dataset("plain")]
+    assert catalog.datasets.get("plain").consistency == Consistency()
 
 
 def test_datasets_of_a_later_release_are_not_called_damaged(catalog: Catalog) -> None:

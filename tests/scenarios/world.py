@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from replicator.catalog.snapshots import Dataset
 from replicator.engine.backup import BackupReport, backup
 from replicator.engine.browse import Library, OpenSnapshot
+from replicator.engine.commands import PipedCommand
 from replicator.engine.edge import Edge, NoProgress
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
@@ -270,17 +271,17 @@ class World:
         source: Source | None = None,
         spool_limit: int | None = None,
         readers: int = 0,
+        command: PipedCommand | None = None,
     ) -> BackupReport:
         """Run a backup on the node, a minute later."""
         self.clock.advance(60)
         node = self.node(home)
         try:
             return await backup(
-                node,
-                self.edge,
-                names,
+                *(node, self.edge, names),
                 tags=list(tags),
                 source=source,
+                command=command,
                 spool_limit=spool_limit,
                 overlap=overlap,
                 readers=readers,
