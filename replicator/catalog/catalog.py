@@ -38,6 +38,16 @@ class Catalog:
                 (kind, started_ns, ended_ns, exit_code, json.dumps(summary)),
             )
 
+    def runs(self, kind: str) -> list[dict[str, object]]:
+        """Return all runs of a kind, oldest first."""
+        rows = self.database.rows(
+            "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id", (kind,)
+        )
+        return [
+            {"started_ns": started, "ended_ns": ended, "exit": exit_code, **json.loads(summary)}
+            for started, ended, exit_code, summary in rows
+        ]
+
     def last_run(self, kind: str) -> dict[str, object] | None:
         """Return the newest run of a kind, None if there was none."""
         rows = self.database.rows(

@@ -7,6 +7,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
+from replicator.cli.drills import drill_document, drill_passed
 from replicator.cli.output import moment, table
 from replicator.config import format_size
 from replicator.engine.naming import Label, choose
@@ -43,6 +44,7 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["exit"] = document.pop("exit_code")
     for one in document["datasets"]:
         one["newest"] = moment(one.pop("newest_ns"))
+    document["drills"] = [drill_document(one) for one in found.drills]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
     return document
@@ -93,6 +95,10 @@ def _status_text(found: "Status") -> list[str]:
         lines.append("")
     if found.spooled_bytes:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
+    lines += [
+        f"Trial restore of {one.dataset}: {'passed' if drill_passed(one) else 'FAILED'}, {moment(one.ended_ns)}"
+        for one in found.drills
+    ]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
     lines += found.notices
     lines += [f"To do: {advice}" for advice in found.advice]
@@ -190,7 +196,7 @@ def verify(session: Session, sample: str, everything: bool) -> None:
     """Check stored objects themselves. On a node: names, seals, directories, references. On a keeper: content too."""
     from replicator.engine.home import has_half  # noqa: PLC0415
 
-    share = 1.0 if everything else _share(sample)
+    share = 1.0 if everything else share_of(sample)
     report = _verify_content(session, share) if has_half(session.home, "keeper") else _verify_sealed(session, share)
     if report.problems:
         session.worsen(exits.INTEGRITY)
@@ -216,7 +222,12 @@ def verify(session: Session, sample: str, everything: bool) -> None:
     )
 
 
-def _share(text: str) -> float:
+def share_of(text: str) -> float:
+    """Return a share between 0 and 1.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
         value = float(text.removesuffix("%")) / 100
     except ValueError as error:

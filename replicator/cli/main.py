@@ -29,6 +29,7 @@ COMMANDS = {
     "cat": ("replicator.cli.browse", "cat"),
     "restore": ("replicator.cli.browse", "restore"),
     "verify": ("replicator.cli.care", "verify"),
+    "drill": ("replicator.cli.drill", "drill"),
     "status": ("replicator.cli.care", "status"),
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),

@@ -39,6 +39,7 @@ class Context(enum.Enum):
     CLAIM = b"claim"
     RECEIPT = b"receipt"
     WITNESS = b"witness"
+    DRILL = b"drill"
 
 
 class SigningKey:

@@ -7,11 +7,13 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import PeerView, survey
+from replicator.engine.drills import drills
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.sync import sync_all
+from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
 from replicator.ids import Identity, short
 
@@ -75,6 +77,8 @@ class Status:
     advice: list[str]
     spooled_bytes: int
     exit_code: int
+    drills: list[Drill] = field(default_factory=list)
+    """The newest trial restore of each dataset that was made here."""
 
 
 async def status(half: Half, edge: Edge, *, offline: bool = False) -> Status:
@@ -122,6 +126,7 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
         notices=federation.notices,
         advice=_advice(half, datasets, peers),
         spooled_bytes=spooled,
+        drills=drills(half),
         exit_code=code,
     )
 

@@ -1,5 +1,6 @@
 """What a restore brings back, where to, and what it leaves alone."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_of_what_is_restored_in_part_only_that_part_is_deleted(federation: Feder
     command = ("restore", "latest:docs", "letters", "--target", tmp_path, "--overwrite", "if-changed", "--delete")
     assert federation.json(*command, home="keeper")["deleted"] == ["docs/letters/mine"]
     assert (tmp_path / "docs" / "mine").exists()
+
+
+def test_a_drill_restores_checks_and_is_remembered(federation: Federation, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = ("drill", "latest:docs", "--scratch", scratch)
+    [done] = federation.json(*command, "--check", "test -s docs/letters/one.txt", home="keeper")
+    assert (done["dataset"], done["check"], done["passed"], done["whole"]) == ("docs", "passed", True, True)
+    assert list(scratch.iterdir()) == []
+    assert "it said last: no such cat" in federation.fails(
+        1, *command, "--check", "echo no such cat; false", home="keeper"
+    )
+    kept = federation.ok(*command, "--sample", "0%", "--keep", home="keeper")
+    assert "a sample" in kept.text
+    [folder] = scratch.iterdir()
+    assert str(folder) in kept.err
+    [listed] = federation.json("drill", "--list", home="keeper")
+    assert (listed["dataset"], listed["whole"]) == ("docs", False)
+    status = federation.run("status", "--json", home="keeper")
+    assert [one["id"] for one in json.loads(status.out)["drills"]] == [listed["id"]]
 
 
 def test_a_dry_run_counts_and_writes_nothing(federation: Federation, tmp_path: Path) -> None:

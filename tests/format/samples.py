@@ -20,6 +20,7 @@ from replicator.format.charter import (
 )
 from replicator.format.claim import Claim, Receipt, Witness, set_root
 from replicator.format.codec import Record, encode
+from replicator.format.drill import Drill
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -144,6 +145,19 @@ WITNESS = Witness(
     head=run(0xF0, 32),
     incarnation=run(0xE0, 16),
     seen_ns=NOW,
+)
+DRILL = Drill(
+    tenant=run(0x10, 16),
+    keeper=run(0xC0, 32),
+    dataset="photos",
+    snapshot=run(0xF0, 32),
+    started_ns=NOW,
+    ended_ns=NOW + 90 * NS,
+    whole=True,
+    files=4_000,
+    bytes=3 * 10**9,
+    problems=2,
+    check="passed",
 )
 OFFER = Offer(
     provider_key=run(0x01, 32),
@@ -333,6 +347,7 @@ SAMPLES: dict[str, Record] = {
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
+    "drill": DRILL,
     "offer": OFFER,
     "invite": INVITE,
     "directory": DIRECTORY,

@@ -1,0 +1,163 @@
+"""Trial restores: a snapshot comes back to a scratch folder, a command looks at it, the result is signed and kept."""
+
+import asyncio
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from replicator.crypto.sign import Context
+from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
+from replicator.engine.commands import DEFAULT_PATH, HOOKS_SEE, complaint
+from replicator.engine.drills import RUN
+from replicator.engine.edge import Edge
+from replicator.engine.restore import RestoreReport, restore
+from replicator.errors import RestoreError
+from replicator.format.codec import encode
+from replicator.format.drill import Drill
+from replicator.process import Command
+from replicator.rng import Rng
+from replicator.snapshot.tree import TreePath, TreeReader
+
+PREFIX: Final = "replicator-drill-"
+CHECK_LIMIT_S: Final = 3600.0
+_ONE: Final = 1 << 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillReport:
+    """One drill. ``said`` is why the check failed.
+
+    ``folder`` is where everything still lies: it was to be kept, or could not be removed.
+    """
+
+    restored: RestoreReport
+    drill: Drill
+    said: str = ""
+    folder: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """As in design: 4 damaged, 1 the check failed, 3 something could not be had, else 0."""
+        if self.restored.damaged:
+            return 4
+        if self.drill.check == "failed":
+            return 1
+        return 3 if self.drill.problems else 0
+
+
+async def drill(
+    library: Library,
+    edge: Edge,
+    snapshot: OpenSnapshot,
+    *,
+    scratch: str,
+    share: float = 1.0,
+    check: str = "",
+    limit_s: float = CHECK_LIMIT_S,
+    keep: bool = False,
+) -> DrillReport:
+    """Restore a snapshot, or about ``share`` of its files, into a new folder below ``scratch``, which then goes again.
+
+    Nothing is read from the keeper's own cache. ``check`` is run by /bin/sh in that folder if all could be restored.
+    The result is signed with this keeper's key and kept in its catalog.
+
+    Raises:
+        RestoreError: no folder can be made in ``scratch``.
+        NotFoundError: the snapshot's tree cannot be had.
+        SpaceError: there is no room for it.
+    """
+    started_ns = edge.clock.now_ns()
+    try:
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=scratch)
+    except OSError as error:
+        raise RestoreError(f"{scratch}: {error.strerror}", hint="choose a folder with --scratch") from error
+    left = folder
+    try:
+        source = library.uncached()
+        paths: Sequence[TreePath] = ()
+        if share < 1:
+            fetcher = ChunkFetcher(source, snapshot.snapshot.domain)
+            paths = await fetcher.in_thread(lambda reader: sample(reader, snapshot, share, edge.rng))
+        restored = await restore(source, edge, snapshot, folder, paths=paths, privileged=os.geteuid() == 0)
+        outcome: Literal["none", "passed", "failed"] = "none"
+        said = ""
+        if check and not restored.lost and not restored.damaged:
+            edge.progress.stage(f"checking {snapshot.details.dataset}")
+            said = await _check(edge, snapshot, folder, check, limit_s)
+            outcome = "failed" if said else "passed"
+    finally:
+        if not keep:
+            left = await asyncio.to_thread(_remove, folder)
+    keeper = library.keeper
+    result = Drill(
+        tenant=keeper.tenant,
+        keeper=keeper.identity,
+        dataset=snapshot.details.dataset,
+        snapshot=snapshot.row.name,
+        started_ns=started_ns,
+        ended_ns=edge.clock.now_ns(),
+        whole=share >= 1,
+        files=restored.files,
+        bytes=restored.bytes,
+        problems=len(restored.gaps) + len(restored.lost) + len(restored.damaged),
+        check=outcome,
+    )
+    report = DrillReport(restored=restored, drill=result, said=said, folder=left)
+    keeper.catalog.record_run(
+        RUN,
+        started_ns=started_ns,
+        ended_ns=result.ended_ns,
+        exit_code=report.exit_code,
+        summary={"signed": keeper.signing.sign(Context.DRILL, encode(result)).hex()},
+    )
+    return report
+
+
+def sample(reader: TreeReader, snapshot: OpenSnapshot, share: float, rng: Rng) -> list[TreePath]:
+    """Return the paths of about so many of a snapshot's files, chosen at random; of one at least, if it has any."""
+    chosen: list[TreePath] = []
+    first: TreePath | None = None
+    for path, entry in reader.walk(snapshot.details.tree):
+        if entry.kind != "file":
+            continue
+        first = first or path
+        if int.from_bytes(rng.bytes(8), "little") < share * _ONE:
+            chosen.append(path)
+    return chosen or ([first] if first else [()])
+
+
+def environment(own: Mapping[str, str], snapshot: OpenSnapshot) -> dict[str, str]:
+    """Return the whole environment of a check: nothing that unlocks a key is in it."""
+    seen = {name: value for name, value in own.items() if name in HOOKS_SEE or name.startswith("LC_")}
+    told = {"REPLICATOR_DATASET": snapshot.details.dataset, "REPLICATOR_SNAPSHOT": snapshot.id}
+    return {"PATH": DEFAULT_PATH, **seen, **told}
+
+
+async def _check(edge: Edge, snapshot: OpenSnapshot, folder: str, check: str, limit_s: float) -> str:
+    """Run the check; return what is wrong, nothing if it is content."""
+    stopped = threading.Event()
+    command = Command(argv=["/bin/sh", "-c", check], environment=environment(edge.environment, snapshot), folder=folder)
+    try:
+        ended = await asyncio.to_thread(edge.programs.run, command, limit_s=limit_s, stop=stopped.is_set)
+    except asyncio.CancelledError:
+        stopped.set()
+        raise
+    return "" if ended.good else complaint("the check", ended, limit_s)
+
+
+def _remove(folder: str) -> str:
+    """Remove what was restored, folders that are closed to their owner too; return the folder if it is still there."""
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            inner = os.path.join(path, name)
+            if not os.path.islink(inner):
+                with suppress(OSError):
+                    os.chmod(inner, stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder if os.path.lexists(folder) else ""
