@@ -12,7 +12,7 @@ import pytest
 
 from replicator.engine import prepare
 from replicator.engine.backup import BackupReport
-from replicator.engine.unfinished import Begun, Unfinished
+from replicator.engine.unfinished import Begun, Unfinished, Volume
 from replicator.engine.volumes import snapshot_name
 from replicator.errors import SourceError
 from replicator.format.consistency import Consistency
@@ -86,7 +86,7 @@ class Machine:
             return Ended(code=1, tail=b"permission denied\n")
         out = ""
         if verb == "zfs list":
-            out = "".join(f"tank@{one}\n" for one in self.there)
+            out = "".join(f"{words[-1]}@{one}\n" for one in self.there)
         elif verb == "lvs":
             out = " vg|data|\n" if "vg_name,lv_name,pool_lv" in words else "".join(f" {one}\n" for one in self.there)
         elif verb in ("zfs snapshot", "lvcreate"):
@@ -105,7 +105,7 @@ class Machine:
         elif verb in ("zfs destroy", "lvremove"):
             assert not self.mounted
             self.there.remove(words[-1].split("@" if verb == "zfs destroy" else "/")[-1])
-            if verb == "zfs destroy":
+            if words[-1] == f"tank@{self.name}":
                 shutil.rmtree(self.place())
         return Ended(code=0, out=out.encode())
 
@@ -195,6 +195,39 @@ async def test_a_snapshot_that_cannot_be_removed_is_told_and_removed_by_a_later_
     good(await world.backup())
     assert (machine.there, machine.mounted, unfinished(world)) == (set(), {}, [])
     assert "hook" not in machine.ran
+
+
+async def test_a_snapshot_that_cannot_be_removed_is_not_forgotten_when_its_dataset_is_captured_again(
+    world: World, source: str, machine: Machine, kind: str
+) -> None:
+    machine.fails = "zfs destroy" if kind == "zfs" else "lvremove"
+    await world.backup()
+    configure(world, after="finish")
+    report = await world.backup()
+    assert [len(one.troubles.problems) for one in (report, report.datasets[0])] == [1, 1]
+    assert [len(one.volumes) for one in unfinished(world)] == [1]
+    machine.fails = ""
+    good(await world.backup())
+    assert (machine.there, unfinished(world)) == (set(), [])
+
+
+async def test_one_that_is_still_there_is_remembered_beside_those_of_tonight(
+    world: World, source: str, machine: Machine, kind: Any
+) -> None:
+    old = Volume(kind=kind, origin=b"old/data", name="replicator-docs-00000000", place=b"/nowhere")
+    machine.there.add(old.name)
+    node = world.node()
+    path = node.file("unfinished.bin")
+    node.close()
+    Unfinished(path, PosixFs()).put(Begun(dataset="docs", consistency=Consistency(), after=False, volumes=[old]))
+    machine.fails = "zfs destroy" if kind == "zfs" else "lvremove"
+    await world.backup()
+    [begun] = unfinished(world)
+    assert {volume.name for volume in begun.volumes} == {old.name, machine.name}
+    machine.fails = ""
+    configure(world)
+    good(await world.backup())
+    assert (machine.there, unfinished(world)) == (set(), [])
 
 
 async def test_what_a_killed_run_left_is_removed_at_the_next_start(

@@ -166,6 +166,17 @@ async def test_a_waiting_snapshot_of_a_command_that_makes_way_asks_for_its_comma
     assert await restored(world) == b"db\n"
 
 
+async def test_a_dataset_with_paths_that_makes_way_is_read_from_them_again(world: World) -> None:
+    world.small_dataset("docs", policy=msgspec.structs.replace(PROMISE, residency=["IS"]))
+    await world.backup("docs")
+    [done] = (await world.backup("db", command=shell("echo db"))).datasets
+    assert (done.error, done.published) == (None, True)
+    node = world.node()
+    rows = {row.dataset: (row.number, row.files) for row in node.catalog.snapshots.all()}
+    node.close()
+    assert rows == {"db": (1, 1), "docs": (2, 4)}
+
+
 async def test_memory_does_not_grow_with_what_a_command_writes(world: World) -> None:
     """In the process that reads: the rest of a backup is bounded by the spool."""
     text = f'exec {sys.executable} -c "import sys; [sys.stdout.buffer.write(bytes(1 << 20)) for _ in range(200)]"'
