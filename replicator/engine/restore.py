@@ -100,10 +100,13 @@ async def restore(
         return tree.select(top, paths, lost=lost) if paths else tree.walk(top, lost=lost)
 
     def lost(path: TreePath, error: ReplicatorError) -> None:
+        if not path:
+            raise error  # of a snapshot without its top there is nothing
         report.gaps.append((escape(b"/".join((*path, b""))), LOST_FOLDER))
         (report.lost if isinstance(error, NotFoundError) else report.damaged).append(str(error))
 
     edge.progress.stage("reading the tree", None, "entries")
+    await asyncio.to_thread(lambda: next(tree.entries(snapshot.details.tree), None))
     surveyor = Surveyor(target, overwrite, whole=(paths or ((),)) if delete else ())
     # What is to be deleted is only known of a tree that can be read to its end.
     survey = await asyncio.to_thread(
