@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from replicator.catalog.objects import Objects
 from replicator.catalog.peers import Peers
@@ -43,20 +44,14 @@ class Catalog:
         rows = self.database.rows(
             "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id", (kind,)
         )
-        return [
-            {"started_ns": started, "ended_ns": ended, "exit": exit_code, **json.loads(summary)}
-            for started, ended, exit_code, summary in rows
-        ]
+        return [_run(row) for row in rows]
 
     def last_run(self, kind: str) -> dict[str, object] | None:
         """Return the newest run of a kind, None if there was none."""
         rows = self.database.rows(
             "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)
         )
-        if not rows:
-            return None
-        started, ended, exit_code, summary = rows[0]
-        return {"started_ns": started, "ended_ns": ended, "exit": exit_code, **json.loads(summary)}
+        return _run(rows[0]) if rows else None
 
     def meta(self, key: str) -> bytes | None:
         """Return a small value kept beside the tables."""
@@ -71,3 +66,8 @@ class Catalog:
     def close(self) -> None:
         """Close the file."""
         self.database.close()
+
+
+def _run(row: tuple[Any, ...]) -> dict[str, object]:
+    started, ended, exit_code, summary = row
+    return {"started_ns": started, "ended_ns": ended, "exit": exit_code, **json.loads(summary)}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
     from replicator.snapshot.tree import TreePath, TreeReader
+    from replicator.snapshot.versions import Version
 
 T = TypeVar("T")
 _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}
@@ -180,13 +181,22 @@ def _ls_document(row: "tuple[TreePath, Entry]") -> dict[str, Any]:
         "id": name,
         "path": name,
         "name": escape(entry.name),
-        "type": entry.kind,
-        "mode": f"{entry.mode:04o}",
-        "size": entry.size,
-        "mtime": moment(entry.mtime_ns),
-        "user": escape(entry.user.encode()) or str(entry.uid),
-        "group": escape(entry.group.encode()) or str(entry.gid),
-        "target": escape(entry.target),
+        **look_document(entry),
+    }
+
+
+def look_document(one: "Entry | Version") -> dict[str, Any]:
+    """Return what something in a snapshot is, for JSON."""
+    from replicator.snapshot.tree import escape  # noqa: PLC0415
+
+    return {
+        "type": one.kind,
+        "mode": f"{one.mode:04o}",
+        "size": one.size,
+        "mtime": moment(one.mtime_ns),
+        "user": escape(one.user.encode()) or str(one.uid),
+        "group": escape(one.group.encode()) or str(one.gid),
+        "target": escape(one.target),
     }
 
 

@@ -6,12 +6,14 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command
-from replicator.cli.browse import with_library
+from replicator.cli.browse import look_document, with_library
 from replicator.cli.output import moment, table
 from replicator.config import format_size, parse_moment, parse_size
 from replicator.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from replicator.engine.browse import Library, OpenSnapshot
     from replicator.engine.edge import Edge
     from replicator.engine.history import HistoryReport, PathVersion
@@ -71,25 +73,12 @@ def find(
 
     report = with_library(session, work)
     take_trouble(session, report.trouble)
-    text = table(
-        ("FIRST", "LAST", "SNAPSHOTS", "IN", "TYPE", "SIZE", "MODIFIED", "PATH"),
-        [
-            (
-                moment(one.first.row.created_ns),
-                moment(one.last.row.created_ns),
-                one.count,
-                one.last.id[:_ID],
-                one.version.kind,
-                one.version.size,
-                moment(one.version.mtime_ns),
-                _shown(one.path, one.version),
-            )
-            for one in report.found
-        ],
-    )
     if not report.found:
         session.out.notice(f"Nothing matches in {report.snapshots} snapshots.")
-    session.out.result([_found_document(one) for one in report.found], text if report.found else [])
+    session.out.result(
+        [_found_document(one) for one in report.found],
+        _times((one, "present") for one in report.found) if report.found else [],
+    )
 
 
 def _found_document(one: "Found") -> dict[str, Any]:
@@ -100,7 +89,7 @@ def _found_document(one: "Found") -> dict[str, Any]:
         "snapshot": one.last.id,
         "snapshots": one.count,
         **_span(one.first, one.last),
-        **_version_document(one.version),
+        **look_document(one.version),
     }
 
 
@@ -121,23 +110,22 @@ def versions(session: Session, path: str, dataset: str | None) -> None:
 
     report = with_library(session, work)
     take_trouble(session, report.trouble)
-    text = table(
-        ("FIRST", "LAST", "SNAPSHOTS", "IN", "TYPE", "SIZE", "MODIFIED", "PATH"),
-        [
-            (
-                moment(one.first.row.created_ns),
-                moment(one.last.row.created_ns),
-                one.count,
-                one.last.id[:_ID] if one.version else "-",
-                one.version.kind if one.version else one.state,
-                one.version.size if one.version else "-",
-                moment(one.version.mtime_ns) if one.version else "-",
-                _shown(one.path, one.version),
-            )
-            for one in report.versions
-        ],
+    session.out.result(
+        [_version_row(one) for one in report.versions], _times((one, one.state) for one in report.versions)
     )
-    session.out.result([_version_row(one) for one in report.versions], text)
+
+
+def _times(found: "Iterable[tuple[Found | PathVersion, str]]") -> list[str]:
+    """Return what there was (or, without a version, how there was nothing) and in which snapshots, for people."""
+    rows: list[tuple[object, ...]] = []
+    for one, state in found:
+        span = (moment(one.first.row.created_ns), moment(one.last.row.created_ns), one.count)
+        version = one.version
+        look: tuple[object, ...] = ("-", state, "-", "-")
+        if version is not None:
+            look = (one.last.id[:_ID], version.kind, version.size, moment(version.mtime_ns))
+        rows.append((*span, *look, _shown(one.path, version)))
+    return table(("FIRST", "LAST", "SNAPSHOTS", "IN", "TYPE", "SIZE", "MODIFIED", "PATH"), rows)
 
 
 def _version_row(one: "PathVersion") -> dict[str, Any]:
@@ -149,7 +137,7 @@ def _version_row(one: "PathVersion") -> dict[str, Any]:
         "snapshot": one.last.id if one.version else None,
         "snapshots": one.count,
         **_span(one.first, one.last),
-        **(_version_document(one.version) if one.version else {}),
+        **(look_document(one.version) if one.version else {}),
     }
 
 
@@ -231,8 +219,8 @@ def _change_document(change: "Change") -> dict[str, Any]:
         "path": path,
         "change": change.what,
         "aspects": change.aspects,
-        "old": None if change.old is None else _version_document(version_of(change.old)),
-        "new": None if change.new is None else _version_document(version_of(change.new)),
+        "old": None if change.old is None else look_document(version_of(change.old)),
+        "new": None if change.new is None else look_document(version_of(change.new)),
     }
 
 
@@ -253,20 +241,6 @@ def _span(first: "OpenSnapshot", last: "OpenSnapshot") -> dict[str, Any]:
         "last": moment(last.row.created_ns),
         "first_snapshot": first.id,
         "last_snapshot": last.id,
-    }
-
-
-def _version_document(version: "Version") -> dict[str, Any]:
-    from replicator.snapshot.tree import escape  # noqa: PLC0415
-
-    return {
-        "type": version.kind,
-        "mode": f"{version.mode:04o}",
-        "size": version.size,
-        "mtime": moment(version.mtime_ns),
-        "user": escape(version.user.encode()) or str(version.uid),
-        "group": escape(version.group.encode()) or str(version.gid),
-        "target": escape(version.target),
     }
 
 

@@ -36,11 +36,16 @@ def outcome_of(ended: Ended) -> Outcome:
 
 def hook_environment(own: Mapping[str, str], dataset: str, stage: Stage, outcome: Outcome | None) -> dict[str, str]:
     """Return the whole environment of a hook; ``outcome`` is what an after-hook is told."""
-    seen = {name: value for name, value in own.items() if name in HOOKS_SEE or name.startswith("LC_")}
-    told = {"REPLICATOR_DATASET": dataset, "REPLICATOR_STAGE": stage}
+    told: dict[str, str] = {"REPLICATOR_STAGE": stage}
     if outcome is not None:
         told["REPLICATOR_RESULT"] = outcome
-    return {"PATH": DEFAULT_PATH, **seen, **told}
+    return plain_environment(own, dataset) | told
+
+
+def plain_environment(own: Mapping[str, str], dataset: str) -> dict[str, str]:
+    """Return what every command sees that works for a dataset and for which nobody set an environment up."""
+    seen = {name: value for name, value in own.items() if name in HOOKS_SEE or name.startswith("LC_")}
+    return {"PATH": DEFAULT_PATH, **seen, "REPLICATOR_DATASET": dataset}
 
 
 def command_environment(own: Mapping[str, str], dataset: str) -> dict[str, str]:

@@ -7,7 +7,6 @@ right what a killed one left. Programs run on threads; a run that is cancelled a
 import asyncio
 import os
 import stat
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from replicator.engine.commands import (
 )
 from replicator.engine.edge import Edge
 from replicator.engine.node import NodeHome
+from replicator.engine.threads import on_thread
 from replicator.engine.unfinished import Begun, Unfinished, Volume
 from replicator.engine.volumes import (
     Argv,
@@ -51,7 +51,7 @@ from replicator.format.consistency import Consistency, Failure
 from replicator.process import Command, Ended, Stop
 from replicator.snapshot.mapped import MappedSource
 from replicator.snapshot.tree import escape
-from replicator.snapshot.walk import Source
+from replicator.snapshot.walk import PosixSource, Source
 
 VOLUME_LIMIT_S: Final = 600
 """For a command that makes or removes a snapshot; LVM waits for the disk."""
@@ -77,28 +77,6 @@ class Troubles:
             self.warnings.append(message)
         else:
             self.problems.append(ReplicatorError(message, hint=error.hint))
-
-
-async def on_thread(work: Callable[[Stop], T], *, patience: int = 0) -> tuple[T, asyncio.CancelledError | None]:
-    """Run something on a thread to its end, also if this task is cancelled meanwhile; return that with the result.
-
-    A cancellation asks the work to stop, after as many as ``patience`` that do not.
-    """
-    asked = threading.Event()
-    running = asyncio.get_running_loop().run_in_executor(None, work, asked.is_set)
-    cancelled: asyncio.CancelledError | None = None
-    while True:
-        try:
-            return await asyncio.shield(running), cancelled
-        except asyncio.CancelledError as error:
-            cancelled = error
-            if patience <= 0:
-                asked.set()
-            patience -= 1
-        except BaseException as error:
-            if cancelled is not None:
-                raise cancelled from error
-            raise
 
 
 class Preparation:
@@ -333,5 +311,4 @@ def _subvolume(path: bytes, top: bytes) -> bytes | None:
 
 def mountinfo() -> bytes:
     """Return what is mounted, as :func:`~replicator.engine.volumes.parse_mounts` takes it."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        return file.read()
+    return PosixSource().mounts()

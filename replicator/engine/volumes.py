@@ -14,6 +14,7 @@ from blake3 import blake3
 from replicator.engine.unfinished import Volume
 from replicator.errors import SourceError
 from replicator.format.consistency import SnapshotKind
+from replicator.snapshot.mounts import mount_fields
 from replicator.snapshot.tree import escape
 
 Kind = Literal["btrfs", "zfs", "lvm"]
@@ -24,7 +25,6 @@ LVM_ROOM: Final = "20%ORIGIN"
 _ON_LVM: Final = {"ext2": "ro", "ext3": "ro", "ext4": "ro", "xfs": "ro,nouuid,norecovery"}
 """File systems of which an LVM snapshot is mounted, and how. A second btrfs of one id would be taken for the first."""
 _NAME: Final = re.compile(r"replicator-[A-Za-z0-9_]{1,40}-[0-9a-f]{8}")
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,27 +81,11 @@ def snapshot_name(dataset: str, identity: bytes) -> str:
 
 def parse_mounts(text: bytes) -> list[Mount]:
     """Return what ``/proc/self/mountinfo`` says, in its order (proc_pid_mountinfo(5))."""
-    mounts = []
-    for line in text.splitlines():
-        fields = line.split(b" ")
-        if b"-" not in fields[6:]:
-            continue
-        behind = fields.index(b"-", 6)
-        if len(fields) < behind + 3:
-            continue
-        mounts.append(
-            Mount(
-                point=_plain(fields[4]),
-                root=_plain(fields[3]),
-                kind=fields[behind + 1].decode("ascii", "replace"),
-                source=_plain(fields[behind + 2]),
-            )
-        )
-    return mounts
-
-
-def _plain(field: bytes) -> bytes:
-    return _OCTAL.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), field)
+    return [
+        Mount(point=fields[2], root=fields[1], kind=fields[3].decode("ascii", "replace"), source=fields[4])
+        for fields in mount_fields(text)
+        if len(fields) > 4
+    ]
 
 
 def is_within(path: bytes, folder: bytes) -> bool:

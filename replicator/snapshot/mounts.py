@@ -6,6 +6,7 @@ to save too little when it is too late.
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 NETWORK: Final = frozenset(
@@ -38,15 +39,26 @@ class Mount(NamedTuple):
 def parse_mountinfo(text: bytes) -> list[Mount]:
     """Return what is mounted, in the kernel's order; a line of another form than proc(5) has is passed over."""
     found = []
-    for line in text.splitlines():
-        fields = line.split(b" ")
+    for fields in mount_fields(text):
         try:
-            dash = fields.index(b"-", 6)  # as many optional fields are before it as the kernel likes
-            major, minor = map(int, fields[2].split(b":"))
-            found.append(Mount(os.makedev(major, minor), _decoded(fields[4]), _decoded(fields[dash + 1])))
-        except (ValueError, IndexError, OverflowError):
+            device, _, path, kind = fields[:4]
+            major, minor = map(int, device.split(b":"))
+            found.append(Mount(os.makedev(major, minor), path, kind))
+        except (ValueError, OverflowError):
             continue
     return found
+
+
+def mount_fields(text: bytes) -> Iterator[list[bytes]]:
+    """Yield of each line of ``/proc/self/mountinfo`` that has one: device, root, place, type, source and options.
+
+    Those that a line ends before are not there (proc_pid_mountinfo(5)).
+    """
+    for line in text.splitlines():
+        fields = line.split(b" ")
+        if b"-" in fields[6:]:
+            dash = fields.index(b"-", 6)  # as many optional fields are before it as the kernel likes
+            yield [_decoded(field) for field in (*fields[2:5], *fields[dash + 1 :])]
 
 
 def _decoded(field: bytes) -> bytes:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from replicator.errors import MinimumNotMetError, UsageError
-from replicator.format.policy import Policy
-from tests.scenarios.world import World, write
+from tests.scenarios.world import TOO_MUCH, World, write
 from tests.snapshot.fakesource import FakeSource
 
 
@@ -104,16 +103,7 @@ async def test_tags_are_sealed_in_the_snapshot_and_known_to_its_node(world: Worl
 
 
 async def test_tags_stay_with_a_snapshot_that_makes_way_and_is_committed_again(world: World, source: str) -> None:
-    bold = Policy(
-        copies=7,
-        minimum=6,
-        coding=None,
-        spread=["owner", "region"],
-        residency=["EEA"],
-        count_own=False,
-        stale_after_s=30 * 86400,
-    )
-    world.small_dataset("bold", bold)
+    world.small_dataset("bold", TOO_MUCH)
     [waiting] = (await world.backup("bold", tags=["before"])).datasets
     assert isinstance(waiting.error, MinimumNotMetError)
     [done] = (await world.backup("docs", tags=["after"])).datasets

@@ -13,7 +13,7 @@ from replicator.transport.handler import Session, Upload
 from replicator.wire.messages import Empty, Heads
 from tests.fakes import SeededRng
 from tests.scenarios.liars import Liar
-from tests.scenarios.world import World, write
+from tests.scenarios.world import TOO_MUCH, World, write
 
 
 def witnessed(world: World) -> list[int]:
@@ -191,16 +191,7 @@ async def test_residency_is_never_relaxed(worlds: Callable[[int], World]) -> Non
 
 
 async def test_one_dataset_that_cannot_be_placed_stops_no_other(world: World, source: str) -> None:
-    too_much = Policy(
-        copies=7,
-        minimum=6,
-        coding=None,
-        spread=["owner", "region"],
-        residency=["EEA"],
-        count_own=False,
-        stale_after_s=30 * 86400,
-    )
-    world.small_dataset("bold", too_much)
+    world.small_dataset("bold", TOO_MUCH)
     for _ in range(2):
         report = await world.backup()
         done = {one.dataset: one for one in report.datasets}

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from replicator.catalog.snapshots import Dataset
 from replicator.engine.backup import BackupReport, backup
 from replicator.engine.browse import Library, OpenSnapshot
@@ -54,6 +56,8 @@ PROMISE = Policy(
     count_own=False,
     stale_after_s=30 * 86400,
 )
+TOO_MUCH = msgspec.structs.replace(PROMISE, copies=7, minimum=6)
+"""More than five providers can keep."""
 
 
 @dataclass
