@@ -219,8 +219,8 @@ class ChunkFetcher:
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
         self._given_up: set[tuple[int, bytes]] = set()
         self._busy: Counter[Identity] = Counter()
-        self.fetched: dict[int, int] = {}
-        """The size of each pack that was fetched."""
+        self.fetched: Counter[int] = Counter()
+        """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -313,7 +313,7 @@ class ChunkFetcher:
             if asked is not None:
                 self._busy[asked] -= 1
         if fetched:
-            self.fetched[pack] = row.size
+            self.fetched[pack] += row.size
         return data
 
     def row(self, pack: int) -> ObjectRow:

@@ -5,19 +5,19 @@ import os
 import shutil
 import stat
 import tempfile
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from replicator.crypto.sign import Context
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
-from replicator.engine.commands import DEFAULT_PATH, HOOKS_SEE, complaint
+from replicator.engine.commands import complaint, plain_environment
 from replicator.engine.drills import RUN
 from replicator.engine.edge import Edge
 from replicator.engine.restore import RestoreReport, restore
-from replicator.errors import RestoreError
+from replicator.engine.threads import on_thread
+from replicator.errors import FormatError, IntegrityError, NotFoundError, RestoreError
 from replicator.format.codec import encode
 from replicator.format.drill import Drill
 from replicator.process import Command
@@ -65,12 +65,11 @@ async def drill(
     """Restore a snapshot, or about ``share`` of its files, into a new folder below ``scratch``, which then goes again.
 
     Nothing is read from the keeper's own cache. ``check`` is run by /bin/sh in that folder if all could be restored.
-    The result is signed with this keeper's key and kept in its catalog.
+    The result is signed with this keeper's key and kept in its catalog, also that nothing could be had.
 
     Raises:
         RestoreError: no folder can be made in ``scratch``.
-        NotFoundError: the snapshot's tree cannot be had.
-        SpaceError: there is no room for it.
+        SpaceError: there is no room for it. Neither says anything of the snapshot, so nothing is kept.
     """
     started_ns = edge.clock.now_ns()
     try:
@@ -79,12 +78,7 @@ async def drill(
         raise RestoreError(f"{scratch}: {error.strerror}", hint="choose a folder with --scratch") from error
     left = folder
     try:
-        source = library.uncached()
-        paths: Sequence[TreePath] = ()
-        if share < 1:
-            fetcher = ChunkFetcher(source, snapshot.snapshot.domain)
-            paths = await fetcher.in_thread(lambda reader: sample(reader, snapshot, share, edge.rng))
-        restored = await restore(source, edge, snapshot, folder, paths=paths, privileged=os.geteuid() == 0)
+        restored = await _restored(library.uncached(), edge, snapshot, folder, share)
         outcome: Literal["none", "passed", "failed"] = "none"
         said = ""
         if check and not restored.lost and not restored.damaged:
@@ -119,6 +113,19 @@ async def drill(
     return report
 
 
+async def _restored(library: Library, edge: Edge, snapshot: OpenSnapshot, folder: str, share: float) -> RestoreReport:
+    try:
+        paths: Sequence[TreePath] = ()
+        if share < 1:
+            fetcher = ChunkFetcher(library, snapshot.snapshot.domain)
+            paths = await fetcher.in_thread(lambda reader: sample(reader, snapshot, share, edge.rng))
+        return await restore(library, edge, snapshot, folder, paths=paths, privileged=os.geteuid() == 0)
+    except NotFoundError as error:
+        return RestoreReport(snapshot=snapshot, lost=[str(error)])
+    except (IntegrityError, FormatError) as error:
+        return RestoreReport(snapshot=snapshot, damaged=[str(error)])
+
+
 def sample(reader: TreeReader, snapshot: OpenSnapshot, share: float, rng: Rng) -> list[TreePath]:
     """Return the paths of about so many of a snapshot's files, chosen at random; of one at least, if it has any."""
     chosen: list[TreePath] = []
@@ -132,22 +139,14 @@ def sample(reader: TreeReader, snapshot: OpenSnapshot, share: float, rng: Rng) -
     return chosen or ([first] if first else [()])
 
 
-def environment(own: Mapping[str, str], snapshot: OpenSnapshot) -> dict[str, str]:
-    """Return the whole environment of a check: nothing that unlocks a key is in it."""
-    seen = {name: value for name, value in own.items() if name in HOOKS_SEE or name.startswith("LC_")}
-    told = {"REPLICATOR_DATASET": snapshot.details.dataset, "REPLICATOR_SNAPSHOT": snapshot.id}
-    return {"PATH": DEFAULT_PATH, **seen, **told}
-
-
 async def _check(edge: Edge, snapshot: OpenSnapshot, folder: str, check: str, limit_s: float) -> str:
     """Run the check; return what is wrong, nothing if it is content."""
-    stopped = threading.Event()
-    command = Command(argv=["/bin/sh", "-c", check], environment=environment(edge.environment, snapshot), folder=folder)
-    try:
-        ended = await asyncio.to_thread(edge.programs.run, command, limit_s=limit_s, stop=stopped.is_set)
-    except asyncio.CancelledError:
-        stopped.set()
-        raise
+    told = {"REPLICATOR_SNAPSHOT": snapshot.id}
+    environment = plain_environment(edge.environment, snapshot.details.dataset) | told
+    command = Command(argv=["/bin/sh", "-c", check], environment=environment, folder=folder)
+    ended, cancelled = await on_thread(lambda stop: edge.programs.run(command, limit_s=limit_s, stop=stop))
+    if cancelled is not None:
+        raise cancelled
     return "" if ended.good else complaint("the check", ended, limit_s)
 
 

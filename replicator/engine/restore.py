@@ -106,11 +106,12 @@ async def restore(
         (report.lost if isinstance(error, NotFoundError) else report.damaged).append(str(error))
 
     edge.progress.stage("reading the tree", None, "entries")
-    await asyncio.to_thread(lambda: next(tree.entries(snapshot.details.tree), None))
+    await fetcher.in_thread(lambda reader: next(reader.entries(snapshot.details.tree), None))
     surveyor = Surveyor(target, overwrite, whole=(paths or ((),)) if delete else ())
     # What is to be deleted is only known of a tree that can be read to its end.
-    survey = await asyncio.to_thread(
-        _survey, entries(None if delete else _ignore), fetcher, edge, surveyor, report if dry_run else None
+    met = entries(None if delete else _ignore)
+    survey = await fetcher.in_thread(
+        lambda _: _survey(met, snapshot.row.size, fetcher, edge, surveyor, report if dry_run else None)
     )
     if dry_run:
         assert survey is not None, "it was asked for"
@@ -128,9 +129,10 @@ async def restore(
     )
     try:
         applier.begin(survey.room if survey else 0)
-        edge.progress.stage("restoring", survey.bytes if survey else snapshot.row.size)
+        whole = None if paths else snapshot.row.size
+        edge.progress.stage("restoring", survey.bytes if survey else whole)
         windows = _windows(entries(lost), fetcher, applier)
-        while (window := await asyncio.to_thread(next, windows, None)) is not None:
+        while (window := await fetcher.in_thread(lambda _: next(windows, None))) is not None:
             edge.progress.advance(window.reused)
             await _carry_out(fetcher, applier, window.by_pack, report, edge)
             await asyncio.to_thread(applier.settle)
@@ -139,7 +141,7 @@ async def restore(
         applier.abort()
         raise
     report.packs = len(fetcher.fetched)
-    report.fetched_bytes = sum(fetcher.fetched.values())
+    report.fetched_bytes = fetcher.fetched.total()
     report.seconds = edge.clock.monotonic() - started
     return report
 
@@ -150,6 +152,7 @@ def _ignore(_path: TreePath, _error: ReplicatorError) -> None:
 
 def _survey(
     entries: _Entries,
+    size: int,
     fetcher: ChunkFetcher,
     edge: Edge,
     surveyor: Surveyor,
@@ -157,11 +160,12 @@ def _survey(
 ) -> Survey | None:
     """Go through the whole tree before anything is written; None where nothing can be in the way.
 
-    For ``report`` (of a dry run) packs are counted too.
+    That is an empty target with room for ``size`` bytes, those of the whole snapshot. For ``report`` (of a dry run)
+    packs are counted too.
     """
     packs: set[int] = set()
     try:
-        if surveyor.is_empty and report is None:
+        if report is None and surveyor.is_empty and size <= surveyor.free():
             return None
         for path, entry in entries:
             edge.progress.advance(1)
@@ -186,22 +190,20 @@ def _windows(entries: _Entries, fetcher: ChunkFetcher, applier: Applier) -> Iter
     for path, entry in entries:
         count += 1
         job = applier.add(path, entry)
-        parts = extents(job.content, fetcher) if job is not None else iter(())
-        while job is not None:
+        parts = iter(()) if job is None else extents(job.content, fetcher)
+        more = True
+        while more:
             batch = list(itertools.islice(parts, BATCH))
-            job.more = len(batch) == BATCH
-            missing = applier.reuse(job, batch, same) if batch else []
-            window.reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
-            wanted += [(ref.id, job, offset) for offset, ref in missing]
-            count += len(batch)
+            more = len(batch) == BATCH
+            if job is not None:
+                job.more = more
+                missing = applier.reuse(job, batch, same) if batch else []
+                window.reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
+                wanted += [(ref.id, job, offset) for offset, ref in missing]
+                count += len(batch)
             if count >= WINDOW:
                 yield _placed(window, wanted, fetcher)
                 window, wanted, count = _Window(), [], 0
-            if not job.more:
-                break
-        if count >= WINDOW:
-            yield _placed(window, wanted, fetcher)
-            window, wanted, count = _Window(), [], 0
     if count:
         yield _placed(window, wanted, fetcher)
 

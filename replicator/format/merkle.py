@@ -35,8 +35,8 @@ def leaf_count(size: int) -> int:
 
 def leaf_hash(leaf: bytes | bytearray | memoryview) -> bytes:
     """Return the hash of one leaf of at most :data:`LEAF_SIZE` bytes."""
-    # In one call, although it copies: after a first update of one byte the hash would lag behind its lanes (2.7 to
-    # 4.6 GB/s with AVX-512).
+    # In one call, although it copies: after a first update of one byte the hash would lag behind its lanes (2.7 instead
+    # of 4.6 GB/s with AVX-512).
     return blake3(_LEAF + leaf).digest()
 
 

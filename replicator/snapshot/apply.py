@@ -221,7 +221,8 @@ class Applier(Planner):
     def add(self, path: TreePath, entry: Entry) -> Job | None:
         """Plan one entry; entries come in tree order, each after the folder it is in.
 
-        The answer is the file's job if it has bytes to be written. Nothing is changed on the disk.
+        The answer is the file's job if it has bytes to be written. Nothing is changed on the disk, but that a folder is
+        made once the restore has begun.
 
         Raises:
             FormatError: the entry, its path or the order is not allowed.
@@ -408,13 +409,10 @@ class Applier(Planner):
         self._left.append(place)
 
     def _check_space(self, room: int) -> None:
-        path = self._target.path
-        while not os.path.lexists(path):
-            path = os.path.dirname(path)
-        free = os.statvfs(path)
-        if room > free.f_bavail * free.f_frsize:
+        free = self.free()
+        if room > free:
             raise SpaceError(
-                f"{self._target.shown()}: {room} bytes are to be restored, {free.f_bavail * free.f_frsize} are free",
+                f"{self._target.shown()}: {room} bytes are to be restored, {free} are free",
                 hint="choose a target with more room, or restore a part",
             )
 

@@ -64,6 +64,14 @@ class Planner:
         top = self._target.top
         return top.identity is None or not self._target.names(top)
 
+    def free(self) -> int:
+        """Return how many bytes this user may still write where the target is or will be."""
+        path = self._target.path
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
     def _place(self, path: TreePath, entry: Entry) -> tuple[Place, os.stat_result | None]:
         """Return the folder of an entry and what lies under its name there; entries come in tree order.
 

@@ -90,6 +90,27 @@ async def test_what_providers_lost_is_found_although_the_keeper_has_looked_at_it
     assert report.drill.problems > 0
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+async def test_that_nothing_could_be_had_is_kept_too(
+    world: World, source: str, scratch: str, damage: str, share: float
+) -> None:
+    await world.backup()
+    assert (await drilled(world, scratch)).exit_code == 0
+    for number in range(5):
+        for path in world.stored(number, ["tree"]):
+            data = bytearray(read(path))
+            os.unlink(path)
+            if damage == "flipped":
+                data[len(data) // 2] ^= 1
+                write(path, bytes(data))
+    report = await drilled(world, scratch, share=share)
+    assert report.exit_code == 3
+    assert (report.drill.files, report.drill.problems) == (0, 1)
+    assert os.listdir(scratch) == []
+    assert (await world.status(keeper=True)).drills == [report.drill]
+
+
 async def test_only_what_this_home_signed_counts(world: World, source: str, scratch: str) -> None:
     await world.backup()
     report = await drilled(world, scratch)

@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
+from replicator.engine import browse
 from replicator.engine import restore as module
-from replicator.errors import FormatError, IntegrityError, NotFoundError
-from replicator.snapshot import apply
+from replicator.errors import FormatError, IntegrityError, NotFoundError, SpaceError
+from replicator.snapshot import apply, plan
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
 from tests.scenarios.world import World, read, write
@@ -134,3 +135,37 @@ async def test_packs_come_from_several_providers(world: World, wide: str) -> Non
     assert report.packs > 6
     assert sum(asked.values()) >= report.packs
     assert sum(count > 1 for count in asked.values()) >= 3, "of the providers that hold a copy of one pack or another"
+
+
+async def test_an_empty_target_without_room_is_said_before_anything_is_written(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    monkeypatch.setattr(plan.Planner, "free", lambda _: 20 * MIB)
+    with pytest.raises(SpaceError, match="20971520 are free"):
+        await world.restore(target)
+    assert "target" not in os.listdir(world.root)
+    monkeypatch.setattr(plan.Planner, "free", lambda _: 21 * MIB)
+    assert (await world.restore(target)).files == 61
+
+
+async def test_a_restore_writes_down_in_which_order_it_used_what_the_keeper_keeps(world: World, wide: str) -> None:
+    await world.backup()
+    await world.restore(os.path.join(world.root, "target"))
+    trees = os.path.join(world.home, "keeper", "cache", "trees")
+    kept = set(os.listdir(trees))
+    order = read(os.path.join(trees, "order"))
+    assert {order[at : at + 32].hex() for at in range(0, len(order), 32)} == kept - {"order"}
+
+
+async def test_a_pack_that_two_windows_need_counts_as_often_as_it_is_fetched(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    once = await world.restore(os.path.join(world.root, "once"))
+    monkeypatch.setattr(module, "WINDOW", 5)
+    monkeypatch.setattr(browse, "PACKS_IN_MEMORY", 1)
+    often = await world.restore(os.path.join(world.root, "often"))
+    assert often.fetched_bytes > once.fetched_bytes
+    assert often.packs <= once.packs, "the directories were kept the first time"
