@@ -16,15 +16,14 @@ from replicator.engine.frames import (
     Finish,
     Finished,
     FromReader,
-    Inbox,
     Read,
     Setup,
+    ToReader,
     Wanted,
-    failure_of,
-    framed,
     to_reader,
 )
 from replicator.engine.heap import settle_heap
+from replicator.engine.mail import Inbox, failure_of, framed
 from replicator.engine.reading import FileWork
 from replicator.engine.spool import spool_store
 from replicator.fs import PosixFs
@@ -42,7 +41,7 @@ class SocketMail:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._inbox = Inbox(to_reader)
+        self._inbox: Inbox[ToReader] = Inbox(to_reader)
         self._answers: deque[bytes] = deque()
         self._others: deque[Setup | Read | Finish] = deque()
 
@@ -73,8 +72,7 @@ class SocketMail:
 
     def folders(self, count: int) -> list[int]:
         """Return the descriptors that came with a message."""
-        taken, self._inbox.descriptors = self._inbox.descriptors[:count], self._inbox.descriptors[count:]
-        return taken
+        return self._inbox.take(count)
 
     def _receive(self, *, wait: bool = True) -> None:
         self._socket.settimeout(None if wait else 0)
@@ -88,7 +86,7 @@ class SocketMail:
         while (message := self._inbox.next()) is not None:
             if isinstance(message, Wanted):
                 self._answers.append(message.chunks)
-            elif isinstance(message, Setup | Read | Finish):
+            else:
                 self._others.append(message)
 
 

@@ -7,38 +7,29 @@ batches, so memory is bounded however large the tree is.
 
 import os
 import select
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol, Self
 
-from replicator import errors
 from replicator.catalog.objects import split_ids
 from replicator.engine.frames import (
-    MOST_FOLDERS,
-    Failed,
     File,
     Files,
     Finish,
     Finished,
     FromReader,
-    Inbox,
-    Message,
     Part,
     Read,
     Sealed,
     Setup,
     Wanted,
     Whole,
-    framed,
     from_reader,
 )
+from replicator.engine.helpers import Helper, close
+from replicator.engine.mail import MOST_DESCRIPTORS
 from replicator.engine.reading import SMALL_FILE
-from replicator.errors import ReplicatorError
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.snapshot.capture import Took
 from replicator.snapshot.chunklist import EMPTY, ListBuilder
@@ -52,10 +43,6 @@ BATCHES: Final = 3
 """A reader works on one, the answer to the next is on its way, and one waits."""
 ALONE_FROM: Final = 16 << 20
 """A file of so many bytes is all that a reader is given."""
-_RAISED: Final[Mapping[str, type[ReplicatorError]]] = {
-    kind.__name__: kind
-    for kind in (errors.SpaceError, errors.IntegrityError, errors.FormatError, errors.SourceError, errors.HomeError)
-}
 
 
 class ChunkStore(Protocol):
@@ -88,15 +75,7 @@ class _Task:
     weight: int
 
 
-@dataclass(slots=True)
-class _Reader:
-    """One process. ``load`` is the weight of what it has not answered."""
-
-    process: "subprocess.Popen[bytes]"
-    sock: socket.socket
-    inbox: Inbox = field(default_factory=lambda: Inbox(from_reader))
-    load: int = 0
-    finished: bool = False
+_Reader = Helper[FromReader]
 
 
 class Readers:
@@ -149,7 +128,7 @@ class Readers:
         self._names[-1].append(event.name)
         self._files.append(_Begun(event.path, done))
         self._bytes += size
-        full = len(self._files) >= BATCH_FILES or len(self._descriptors) >= MOST_FOLDERS
+        full = len(self._files) >= BATCH_FILES or len(self._descriptors) >= MOST_DESCRIPTORS
         if large or full or self._bytes >= BATCH_BYTES:
             self._send_batch(weight=BATCHES if size >= ALONE_FROM else 1)
 
@@ -168,7 +147,7 @@ class Readers:
         """Wait for all files and let the readers seal what is open."""
         self.drain()
         for reader in self._readers:
-            self._say(reader, Finish())
+            reader.say(Finish())
         while not all(reader.finished for reader in self._readers):
             self._receive(wait=True)
 
@@ -177,14 +156,7 @@ class Readers:
         for fd in self._descriptors:
             os.close(fd)
         self._descriptors = []
-        for reader in self._readers:
-            reader.sock.close()
-            if not reader.finished:
-                reader.process.kill()
-            for fd in reader.inbox.descriptors:
-                os.close(fd)
-        for reader in self._readers:
-            reader.process.wait()
+        close(self._readers)
         self._readers = []
 
     # sending
@@ -199,7 +171,7 @@ class Readers:
             self._number += 1
             self._tasks[self._number] = _Task(files, len(files), weight)
             reader.load += weight
-            self._say(reader, Read(self._number, names), descriptors)
+            reader.say(Read(self._number, names), descriptors)
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -215,76 +187,21 @@ class Readers:
                 self._receive(wait=True)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                # -P: whatever lies in the working folder is not part of this program.
-                [sys.executable, "-P", "-m", "replicator.engine.reader", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )
-        ours.settimeout(0)
-        reader = _Reader(process, ours)
+        reader = _Reader.start("replicator.engine.reader", from_reader, "a reading process")
         self._readers.append(reader)
-        self._say(reader, self._setup)
-
-    def _say(self, reader: _Reader, message: Message, descriptors: list[int] | None = None) -> None:
-        """Send a message, taking in what the readers say meanwhile: two that only send would wait for ever."""
-        data = memoryview(framed(message))
-        while data:
-            try:
-                if descriptors:
-                    sent = socket.send_fds(reader.sock, [data], descriptors)
-                    descriptors = None
-                else:
-                    sent = reader.sock.send(data)
-                data = data[sent:]
-            except BlockingIOError:
-                ready, _, _ = select.select([reader.sock], [reader.sock], [])
-                if ready:
-                    self._take_in(reader)
-            except (BrokenPipeError, ConnectionResetError):
-                raise self._ended(reader) from None
+        reader.say(self._setup)
 
     # receiving
 
     def _receive(self, *, wait: bool) -> None:
         """Take what has come and act on it."""
-        sockets = {reader.sock: reader for reader in self._readers}
-        if not any(reader.inbox.whole for reader in self._readers):
-            ready, _, _ = select.select(list(sockets), [], [], None if wait else 0)
-            for sock in ready:
-                self._take_in(sockets[sock])
+        if not any(reader.has_said for reader in self._readers):
+            ready, _, _ = select.select(self._readers, [], [], None if wait else 0)
+            for reader in ready:
+                reader.take_in()
         for reader in self._readers:
-            while (message := reader.inbox.next()) is not None:
-                self._act(reader, message)  # type: ignore[arg-type] # the inbox decodes what readers say
-
-    def _take_in(self, reader: _Reader) -> None:
-        try:
-            alive = reader.inbox.receive(reader.sock)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            alive = False
-        if not alive and not reader.finished and not reader.inbox.whole:
-            raise self._ended(reader)
-
-    def _ended(self, reader: _Reader) -> ReplicatorError:
-        """Return why a reader has gone: what it said last, which may not have been listened to, or how it ended."""
-        with suppress(BlockingIOError, ConnectionResetError):
-            while reader.inbox.receive(reader.sock):
-                pass
-        while (message := reader.inbox.next()) is not None:
-            if isinstance(message, Failed):
-                return _failure(message)
-        code = reader.process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return ReplicatorError(
-            f"a reading process {how}",
-            hint="nothing is lost, run again; signal 9 without a person behind it means that memory ran out",
-        )
+            while (message := reader.next()) is not None:
+                self._act(reader, message)
 
     def _act(self, reader: _Reader, message: FromReader) -> None:
         if isinstance(message, Files):
@@ -300,12 +217,10 @@ class Readers:
             self._store.sealed(message.name, message.size, message.ids)
         elif isinstance(message, Finished):
             reader.finished = True
-        elif isinstance(message, Failed):
-            raise _failure(message)
 
     def _take_files(self, reader: _Reader, message: Files) -> None:
         lengths = tuple(memoryview(message.lengths).cast("I"))
-        self._say(reader, Wanted(self._store.wanted(message.ids, lengths)))
+        reader.say(Wanted(self._store.wanted(message.ids, lengths)))
         refs = iter(_refs(message.ids, lengths))
         for begun, file in zip(self._tasks[message.task].files, message.files, strict=True):
             if file.later:
@@ -320,7 +235,7 @@ class Readers:
 
     def _take_part(self, reader: _Reader, message: Part) -> None:
         lengths = tuple(memoryview(message.lengths).cast("I"))
-        self._say(reader, Wanted(self._store.wanted(message.ids, lengths)))
+        reader.say(Wanted(self._store.wanted(message.ids, lengths)))
         begun = self._tasks[message.task].files[message.place]
         if message.again or begun.refs is None:
             assert self._lists is not None, "attached"
@@ -339,10 +254,6 @@ class Readers:
             reader.load -= task.weight
             del self._tasks[number]
         begun.done(found)
-
-
-def _failure(message: Failed) -> ReplicatorError:
-    return _RAISED.get(message.kind, ReplicatorError)(message.text, hint=message.hint)
 
 
 def _refs(ids: bytes, lengths: Sequence[int]) -> list[ChunkRef]:

@@ -15,7 +15,8 @@ import pytest
 
 from chunker import Chunker
 from replicator.engine import readers as module
-from replicator.engine.frames import Setup, failure_of, framed
+from replicator.engine.frames import Setup, from_reader
+from replicator.engine.mail import failure_of, framed
 from replicator.engine.readers import Readers, _Reader
 from replicator.engine.reading import SMALL_FILE
 from replicator.engine.spool import Spool
@@ -342,11 +343,10 @@ def test_what_a_reader_said_last_is_the_error_also_if_it_was_not_listened_to(
 
     def failing(pool: Readers) -> None:
         ours, theirs = socket.socketpair()
-        ours.settimeout(0)
         with theirs:
             if said is not None:
                 theirs.sendall(framed(failure_of(said)))
-        pool._readers.append(_Reader(subprocess.Popen(["true"]), ours))
+        pool._readers.append(_Reader(subprocess.Popen(["true"]), ours, from_reader, "a reading process"))
 
     monkeypatch.setattr(Readers, "_start", failing)
     with ending(), pytest.raises(ReplicatorError) as raised:
