@@ -35,6 +35,7 @@ from replicator.format.tree import Entry
 from replicator.rng import Rng
 from replicator.snapshot.gaps import Gap, Gaps
 from replicator.snapshot.metadata import Metadata, Rights
+from replicator.snapshot.newfile import NO_LINKS_HERE, Made, make_whole, write_part
 from replicator.snapshot.plan import PREFIX, Extra, Overwrite, Planner, room_for
 from replicator.snapshot.target import Identity, Place, identity_of
 from replicator.snapshot.tree import TreePath
@@ -60,9 +61,7 @@ _KIND_BITS: Final = {
     "block": stat.S_IFBLK,
     "link": stat.S_IFLNK,
 }
-_NO_UNNAMED_HERE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 _FICLONE: Final = 0x40049409
-_NO_LINKS_HERE: Final = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
 Part = tuple[int, ChunkRef]
@@ -168,6 +167,17 @@ class _Other:
     first: _FirstName | None
     replace: bool
     further: bool
+
+
+@dataclass(slots=True)
+class Planned:
+    """A part of a tree that was planned and is to be finished."""
+
+    jobs: list[Job]
+    empty: list[Job]
+    others: list[_Other]
+    kept: list[tuple[Place, Entry, Identity]]
+    left: list[Place]
 
 
 class Applier(Planner):
@@ -314,43 +324,104 @@ class Applier(Planner):
         if job.done:
             return
         try:
-            if len(data) == job.size and self._write_whole(job, data):
-                return
-            self._write(self._file(job), job.entry, offset, data)
-            job.written.add(offset, end)
-            if job.written.total == job.size:
-                self._complete(job)
+            if self.is_whole(job, len(data)):
+                folder = self._target.fd(job.place)
+                made = make_whole(folder, job.entry, data, self._metadata, identify=job.first is not None)
+                if made is not None:
+                    self.made(job, made)
+                    return
+                self.no_unnamed()
+            write_part(self._file(job), job.entry.holes, offset, data)
+            self._add(job, offset, end)
         except (OSError, RestoreError) as error:
             self._fail(job, error)
 
-    def settle(self) -> None:
-        """Finish everything that was planned since the last time: what is not whole by now is a gap.
+    # Files that another process writes: it is given descriptors, and what became of it is told here.
+
+    def is_whole(self, job: Job, length: int) -> bool:
+        """Return whether so many bytes are a new file's all, which :func:`make_whole` may make in one step."""
+        return length == job.size and not job.replace and job.identity is None and self._has_unnamed
+
+    def folder_of(self, job: Job) -> int | None:
+        """Return the descriptor of the folder that a new file belongs in, valid until the next call.
+
+        It is None if the file is given up: the folder is not what it was.
+        """
+        return self._descriptor(job, lambda: self._target.fd(job.place))
+
+    def file_of(self, job: Job) -> int | None:
+        """Return the descriptor of an unfinished file, valid until the next call; None if the file is given up."""
+        return self._descriptor(job, lambda: self._file(job))
+
+    def made(self, job: Job, made: Made) -> None:
+        """Take note of a file that was made in one step and has its name."""
+        job.identity = made.identity
+        for problem in made.problems:
+            self._gap(job.place, job.entry, problem)
+        self._completed(job)
+
+    def no_unnamed(self) -> None:
+        """Take note that files cannot be made in one step here."""
+        self._has_unnamed = False
+
+    def wrote(self, job: Job, offset: int, end: int) -> None:
+        """Take note of a part that was written; the last one gives the file its name.
+
+        Raises:
+            SpaceError: the disk is full.
+        """
+        if not job.done:
+            try:
+                self._add(job, offset, end)
+            except (OSError, RestoreError) as error:
+                self._fail(job, error)
+
+    def failed(self, job: Job, error: OSError) -> None:
+        """Take note that a file could not be written: it becomes a gap.
+
+        Raises:
+            SpaceError: the disk is full.
+        """
+        if not job.done:
+            self._fail(job, error)
+
+    def take(self) -> Planned:
+        """Return what was planned since the last time, but for jobs of which more will be asked for.
+
+        So the next part of the tree may be planned before this one is settled.
+        """
+        later = [job for job in self.jobs if job.more and not job.done]
+        jobs = [job for job in self.jobs if not job.more]
+        planned = Planned(jobs, self._empty, self._others, self._kept, self._left)
+        self.jobs, self._empty, self._others, self._kept, self._left = later, [], [], [], []
+        return planned
+
+    def settle(self, planned: Planned | None = None) -> None:
+        """Finish what was planned, all since the last time by default: what is not whole by now is a gap.
 
         Folders that the tree has left get their metadata; nothing of them is remembered any more.
 
         Raises:
             SpaceError: the disk is full.
         """
-        for job in self._empty:
+        planned = planned or self.take()
+        for job in planned.empty:
             try:
                 self._file(job)
                 self._complete(job)
             except (OSError, RestoreError) as error:
                 self._fail(job, error)
-        later = [job for job in self.jobs if job.more and not job.done]
-        for job in self.jobs:
-            if not job.done and not job.more:
+        for job in planned.jobs:
+            if not job.done:
                 self._gap(job.place, job.entry, INCOMPLETE)
                 self._drop(job)
-        for other in self._others:  # in tree order: a further name comes after the first
+        for other in planned.others:  # in tree order: a further name comes after the first
             with self._naming(other.place, other.entry):
                 (self._make_further if other.further else self._make_other)(other)
-        for place, entry, identity in self._kept:
+        for place, entry, identity in planned.kept:
             with self._naming(place, entry):
                 self._freshen(place, entry, identity)
-        self.jobs, self._empty, self._others, self._kept = later, [], [], []
-        left, self._left = self._left, []
-        for place in left:
+        for place in planned.left:
             assert place.entry is not None
             if os.geteuid() and place.entry.mode & stat.S_IRWXU != stat.S_IRWXU:
                 self._last.append(place)  # further names of files in it may still be made, for which it has to be open
@@ -434,6 +505,7 @@ class Applier(Planner):
                 os.unlink(name, dir_fd=outer)
             os.mkdir(name, 0o700, dir_fd=outer)
             place.identity = identity_of(os.stat(name, dir_fd=outer, follow_symlinks=False))
+            place.is_new = True
         else:
             inner = self._target.fd(place)
             status = os.fstat(inner)
@@ -495,51 +567,17 @@ class Applier(Planner):
             os.close(self._open.popitem(last=False)[1])
         return fd
 
-    def _write(self, fd: int, entry: Entry, offset: int, data: bytes | memoryview) -> None:
-        """Write all but the zeros that lie in holes."""
-        with memoryview(data) as view:
-            done, end = offset, offset + len(view)
-            nearest = bisect_right(entry.holes, offset, key=lambda hole: hole.offset) - 1
-            for hole in entry.holes[max(nearest, 0) :]:
-                start, stop = max(hole.offset, offset), min(hole.offset + hole.length, end)
-                if hole.offset >= end:
-                    break
-                if start < stop and bytes(view[start - offset : stop - offset]) == bytes(stop - start):
-                    _write_all(fd, view[done - offset : start - offset], done)
-                    done = stop
-            _write_all(fd, view[done - offset :], done)
+    def _descriptor(self, job: Job, find: Callable[[], int]) -> int | None:
+        try:
+            return find()
+        except (OSError, RestoreError) as error:
+            self._fail(job, error)
+            return None
 
-    def _write_whole(self, job: Job, data: bytes | memoryview) -> bool:
-        """Write a file in one step that has no name before it is whole; False where that cannot be."""
-        if job.replace or job.identity is not None or not self._has_unnamed:
-            return False
-        folder = self._target.fd(job.place)
-        try:
-            fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        except OSError as error:
-            if error.errno not in _NO_UNNAMED_HERE:
-                raise
-            self._has_unnamed = False
-            return False
-        try:
-            if job.entry.holes:
-                os.ftruncate(fd, job.size)
-            self._write(fd, job.entry, 0, data)
-            problems = list(self._metadata.apply(fd, job.entry))
-            try:
-                os.link(b"/proc/self/fd/%d" % fd, job.entry.name, dst_dir_fd=folder, follow_symlinks=True)
-            except OSError as error:
-                if error.errno not in (*_NO_LINKS_HERE, errno.ENOENT):
-                    raise
-                self._has_unnamed = False
-                return False
-            job.identity = identity_of(os.fstat(fd)) if job.first is not None else None
-        finally:
-            os.close(fd)
-        for problem in problems:
-            self._gap(job.place, job.entry, problem)
-        self._completed(job)
-        return True
+    def _add(self, job: Job, offset: int, end: int) -> None:
+        job.written.add(offset, end)
+        if job.written.total == job.size:
+            self._complete(job)
 
     def _complete(self, job: Job) -> None:
         fd = self._file(job)
@@ -563,7 +601,7 @@ class Applier(Planner):
             try:
                 os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             except OSError as error:
-                if error.errno not in _NO_LINKS_HERE:
+                if error.errno not in NO_LINKS_HERE:
                     raise
                 # A file system without hard links: take the name with an empty file, then replace that.
                 os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
@@ -842,10 +880,3 @@ def _remove_tree(outer: int, name: bytes, device: int, depth: int = 0) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=outer)
-
-
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data = data[count:]
-        offset += count

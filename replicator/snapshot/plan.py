@@ -88,6 +88,8 @@ class Planner:
             raise FormatError(f"tree: {escape(b'/'.join(path))} is out of order")
         place = self._stack[-1]
         place.last = entry.name
+        if place.is_new:
+            return place, None
         try:
             return place, self._target.status(place, entry.name)
         except OSError as error:

@@ -27,7 +27,7 @@ class Place:
     """One folder. ``entry`` is None for the target itself, ``identity`` while the folder is not there yet.
 
     ``replace`` says that something else lies in its way and may go. ``old_mode`` is that of an existing folder
-    that was opened up for this run.
+    that was opened up for this run. ``is_new``: this run has made it, and nothing was in it.
     """
 
     parent: "Place | None"
@@ -37,6 +37,7 @@ class Place:
     replace: bool = False
     old_mode: int | None = None
     last: bytes = b""
+    is_new: bool = False
 
     def shown(self, name: bytes = b"") -> str:
         """Return the path of something in it, for people."""
