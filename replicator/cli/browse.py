@@ -311,6 +311,7 @@ def restore(
             delete=delete,
             privileged=os.geteuid() == 0,
             dry_run=dry_run,
+            writers=os.cpu_count() or 1,
         )
 
     report = with_library(session, work)

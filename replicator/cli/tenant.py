@@ -189,7 +189,16 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
                     reports = []
                     for snapshot, folder in zip(newest, folders_of(target, newest), strict=True):
                         try:
-                            reports.append(await restore(library, edge, snapshot, folder, privileged=os.geteuid() == 0))
+                            reports.append(
+                                await restore(
+                                    library,
+                                    edge,
+                                    snapshot,
+                                    folder,
+                                    privileged=os.geteuid() == 0,
+                                    writers=os.cpu_count() or 1,
+                                )
+                            )
                         except ReplicatorError as error:
                             session.worsen(exits.code_of(error))
                             session.out.notice(f"{snapshot.details.dataset}: NOT restored: {error.message}")

@@ -5,6 +5,7 @@ import datetime
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from replicator.engine.keeper import KeeperHome
 from replicator.engine.naming import Label, choose
 from replicator.engine.packcache import PackCache
 from replicator.engine.sync import KnownHead, open_snapshot, sync_all
+from replicator.engine.threads import on_thread
+from replicator.engine.writeframes import Setup
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, UsageError
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
@@ -26,6 +29,8 @@ from replicator.fs import write_atomic
 from replicator.ids import Identity, ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.reader import PackReader
+from replicator.process import Stop
+from replicator.snapshot.metadata import Rights
 from replicator.snapshot.tree import TreePath, TreeReader
 
 T = TypeVar("T")
@@ -281,6 +286,30 @@ class ChunkFetcher:
         finally:
             if self._library.trees is not None:
                 await asyncio.to_thread(self._library.trees.settle)
+
+    async def until_done(self, work: Callable[[Stop], T]) -> T:
+        """Run something in a worker thread to its end; when this task is cancelled, it is asked to stop."""
+        try:
+            result, cancelled = await on_thread(work)
+        finally:
+            if self._library.trees is not None:
+                await asyncio.to_thread(self._library.trees.settle)
+        if cancelled is not None:
+            raise cancelled
+        return result
+
+    def begin(self, pack: int) -> "Future[bytes]":
+        """Fetch a pack as it is, sealed; called from a worker thread. The future's errors are those of :meth:`load`."""
+        return asyncio.run_coroutine_threadsafe(self._fetch(pack), self._loop)
+
+    def setup(self, rights: Rights) -> Setup:
+        """Return what a process needs to open packs and write what is in them."""
+        return Setup(
+            keys=self._reader.keys,
+            restore_private=self._reader.restore_private,
+            privileged=rights.privileged,
+            numeric_ids=rights.numeric_ids,
+        )
 
     async def load(self, pack: int) -> PackReader:
         """Fetch and open a pack unless it is in memory.

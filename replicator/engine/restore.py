@@ -2,34 +2,45 @@
 
 import asyncio
 import itertools
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple, Self
 
 from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
-from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
+from replicator.engine.mail import MOST_DESCRIPTORS
+from replicator.engine.writeframes import NewFile, Part, Setup, Unfinished, Wrote
+from replicator.engine.writers import Order, Writers
+from replicator.errors import IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.tree import Entry
 from replicator.ids import short
-from replicator.pack.reader import PackReader
-from replicator.snapshot.apply import Applied, Applier, Job
+from replicator.process import Stop
+from replicator.snapshot.apply import Applied, Applier, Job, Planned
 from replicator.snapshot.chunklist import extents
 from replicator.snapshot.metadata import Rights
+from replicator.snapshot.newfile import Made
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
+from replicator.snapshot.target import Place as Folder
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 
 _Entries = Iterator[tuple[TreePath, Entry]]
-_Places = list[tuple[bytes, Job, int]]
-"""Where chunks go: (chunk id, job, offset)."""
-AT_ONCE = 3
+AT_ONCE = 2
 """Packs fetched at the same time; each is at most 16 MiB in memory."""
-WINDOW = 50_000
-"""Chunks and entries that are planned before they are fetched: what bounds memory, whatever the size of the tree.
+WINDOW = 20_000
+"""Chunks and entries that are planned before they are written, while those before them are: what bounds memory.
 
 A pack that is needed in two windows is fetched twice, unless it is one of the last ones. Chunks were packed in the
 order of the tree, so that those are few.
 """
+SLICE = 100
+"""Entries that are planned between two looks at whether a writer waits: a few milliseconds."""
 LOST_FOLDER = "what it holds, or a part of it, could not be read"
 BATCH = 10_000
 """Chunks of one file that are planned at a time."""
@@ -58,12 +69,30 @@ class RestoreReport:
     seconds: float = 0.0
 
 
+class _Place(NamedTuple):
+    """Where a chunk of ``length`` bytes goes."""
+
+    chunk: bytes
+    job: Job
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What was handed over of a pack: ``new`` files, then parts of files."""
+
+    pack: int
+    new: int = 0
+    places: list[_Place] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class _Window:
-    """A part of the tree: which chunk goes where, by pack. ``reused`` bytes are there already."""
+    """A part of the tree: which chunk goes where, by pack, and what then is to be finished."""
 
-    by_pack: dict[int, _Places] = field(default_factory=dict)
-    reused: int = 0
+    by_pack: dict[int, list[_Place]]
+    planned: Planned
 
 
 async def restore(
@@ -77,13 +106,14 @@ async def restore(
     delete: bool = False,
     privileged: bool,
     dry_run: bool = False,
+    writers: int = 0,
 ) -> RestoreReport:
     """Restore a snapshot, or ``paths`` of it, below ``target``; with ``dry_run`` only look and count.
 
     Every chunk is checked against its id before it is written, every file is complete before it gets its name. Of a
     file that is there in another version only those chunks are fetched that differ. With ``delete`` what the snapshot
     does not have goes from the folders that are restored whole. What could not be had is named in the report and
-    everything else is restored.
+    everything else is restored. So many ``writers`` help, processes that are started for a large restore.
 
     Raises:
         NotFoundError: a path is not in the snapshot, or its tree cannot be had.
@@ -119,10 +149,11 @@ async def restore(
         report.removed = [escape(extra.path) for extra in survey.extras]
         report.seconds = edge.clock.monotonic() - started
         return report
+    rights = Rights(privileged=privileged)
     applier = Applier(
         target,
         rng=edge.rng,
-        rights=Rights(privileged=privileged),
+        rights=rights,
         overwrite=overwrite,
         resume_key=hkdf(fetcher.keys.id_key, label=b"unfinished file"),
         extras=survey.extras if survey else (),
@@ -131,11 +162,8 @@ async def restore(
         applier.begin(survey.room if survey else 0)
         whole = None if paths else snapshot.row.size
         edge.progress.stage("restoring", survey.bytes if survey else whole)
-        windows = _windows(entries(lost), fetcher, applier)
-        while (window := await fetcher.in_thread(lambda _: next(windows, None))) is not None:
-            edge.progress.advance(window.reused)
-            await _carry_out(fetcher, applier, window.by_pack, report, edge)
-            await asyncio.to_thread(applier.settle)
+        with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers) as restoring:
+            await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
         applier.abort()
@@ -178,103 +206,259 @@ def _survey(
         surveyor.close()
 
 
-def _windows(entries: _Entries, fetcher: ChunkFetcher, applier: Applier) -> Iterator[_Window]:
-    """Plan a part of the tree at a time."""
-    hasher = fetcher.keys.hashers()[CHUNK_DATA]
-
-    def same(chunk: bytes, data: memoryview) -> bool:
-        return hasher(data) == chunk
-
-    window, count = _Window(), 0
-    wanted: _Places = []
-    for path, entry in entries:
-        count += 1
-        job = applier.add(path, entry)
-        parts = iter(()) if job is None else extents(job.content, fetcher)
-        more = True
-        while more:
-            batch = list(itertools.islice(parts, BATCH))
-            more = len(batch) == BATCH
-            if job is not None:
-                job.more = more
-                missing = applier.reuse(job, batch, same) if batch else []
-                window.reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
-                wanted += [(ref.id, job, offset) for offset, ref in missing]
-                count += len(batch)
-            if count >= WINDOW:
-                yield _placed(window, wanted, fetcher)
-                window, wanted, count = _Window(), [], 0
-    if count:
-        yield _placed(window, wanted, fetcher)
+class _StoppedError(Exception):
+    """The restore was cancelled."""
 
 
-def _placed(window: _Window, wanted: _Places, fetcher: ChunkFetcher) -> _Window:
-    for place, pack in zip(wanted, fetcher.place([chunk for chunk, _, _ in wanted]), strict=True):
-        window.by_pack.setdefault(pack, []).append(place)
-    return window
+class _Bell:
+    """Rung from any thread, heard by who selects on it."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = Lock()
+
+    def fileno(self) -> int:
+        """Return what becomes readable when it is rung."""
+        return self._fd
+
+    def ring(self) -> None:
+        """Let it be heard, also later; nothing once it is closed."""
+        with self._lock:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
+
+    def clear(self) -> None:
+        """Be silent until the next time."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._fd)
+
+    def close(self) -> None:
+        """Be silent for ever."""
+        with self._lock:
+            os.close(self._fd)
+            self._fd = -1
 
 
-async def _carry_out(
-    fetcher: ChunkFetcher, applier: Applier, todo: dict[int, _Places], report: RestoreReport, edge: Edge
-) -> None:
-    gate = asyncio.Semaphore(AT_ONCE)
-    writing = asyncio.Lock()
+class _Restoring:
+    """Carries a restore out: plans while packs come and writers write. A context manager, for one thread."""
 
-    async def one(pack: int, places: _Places) -> _Places:
-        async with gate:
-            row = fetcher.row(pack)
-            try:
-                reader = await fetcher.load(pack)
-            except NotFoundError as error:
-                return _elsewhere(fetcher, pack, places, error, report.lost)
-            except (IntegrityError, FormatError) as error:
-                why = IntegrityError(f"pack {short(row.name)}: {error}")
-                return _elsewhere(fetcher, pack, places, why, report.damaged)
-            async with writing:
-                bad = await asyncio.to_thread(_write, applier, reader, places, edge)
-        left: _Places = []
-        for place, problem in bad:
-            left += _elsewhere(fetcher, pack, [place], problem, report.damaged)
-        return left
+    def __init__(
+        self, fetcher: ChunkFetcher, applier: Applier, setup: Setup, report: RestoreReport, edge: Edge, writers: int
+    ) -> None:
+        self._fetcher = fetcher
+        self._applier = applier
+        self._report = report
+        self._edge = edge
+        self._writers: Writers[_Sent] = Writers(setup, writers, self._took)
+        self._bell = _Bell()
+        self._todo: dict[int, list[_Place]] = {}
+        self._fetching: dict[int, Future[bytes] | None] = {}
+        self._windows: Iterator[_Window | None] = iter(())
+        self._next: _Window | None = None
 
-    while todo:
-        # A chunk that could not be had from one pack may lie in another, stored there at another time.
-        left = itertools.chain.from_iterable(await asyncio.gather(*(one(pack, todo[pack]) for pack in sorted(todo))))
-        todo = {}
-        for place in left:
-            [pack] = fetcher.place([place[0]])
-            todo.setdefault(pack, []).append(place)
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        for future in self._fetching.values():
+            if future is not None:
+                future.cancel()
+        self._writers.close()
+        self._bell.close()
 
-def _elsewhere(fetcher: ChunkFetcher, pack: int, places: _Places, why: ReplicatorError, report: list[str]) -> _Places:
-    """Return what another pack may give; the reason goes to ``report`` if anything is left that none can."""
-    found = [place for place in places if fetcher.give_up(pack, place[0], why)]
-    if len(found) < len(places) and str(why) not in report:
-        report.append(str(why))
-    return found
+    def run(self, entries: _Entries, stop: Stop) -> None:
+        """Restore what is yielded, window by window; the next one is planned while this one is written.
 
+        Raises:
+            _StoppedError: it was asked to.
+        """
+        self._windows = self._plan(entries)
+        while True:
+            while self._plan_on():
+                _check(stop)
+            window, self._next = self._next, None
+            if window is None:
+                return
+            self._carry_out(window, stop)
+            self._applier.settle(window.planned)
 
-def _write(
-    applier: Applier, reader: PackReader, places: _Places, edge: Edge
-) -> list[tuple[tuple[bytes, Job, int], IntegrityError]]:
-    """Write what a pack holds to its places; return those that it should hold and does not, and why."""
-    places.sort(key=lambda place: place[0])
-    bad = []
-    last: bytes | None = None
-    data = b""
-    for place in places:
-        chunk, job, offset = place
-        if chunk != last:
-            try:
-                data = reader.chunk(CHUNK_DATA, chunk)
-            except IntegrityError as error:
-                bad.append((place, error))
-                last = None
+    # -- planning --
+
+    def _plan_on(self) -> bool:
+        """Plan a little of the next window; return False if that is whole, or nothing is left to plan."""
+        if self._next is not None:
+            return False
+        try:
+            self._next = next(self._windows)
+        except StopIteration:
+            return False
+        return True
+
+    def _plan(self, entries: _Entries) -> Iterator[_Window | None]:
+        """Plan a part of the tree at a time; yield None after every few entries of it."""
+        applier, fetcher = self._applier, self._fetcher
+        hasher = fetcher.keys.hashers()[CHUNK_DATA]
+
+        def same(chunk: bytes, data: memoryview) -> bool:
+            return hasher(data) == chunk
+
+        count = reused = 0
+        wanted: list[_Place] = []
+        for path, entry in entries:
+            count += 1
+            job = applier.add(path, entry)
+            parts = iter(()) if job is None else extents(job.content, fetcher)
+            more = True
+            while more:
+                batch = list(itertools.islice(parts, BATCH))
+                more = len(batch) == BATCH
+                if job is not None:
+                    job.more = more
+                    missing = applier.reuse(job, batch, same) if batch else []
+                    reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
+                    wanted += [_Place(ref.id, job, offset, ref.length) for offset, ref in missing]
+                    count += len(batch)
+                if count >= WINDOW:
+                    yield self._window(wanted, reused)
+                    wanted, count, reused = [], 0, 0
+            if count % SLICE < 2:
+                yield None
+        if count:
+            yield self._window(wanted, reused)
+
+    def _window(self, wanted: list[_Place], reused: int) -> _Window:
+        self._edge.progress.advance(reused)
+        by_pack: dict[int, list[_Place]] = {}
+        for place, pack in zip(wanted, self._fetcher.place([place.chunk for place in wanted]), strict=True):
+            by_pack.setdefault(pack, []).append(place)
+        return _Window(by_pack, self._applier.take())
+
+    # -- carrying out --
+
+    def _carry_out(self, window: _Window, stop: Stop) -> None:
+        self._todo = window.by_pack
+        # What is still at hand first, the rest in the order it was packed in.
+        waiting = deque(sorted(self._todo, key=lambda pack: (not self._writers.has(pack), pack)))
+        while self._todo or self._writers.busy:
+            _check(stop)
+            while waiting and len(self._fetching) < AT_ONCE:
+                self._fetch(waiting.popleft())
+            if self._send_one() or self._writers.poll():
+                # A chunk that could not be had from one pack may lie in another, stored there at another time.
+                waiting.extend(pack for pack in self._todo if pack not in self._fetching and pack not in waiting)
+            elif not self._plan_on():
+                self._writers.poll(self._bell, wait=True)
+                self._bell.clear()
+
+    def _fetch(self, pack: int) -> None:
+        if self._writers.keep(pack):
+            self._fetching[pack] = None
+        else:
+            future = self._fetching[pack] = self._fetcher.begin(pack)
+            future.add_done_callback(lambda _: self._bell.ring())
+
+    def _send_one(self) -> bool:
+        """Hand a pack that has come to a writer; return False if none has, or none can be taken."""
+        room = self._writers.has_room()
+        ready = (pack for pack, future in self._fetching.items() if future is None or (room and future.done()))
+        pack = next(ready, None)
+        if pack is None:
+            return False
+        future = self._fetching.pop(pack)
+        places = self._todo.pop(pack)
+        data = None
+        try:
+            data = None if future is None else future.result()
+        except NotFoundError as error:
+            self._elsewhere(pack, places, error, self._report.lost)
+            return True
+        self._writers.send(pack, data, list(self._orders(pack, places)))
+        return True
+
+    def _orders(self, pack: int, places: list[_Place]) -> Iterator[Order[_Sent]]:
+        """Yield what to write from a pack: new files by folder, then parts by file, each in the order of the tree."""
+        applier = self._applier
+        order: Order[_Sent] = Order(_Sent(pack))
+        folder: Folder | None = None
+        parts: list[_Place] = []
+        for place in places:
+            job = place.job
+            if job.done:
                 continue
-            last = chunk
-        applier.write(job, offset, data)
-        edge.progress.advance(len(data))
-    return bad
+            if not applier.is_whole(job, place.length):
+                parts.append(place)
+                continue
+            if job.place is not folder:
+                fd = applier.folder_of(job)
+                if fd is None:
+                    continue
+                if len(order.descriptors) >= MOST_DESCRIPTORS:
+                    yield order
+                    order = Order(_Sent(pack))
+                folder = job.place
+                order.descriptors.append(os.dup(fd))
+                order.folders.append([])
+            order.context.new += 1
+            order.folders[-1].append(NewFile(job.entry, place.chunk, identify=job.first is not None))
+            order.context.places.append(place)
+        last: Job | None = None
+        for place in sorted(parts, key=lambda place: id(place.job)):
+            job = place.job
+            if job is not last:
+                fd = applier.file_of(job)
+                if fd is None:
+                    continue
+                if len(order.descriptors) >= MOST_DESCRIPTORS:
+                    yield order
+                    order = Order(_Sent(pack))
+                last = job
+                order.descriptors.append(os.dup(fd))
+                order.files.append(Unfinished(job.entry.holes, []))
+            order.files[-1].parts.append(Part(place.chunk, place.offset, place.length))
+            order.context.places.append(place)
+        yield order
+
+    def _took(self, sent: _Sent, wrote: Wrote) -> None:
+        """Take note of what became of an order."""
+        pack, places, applier = sent.pack, sent.places, self._applier
+        name = f"pack {short(self._fetcher.row(pack).name)}"
+        if wrote.unreadable:
+            self._elsewhere(pack, places, IntegrityError(f"{name}: {wrote.unreadable}"), self._report.damaged)
+            return
+        left = {place for place, _ in (*wrote.bad, *wrote.failed)} | {*wrote.again}
+        unset = dict(wrote.unset)
+        made = {place: (device, inode) for place, device, inode in wrote.made}
+        done = 0
+        for number, place in enumerate(places):
+            if number in left:
+                continue
+            done += place.length
+            if number < sent.new:
+                applier.made(place.job, Made(made.get(number), unset.get(number, [])))
+            else:
+                applier.wrote(place.job, place.offset, place.offset + place.length)
+        self._edge.progress.advance(done)
+        for number, code in wrote.failed:
+            applier.failed(places[number].job, OSError(code, os.strerror(code)))
+        if wrote.again:
+            applier.no_unnamed()
+            self._todo.setdefault(pack, []).extend(places[number] for number in wrote.again)
+        for number, why in wrote.bad:
+            self._elsewhere(pack, [places[number]], IntegrityError(f"{name}: {why}"), self._report.damaged)
+
+    def _elsewhere(self, pack: int, places: list[_Place], why: ReplicatorError, report: list[str]) -> None:
+        """Look in other packs for chunks; the reason goes to ``report`` if anything is left that none has."""
+        for place in places:
+            if self._fetcher.give_up(pack, place.chunk, why):
+                [other] = self._fetcher.place([place.chunk])
+                self._todo.setdefault(other, []).append(place)
+            elif str(why) not in report:
+                report.append(str(why))
+
+
+def _check(stop: Stop) -> None:
+    if stop():
+        raise _StoppedError
 
 
 def _fill(report: RestoreReport, applied: Applied) -> None:

@@ -15,7 +15,7 @@ def directory_end(prefix: bytes, size: int, keys: DomainKeys) -> int:
     return BODY_OFFSET + open_locator(prefix, size, keys).body_length
 
 
-def read_directory(prefix: bytes, size: int, keys: DomainKeys) -> tuple[Kind, Directory, int]:
+def read_directory(prefix: bytes | memoryview, size: int, keys: DomainKeys) -> tuple[Kind, Directory, int]:
     """Return kind, directory and the offset of the first segment; ``prefix`` reaches at least to that offset.
 
     Segments must follow one another without gap or overlap and fill what the locator says, so that reading a pack

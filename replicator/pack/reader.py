@@ -27,7 +27,7 @@ class PackReader:
     key, costs its own chunks only.
     """
 
-    def __init__(self, data: bytes, reader: ReaderKeys) -> None:
+    def __init__(self, data: bytes | memoryview, reader: ReaderKeys) -> None:
         _, self.directory, self._start = read_directory(data, len(data), reader.keys)
         self._data = memoryview(data)
         self._reader = reader

@@ -1,14 +1,20 @@
 """A restore over the whole way: in windows, over what is there, after a kill, and with a part of the tree lost."""
 
+import asyncio
 import os
+import signal
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from replicator.engine import browse
+from replicator.engine import browse, writing
 from replicator.engine import restore as module
-from replicator.errors import FormatError, IntegrityError, NotFoundError, SpaceError
-from replicator.snapshot import apply, plan
+from replicator.engine import writers as pool
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, SpaceError
+from replicator.format.tree import Hole
+from replicator.snapshot import apply, newfile, plan
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
 from tests.scenarios.world import World, read, write
@@ -34,19 +40,27 @@ def restored(target: str) -> str:
     return os.path.join(target, "wide")
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let writing processes start after the first pack."""
+    monkeypatch.setattr(pool, "ALONE_BYTES", 1)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("writers", [0, 2])
 @pytest.mark.parametrize("window", [1, 7, 50_000])
-async def test_the_size_of_a_window_makes_no_difference(
-    world: World, wide: str, monkeypatch: pytest.MonkeyPatch, window: int
+async def test_neither_the_size_of_a_window_nor_who_writes_makes_a_difference(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch, window: int, writers: int
 ) -> None:
     await world.backup()
     monkeypatch.setattr(module, "WINDOW", window)
     monkeypatch.setattr(module, "BATCH", window)
     target = os.path.join(world.root, "target")
-    report = await world.restore(target)
+    report = await world.restore(target, writers=writers)
     assert compare(wide, restored(target), RULES) == []
     assert (report.files, report.links, report.gaps) == (61, 1, [])
     assert report.bytes == 60 * 5_000 + 20 * MIB
-    again = await world.restore(target, overwrite="always")
+    again = await world.restore(target, overwrite="always", writers=writers)
     # A file with two names is made anew, and so is one that is planned in several parts.
     assert (again.files, again.reused_bytes) == (1 if window == 50_000 else 2, report.bytes)
     assert compare(wide, restored(target), RULES) == []
@@ -74,20 +88,20 @@ async def test_after_a_kill_the_same_again_finishes_and_fetches_only_the_rest(
 ) -> None:
     await world.backup()
     target = os.path.join(world.root, "target")
-    real = apply.Applier.write
+    real = newfile.write_part
     written = 0
 
     class Killed(BaseException):
         pass
 
-    def write_some(applier: apply.Applier, job: apply.Job, offset: int, data: bytes) -> None:
+    def write_some(fd: int, holes: Sequence[Hole], offset: int, data: bytes) -> None:
         nonlocal written
         if written > 10 * MIB:
             raise Killed
         written += len(data)
-        real(applier, job, offset, data)
+        real(fd, holes, offset, data)
 
-    monkeypatch.setattr(apply.Applier, "write", write_some)
+    monkeypatch.setattr(writing, "write_part", write_some)
     monkeypatch.setattr(apply.Applier, "abort", lambda _: None)
     with pytest.raises(Killed):
         await world.restore(target)
@@ -95,6 +109,54 @@ async def test_after_a_kill_the_same_again_finishes_and_fetches_only_the_rest(
     assert any(name.startswith(".replicator-") for name in os.listdir(restored(target)))
     report = await world.restore(target, overwrite="if-changed")
     assert report.reused_bytes > 9 * MIB
+    assert compare(wide, restored(target), RULES) == []
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.process
+async def test_after_the_death_of_a_writing_process_the_same_again_finishes(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    real = pool.Writers._give
+
+    def kill_second(writers: pool.Writers[Any], *values: Any) -> None:
+        real(writers, *values)
+        os.kill(writers._writers[1].process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(pool.Writers, "_give", kill_second)
+    with pytest.raises(ReplicatorError, match="signal 9"):
+        await world.restore(target, writers=2)
+    monkeypatch.undo()
+    report = await world.restore(target, overwrite="if-changed")
+    assert report.gaps == []
+    assert compare(wide, restored(target), RULES) == []
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.process
+async def test_a_restore_that_is_cancelled_ends_its_processes_and_leaves_whole_files(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    real = pool.Writers._give
+    running = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    assert running is not None
+
+    def cancel(writers: pool.Writers[Any], *values: Any) -> None:
+        real(writers, *values)
+        loop.call_soon_threadsafe(running.cancel)
+
+    monkeypatch.setattr(pool.Writers, "_give", cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await world.restore(target, writers=2)
+    running.uncancel()
+    monkeypatch.undo()
+    report = await world.restore(target, overwrite="if-changed")
+    assert report.gaps == []
     assert compare(wide, restored(target), RULES) == []
 
 

@@ -338,6 +338,7 @@ class World:
         overwrite: Overwrite = "never",
         delete: bool = False,
         dry_run: bool = False,
+        writers: int = 0,
     ) -> RestoreReport:
         """Restore a snapshot with the keeper."""
         keeper = self.keeper(home)
@@ -355,6 +356,7 @@ class World:
                     delete=delete,
                     privileged=os.geteuid() == 0,
                     dry_run=dry_run,
+                    writers=writers,
                 )
         finally:
             keeper.close()
