@@ -295,7 +295,10 @@ def restore(
     A restore that was stopped goes on with --overwrite if-changed.
     """
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
+    from replicator.engine.heap import settle_heap  # noqa: PLC0415
     from replicator.engine.restore import restore as run  # noqa: PLC0415
+
+    settle_heap()
 
     async def work(library: "Library", edge: "Edge") -> "RestoreReport":
         found = await library.find(snapshot)

@@ -255,6 +255,8 @@ class _Restoring:
         self._fetching: dict[int, Future[bytes] | None] = {}
         self._windows: Iterator[_Window | None] = iter(())
         self._next: _Window | None = None
+        self._wanted: list[_Place] = []
+        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -302,32 +304,36 @@ class _Restoring:
         def same(chunk: bytes, data: memoryview) -> bool:
             return hasher(data) == chunk
 
-        count = reused = 0
-        wanted: list[_Place] = []
-        for path, entry in entries:
-            count += 1
+        for number, (path, entry) in enumerate(entries):
+            self._count += 1
             job = applier.add(path, entry)
-            parts = iter(()) if job is None else extents(job.content, fetcher)
-            more = True
-            while more:
-                batch = list(itertools.islice(parts, BATCH))
-                more = len(batch) == BATCH
-                if job is not None:
-                    job.more = more
+            if job is not None and len(job.content.chunks) == 1 and job.content.depth == 0 and applier.is_new(job):
+                [ref] = job.content.chunks  # what most files are
+                self._wanted.append(_Place(ref.id, job, 0, ref.length))
+                self._count += 1
+            elif job is not None:
+                parts = extents(job.content, fetcher)
+                job.more = True
+                while job.more:
+                    batch = list(itertools.islice(parts, BATCH))
+                    job.more = len(batch) == BATCH
                     missing = applier.reuse(job, batch, same) if batch else []
-                    reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
-                    wanted += [_Place(ref.id, job, offset, ref.length) for offset, ref in missing]
-                    count += len(batch)
-                if count >= WINDOW:
-                    yield self._window(wanted, reused)
-                    wanted, count, reused = [], 0, 0
-            if count % SLICE < 2:
+                    reused = sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
+                    self._edge.progress.advance(reused)
+                    self._wanted += [_Place(ref.id, job, offset, ref.length) for offset, ref in missing]
+                    self._count += len(batch)
+                    if job.more and self._count >= WINDOW:
+                        yield self._planned()
+            if self._count >= WINDOW:
+                yield self._planned()
+            elif number % SLICE == 0:
                 yield None
-        if count:
-            yield self._window(wanted, reused)
+        if self._count:
+            yield self._planned()
 
-    def _window(self, wanted: list[_Place], reused: int) -> _Window:
-        self._edge.progress.advance(reused)
+    def _planned(self) -> _Window:
+        """Return what was planned since the last time."""
+        wanted, self._wanted, self._count = self._wanted, [], 0
         by_pack: dict[int, list[_Place]] = {}
         for place, pack in zip(wanted, self._fetcher.place([place.chunk for place in wanted]), strict=True):
             by_pack.setdefault(pack, []).append(place)

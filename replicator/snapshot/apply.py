@@ -249,7 +249,7 @@ class Applier(Planner):
             assert found is not None, "it is kept"
             self._kept.append((place, entry, identity_of(found)))
             return None
-        first, further = self._first_name(place, entry)
+        first, further = (None, False) if entry.link is None else self._first_name(place, entry)
         if entry.kind != "file" or further:
             self._others.append(_Other(place, entry, first, replace=found is not None, further=further))
             return None
@@ -281,6 +281,10 @@ class Applier(Planner):
         for place in self._folders:
             self._make(place)
         self._is_begun = True
+
+    def is_new(self, job: Job) -> bool:
+        """Return whether nothing of a file can be there already, so that :meth:`reuse` has nothing to find."""
+        return job.old is None and job.identity is None and not self._resumable_name(job)
 
     def reuse(self, job: Job, wanted: Sequence[Part], same: Callable[[bytes, memoryview], bool]) -> list[Part]:
         """Take over what is right already: in what an earlier run left unfinished, or in the file to be replaced.

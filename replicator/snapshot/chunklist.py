@@ -134,6 +134,8 @@ def _below(refs: Sequence[ChunkRef], depth: int, source: ChunkSource) -> Iterato
 
 
 def _check(refs: Sequence[ChunkRef], length: int, depth: int) -> None:
+    if len(refs) == 1 and depth == 0 and 1 <= refs[0].length <= MAX_CHUNK and refs[0].length == length:
+        return  # what most files are: it is asked for each of them, several times
     if not 1 <= len(refs) <= LIST_LIMIT:
         raise FormatError(f"chunk list: {len(refs)} chunks in one piece, 1 to {LIST_LIMIT} are allowed")
     largest = MAX_CHUNK if depth == 0 else length

@@ -250,5 +250,7 @@ class Surveyor(Planner):
 
 def room_for(entry: Entry, found: os.stat_result | None) -> int:
     """Return how many bytes of disk a file takes more than what it replaces."""
+    if found is None and not entry.holes:
+        return entry.size
     freed = found.st_blocks * 512 if found is not None and found.st_nlink == 1 else 0
     return max(0, entry.size - sum(hole.length for hole in entry.holes) - freed)
