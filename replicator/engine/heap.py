@@ -15,9 +15,9 @@ def settle_heap() -> None:
     """Let the cycle collector look seldom, and give large buffers back to the system as soon as they are freed.
 
     Neither a backup nor a restore makes cycles to speak of; with the defaults a twentieth of a backup's time went into
-    looking for some. The GNU C library learns to keep buffers of up to 32 MiB in its heaps, one for each thread, where what is allocated between
-    them keeps them from being given back: a reader of small files grew to twice its size. Other C libraries have no
-    such knobs and need none.
+    looking for some. The GNU C library learns to keep buffers of up to 32 MiB in its heaps, one for each thread, where
+    what is allocated between them keeps them from being given back: a reader of small files grew to twice its size.
+    Other C libraries have no such knobs and need none.
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
