@@ -146,6 +146,17 @@ class Session:
             yield [node]
 
     @contextmanager
+    def drilling(self, half: "Half") -> "Iterator[Half | None]":
+        """Give the half of this home that makes the drills, None if it has none; ``half`` is open already."""
+        from replicator.engine.home import has_half  # noqa: PLC0415
+
+        if half.role == "keeper" or not has_half(self.home, "keeper"):
+            yield half if half.role == "keeper" else None
+            return
+        with self.keeper() as keeper:
+            yield keeper
+
+    @contextmanager
     def member(self) -> "Iterator[Half]":
         """Open the half that knows most without a passphrase: a node with datasets, else the keeper."""
         from replicator.engine.home import has_half  # noqa: PLC0415
