@@ -64,7 +64,9 @@ def drill(
     limit_s = None if check_timeout is None else limit_of(parse_duration(check_timeout))
     only = [only_list, set_check is not None, remove_check is not None, list_checks]
     if sum(only) > 1 or (any(only) and (snapshots or no_check or keep or scratch)):
-        raise UsageError("that cannot be done in one go", hint="one of --list, --set-check, --remove-check, ... alone")
+        raise UsageError(
+            "that cannot be done in one go", hint="give one of --list, --list-checks, --set-check, --remove-check"
+        )
     if check is not None and (no_check or only_list or remove_check is not None or list_checks):
         raise UsageError("--check has no meaning here", hint="give it for a drill, or with --set-check")
     if check is not None and not check.strip():
