@@ -21,10 +21,10 @@ NEEDS_PRIVILEGE: Final = "device nodes are only made by a privileged restore"
 OF_METADATA: Final = frozenset({OWNER, SETID, MODE, TIMES, GUARDED, ATTRIBUTE})
 """What leaves an entry and its bytes as they were."""
 BEYOND_A_USER: Final = {
-    OWNER: "owners not set",
-    SETID: "setuid and setgid bits not set",
-    GUARDED: "guarded attributes not set",
-    NEEDS_PRIVILEGE: "devices not made",
+    OWNER: "owner{s} not set",
+    SETID: "setuid or setgid bit{s} not set",
+    GUARDED: "set{s} of guarded attributes not set",
+    NEEDS_PRIVILEGE: "device{s} not made",
 }
 """What a restore without privilege cannot do, whatever the data: what is then no fault of it, by its reason."""
 
@@ -102,7 +102,11 @@ class Metadata:
 
 def unset_in_words(counts: Mapping[str, int]) -> str:
     """Return what was beyond a user, by its reasons' counts, in one line; empty if nothing was."""
-    said = [f"{counts[reason]} {words}" for reason, words in BEYOND_A_USER.items() if counts.get(reason)]
+    said = [
+        f"{count} {words.format(s='' if count == 1 else 's')}"
+        for reason, words in BEYOND_A_USER.items()
+        if (count := counts.get(reason, 0))
+    ]
     return f"{', '.join(said)}: not root" if said else ""
 
 

@@ -206,6 +206,8 @@ def test_progress_for_programs_is_on_standard_error_and_the_document_alone_on_st
     events = [json.loads(one) for one in done.said]
     assert {one["event"] for one in events} == {"progress"}
     assert (events[-1]["stage"], events[-1]["done"]) == ("restoring", document["bytes"])
+    looked = federation.run("verify", "--all", "--progress", "json", home="keeper").said
+    assert json.loads(looked[-1])["done"] == json.loads(looked[-1])["total"] > 0
     told: dict[str, str | None] = {"REPLICATOR_PROGRESS": "json"}
     assert "restoring" in federation.run(*line, "--target", tmp_path / "b", home="keeper", env=told).err
     assert federation.run(*line, "--target", tmp_path / "c", home="keeper").err == ""

@@ -173,7 +173,7 @@ async def test_what_a_user_may_not_set_is_counted_and_fails_no_drill(
     assert (report.exit_code, report.drill.problems, report.drill.unset, report.drill.check) == (0, 0, 3, "passed")
     assert report.drill.passed
     said = unset_in_words(report.restored.unset_reasons)
-    assert said == "1 owners not set, 1 setuid and setgid bits not set, 1 devices not made: not root"
+    assert said == "1 owner not set, 1 setuid or setgid bit not set, 1 device not made: not root"
 
 
 async def test_bytes_that_a_user_did_not_get_back_are_a_problem_all_the_same(
