@@ -173,6 +173,7 @@ def test_a_kept_check_looks_at_every_whole_drill(federation: Federation, tmp_pat
     assert "there are: none yet" in federation.fails(1, "drill", "--remove-check", "docs", home="keeper")
     [done] = federation.json(*command, home="keeper")
     assert (done["check"], done["passed"]) == ("none", True)
+    assert "Trial restore of docs: passed (no check), " in federation.run("status", home="keeper").text
 
 
 @pytest.mark.parametrize(
