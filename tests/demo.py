@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -298,12 +299,63 @@ class Daemon:
         return found
 
 
+class Stopping:
+    """What SIGINT, SIGTERM and SIGHUP do: they raise KeyboardInterrupt once, and only where nothing can be lost by it.
+
+    Python may raise between any two steps: also between the start of a process, or the making of a folder, and the
+    line that remembers it. So a signal that comes while nothing is ``armed``, or in :meth:`held`, waits for its end.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+        self._armed = False
+
+    def install(self) -> None:
+        """Take the signals."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self.told = True
+        self._raise_if_told()
+
+    def _raise_if_told(self) -> None:
+        if self.told and self._armed:
+            self._armed = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        """Let a signal stop what is done in here."""
+        try:
+            self._armed = True
+            self._raise_if_told()
+            yield
+        finally:
+            self._armed = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Do something to its end, also if a signal comes. Other threads than the first one are never interrupted."""
+        if not self._armed or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._armed = False
+        try:
+            yield
+        finally:
+            self._armed = True
+            self._raise_if_told()
+
+
 class Demo:
     """The demonstration: its folder, its processes, its measurements."""
 
-    def __init__(self, work: str, scale: Scale) -> None:
+    def __init__(self, work: str, scale: Scale, stopping: Stopping) -> None:
         self.work = work
         self.scale = scale
+        self.stopping = stopping
+        self.running: set[subprocess.Popen[bytes]] = set()
         self.keeper = os.path.join(work, "keeper")
         self.node = os.path.join(work, "node")
         self.sheet = os.path.join(work, "sheet.txt")
@@ -354,22 +406,28 @@ class Demo:
             short = [word if len(word) < 64 else f"{word[:20]}…" for word in arguments]
             say(f"    $ replicator {' '.join(short)} --home {os.path.basename(home)}".replace(f"{self.work}/", ""))
         started = time.monotonic()
-        done = subprocess.run(
-            command, cwd=self.work, env=self.environment, input=stdin.encode(), capture_output=True, check=False
-        )
-        out, err = done.stdout.decode(), done.stderr.decode()
+        process = self.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = (said.decode() for said in process.communicate(stdin.encode()))
+        self.running.discard(process)
         allowed = [code] if isinstance(code, int) else list(code)
         expect(
-            done.returncode in allowed,
-            f"`{' '.join(command[2:])}` ended with {done.returncode}, not {allowed}\n{out}{err}",
+            process.returncode in allowed,
+            f"`{' '.join(command[2:])}` ended with {process.returncode}, not {allowed}\n{out}{err}",
         )
         return Answer(
-            code=done.returncode,
+            code=process.returncode,
             document=json.loads(out) if as_json else None,
             out=out,
             err=err,
             seconds=time.monotonic() - started,
         )
+
+    def start(self, command: list[str], **pipes: Any) -> "subprocess.Popen[bytes]":
+        """Start a process that :meth:`stop` knows from its first moment on."""
+        with self.stopping.held():
+            process = subprocess.Popen(command, cwd=self.work, env=self.environment, **pipes)
+            self.running.add(process)
+        return process
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -413,10 +471,8 @@ class Demo:
             list(pool.map(self.init_provider, self.daemons, PLACES))
         for daemon in self.daemons:
             with open(os.path.join(daemon.home, "log"), "wb") as log:
-                daemon.process = subprocess.Popen(
+                daemon.process = self.start(
                     [sys.executable, "-m", "replicator", "provider", "serve", "--home", daemon.home],
-                    cwd=self.work,
-                    env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -674,12 +730,11 @@ class Demo:
                 say(f"      {line}")
 
     def stop(self) -> None:
-        """End every provider's process: asked first, then made to."""
-        running = [daemon.process for daemon in self.daemons if daemon.process is not None]
-        for process in running:
+        """End every process: asked first, then made to."""
+        for process in self.running:
             if process.poll() is None:
                 process.terminate()
-        for process in running:
+        for process in self.running:
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
@@ -724,10 +779,6 @@ def roomy_place(room: int) -> str:
     )
 
 
-def _told_to_stop(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def main() -> int:
     """Run the demonstration; 0 if everything was as claimed."""
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
@@ -735,19 +786,20 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="Leave the folder for you to look at.")
     options = parser.parse_args()
     scale = SMALL if options.small else FULL
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _told_to_stop)
+    stopping = Stopping()
+    stopping.install()
     try:
         place = roomy_place(scale.room)
     except BrokenClaimError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     work = tempfile.mkdtemp(prefix="replicator-demo-", dir=place)
-    say(f"A federation in {work} (needs about {megabytes(scale.room)} there, and removes it at the end)")
-    demo = Demo(work, scale)
+    demo = Demo(work, scale, stopping)
     try:
-        demo.run()
-        demo.table()
+        with stopping.armed():
+            say(f"A federation in {work} (needs about {megabytes(scale.room)} there, and removes it at the end)")
+            demo.run()
+            demo.table()
     except BrokenClaimError as error:
         print(f"\ndemo: NOT as claimed: {error}", file=sys.stderr)
         return 1
@@ -758,8 +810,6 @@ def main() -> int:
         print(f"\ndemo: stopped: {error}", file=sys.stderr)
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # cleaning up is not to be stopped half way
         demo.stop()
         if options.keep:
             say(f"\nEverything is left in {work}")

@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.cli.main import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "cli.md"
-COMMON = {"--home", "--passphrase-file", "--json"}
+COMMON = {"--home", "--passphrase-file", "--json", "--progress"}
 EVERYWHERE_ELSE = {"--help", "--version"}
 HEAD = """# Commands
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,35 @@ def test_a_demonstration_that_is_stopped_cleans_up(tmp_path: Path, number: signa
     while processes_in(tmp_path) and time.monotonic() < until:
         time.sleep(0.05)
     assert processes_in(tmp_path) == []
+
+
+def test_a_signal_between_a_start_and_its_record_waits_until_the_process_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = demo.Stopping()
+    made = demo.Demo(str(tmp_path), demo.SMALL, stopping)
+    real = subprocess.Popen
+
+    def interrupted(*args: Any, **kwargs: Any) -> "subprocess.Popen[bytes]":
+        process: subprocess.Popen[bytes] = real(*args, **kwargs)
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    stopping.install()
+    try:
+        with pytest.raises(KeyboardInterrupt), stopping.armed():
+            made.start(["/bin/sleep", "600"])
+        [process] = made.running
+        made.stop()
+        assert process.returncode == -signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)  # nothing is armed: cleaning up goes on
+        with pytest.raises(KeyboardInterrupt), stopping.armed():
+            pytest.fail("told to stop before it began")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_claim_that_does_not_hold_stops_the_demonstration(

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("guide/*.md")), *sorted((ROOT / "docs").glob("operate/*.md")))
 LINKED = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 IN_PROSE = re.compile(r"`(?:[A-Z_]+=\S+ )?replicator ([^`]+)`")
+QUOTED = re.compile(r"\"[^\"]*\"")
 IN_BLOCK = re.compile(r"(?:^|[\s/=(])replicator (?!replicator )(\S.*)$")
 
 
@@ -34,7 +35,7 @@ def lines_of(text: str) -> Iterator[tuple[str, bool]]:
             if joined.endswith("\\"):
                 joined = joined[:-1]
                 continue
-            for part in re.split(r"\||&&|;|\$\(", joined):
+            for part in commands_of(joined):
                 found = IN_BLOCK.search(part.strip())
                 if found and not part.strip().startswith("#"):
                     yield found[1], True
@@ -42,6 +43,15 @@ def lines_of(text: str) -> Iterator[tuple[str, bool]]:
             continue
         for found in IN_PROSE.finditer(line):
             yield found[1], False
+
+
+def commands_of(line: str) -> Iterator[str]:
+    """Yield the commands on a line of shell; what is quoted for one of ours is a word of it."""
+    quoted = line if not line.startswith("replicator ") else QUOTED.sub(lambda found: "x" * len(found[0]), line)
+    start = 0
+    for found in re.finditer(r"\||&&|;|\$\(|$", quoted):
+        yield line[start : found.start()]
+        start = found.end()
 
 
 def check_line(line: str, *, complete: bool) -> None:

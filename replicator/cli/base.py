@@ -65,6 +65,7 @@ class Session:
         self.home_option: str | None = None
         self.passphrase_file: str | None = None
         self.as_json = False
+        self.progress: str | None = None
         self.fs = PosixFs()
         self.clock = SystemClock()
         self.rng = SystemRng()
@@ -73,7 +74,11 @@ class Session:
     @functools.cached_property
     def out(self) -> Output:
         """The output; after the options are read."""
-        return Output(as_json=self.as_json)
+        return Output(as_json=self.as_json, events=self._progress == "json")
+
+    @property
+    def _progress(self) -> str:
+        return self.progress or os.environ.get("REPLICATOR_PROGRESS") or "auto"
 
     @property
     def home(self) -> str:
@@ -95,10 +100,10 @@ class Session:
     @contextmanager
     def edge(self) -> "Iterator[Edge]":
         """Give the injected world, with TLS and a progress display."""
-        from replicator.cli.output import progress  # noqa: PLC0415 - commands import what they use
+        from replicator.cli.progress import progress  # noqa: PLC0415 - commands import what they use
         from replicator.engine.edge import Edge  # noqa: PLC0415
 
-        shown = progress()
+        shown = progress(self._progress, self.clock)
         try:
             yield Edge(
                 fs=self.fs,
@@ -144,6 +149,17 @@ class Session:
             return
         with self.node() as node:
             yield [node]
+
+    @contextmanager
+    def drilling(self, half: "Half") -> "Iterator[Half | None]":
+        """Give the half of this home that makes the drills, None if it has none; ``half`` is open already."""
+        from replicator.engine.home import has_half  # noqa: PLC0415
+
+        if half.role == "keeper" or not has_half(self.home, "keeper"):
+            yield half if half.role == "keeper" else None
+            return
+        with self.keeper() as keeper:
+            yield keeper
 
     @contextmanager
     def member(self) -> "Iterator[Half]":
@@ -221,6 +237,13 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every command and group takes; they count wherever they stand on the line."""
     for option in (
         click.option("--json", is_flag=True, expose_value=False, callback=_set("as_json"), help="One JSON document."),
+        click.option(
+            "--progress",
+            type=click.Choice(("auto", "json")),
+            expose_value=False,
+            callback=_set("progress"),
+            help="On standard error: a bar or few lines, or JSON lines; else REPLICATOR_PROGRESS, or auto.",
+        ),
         click.option(
             "--passphrase-file",
             metavar="FILE",

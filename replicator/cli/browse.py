@@ -290,9 +290,9 @@ def restore(
     """Restore a snapshot, or PATHS of it, below --target; each root folder under its own name.
 
     SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Every byte is checked before a file gets its
-    name. As root, owners, devices and guarded attributes come back too. Where a file is there in another version, only
-    what differs is fetched: if-changed takes files of the same size and time for the same, always compares their bytes.
-    A restore that was stopped goes on with --overwrite if-changed.
+    name. As root, owners, devices and guarded attributes come back too; as anybody else they are counted, and no gap.
+    Where a file is there in another version, only what differs is fetched: if-changed takes files of the same size and
+    time for the same, always compares their bytes. A restore that was stopped goes on with --overwrite if-changed.
     """
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
     from replicator.engine.heap import settle_heap  # noqa: PLC0415
@@ -350,17 +350,27 @@ def restore_document(report: "RestoreReport") -> dict[str, Any]:
         "deleted": report.removed,
         "seconds": round(report.seconds, 3),
         "gaps": [{"id": path, "reason": reason} for path, reason in report.gaps],
+        "gap_count": report.reasons.total(),
+        "unset": [{"id": path, "reason": reason} for path, reason in report.unset],
+        "unset_count": report.unset_reasons.total(),
         "lost": report.lost,
         "damaged": report.damaged,
     }
 
 
 def take_restore(session: Session, report: "RestoreReport") -> None:
-    """Say what a restore could not bring back, and take over its exit code."""
+    """Say what a restore could not bring back, and take over its exit code.
+
+    What a user may not set is said, and no gap: it is so for every restore that is not root's.
+    """
+    from replicator.snapshot.metadata import unset_in_words  # noqa: PLC0415
+
     for path, reason in report.gaps[:20]:
         session.out.notice(f"{path}: {reason}")
-    if len(report.gaps) > 20:
-        session.out.notice(f"... and {len(report.gaps) - 20} more")
+    if report.reasons.total() > 20:
+        session.out.notice(f"... and {report.reasons.total() - 20} more")
+    if unset := unset_in_words(report.unset_reasons):
+        session.out.notice(unset)
     for problem in (*report.lost, *report.damaged):
         session.out.notice(problem)
     if report.gaps or report.lost:

@@ -7,7 +7,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
-from replicator.cli.drills import drill_document, drill_passed
+from replicator.cli.drills import drill_document, drill_words
 from replicator.cli.output import moment, table
 from replicator.config import format_size
 from replicator.engine.naming import Label, choose
@@ -29,8 +29,8 @@ def status(session: Session, offline: bool) -> None:
     """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof."""
     from replicator.engine.status import status as work  # noqa: PLC0415 - commands import what they use
 
-    with session.member() as half, session.edge() as edge:
-        found = wait(work(half, edge, offline=offline))
+    with session.member() as half, session.drilling(half) as keeper, session.edge() as edge:
+        found = wait(work(half, edge, keeper=keeper, offline=offline))
     session.worsen(found.exit_code)
     session.out.result(_status_document(found), _status_text(found))
 
@@ -45,6 +45,7 @@ def _status_document(found: "Status") -> dict[str, Any]:
     for one in document["datasets"]:
         one["newest"] = moment(one.pop("newest_ns"))
     document["drills"] = [drill_document(one) for one in found.drills]
+    document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
     return document
@@ -95,10 +96,7 @@ def _status_text(found: "Status") -> list[str]:
         lines.append("")
     if found.spooled_bytes:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
-    lines += [
-        f"Trial restore of {one.dataset}: {'passed' if drill_passed(one) else 'FAILED'}, {moment(one.ended_ns)}"
-        for one in found.drills
-    ]
+    lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
     lines += found.notices
     lines += [f"To do: {advice}" for advice in found.advice]

@@ -6,7 +6,7 @@ from replicator.cli.output import moment, table
 from replicator.config import format_size
 
 if TYPE_CHECKING:
-    from replicator.format.drill import Drill
+    from replicator.format.drill import Drill, DrillCheck
 
 
 def drill_document(one: "Drill") -> dict[str, Any]:
@@ -19,14 +19,27 @@ def drill_document(one: "Drill") -> dict[str, Any]:
         "files": one.files,
         "bytes": one.bytes,
         "problems": one.problems,
+        "unset": one.unset,
         "check": one.check,
-        "passed": drill_passed(one),
+        "passed": one.passed,
     }
 
 
-def drill_passed(one: "Drill") -> bool:
-    """Return whether everything came back and the check, if there was one, was content."""
-    return not one.problems and one.check != "failed"
+def drill_words(one: "Drill") -> str:
+    """Return how a drill went, with its check."""
+    said = {"none": "no check", "passed": "check passed", "failed": "check FAILED"}
+    sample = "" if one.whole else "a sample, "
+    return f"{'passed' if one.passed else 'FAILED'} ({sample}{said.get(one.check, f'check {one.check}')})"
+
+
+def check_table(checks: "list[DrillCheck]") -> list[str]:
+    """Return kept checks for people."""
+    return table(("DATASET", "TIMEOUT", "CHECK"), [(one.dataset, f"{one.limit_s}s", one.command) for one in checks])
+
+
+def check_document(one: "DrillCheck") -> dict[str, Any]:
+    """Return a kept check for JSON."""
+    return {"id": one.dataset, "check": one.command, "check_timeout": f"{one.limit_s}s"}
 
 
 def drill_table(found: "list[Drill]") -> list[str]:
@@ -37,7 +50,7 @@ def drill_table(found: "list[Drill]") -> list[str]:
             (
                 one.dataset,
                 moment(one.ended_ns),
-                "passed" if drill_passed(one) else "FAILED",
+                "passed" if one.passed else "FAILED",
                 "all" if one.whole else "a sample",
                 one.files,
                 format_size(one.bytes),

@@ -5,28 +5,28 @@ import itertools
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from replicator.clock import NS
-from replicator.config import format_size
 from replicator.errors import ReplicatorError
 
 T = TypeVar("T")
-_LINE_EVERY_S = 600
 _AT_ONCE = 256
 """Lines that are written in one go."""
 
 
 class Output:
-    """Where results go. With ``as_json`` exactly one document is printed, also when a command fails."""
+    """Where results go. With ``as_json`` exactly one document is printed, also when a command fails.
 
-    def __init__(self, *, as_json: bool) -> None:
+    With ``events`` all that is said beside it is one JSON object a line (docs/operate/progress.md).
+    """
+
+    def __init__(self, *, as_json: bool, events: bool = False) -> None:
         self.as_json = as_json
+        self._events = events
         self._printed = False
 
     def result(self, document: Any, text: str | Sequence[str] = "") -> None:
@@ -83,17 +83,27 @@ class Output:
 
     def error(self, error: ReplicatorError, code: int) -> None:
         """Print an error: what happened and what to do."""
+        said = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         if self.as_json:
-            self.result(
-                {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}, "exit": code}
-            )
+            self.result({"error": said, "exit": code})
+        if self._events:
+            say_event("error", **said, exit=code)
+            return
         click.echo(f"replicator: {error.message}", err=True)
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
 
     def notice(self, text: str) -> None:
         """Say something beside the result."""
-        click.echo(text, err=True)
+        if self._events:
+            say_event("notice", text=text)
+        else:
+            click.echo(text, err=True)
+
+
+def say_event(event: str, /, **fields: object) -> None:
+    """Print one JSON object on a line of standard error."""
+    click.echo(json.dumps({"event": event, **fields}), err=True)
 
 
 def silence() -> None:
@@ -146,97 +156,3 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]
     lines = ["  ".join(text.ljust(width) for text, width in zip(headers, widths, strict=True)).rstrip()]
     lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return lines
-
-
-def _amount(count: int, unit: str) -> str:
-    return format_size(count) if unit == "bytes" else f"{count} {unit}"
-
-
-class LineProgress:
-    """For logs: nothing but notices, and one line every ten minutes of a long stage."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._unit = "bytes"
-        self._total: int | None = None
-        self._done = 0
-        self._next = time.monotonic() + _LINE_EVERY_S
-        self._lock = threading.Lock()
-
-    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:
-        """Begin a stage."""
-        with self._lock:
-            self._stage, self._total, self._unit, self._done = name, total, unit, 0
-
-    def advance(self, amount: int) -> None:
-        """Count, and say so now and then."""
-        with self._lock:
-            self._done += amount
-            if time.monotonic() < self._next:
-                return
-            self._next = time.monotonic() + _LINE_EVERY_S
-            of = "" if self._total is None else f" of {_amount(self._total, self._unit)}"
-            click.echo(f"{self._stage}: {_amount(self._done, self._unit)}{of} so far", err=True)
-
-    def note(self, text: str) -> None:
-        """Say something now."""
-        click.echo(text, err=True)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class BarProgress:
-    """For a terminal: one bar on stderr, refreshed a few times a second."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only terminals pay for it
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[amount]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            refresh_per_second=4,
-        )
-        self._task: Any = None
-        self._unit = "bytes"
-        self._done = 0
-        self._of = ""
-        self._lock = threading.Lock()
-
-    def stage(self, name: str, total: int | None = None, unit: str = "bytes") -> None:
-        """Show a new bar. The first one begins the display: what is asked for before it is left alone."""
-        with self._lock:
-            self._progress.start()
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._unit, self._done = unit, 0
-            self._of = "" if total is None else f" of {_amount(total, unit)}"
-            self._task = self._progress.add_task(name, total=total, amount="")
-
-    def advance(self, amount: int) -> None:
-        """Move the bar."""
-        with self._lock:
-            if self._task is None:
-                return
-            self._done += amount
-            shown = f"{_amount(self._done, self._unit)}{self._of}"
-            self._progress.update(self._task, advance=amount, amount=shown)
-
-    def note(self, text: str) -> None:
-        """Print above the bar."""
-        self._progress.console.print(text, highlight=False, markup=False)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._progress.stop()
-
-
-def progress() -> BarProgress | LineProgress:
-    """Return what suits stderr."""
-    return BarProgress() if sys.stderr.isatty() else LineProgress()

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from replicator.crypto.sign import Context
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
@@ -19,13 +19,12 @@ from replicator.engine.restore import RestoreReport, restore
 from replicator.engine.threads import on_thread
 from replicator.errors import FormatError, IntegrityError, NotFoundError, RestoreError
 from replicator.format.codec import encode
-from replicator.format.drill import Drill
+from replicator.format.drill import Checked, Drill, DrillCheck
 from replicator.process import Command
 from replicator.rng import Rng
 from replicator.snapshot.tree import TreePath, TreeReader
 
 PREFIX: Final = "replicator-drill-"
-CHECK_LIMIT_S: Final = 3600.0
 _ONE: Final = 1 << 64
 
 
@@ -58,13 +57,16 @@ async def drill(
     *,
     scratch: str,
     share: float = 1.0,
-    check: str = "",
-    limit_s: float = CHECK_LIMIT_S,
+    check: DrillCheck | None = None,
+    left_out: bool = False,
     keep: bool = False,
 ) -> DrillReport:
     """Restore a snapshot, or about ``share`` of its files, into a new folder below ``scratch``, which then goes again.
 
-    Nothing is read from the keeper's own cache. ``check`` is run by /bin/sh in that folder if all could be restored.
+    Nothing is read from the keeper's own cache. ``check`` is run by /bin/sh in that folder if all content could be
+    restored; ``left_out`` says that there is one which is not wanted this time. What a user may not set is no problem:
+    the drill asks whether the data comes back, and this user's restore would come to the same.
+
     The result is signed with this keeper's key and kept in its catalog, also that nothing could be had.
 
     Raises:
@@ -79,11 +81,13 @@ async def drill(
     left = folder
     try:
         restored = await _restored(library.uncached(), edge, snapshot, folder, share)
-        outcome: Literal["none", "passed", "failed"] = "none"
+        outcome: Checked = "left out" if left_out else "none"
         said = ""
-        if check and not restored.lost and not restored.damaged:
+        if check is not None and not restored.has_every_byte:
+            outcome = "not run"
+        elif check is not None:
             edge.progress.stage(f"checking {snapshot.details.dataset}")
-            said = await _check(edge, snapshot, folder, check, limit_s)
+            said = await _check(edge, snapshot, folder, check)
             outcome = "failed" if said else "passed"
     finally:
         if not keep:
@@ -99,7 +103,8 @@ async def drill(
         whole=share >= 1,
         files=restored.files,
         bytes=restored.bytes,
-        problems=len(restored.gaps) + len(restored.lost) + len(restored.damaged),
+        problems=restored.reasons.total() + len(restored.lost) + len(restored.damaged),
+        unset=restored.unset_reasons.total(),
         check=outcome,
     )
     report = DrillReport(restored=restored, drill=result, said=said, folder=left)
@@ -139,15 +144,15 @@ def sample(reader: TreeReader, snapshot: OpenSnapshot, share: float, rng: Rng) -
     return chosen or ([first] if first else [()])
 
 
-async def _check(edge: Edge, snapshot: OpenSnapshot, folder: str, check: str, limit_s: float) -> str:
+async def _check(edge: Edge, snapshot: OpenSnapshot, folder: str, check: DrillCheck) -> str:
     """Run the check; return what is wrong, nothing if it is content."""
     told = {"REPLICATOR_SNAPSHOT": snapshot.id}
     environment = plain_environment(edge.environment, snapshot.details.dataset) | told
-    command = Command(argv=["/bin/sh", "-c", check], environment=environment, folder=folder)
-    ended, cancelled = await on_thread(lambda stop: edge.programs.run(command, limit_s=limit_s, stop=stop))
+    command = Command(argv=["/bin/sh", "-c", check.command], environment=environment, folder=folder)
+    ended, cancelled = await on_thread(lambda stop: edge.programs.run(command, limit_s=check.limit_s, stop=stop))
     if cancelled is not None:
         raise cancelled
-    return "" if ended.good else complaint("the check", ended, limit_s)
+    return "" if ended.good else complaint("the check", ended, check.limit_s)
 
 
 def _remove(folder: str) -> str:

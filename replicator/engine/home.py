@@ -27,7 +27,7 @@ from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.crypto.aead import open_random
 from replicator.crypto.sign import SigningKey
 from replicator.errors import FormatError, HomeError, IntegrityError, KeyMissingError, LockedError, NotFoundError
-from replicator.format.charter import CharterPrivate, PeerPin
+from replicator.format.charter import CharterPrivate, PeerPin, read_charter_private
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import MemberFile
@@ -247,7 +247,7 @@ def open_private(charter: VerifiedCharter, member_key: bytes) -> CharterPrivate:
         IntegrityError: the member key is of another tenant, or the charter is damaged.
     """
     body = charter.charter
-    return decode(CharterPrivate, open_random(member_key, body.private, private_context(body.tenant), "charter"))
+    return read_charter_private(open_random(member_key, body.private, private_context(body.tenant), "charter"))
 
 
 def private_context(tenant: bytes) -> bytes:

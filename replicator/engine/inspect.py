@@ -20,7 +20,9 @@ async def verify_content(library: Library, edge: Edge, *, share: float) -> Verif
     packs = [row for row in objects_of(keeper, keeper.catalog.snapshots.all()) if row.kind in PACK_KINDS]
     domains = {one.snapshot.domain for one in found}
     fetchers = {domain: ChunkFetcher(library, domain) for domain in domains}
-    for row in sample_of(packs, share, edge):
+    chosen = sample_of(packs, share, edge)
+    edge.progress.stage("verifying", sum(row.size for row in chosen))
+    for row in chosen:
         fetcher = fetchers[next(iter(domains))]
         try:
             reader = await fetcher.load(row.id)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,7 +24,7 @@ from replicator.ids import short
 from replicator.process import Stop
 from replicator.snapshot.apply import Applied, Applier, Job, Planned
 from replicator.snapshot.chunklist import extents
-from replicator.snapshot.metadata import Rights
+from replicator.snapshot.metadata import OF_METADATA, Rights
 from replicator.snapshot.newfile import Made
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
 from replicator.snapshot.target import Place as Folder
@@ -64,9 +64,19 @@ class RestoreReport:
     removed: list[str] = field(default_factory=list)
     """What the target had and the snapshot has not; with a dry run, what would be removed."""
     gaps: list[tuple[str, str]] = field(default_factory=list)
+    """What is not as it was, the first ten thousand; ``reasons`` counts all of it."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    unset: list[tuple[str, str]] = field(default_factory=list)
+    """What this user may not set, likewise; ``unset_reasons`` counts all of it."""
+    unset_reasons: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def has_every_byte(self) -> bool:
+        """Whether everything is there with its content, as far as this user may make it."""
+        return not (self.lost or self.damaged or self.reasons.keys() - OF_METADATA)
 
 
 class _Place(NamedTuple):
@@ -133,6 +143,7 @@ async def restore(
         if not path:
             raise error  # of a snapshot without its top there is nothing
         report.gaps.append((escape(b"/".join((*path, b""))), LOST_FOLDER))
+        report.reasons[LOST_FOLDER] += 1
         (report.lost if isinstance(error, NotFoundError) else report.damaged).append(str(error))
 
     edge.progress.stage("reading the tree", None, "entries")
@@ -478,3 +489,6 @@ def _fill(report: RestoreReport, applied: Applied) -> None:
     report.reused_bytes = applied.reused_bytes
     report.removed = [escape(path) for path in applied.removed]
     report.gaps += [(escape(gap.path), gap.reason) for gap in applied.gaps]
+    report.reasons.update(applied.reasons)
+    report.unset = [(escape(gap.path), gap.reason) for gap in applied.unset.named]
+    report.unset_reasons = applied.unset.by_reason

@@ -7,7 +7,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import PeerView, survey
-from replicator.engine.drills import drills
+from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
@@ -79,24 +79,36 @@ class Status:
     exit_code: int
     drills: list[Drill] = field(default_factory=list)
     """The newest trial restore of each dataset that was made here."""
+    undrilled: list[str] = field(default_factory=list)
+    """Datasets that no trial restore was made of, as far as this home knows their names."""
 
 
-async def status(half: Half, edge: Edge, *, offline: bool = False) -> Status:
+async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline: bool = False) -> Status:
     """Return how things stand, after asking every peer what it holds and for proof; ``offline`` asks nobody.
 
     Nothing in here trusts the catalog where a peer can be asked: an object counts only where the peer's present
-    inventory lists it with its size, no proof of it failed, and the store is the one that gave the receipt.
+    inventory lists it with its size, no proof of it failed, and the store is the one that gave the receipt. ``keeper``
+    is the half beside a node's that makes the drills.
     """
+    keeper = half if half.role == "keeper" else keeper
     federation = Federation(half, edge)
     if offline:
-        return _judge(half, edge, federation, {}, asked=False)
+        return _judge(half, keeper, edge, federation, {}, asked=False)
     async with federation:
         await sync_all(half, federation)
         views = await survey(half, federation, edge)
-        return _judge(half, edge, federation, views, asked=True)
+        return _judge(half, keeper, edge, federation, views, asked=True)
 
 
-def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, PeerView], *, asked: bool) -> Status:
+def _judge(
+    half: Half,
+    keeper: Half | None,
+    edge: Edge,
+    federation: Federation,
+    views: dict[bytes, PeerView],
+    *,
+    asked: bool,
+) -> Status:
     ground = Ground(half, federation)
     ground.refresh()
     answering = Ground(half, federation, lost_now=True, held=ground.held) if asked else ground
@@ -109,11 +121,19 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
+    advice = _advice(half, datasets, peers)
     code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
     if code == 0 and (any(peer.missing for peer in peers) or any(link.owes for link in federation.links.values())):
         code = 3
+    made, undrilled = [], []
+    if keeper is not None:
+        made = drills(keeper)
+        undrilled = _undrilled(half, keeper, {one.dataset for one in made})
+        advice += drill_advice(made, undrilled, now, any(one.newest_ns for one in datasets))
+    if code == 0 and not all(one.passed for one in made):
+        code = 3  # copies of what cannot be used keep nothing safe
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
     return Status(
@@ -124,11 +144,19 @@ def _judge(half: Half, edge: Edge, federation: Federation, views: dict[bytes, Pe
         peers=peers,
         problems=problems,
         notices=federation.notices,
-        advice=_advice(half, datasets, peers),
+        advice=advice,
         spooled_bytes=spooled,
-        drills=drills(half),
+        drills=made,
+        undrilled=undrilled,
         exit_code=code,
     )
+
+
+def _undrilled(half: Half, keeper: Half, drilled: set[str]) -> list[str]:
+    """Return the datasets that have snapshots and no drill; a keeper by itself knows those of its last drill."""
+    published = half.catalog.snapshots.all("published_ns != 0 AND dataset != ''")
+    names = {row.dataset for row in published} | set(known_datasets(keeper))
+    return sorted(names - drilled)
 
 
 def _unclaimed(half: Half, federation: Federation, ground: Ground) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from replicator.format.codec import Part, Record
+from replicator.format.codec import Part, Record, decode, version_of
 
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -119,14 +119,44 @@ class NodeName(Part, frozen=True, kw_only=True):
     name: Name
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True):
-    """What members know and providers do not: names, peers, domains."""
+class KeepersBox(Part, frozen=True, kw_only=True):
+    """What only who holds the restore key of ``domain`` can read of a charter, not its nodes: a sealed box."""
+
+    domain: Id16
+    sealed: bytes
+
+
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=2):
+    """What members know and providers do not: names, peers, domains; and ``checks``, which keepers alone can read."""
 
     name: Name
     country: Country
     peers: list[PeerPin]
     domains: list[DomainPublic]
     nodes: list[NodeName]
+    checks: KeepersBox | None = None
+
+
+class CharterPrivate1(Record, frozen=True, kw_only=True):
+    """Version 1: without checks."""
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+
+
+def read_charter_private(data: bytes) -> CharterPrivate:
+    """Return the members' part of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(CharterPrivate, data)
+    old = decode(CharterPrivate1, data)
+    return CharterPrivate(name=old.name, country=old.country, peers=old.peers, domains=old.domains, nodes=old.nodes)
 
 
 class EnrolOrder(Record, frozen=True, kw_only=True):

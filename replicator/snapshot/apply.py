@@ -34,7 +34,7 @@ from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import Entry
 from replicator.rng import Rng
 from replicator.snapshot.gaps import Gap, Gaps
-from replicator.snapshot.metadata import Metadata, Rights
+from replicator.snapshot.metadata import BEYOND_A_USER, NEEDS_PRIVILEGE, Metadata, Rights
 from replicator.snapshot.newfile import NO_LINKS_HERE, Made, make_whole, write_part
 from replicator.snapshot.plan import PREFIX, Extra, Overwrite, Planner, room_for
 from replicator.snapshot.target import Identity, Place, identity_of
@@ -48,7 +48,6 @@ MOST_NESTED: Final = 500
 """Folders in folders that are removed at most."""
 IN_THE_WAY: Final = "something appeared under its name during the restore"
 INCOMPLETE: Final = "not all of its bytes could be had"
-NEEDS_PRIVILEGE: Final = "device nodes are only made by a privileged restore"
 NO_FIRST_NAME: Final = "the file it is a further name of was not restored"
 IMPOSSIBLE: Final = "a number in it is larger than this system takes"
 NOT_OURS: Final = "was replaced by someone else during the restore"
@@ -84,7 +83,8 @@ class RestoreCounts:
 class Applied:
     """The outcome: ``gaps`` names what is not as it was (the first ten thousand), ``reasons`` counts all.
 
-    ``removed`` are the extras that are gone, ``reused_bytes`` those of files that were right before.
+    Apart from these, ``unset`` is what this process had no right to set. ``removed`` are the extras that are gone,
+    ``reused_bytes`` those of files that were right before.
     """
 
     counts: RestoreCounts
@@ -92,6 +92,7 @@ class Applied:
     reused_bytes: int
     gaps: list[Gap]
     reasons: dict[str, int]
+    unset: Gaps
 
 
 @dataclass(slots=True)
@@ -227,6 +228,7 @@ class Applier(Planner):
         self._open: OrderedDict[Job, int] = OrderedDict()
         self._begun: dict[Job, None] = {}
         self._gaps = Gaps()
+        self._unset = Gaps()
 
     def add(self, path: TreePath, entry: Entry) -> Job | None:
         """Plan one entry; entries come in tree order, each after the folder it is in.
@@ -450,6 +452,7 @@ class Applier(Planner):
             reused_bytes=self._reused_bytes,
             gaps=self._gaps.named,
             reasons=dict(self._gaps.by_reason),
+            unset=self._unset,
         )
 
     def abort(self) -> None:
@@ -797,7 +800,8 @@ class Applier(Planner):
             raise SpaceError(f"{self._target.shown()}: the disk is full", hint="make room and restore again") from error
 
     def _gap(self, place: Place, entry: Entry, reason: str) -> None:
-        self._gaps.add(b"/".join((*place.path, entry.name)), reason)
+        beyond = reason in BEYOND_A_USER and not self._metadata.rights.privileged
+        (self._unset if beyond else self._gaps).add(b"/".join((*place.path, entry.name)), reason)
 
 
 def _alike(one: Entry, other: Entry) -> bool:

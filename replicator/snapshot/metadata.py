@@ -5,7 +5,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,16 @@ MODE: Final = "its mode was not set"
 TIMES: Final = "its times were not set"
 GUARDED: Final = "its security and trusted attributes were not set"
 ATTRIBUTE: Final = "not all of its extended attributes were set"
+NEEDS_PRIVILEGE: Final = "device nodes are only made by a privileged restore"
+OF_METADATA: Final = frozenset({OWNER, SETID, MODE, TIMES, GUARDED, ATTRIBUTE})
+"""What leaves an entry and its bytes as they were."""
+BEYOND_A_USER: Final = {
+    OWNER: "owner{s} not set",
+    SETID: "setuid or setgid bit{s} not set",
+    GUARDED: "set{s} of guarded attributes not set",
+    NEEDS_PRIVILEGE: "device{s} not made",
+}
+"""What a restore without privilege cannot do, whatever the data: what is then no fault of it, by its reason."""
 
 _SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
 _GUARDED_PREFIXES: Final = (b"security.", b"trusted.")
@@ -88,6 +98,16 @@ class Metadata:
             complete &= _done(lambda: os.setxattr(handle, one.name, one.value))  # noqa: B023 - called at once
         if not complete:
             yield ATTRIBUTE
+
+
+def unset_in_words(counts: Mapping[str, int]) -> str:
+    """Return what was beyond a user, by its reasons' counts, in one line; empty if nothing was."""
+    said = [
+        f"{count} {words.format(s='' if count == 1 else 's')}"
+        for reason, words in BEYOND_A_USER.items()
+        if (count := counts.get(reason, 0))
+    ]
+    return f"{', '.join(said)}: not root" if said else ""
 
 
 def _id(known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int], rights: Rights) -> int:

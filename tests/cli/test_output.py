@@ -1,12 +1,20 @@
-"""Lists that come row by row: text at once, JSON only when it is whole."""
+"""Lists that come row by row: text at once, JSON only when it is whole. What a restore says beside its result."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
+from replicator.cli import exits
+from replicator.cli.base import Session
+from replicator.cli.browse import take_restore
 from replicator.cli.output import Output
+from replicator.engine.browse import OpenSnapshot
+from replicator.engine.restore import RestoreReport
 from replicator.errors import NotFoundError
+from replicator.snapshot.metadata import OWNER
 
 
 def rows(count: int, *, fail: bool = False) -> Iterator[int]:
@@ -52,3 +60,28 @@ def test_text_is_not_held_until_the_last_row(capfd: pytest.CaptureFixture[str]) 
 
     say(Output(as_json=False), slow())
     assert seen == [512]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"unset_reasons": Counter({OWNER: 12})}, exits.DONE, ["12 owners not set: not root"]),
+        (
+            {"unset_reasons": Counter({OWNER: 1}), "gaps": [("a", "lost")], "reasons": Counter({"lost": 1})},
+            exits.GAPS,
+            ["a: lost", "1 owner not set: not root"],
+        ),
+        (
+            {"gaps": [("a", "lost")] * 20, "reasons": Counter({"lost": 30_000})},
+            exits.GAPS,
+            [*["a: lost"] * 20, "... and 29980 more"],
+        ),
+    ],
+)
+def test_what_a_user_may_not_set_is_said_and_is_no_gap(
+    changes: dict[str, Any], code: int, said: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = Session()
+    take_restore(session, RestoreReport(snapshot=cast("OpenSnapshot", None), **changes))
+    assert session.code == code
+    assert capfd.readouterr().err.splitlines() == said

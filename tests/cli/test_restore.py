@@ -152,6 +152,73 @@ def test_a_drill_restores_checks_and_is_remembered(federation: Federation, tmp_p
     assert [one["id"] for one in json.loads(status.out)["drills"]] == [listed["id"]]
 
 
+def test_a_kept_check_looks_at_every_whole_drill(federation: Federation, tmp_path: Path) -> None:
+    command = ("drill", "latest:docs", "--scratch", tmp_path)
+    check = ("--check", "test -s docs/letters/one.txt", "--check-timeout", "5m")
+    made = federation.json("drill", "--set-check", "docs", *check, home="keeper")
+    assert made == {"id": "docs", "check": "test -s docs/letters/one.txt", "check_timeout": "300s"}
+    federation.ok("drill", "--set-check", "typo", "--check", "true", home="keeper")
+    assert [one["id"] for one in federation.json("drill", "--list-checks", home="keeper")] == ["docs", "typo"]
+    kept = federation.run(*command, "--json", home="keeper")
+    assert [(one["check"], one["passed"]) for one in kept.json()] == [("passed", True)]
+    assert kept.said == ["a check is kept for 'typo', and there is no snapshot of such a dataset"]
+    for option in (("--no-check",), ("--sample", "50%")):
+        left = federation.run(*command, *option, "--json", home="keeper")
+        assert [(one["check"], one["passed"]) for one in left.json()] == [("left out", True)]
+        assert "docs: its kept check was left out" in left.said
+    federation.fails(1, *command, "--check", "false", home="keeper")
+    federation.json("drill", "--remove-check", "typo", home="keeper")
+    federation.json("drill", "--remove-check", "docs", home="keeper")
+    assert federation.json("drill", "--list-checks", home="keeper") == []
+    assert "there are: none yet" in federation.fails(1, "drill", "--remove-check", "docs", home="keeper")
+    [done] = federation.json(*command, home="keeper")
+    assert (done["check"], done["passed"]) == ("none", True)
+    assert "Trial restore of docs: passed (no check), " in federation.run("status", home="keeper").text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("--set-check", "docs"),
+        ("--set-check", "docs", "--check", " "),
+        ("--set-check", "docs", "--remove-check", "docs"),
+        ("--set-check", "docs", "--check", "true", "latest"),
+        ("--set-check", "docs", "--check", "true", "--check-timeout", "8d"),
+        ("--list", "--list-checks"),
+        ("--list", "--keep"),
+        ("--check", "true", "--no-check"),
+        ("--check", ""),
+        ("--list", "--check", "true"),
+    ],
+    ids=" ".join,
+)
+def test_words_of_a_drill_that_have_no_meaning_together_are_refused(
+    federation: Federation, line: tuple[str, ...]
+) -> None:
+    federation.fails(2, "drill", *line, home="keeper")
+
+
+def test_progress_for_programs_is_on_standard_error_and_the_document_alone_on_standard_output(
+    federation: Federation, tmp_path: Path
+) -> None:
+    line = ("restore", "latest:docs", "--json")
+    done = federation.run(*line, "--target", tmp_path / "a", "--progress", "json", home="keeper")
+    document = done.json()
+    events = [json.loads(one) for one in done.said]
+    assert {one["event"] for one in events} == {"progress"}
+    assert (events[-1]["stage"], events[-1]["done"]) == ("restoring", document["bytes"])
+    looked = federation.run("verify", "--all", "--progress", "json", home="keeper").said
+    assert json.loads(looked[-1])["done"] == json.loads(looked[-1])["total"] > 0
+    told: dict[str, str | None] = {"REPLICATOR_PROGRESS": "json"}
+    assert "restoring" in federation.run(*line, "--target", tmp_path / "b", home="keeper", env=told).err
+    assert federation.run(*line, "--target", tmp_path / "c", home="keeper").err == ""
+    loud: dict[str, str | None] = {"REPLICATOR_PROGRESS": "loud"}
+    bad = federation.run(*line, "--target", tmp_path / "d", home="keeper", env=loud)
+    assert (bad.code, bad.json()["error"]["kind"]) == (2, "UsageError")
+    gone = federation.run("restore", "nothing", "--target", tmp_path / "e", home="keeper", env=told)
+    assert [json.loads(one)["event"] for one in gone.said] == ["error"]
+
+
 def test_a_dry_run_counts_and_writes_nothing(federation: Federation, tmp_path: Path) -> None:
     target = tmp_path / "target"
     document = federation.json("restore", "latest:docs", "--target", target, "--dry-run", home="keeper")

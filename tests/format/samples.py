@@ -10,9 +10,11 @@ from replicator.errors import FormatError
 from replicator.format.charter import (
     Charter,
     CharterPrivate,
+    CharterPrivate1,
     DomainPublic,
     EnrolOrder,
     Floors,
+    KeepersBox,
     NodeName,
     PeerPin,
     Right,
@@ -20,7 +22,7 @@ from replicator.format.charter import (
 )
 from replicator.format.claim import Claim, Receipt, Witness, set_root
 from replicator.format.codec import Record, encode
-from replicator.format.drill import Drill
+from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -118,6 +120,10 @@ PRIVATE = CharterPrivate(
     ],
     domains=[DomainPublic(id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), epoch=3)],
     nodes=[NodeName(identity=run(0xC0, 32), name="laptop")],
+    checks=KeepersBox(domain=run(0x70, 16), sealed=b"a sealed box"),
+)
+PRIVATE_1 = CharterPrivate1(
+    name=PRIVATE.name, country=PRIVATE.country, peers=PRIVATE.peers, domains=PRIVATE.domains, nodes=PRIVATE.nodes
 )
 ORDER = EnrolOrder(holder_key=run(0x60, 32), expires_ns=NOW)
 CLAIM = Claim(
@@ -157,7 +163,27 @@ DRILL = Drill(
     files=4_000,
     bytes=3 * 10**9,
     problems=2,
+    unset=40,
+    check="not run",
+)
+DRILL_1 = Drill1(
+    tenant=run(0x10, 16),
+    keeper=run(0xC0, 32),
+    dataset="photos",
+    snapshot=run(0xF0, 32),
+    started_ns=NOW,
+    ended_ns=NOW + 90 * NS,
+    whole=True,
+    files=4_000,
+    bytes=3 * 10**9,
+    problems=2,
     check="passed",
+)
+CHECKS = DrillChecks(
+    checks=[
+        DrillCheck(dataset="photos", command="test -s photos/index", limit_s=60),
+        DrillCheck(dataset="shop", command="pg_restore --list shop/shop.dump", limit_s=3600),
+    ]
 )
 OFFER = Offer(
     provider_key=run(0x01, 32),
@@ -343,11 +369,14 @@ SAMPLES: dict[str, Record] = {
     "root statement": ROOT,
     "charter": CHARTER,
     "charter private": PRIVATE,
+    "charter private 1": PRIVATE_1,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
     "drill": DRILL,
+    "drill 1": DRILL_1,
+    "drill checks": CHECKS,
     "offer": OFFER,
     "invite": INVITE,
     "directory": DIRECTORY,

@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from replicator.snapshot.metadata import ATTRIBUTE, GUARDED, MODE, OWNER, SETID, TIMES, Metadata, Rights
+from replicator.snapshot.metadata import (
+    ATTRIBUTE,
+    GUARDED,
+    MODE,
+    NEEDS_PRIVILEGE,
+    OWNER,
+    SETID,
+    TIMES,
+    Metadata,
+    Rights,
+    unset_in_words,
+)
 from tests.snapshot.support import IS_ROOT, NOBODY, as_nobody, attribute, entry
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
@@ -104,6 +115,11 @@ def test_what_belongs_to_another_is_left_and_said(path: Path) -> None:
         gaps = applied(path, privileged=False, mode=0o600, xattrs=[attribute(b"user.x")])
     assert gaps == [OWNER, ATTRIBUTE, MODE, TIMES]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+
+
+def test_what_was_beyond_a_user_is_told_in_one_line() -> None:
+    assert unset_in_words({}) == ""
+    assert unset_in_words({NEEDS_PRIVILEGE: 1, OWNER: 12, MODE: 3}) == "12 owners not set, 1 device not made: not root"
 
 
 def test_times_that_no_file_has_are_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

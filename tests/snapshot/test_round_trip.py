@@ -78,14 +78,16 @@ def test_without_rights_all_but_the_forbidden_comes_back_and_the_rest_is_named(
     with as_nobody():
         applied = restored(sink, found.tree, open_path / "target", privileged=False)
     if IS_ROOT and "devices" not in missing:
-        assert {gap.path for gap in applied.gaps if "device" in gap.reason} == {b"source/null", b"source/disk"}
+        assert {gap.path for gap in applied.unset.named if "device" in gap.reason} == {b"source/null", b"source/disk"}
         os.unlink(source / "null")
         os.unlink(source / "disk")
     if IS_ROOT:
-        assert applied.reasons[OWNER] > 10
+        assert applied.unset.by_reason[OWNER] > 10
         if "security.capability" not in missing:
-            assert applied.reasons[GUARDED] == 2
-    assert {gap.path for gap in applied.gaps if gap.reason == SETID} >= {b"source/mode 4755", b"source/mode 6711"}
+            assert applied.unset.by_reason[GUARDED] == 2
+    setid = {gap.path for gap in applied.unset.named if gap.reason == SETID}
+    assert setid >= {b"source/mode 4755", b"source/mode 6711"}
+    assert applied.gaps == []
     nasty.take_privileges(source)
     assert compare(source, open_path / "target" / "source", Rules(owners=False)) == []
 
@@ -100,7 +102,7 @@ def test_a_users_own_files_come_back_without_rights_and_without_gaps(sink: Memor
         os.chmod(source / "read-only", 0o500)
         found = captured(sink, source)
         applied = restored(sink, found.tree, open_path / "target", privileged=False)
-        assert applied.gaps == []
+        assert (applied.gaps, applied.unset.total) == ([], 0)
         assert compare(source, open_path / "target" / "source") == []
         for place in (source, open_path / "target" / "source"):
             os.chmod(place / "read-only", 0o700)
