@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,22 +33,11 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     size = arguments.size * 10**6
-    sources = [sys.prefix, "/usr/lib", "/usr/share", "/usr/bin"]
     found: dict[str, Any] = {}
     tools = available()
     versions = {tool.name: tool.version() for tool in tools}
     for corpus in arguments.corpus or ("small", "large", "random"):
-        source = arguments.work / f"corpus-{corpus}"
-        if not source.exists():
-            making = arguments.work / "making"
-            corpora.remove(making)
-            if corpus == "small":
-                corpora.real_tree(making, arguments.files, size, sources)
-            elif corpus == "large":
-                corpora.large_files(making, size, sources)
-            else:
-                corpora.incompressible(making, size)
-            making.rename(source)
+        source = corpora.made(arguments.work, corpus, arguments.files, size)
         found[corpus] = measure_corpus(source, arguments.work, tools, arguments.rounds)
     write(found, versions, arguments)
 
@@ -90,9 +78,8 @@ def warm(source: Path) -> None:
 def write(found: dict[str, Any], versions: dict[str, str], arguments: argparse.Namespace) -> None:
     """Write the JSON with every run and the Markdown with medians and ratios."""
     RESULTS.mkdir(exist_ok=True)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {_model()}, Linux {platform.release()}"
     document = {
-        "machine": machine,
+        "machine": machine(),
         "python": platform.python_version(),
         "versions": versions,
         "seed": corpora.SEED,
@@ -102,7 +89,7 @@ def write(found: dict[str, Any], versions: dict[str, str], arguments: argparse.N
         "figures": found,
     }
     (RESULTS / "peers.json").write_text(json.dumps(document, indent=1) + "\n")
-    lines = [f"Machine: {machine}. {', '.join(versions.values())}. Medians of {arguments.rounds} rounds.", ""]
+    lines = [f"Machine: {machine()}. {', '.join(versions.values())}. Medians of {arguments.rounds} rounds.", ""]
     for corpus, figures in found.items():
         lines += [f"## {corpus}", "", "| stage | tool | wall s | CPU s | peak MiB | stored MB | files |"]
         lines.append("|---|---|---|---|---|---|---|")
@@ -135,6 +122,11 @@ def ratios(figures: dict[str, Any]) -> list[str]:
         smallest = min(figures[name][stage][-1]["stored"][0] for name in others)
         lines.append(f"- {stage}: {', '.join(parts)}, stored {stored / smallest:.3f} × of the best other tool")
     return lines
+
+
+def machine() -> str:
+    """Return what figures were measured on."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, {_model()}, Linux {platform.release()}"
 
 
 def _model() -> str:

@@ -4,11 +4,31 @@ import os
 import random
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 SEED = 20261123
 BLOCK = 1 << 20
+
+
+def made(work: Path, corpus: str, files: int, size: int, names: int = 0) -> Path:
+    """Return a corpus below ``work``, making it if it is not there: small, large, random or names."""
+    sources = [sys.prefix, "/usr/lib", "/usr/share", "/usr/bin"]
+    source = work / f"corpus-{corpus}"
+    if not source.exists():
+        making = work / "making"
+        remove(making)
+        if corpus == "small":
+            real_tree(making, files, size, sources)
+        elif corpus == "large":
+            large_files(making, size, sources)
+        elif corpus == "names":
+            many_names(making, names)
+        else:
+            incompressible(making, size)
+        making.rename(source)
+    return source
 
 
 def real_tree(target: Path, files: int, size: int, sources: list[str]) -> None:
@@ -91,6 +111,15 @@ def incompressible(target: Path, size: int) -> None:
         with (target / f"media-{number:03}.bin").open("wb") as out:
             for _ in range(min(each, size) // BLOCK):
                 out.write(rng.randbytes(BLOCK))
+
+
+def many_names(target: Path, files: int) -> None:
+    """Write tiny files, a thousand in each folder."""
+    for number in range(files):
+        folder = target / f"{number // 1000:04}"
+        if number % 1000 == 0:
+            folder.mkdir(parents=True)
+        (folder / f"file-{number:07}.txt").write_bytes(b"%d\n" % number)
 
 
 def touch_some(folder: Path, share: float, seed: int) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 SAMPLE_S = 0.1
 
@@ -22,12 +23,17 @@ class Run:
     output: str
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
-    """Run a command to its end; output is kept for error messages only."""
+def run(command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None) -> Run:
+    """Run a command to its end, in a folder; output is kept for error messages only."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(
-        list(command), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        list(command),
+        env=dict(environment),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     watch = _Watch(process.pid)
     watch.start()

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +30,18 @@ class Tool(Protocol):
 
     def backup(self) -> measure.Run:
         """Back the source up once more."""
+        ...
+
+    def restore(self, target: Path) -> measure.Run:
+        """Restore the newest snapshot into an empty folder."""
+        ...
+
+    def restore_one(self, target: Path, path: Path) -> measure.Run:
+        """Restore one file of it, given as it was backed up."""
+        ...
+
+    def list(self, path: Path) -> measure.Run:
+        """List one folder of it."""
         ...
 
     def size(self) -> tuple[int, int]:
@@ -75,6 +89,24 @@ class Borg:
         command = ["borg", "create", "--compression", "zstd,3", f"{self._repo}::a{self._number}", str(self._source)]
         return checked(measure.run(command, self._environment), self.name)
 
+    def restore(self, target: Path) -> measure.Run:
+        """Extract the newest archive; borg writes to the working folder."""
+        return self._extract(target)
+
+    def restore_one(self, target: Path, path: Path) -> measure.Run:
+        """Extract one file of it."""
+        return self._extract(target, str(path).lstrip("/"))
+
+    def _extract(self, target: Path, *paths: str) -> measure.Run:
+        command = ["borg", "extract", "--numeric-ids", f"{self._repo}::a{self._number}", *paths]
+        return checked(measure.run(command, self._environment, target), self.name)
+
+    def list(self, path: Path) -> measure.Run:
+        """List by a pattern that names what lies directly in the folder."""
+        pattern = f"re:^{re.escape(str(path).lstrip('/'))}/[^/]*$"
+        command = ["borg", "list", "--pattern", f"+ {pattern}", "--pattern", "! re:.", f"{self._repo}::a{self._number}"]
+        return checked(measure.run(command, self._environment), self.name)
+
     def size(self) -> tuple[int, int]:
         """Return bytes and files of the repository."""
         return measure.stored(str(self._repo))
@@ -109,6 +141,22 @@ class Restic:
         """Make one snapshot."""
         command = ["restic", "backup", "--quiet", "--pack-size", "16", str(self._source)]
         return checked(measure.run(command, self._environment), self.name)
+
+    def restore(self, target: Path) -> measure.Run:
+        """Restore the newest snapshot; it has a cache of directories from the backup."""
+        return self._restored(target)
+
+    def restore_one(self, target: Path, path: Path) -> measure.Run:
+        """Restore one file of it."""
+        return self._restored(target, "--include", str(path))
+
+    def _restored(self, target: Path, *options: str) -> measure.Run:
+        command = ["restic", "restore", "latest", "--quiet", "--target", str(target), *options]
+        return checked(measure.run(command, self._environment), self.name)
+
+    def list(self, path: Path) -> measure.Run:
+        """List a folder."""
+        return checked(measure.run(["restic", "ls", "latest", str(path)], self._environment), self.name)
 
     def size(self) -> tuple[int, int]:
         """Return bytes and files of the repository."""
@@ -175,20 +223,34 @@ class Replicator:
         self._home = home
 
     def backup(self) -> measure.Run:
-        """Run one backup."""
+        """Run one backup; the memory of the provider is added."""
+        assert self._daemon is not None, "prepare was called"
+        result = self._measured("backup")
+        return replace(result, peak=result.peak + measure.resident(self._daemon.pid))
+
+    def restore(self, target: Path) -> measure.Run:
+        """Restore the newest snapshot; a restore's memory is that of the tenant's machine, without the provider's."""
+        return self._measured("restore", "latest", "--target", str(target))
+
+    def restore_over(self, target: Path) -> measure.Run:
+        """Restore it over what is there."""
+        return self._measured("restore", "latest", "--target", str(target), "--overwrite", "if-changed")
+
+    def restore_one(self, target: Path, path: Path) -> measure.Run:
+        """Restore one file of it."""
+        return self._measured("restore", "latest", str(path), "--target", str(target))
+
+    def list(self, path: Path) -> measure.Run:
+        """List a folder."""
+        return self._measured("ls", "latest", str(path))
+
+    def _measured(self, *arguments: str) -> measure.Run:
+        """Run a command; the CPU of the provider is added."""
         assert self._daemon is not None, "prepare was called"
         before = measure.cpu_of(self._daemon.pid)
-        result = checked(
-            measure.run([sys.executable, "-m", "replicator", "backup", "--home", self._home], self._environment),
-            self.name,
-        )
-        return measure.Run(
-            wall_s=result.wall_s,
-            cpu_s=result.cpu_s + measure.cpu_of(self._daemon.pid) - before,
-            peak=result.peak + measure.resident(self._daemon.pid),
-            code=result.code,
-            output=result.output,
-        )
+        command = [sys.executable, "-m", "replicator", *arguments, "--home", self._home]
+        result = checked(measure.run(command, self._environment), self.name)
+        return replace(result, cpu_s=result.cpu_s + measure.cpu_of(self._daemon.pid) - before)
 
     def size(self) -> tuple[int, int]:
         """Return bytes and files of the provider's store."""

@@ -147,7 +147,13 @@ def _drill(
         async def one(snapshot: "OpenSnapshot") -> "DrillReport":
             check, left_out = wanted.of(snapshot.details.dataset, kept.get(snapshot.details.dataset))
             return await run(
-                *(library, edge, snapshot), scratch=scratch, share=share, check=check, left_out=left_out, keep=keep
+                *(library, edge, snapshot),
+                scratch=scratch,
+                share=share,
+                check=check,
+                left_out=left_out,
+                keep=keep,
+                writers=os.cpu_count() or 1,
             )
 
         return [await one(snapshot) for snapshot in chosen]

@@ -60,12 +60,14 @@ async def drill(
     check: DrillCheck | None = None,
     left_out: bool = False,
     keep: bool = False,
+    writers: int = 0,
 ) -> DrillReport:
     """Restore a snapshot, or about ``share`` of its files, into a new folder below ``scratch``, which then goes again.
 
     Nothing is read from the keeper's own cache. ``check`` is run by /bin/sh in that folder if all content could be
     restored; ``left_out`` says that there is one which is not wanted this time. What a user may not set is no problem:
-    the drill asks whether the data comes back, and this user's restore would come to the same.
+    the drill asks whether the data comes back, and this user's restore would come to the same. ``writers`` as in
+    :func:`~replicator.engine.restore.restore`.
 
     The result is signed with this keeper's key and kept in its catalog, also that nothing could be had.
 
@@ -80,7 +82,7 @@ async def drill(
         raise RestoreError(f"{scratch}: {error.strerror}", hint="choose a folder with --scratch") from error
     left = folder
     try:
-        restored = await _restored(library.uncached(), edge, snapshot, folder, share)
+        restored = await _restored(library.uncached(), edge, snapshot, folder, share, writers)
         outcome: Checked = "left out" if left_out else "none"
         said = ""
         if check is not None and not restored.has_every_byte:
@@ -118,13 +120,16 @@ async def drill(
     return report
 
 
-async def _restored(library: Library, edge: Edge, snapshot: OpenSnapshot, folder: str, share: float) -> RestoreReport:
+async def _restored(
+    library: Library, edge: Edge, snapshot: OpenSnapshot, folder: str, share: float, writers: int
+) -> RestoreReport:
     try:
         paths: Sequence[TreePath] = ()
         if share < 1:
             fetcher = ChunkFetcher(library, snapshot.snapshot.domain)
             paths = await fetcher.in_thread(lambda reader: sample(reader, snapshot, share, edge.rng))
-        return await restore(library, edge, snapshot, folder, paths=paths, privileged=os.geteuid() == 0)
+        privileged = os.geteuid() == 0
+        return await restore(library, edge, snapshot, folder, paths=paths, privileged=privileged, writers=writers)
     except NotFoundError as error:
         return RestoreReport(snapshot=snapshot, lost=[str(error)])
     except (IntegrityError, FormatError) as error:
