@@ -43,7 +43,7 @@ from replicator.format.merkle import name_of
 from replicator.format.policy import policy_id
 from replicator.format.snapshot import Head, Seen, Snapshot, SnapshotDetails
 from replicator.ids import ObjectName, short
-from replicator.pack.keys import DomainKeys
+from replicator.pack.keys import DomainKeys, snapshot_context
 from replicator.pack.sealed import seal_object
 from replicator.snapshot.capture import Captured, Counts, Took, capture
 from replicator.snapshot.piped import PipedReader, PipedSource
@@ -749,11 +749,6 @@ async def _settled(work: "asyncio.Task[Captured]") -> None:
             await asyncio.wait({work})
     if not work.cancelled():
         work.exception()
-
-
-def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
-    """Return what a snapshot's sealed details are bound to."""
-    return b"replicator/1 snapshot details\x00" + keys.tenant + keys.domain + writer + number.to_bytes(8, "little")
 
 
 def _insist_on_none(dataset: Dataset, missing: Sequence[bytes]) -> None:

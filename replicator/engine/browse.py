@@ -13,7 +13,6 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
-from replicator.engine.backup import snapshot_context
 from replicator.engine.federation import Federation
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.naming import Label, choose
@@ -27,7 +26,7 @@ from replicator.format.merkle import name_of
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
 from replicator.fs import write_atomic
 from replicator.ids import Identity, ObjectName, short
-from replicator.pack.keys import DomainKeys
+from replicator.pack.keys import DomainKeys, snapshot_context
 from replicator.pack.reader import PackReader
 from replicator.process import Stop
 from replicator.snapshot.metadata import Rights

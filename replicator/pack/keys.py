@@ -70,3 +70,8 @@ def as_writer(secrets: DomainSecrets, restore_key: bytes) -> WriterDomain:
         cut_key=secrets.cut_key,
         index_keys=secrets.index_keys,
     )
+
+
+def snapshot_context(keys: DomainKeys, writer: bytes, number: int) -> bytes:
+    """Return what a snapshot's sealed details are bound to."""
+    return b"replicator/1 snapshot details\x00" + keys.tenant + keys.domain + writer + number.to_bytes(8, "little")
