@@ -20,6 +20,8 @@ ATTRIBUTE: Final = "not all of its extended attributes were set"
 
 _SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
 _GUARDED_PREFIXES: Final = (b"security.", b"trusted.")
+_NAMES: Final = 4096
+"""Names that are remembered: a snapshot may hold any number of different ones."""
 _INHERITED_PREFIXES: Final = ("user.", "system.posix_acl_")
 
 
@@ -36,12 +38,42 @@ class Rights:
 
 
 @dataclass(slots=True)
+class Owners:
+    """Whose a thing is on this machine: by its stored names where they exist here, else by its stored numbers."""
+
+    numeric_ids: bool = False
+    _users: dict[str, int | None] = field(default_factory=dict)
+    _groups: dict[str, int | None] = field(default_factory=dict)
+
+    def of(self, entry: Entry) -> tuple[int, int]:
+        """Return user and group."""
+        uid = self._id(self._users, entry.user, entry.uid, lambda name: pwd.getpwnam(name).pw_uid)
+        gid = self._id(self._groups, entry.group, entry.gid, lambda name: grp.getgrnam(name).gr_gid)
+        return uid, gid
+
+    def _id(self, known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int]) -> int:
+        if not name or self.numeric_ids:
+            return number
+        if name not in known:
+            if len(known) >= _NAMES:
+                known.clear()
+            try:
+                known[name] = look_up(name)
+            except (KeyError, ValueError):  # no such name here, or one that the C library does not take
+                known[name] = None
+        found = known.get(name)
+        return number if found is None else found
+
+
+@dataclass(slots=True)
 class Metadata:
     """Sets metadata by an open handle: a descriptor, or its path in ``/proc`` for what cannot be opened to read."""
 
     rights: Rights
-    _users: dict[str, int | None] = field(default_factory=dict)
-    _groups: dict[str, int | None] = field(default_factory=dict)
+    _owners: Owners = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._owners = Owners(self.rights.numeric_ids)
 
     def apply(self, handle: int | str, entry: Entry) -> Iterator[str]:
         """Set everything and yield what was not set; the order matters (a new owner clears capabilities)."""
@@ -59,8 +91,7 @@ class Metadata:
             yield TIMES
 
     def _owner(self, handle: int | str, entry: Entry) -> bool:
-        uid = _id(self._users, entry.user, entry.uid, lambda name: pwd.getpwnam(name).pw_uid, self.rights)
-        gid = _id(self._groups, entry.group, entry.gid, lambda name: grp.getgrnam(name).gr_gid, self.rights)
+        uid, gid = self._owners.of(entry)
         status = os.stat(handle)
         if (uid, gid) == (status.st_uid, status.st_gid):
             return True
@@ -88,18 +119,6 @@ class Metadata:
             complete &= _done(lambda: os.setxattr(handle, one.name, one.value))  # noqa: B023 - called at once
         if not complete:
             yield ATTRIBUTE
-
-
-def _id(known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int], rights: Rights) -> int:
-    if not name or rights.numeric_ids:
-        return number
-    if name not in known:
-        try:
-            known[name] = look_up(name)
-        except (KeyError, ValueError):  # no such name here, or one that the C library does not take
-            known[name] = None
-    found = known[name]
-    return number if found is None else found
 
 
 def _done(act: Callable[[], None]) -> bool:
