@@ -32,7 +32,7 @@ AT_ONCE: Final = 4
 AHEAD: Final = 3
 """Of these, and of the packs in memory that nobody has read yet, those that are fetched ahead of their reader."""
 RETRY_S: Final = 30.0
-"""How long a pack that could not be had is not asked for again: a program that reads on would fetch it for each read."""
+"""How long a pack that could not be had is not asked for again: who reads on would have it fetched for each read."""
 _FAILED: Final = 4096
 _STRIPES: Final = 64
 

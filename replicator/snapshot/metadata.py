@@ -6,6 +6,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,14 +55,13 @@ class Owners:
     def _id(self, known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int]) -> int:
         if not name or self.numeric_ids:
             return number
-        if name not in known:
+        found = known.get(name)
+        if found is None and name not in known:
+            with suppress(KeyError, ValueError):  # no such name here, or one that the C library does not take
+                found = look_up(name)
             if len(known) >= _NAMES:
                 known.clear()
-            try:
-                known[name] = look_up(name)
-            except (KeyError, ValueError):  # no such name here, or one that the C library does not take
-                known[name] = None
-        found = known.get(name)
+            known[name] = found
         return number if found is None else found
 
 
