@@ -25,6 +25,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 DEVICE: Final = "/dev/fuse"
 EXTRA: Final = "pip install 'replicator[mount]'"
+THREADS: Final = 10
+"""Threads that answer the kernel, as many as libfuse has by itself."""
 TIMEOUT_S: Final = 3600
 """How long the kernel may believe what it was told: a snapshot never changes."""
 _POSIX_ACL: Final = 1 << 19
@@ -154,7 +156,7 @@ class Operations:
 
     @_told
     def getattr(self, path: bytes, _handle: int | None = None) -> dict[str, int]:
-        """Answer stat(2)."""
+        """Answer what stat(2) asks."""
         found = self._mounted.stat(self._node(path))
         return {
             "st_ino": found.inode,
@@ -173,17 +175,17 @@ class Operations:
 
     @_told
     def readlink(self, path: bytes) -> str:
-        """Answer readlink(2)."""
+        """Answer what readlink(2) asks."""
         return _text(self._node(path).entry.target)
 
     @_told
     def listxattr(self, path: bytes) -> list[str]:
-        """Answer listxattr(2)."""
+        """Answer what listxattr(2) asks."""
         return [_text(one.name) for one in self._node(path).entry.xattrs]
 
     @_told
     def getxattr(self, path: bytes, name: str) -> bytes:
-        """Answer getxattr(2)."""
+        """Answer what getxattr(2) asks."""
         value = self._mounted.attribute(self._node(path), _bytes(name))
         if value is None:
             raise _AnsweredError(errno.ENODATA)
@@ -231,12 +233,12 @@ class Operations:
 
     @_told
     def read(self, _path: bytes, size: int, offset: int, handle: int) -> bytes:
-        """Answer read(2)."""
+        """Answer what read(2) asks."""
         return self._reading(handle).read(offset, size)
 
     @_told
     def lseek(self, _path: bytes, offset: int, whence: int, handle: int) -> int:
-        """Answer lseek(2) for SEEK_DATA and SEEK_HOLE; the kernel does the others."""
+        """Answer what lseek(2) asks for SEEK_DATA and SEEK_HOLE; the kernel answers the rest."""
         reading = self._reading(handle)
         found = reading.seek_data(offset) if whence == os.SEEK_DATA else reading.seek_hole(offset)
         if found is None:
@@ -244,7 +246,7 @@ class Operations:
         return found
 
     def statfs(self, _path: str) -> dict[str, int]:
-        """Answer statfs(2), or end the mount: only inside an answer libfuse can be told to."""
+        """Answer what statfs(2) asks, or end the mount: libfuse can be told to only inside an answer."""
         if self.stopping:
             load().fuse_exit()
         return {"f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_namemax": 255}
@@ -317,6 +319,8 @@ def _run(operations: Operations, folder: str, *, allow_other: bool) -> None:
             return operations.lseek(_text(path), offset, whence, info.contents.fh)
 
     options: dict[str, Any] = {"allow_other": True, "default_permissions": True} if allow_other else {}
+    if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
+        options["max_threads"] = THREADS  # 3.14 complains of its own default
     try:
         Fuse(
             operations,

@@ -2,7 +2,7 @@
 
 ::
 
-    DATASET/2026-11-17T02.00.00Z-3fa9c1d2/...    each snapshot, by the time it was taken (UTC) and the beginning of its id
+    DATASET/2026-11-17T02.00.00Z-3fa9c1d2/...    a snapshot, by the time it was taken (UTC) and the beginning of its id
     DATASET/latest                               a symbolic link to the newest one
     DATASET@NODE/...                             where several nodes have a dataset of that name
 
@@ -43,7 +43,7 @@ AHEAD_BYTES: Final = 48 << 20
 """How far ahead of a reader packs are asked for: three of them."""
 _AHEAD_STEP: Final = 4 << 20
 _SEQUENTIAL: Final = 512 << 10
-"""Bytes that are read in a row before a reader counts as one that goes on; programs that look at a file's head do not."""
+"""Bytes read in a row before a reader counts as one that goes on: not a program that looks at a file's head."""
 _SLACK: Final = 1 << 20
 """The kernel asks for parts of up to 128 KiB from several threads: in a row is what begins this near its last end."""
 _MAX_DIRECTORY: Final = 1 << 50
@@ -96,7 +96,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """Something below the mount. ``path`` begins at its top and has no slash in front; ``shown`` is whose tree it is of.
+    """Something in the mount. ``path`` begins at its top, without a slash in front; ``shown`` is whose tree it is of.
 
     ``children`` are those of the folders above the trees; what is in a tree is read when it is asked for.
     """
