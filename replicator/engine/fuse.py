@@ -26,7 +26,7 @@ T = TypeVar("T")
 DEVICE: Final = "/dev/fuse"
 EXTRA: Final = "pip install 'replicator[mount]'"
 THREADS: Final = 10
-"""Threads that answer the kernel, as many as libfuse has by itself."""
+"""Threads that wait for the kernel; libfuse has no more than these by itself."""
 TIMEOUT_S: Final = 3600
 """How long the kernel may believe what it was told: a snapshot never changes."""
 _POSIX_ACL: Final = 1 << 19
@@ -156,7 +156,7 @@ class Operations:
 
     @_told
     def getattr(self, path: bytes, _handle: int | None = None) -> dict[str, int]:
-        """Answer what stat(2) asks."""
+        """Say what something is."""
         found = self._mounted.stat(self._node(path))
         return {
             "st_ino": found.inode,
@@ -175,17 +175,17 @@ class Operations:
 
     @_told
     def readlink(self, path: bytes) -> str:
-        """Answer what readlink(2) asks."""
+        """Say where a symbolic link leads."""
         return _text(self._node(path).entry.target)
 
     @_told
     def listxattr(self, path: bytes) -> list[str]:
-        """Answer what listxattr(2) asks."""
+        """Say which extended attributes there are."""
         return [_text(one.name) for one in self._node(path).entry.xattrs]
 
     @_told
     def getxattr(self, path: bytes, name: str) -> bytes:
-        """Answer what getxattr(2) asks."""
+        """Say what an extended attribute holds."""
         value = self._mounted.attribute(self._node(path), _bytes(name))
         if value is None:
             raise _AnsweredError(errno.ENODATA)
@@ -233,12 +233,12 @@ class Operations:
 
     @_told
     def read(self, _path: bytes, size: int, offset: int, handle: int) -> bytes:
-        """Answer what read(2) asks."""
+        """Give bytes of an open file."""
         return self._reading(handle).read(offset, size)
 
     @_told
     def lseek(self, _path: bytes, offset: int, whence: int, handle: int) -> int:
-        """Answer what lseek(2) asks for SEEK_DATA and SEEK_HOLE; the kernel answers the rest."""
+        """Say where data or a hole begins; the kernel seeks otherwise."""
         reading = self._reading(handle)
         found = reading.seek_data(offset) if whence == os.SEEK_DATA else reading.seek_hole(offset)
         if found is None:
@@ -246,7 +246,7 @@ class Operations:
         return found
 
     def statfs(self, _path: str) -> dict[str, int]:
-        """Answer what statfs(2) asks, or end the mount: libfuse can be told to only inside an answer."""
+        """Say what the file system is, or end it: libfuse can be told to only inside an answer."""
         if self.stopping:
             load().fuse_exit()
         return {"f_bsize": _BLOCK, "f_frsize": _BLOCK, "f_namemax": 255}
@@ -319,8 +319,8 @@ def _run(operations: Operations, folder: str, *, allow_other: bool) -> None:
             return operations.lseek(_text(path), offset, whence, info.contents.fh)
 
     options: dict[str, Any] = {"allow_other": True, "default_permissions": True} if allow_other else {}
-    if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
-        options["max_threads"] = THREADS  # 3.14 complains of its own default
+    if mfusepy.fuse_version_major == 3:
+        options["max_idle_threads"] = THREADS  # libfuse 3.14 complains of its own default
     try:
         Fuse(
             operations,
