@@ -317,9 +317,17 @@ class ChunkFetcher:
         row = self.row(pack)
         federation = self._library.federation
         holders = self._library.holders(row.name)
-        # Where all are idle, packs begin with different ones; who had it not, or damaged, is asked last.
-        order = holders[pack % len(holders) :] + holders[: pack % len(holders)] if holders else []
-        order.sort(key=lambda identity: ((identity, row.name) in federation.denied, self._busy[identity]))
+        others = [identity for identity in federation.links if identity not in holders]
+        # Where all are idle, packs begin with different ones; who had it not, or damaged, is asked last. A keeper may
+        # know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the others' lines.
+        order = [*_turned(holders, pack), *_turned(others, pack)]
+        order.sort(
+            key=lambda identity: (
+                (identity, row.name) in federation.denied,
+                identity not in holders,
+                self._busy[identity],
+            )
+        )
         asked = next((identity for identity in order if identity in federation.links), None)
         if asked is not None:
             self._busy[asked] += 1
@@ -336,6 +344,11 @@ class ChunkFetcher:
         """Return the catalog's row of a pack."""
         [row] = self._library.keeper.catalog.objects.all("id = ?", (pack,))
         return row
+
+
+def _turned(identities: Sequence[Identity], by: int) -> list[Identity]:
+    place = by % len(identities) if identities else 0
+    return [*identities[place:], *identities[:place]]
 
 
 def tree_path(text: str) -> TreePath:
