@@ -68,7 +68,7 @@ def check_machine(device: str = DEVICE) -> None:
             hint="load the kernel module (as root: modprobe fuse) and install the package fuse3; "
             "a container needs `--device /dev/fuse --cap-add SYS_ADMIN`",
         )
-    if not os.access(device, os.R_OK | os.W_OK):
+    if not os.access(device, os.R_OK | os.W_OK, effective_ids=True):
         raise MountError(f"you may not use {device}", hint=f"as root: chmod 666 {device}, or join the group that may")
     load()
     if os.geteuid() != 0 and not any(map(shutil.which, _HELPERS)):
@@ -102,7 +102,7 @@ def check_place(folder: str) -> None:
             f"{folder}: something is mounted here already",
             hint=f"name another folder, or run: fusermount3 -u {folder}",
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise MountError(f"{folder}: you may not write here, so you may not mount here", hint="take a folder of yours")
 
 
