@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
+@click.argument("directory")
 @click.argument("snapshots", nargs=-1)
 @click.option(
     "--allow-other",
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 )
 @command(keys="restore (keeper)")
 def mount(session: Session, directory: str, snapshots: tuple[str, ...], allow_other: bool) -> None:
-    """Show snapshots as folders below DIR, read-only, until Ctrl-C, SIGTERM or `fusermount3 -u DIR`.
+    """Show snapshots as folders below DIRECTORY, read-only, until Ctrl-C, SIGTERM or `fusermount3 -u DIRECTORY`.
 
-    Without SNAPSHOTS, or with several, each is DIR/DATASET/TIME-ID (UTC), beside a link `latest` to the newest one;
-    where several nodes have a dataset of one name, DIR/DATASET@NODE. With one snapshot its files are right below DIR.
-    SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Snapshots that come later show when it is mounted
-    again.
+    Without SNAPSHOTS, or with several, each is DATASET/TIME-ID in there (UTC), beside a link `latest` to the newest
+    one; where several nodes have a dataset of one name, DATASET@NODE. With one snapshot its files are right below
+    DIRECTORY. SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Snapshots that come later show when it
+    is mounted again.
 
     What cannot be read is an input/output error for the program that reads it, and named here. Nothing that is read
     is written to a disk. Needs Linux with FUSE and pip install 'replicator[mount]'.
