@@ -13,6 +13,7 @@ ReplicatorError
 ├── NotFoundError            no such snapshot, dataset, path or peer
 ├── SourceError              what is to be backed up cannot be read at all
 ├── RestoreError             unsafe or refused target
+├── MountError               this machine cannot show a file system, or not there
 ├── SpaceError               a disk, quota or spool is full
 ├── MinimumNotMetError       too few copies: nothing was published, the spool is kept
 └── PeerError                a named peer is at fault
@@ -78,6 +79,10 @@ class SourceError(ReplicatorError):
 
 class RestoreError(ReplicatorError):
     """The target is unsafe, in the way, or cannot hold what is restored."""
+
+
+class MountError(ReplicatorError):
+    """This machine cannot show a file system, or not there."""
 
 
 class SpaceError(ReplicatorError):

@@ -27,6 +27,7 @@ COMMANDS = {
     "versions": ("replicator.cli.search", "versions"),
     "diff": ("replicator.cli.search", "diff"),
     "cat": ("replicator.cli.browse", "cat"),
+    "mount": ("replicator.cli.mount", "mount"),
     "restore": ("replicator.cli.browse", "restore"),
     "verify": ("replicator.cli.care", "verify"),
     "drill": ("replicator.cli.drill", "drill"),

@@ -238,13 +238,22 @@ class ChunkFetcher:
         Raises:
             IntegrityError: no index names one of them.
         """
-        found = []
-        for chunk, places in zip(ids, self._library.keeper.catalog.objects.places(ids), strict=True):
+        return [
+            next((pack for pack in packs if not self._is_given_up(pack, chunk)), packs[0])
+            for chunk, packs in zip(ids, self.places(ids), strict=True)
+        ]
+
+    def places(self, ids: Sequence[bytes]) -> list[list[int]]:
+        """Return all packs that hold each chunk, as catalog rows.
+
+        Raises:
+            IntegrityError: no index names one of them.
+        """
+        found = self._library.keeper.catalog.objects.places(ids)
+        for chunk, places in zip(ids, found, strict=True):
             if not places:
                 raise IntegrityError(f"chunk {chunk.hex()[:12]}: no index names a pack for it")
-            packs = [place.object_number for place in places]
-            found.append(next((pack for pack in packs if not self._is_given_up(pack, chunk)), packs[0]))
-        return found
+        return [[place.object_number for place in places] for places in found]
 
     def give_up(self, pack: int, chunk: bytes, why: ReplicatorError) -> bool:
         """Look for a chunk in another pack from now on; return whether there is one."""
@@ -318,20 +327,35 @@ class ChunkFetcher:
         """
         reader = self._packs.get(pack)
         if reader is None:
-            data = await self._fetch(pack)
-            reader = self._packs[pack] = PackReader(data, self._reader)
+            reader = self._packs[pack] = await self.open(pack)
             while len(self._packs) > PACKS_IN_MEMORY:
                 self._packs.popitem(last=False)
         return reader
 
+    async def open(self, pack: int) -> PackReader:
+        """Fetch and open a pack, which is not kept: from the holder that is asked for the fewest others now.
+
+        Raises:
+            NotFoundError: no reachable peer has it.
+            IntegrityError, FormatError: it is not a pack of this domain.
+        """
+        return PackReader(await self._fetch(pack), self._reader)
+
     async def _fetch(self, pack: int) -> bytes:
-        """Fetch a pack from the holder that is asked for the fewest others now."""
         row = self.row(pack)
         federation = self._library.federation
         holders = self._library.holders(row.name)
-        # Where all are idle, packs begin with different ones.
-        order = holders[pack % len(holders) :] + holders[: pack % len(holders)] if holders else []
-        order.sort(key=lambda identity: self._busy[identity])
+        others = [identity for identity in federation.links if identity not in holders]
+        # Where all are idle, packs begin with different ones; who had it not, or damaged, is asked last. A keeper may
+        # know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the others' lines.
+        order = [*_turned(holders, pack), *_turned(others, pack)]
+        order.sort(
+            key=lambda identity: (
+                (identity, row.name) in federation.denied,
+                identity not in holders,
+                self._busy[identity],
+            )
+        )
         asked = next((identity for identity in order if identity in federation.links), None)
         if asked is not None:
             self._busy[asked] += 1
@@ -348,6 +372,11 @@ class ChunkFetcher:
         """Return the catalog's row of a pack."""
         [row] = self._library.keeper.catalog.objects.all("id = ?", (pack,))
         return row
+
+
+def _turned(identities: Sequence[Identity], by: int) -> list[Identity]:
+    place = by % len(identities) if identities else 0
+    return [*identities[place:], *identities[:place]]
 
 
 def tree_path(text: str) -> TreePath:

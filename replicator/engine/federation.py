@@ -101,7 +101,8 @@ class Federation:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for link in self.links.values():
+        # A provider that is dropped meanwhile, by a task that is ending too, leaves the list.
+        for link in list(self.links.values()):
             await link.connection.close()
         self.links.clear()
 

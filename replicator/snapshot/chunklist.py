@@ -5,7 +5,9 @@ of those is the next depth, and so on. Pieces end where the ids say so, hence a 
 file renews the pieces around it and none behind.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from replicator.errors import FormatError
 from replicator.format.codec import decode, encode
@@ -107,6 +109,47 @@ def extents(content: ChunkList, source: ChunkSource) -> Iterator[tuple[int, Chun
         offset += ref.length
 
 
+class Run:
+    """Neighbouring chunks of a content, those of one list; it begins at byte ``start`` and is at most 4096 of them."""
+
+    def __init__(self, start: int, refs: Sequence[ChunkRef]) -> None:
+        self.start = start
+        self.refs = refs
+        self.ends = list(accumulate((ref.length for ref in refs), initial=start))[1:]
+        """The offset behind each chunk."""
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last chunk."""
+        return self.ends[-1]
+
+    def place(self, offset: int) -> int:
+        """Return which chunk a byte of the run is in."""
+        return bisect_right(self.ends, offset)
+
+    def begin(self, place: int) -> int:
+        """Return the offset of a chunk's first byte."""
+        return self.ends[place - 1] if place else self.start
+
+
+def run_at(content: ChunkList, source: ChunkSource, offset: int) -> Run:
+    """Return the run that byte ``offset`` of a content is in; only the list pieces above it are read.
+
+    Raises:
+        IndexError: there is no such byte.
+        FormatError: as :func:`leaves`.
+    """
+    if not 0 <= offset < content.length:
+        raise IndexError(f"byte {offset} of {content.length}")
+    check_list(content)
+    run, depth = Run(0, content.chunks), content.depth
+    while depth:
+        depth -= 1
+        place = run.place(offset)
+        run = Run(run.begin(place), _piece(run.refs[place], depth, source))
+    return run
+
+
 def check_list(content: ChunkList) -> None:
     """Check what can be seen of a list without reading its pieces.
 
@@ -128,9 +171,14 @@ def _below(refs: Sequence[ChunkRef], depth: int, source: ChunkSource) -> Iterato
     yield refs, depth
     if depth:
         for ref in refs:
-            piece = decode(ListPiece, source.get(CHUNK_LIST, ref), limit=MAX_CHUNK)
-            _check(piece.chunks, ref.length, depth - 1)
-            yield from _below(piece.chunks, depth - 1, source)
+            yield from _below(_piece(ref, depth - 1, source), depth - 1, source)
+
+
+def _piece(ref: ChunkRef, depth: int, source: ChunkSource) -> Sequence[ChunkRef]:
+    """Return the checked list that ``ref`` stands for; it lies at ``depth``."""
+    refs = decode(ListPiece, source.get(CHUNK_LIST, ref), limit=MAX_CHUNK).chunks
+    _check(refs, ref.length, depth)
+    return refs
 
 
 def _check(refs: Sequence[ChunkRef], length: int, depth: int) -> None:

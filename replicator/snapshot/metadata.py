@@ -6,6 +6,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +31,8 @@ BEYOND_A_USER: Final = {
 
 _SETID_BITS: Final = stat.S_ISUID | stat.S_ISGID
 _GUARDED_PREFIXES: Final = (b"security.", b"trusted.")
+_NAMES: Final = 4096
+"""Names that are remembered: a snapshot may hold any number of different ones."""
 _INHERITED_PREFIXES: Final = ("user.", "system.posix_acl_")
 
 
@@ -46,12 +49,41 @@ class Rights:
 
 
 @dataclass(slots=True)
+class Owners:
+    """Whose a thing is on this machine: by its stored names where they exist here, else by its stored numbers."""
+
+    numeric_ids: bool = False
+    _users: dict[str, int | None] = field(default_factory=dict)
+    _groups: dict[str, int | None] = field(default_factory=dict)
+
+    def of(self, entry: Entry) -> tuple[int, int]:
+        """Return user and group."""
+        uid = self._id(self._users, entry.user, entry.uid, lambda name: pwd.getpwnam(name).pw_uid)
+        gid = self._id(self._groups, entry.group, entry.gid, lambda name: grp.getgrnam(name).gr_gid)
+        return uid, gid
+
+    def _id(self, known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int]) -> int:
+        if not name or self.numeric_ids:
+            return number
+        found = known.get(name)
+        if found is None and name not in known:
+            with suppress(KeyError, ValueError):  # no such name here, or one that the C library does not take
+                found = look_up(name)
+            if len(known) >= _NAMES:
+                known.clear()
+            known[name] = found
+        return number if found is None else found
+
+
+@dataclass(slots=True)
 class Metadata:
     """Sets metadata by an open handle: a descriptor, or its path in ``/proc`` for what cannot be opened to read."""
 
     rights: Rights
-    _users: dict[str, int | None] = field(default_factory=dict)
-    _groups: dict[str, int | None] = field(default_factory=dict)
+    _owners: Owners = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._owners = Owners(self.rights.numeric_ids)
 
     def apply(self, handle: int | str, entry: Entry) -> Iterator[str]:
         """Set everything and yield what was not set; the order matters (a new owner clears capabilities)."""
@@ -69,8 +101,7 @@ class Metadata:
             yield TIMES
 
     def _owner(self, handle: int | str, entry: Entry) -> bool:
-        uid = _id(self._users, entry.user, entry.uid, lambda name: pwd.getpwnam(name).pw_uid, self.rights)
-        gid = _id(self._groups, entry.group, entry.gid, lambda name: grp.getgrnam(name).gr_gid, self.rights)
+        uid, gid = self._owners.of(entry)
         status = os.stat(handle)
         if (uid, gid) == (status.st_uid, status.st_gid):
             return True
@@ -108,18 +139,6 @@ def unset_in_words(counts: Mapping[str, int]) -> str:
         if (count := counts.get(reason, 0))
     ]
     return f"{', '.join(said)}: not root" if said else ""
-
-
-def _id(known: dict[str, int | None], name: str, number: int, look_up: Callable[[str], int], rights: Rights) -> int:
-    if not name or rights.numeric_ids:
-        return number
-    if name not in known:
-        try:
-            known[name] = look_up(name)
-        except (KeyError, ValueError):  # no such name here, or one that the C library does not take
-            known[name] = None
-    found = known[name]
-    return number if found is None else found
 
 
 def _done(act: Callable[[], None]) -> bool:

@@ -17,11 +17,12 @@ NETWORK: Final = frozenset(
 )
 """Somebody else's files, also those of the host of a virtual machine: they are for a node over there."""
 PSEUDO: Final = frozenset(
-    b"autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs functionfs fuse.lxcfs "
-    b"fuse.portal fusectl hugetlbfs mqueue nfsd nsfs proc pstore resctrl rpc_pipefs securityfs selinuxfs smackfs "
-    b"sysfs tracefs".split()
+    b"autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs functionfs "
+    b"fuse.lxcfs fuse.portal fuse.replicator fusectl hugetlbfs mqueue nfsd nsfs proc pstore resctrl rpc_pipefs "
+    b"securityfs selinuxfs smackfs sysfs tracefs".split()
 )
-"""No files at all, or those that lie elsewhere. To open what ``autofs`` waits for would mount it."""
+"""No files at all, or those that lie elsewhere, as snapshots that are shown. To open what ``autofs`` waits for would
+mount it."""
 VOLATILE: Final = frozenset({b"tmpfs", b"ramfs"})
 """Local, but nothing in them is meant to live longer than until the machine is switched off."""
 

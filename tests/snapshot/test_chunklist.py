@@ -12,7 +12,7 @@ from replicator.format.sizes import MAX_CHUNK
 from replicator.format.snapshot import LIST_LIMIT, ChunkList, ChunkRef
 from replicator.format.tree import ListPiece
 from replicator.snapshot import chunklist
-from replicator.snapshot.chunklist import EMPTY, ListBuilder, batches, check_list, extents, leaves
+from replicator.snapshot.chunklist import EMPTY, ListBuilder, batches, check_list, extents, leaves, run_at
 from tests.snapshot.support import MemorySink
 
 
@@ -66,6 +66,45 @@ def test_lists_of_lists_are_read_back(sink: MemorySink, count: int, monkeypatch:
     for (place, ref), expected in zip(extents(content, sink), chunks, strict=True):
         assert (place, ref) == (offset, expected)
         offset += ref.length
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 60, 500, 2000])
+def test_every_byte_is_found_in_its_chunk_and_only_the_lists_above_it_are_read(
+    sink: MemorySink, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunklist, "LIST_LIMIT", 8)
+    monkeypatch.setattr(chunklist, "PIECE_MIN", 4)
+    content = built(sink, refs(count))
+    reads: list[bytes] = []
+
+    class Counting(MemorySink):
+        def get(self, kind: int, ref: ChunkRef) -> bytes:
+            reads.append(ref.id)
+            return sink.get(kind, ref)
+
+    for begin, ref in extents(content, sink):
+        for offset in (begin, begin + ref.length // 2, begin + ref.length - 1):
+            reads.clear()
+            run = run_at(content, Counting(), offset)
+            place = run.place(offset)
+            assert (run.begin(place), run.refs[place]) == (begin, ref)
+            assert run.start <= offset < run.end
+            assert len(reads) == content.depth
+    for offset in (-1, content.length):
+        with pytest.raises(IndexError):
+            run_at(content, sink, offset)
+
+
+def test_a_byte_is_not_looked_for_in_lists_whose_lengths_do_not_add_up(sink: MemorySink) -> None:
+    chunks = refs(3)
+    total = sum(ref.length for ref in chunks)
+    for content in (
+        ChunkList(depth=0, length=total + 1, chunks=chunks),
+        ChunkList(depth=1, length=total + 1, chunks=[piece(sink, chunks, total + 1)]),
+        ChunkList(depth=5, length=total, chunks=chunks),
+    ):
+        with pytest.raises(FormatError):
+            run_at(content, sink, total - 1)
 
 
 def test_pieces_end_where_an_id_says_so() -> None:

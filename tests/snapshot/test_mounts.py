@@ -23,6 +23,7 @@ MOUNTINFO = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 43 35 nonsense / /mnt/none rw - nfs x rw
 44 35 0:45 / /mnt/short rw -
 45 35 0:46 / /mnt/nodash rw nfs x rw
+47 35 0:48 / /mnt/old ro - fuse.replicator replicator ro
 
 """
 
@@ -39,6 +40,7 @@ def test_lines_are_read_and_escapes_undone() -> None:
         Mount(os.makedev(0, 43), b"/run", b"tmpfs"),
         Mount(os.makedev(0, 44), b"/mnt/odd", b"fuse.of mine"),
         Mount(os.makedev(0, 47), b"/mnt/dash", b"nfs"),
+        Mount(os.makedev(0, 48), b"/mnt/old", b"fuse.replicator"),
     ]
     assert parse_mountinfo(b"") == []
 
@@ -50,6 +52,7 @@ def test_lines_are_read_and_escapes_undone() -> None:
         ((98, 0), b"/mnt/with space\tand\\more", "a network file system (nfs4)"),
         ((0, 40), b"/mnt/-", "a network file system (fuse.sshfs)"),
         ((0, 43), b"/run", "a file system in memory (tmpfs)"),
+        ((0, 48), b"/mnt/old", "a pseudo file system (fuse.replicator)"),
         ((254, 0), b"/", ""),
         ((0, 44), b"/mnt/odd", ""),
         ((77, 77), b"/nowhere", ""),
