@@ -2,26 +2,28 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from replicator.crypto.derive import hkdf
-from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
+from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot, check_length
 from replicator.engine.edge import Edge
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.tree import Entry
 from replicator.ids import short
 from replicator.pack.reader import PackReader
-from replicator.snapshot.apply import Applied, Applier, Job
+from replicator.snapshot.apply import Applied, Applier, Job, Part
 from replicator.snapshot.chunklist import extents
 from replicator.snapshot.metadata import Rights
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 
 _Entries = Iterator[tuple[TreePath, Entry]]
-_Places = list[tuple[bytes, Job, int]]
-"""Where chunks go: (chunk id, job, offset)."""
+_Place = tuple[bytes, Job, int, int]
+"""Where a chunk goes: (chunk id, job, offset, length)."""
+_Places = list[_Place]
+_UNREADABLE = (NotFoundError, IntegrityError, FormatError)
 AT_ONCE = 3
 """Packs fetched at the same time; each is at most 16 MiB in memory."""
 WINDOW = 50_000
@@ -103,7 +105,12 @@ async def restore(
         if not path:
             raise error  # of a snapshot without its top there is nothing
         report.gaps.append((escape(b"/".join((*path, b""))), LOST_FOLDER))
-        (report.lost if isinstance(error, NotFoundError) else report.damaged).append(str(error))
+        amiss(error)
+
+    def amiss(error: ReplicatorError) -> None:
+        told = report.lost if isinstance(error, NotFoundError) else report.damaged
+        if str(error) not in told:
+            told.append(str(error))
 
     edge.progress.stage("reading the tree", None, "entries")
     await fetcher.in_thread(lambda reader: next(reader.entries(snapshot.details.tree), None))
@@ -131,7 +138,7 @@ async def restore(
         applier.begin(survey.room if survey else 0)
         whole = None if paths else snapshot.row.size
         edge.progress.stage("restoring", survey.bytes if survey else whole)
-        windows = _windows(entries(lost), fetcher, applier)
+        windows = _windows(entries(lost), fetcher, applier, amiss)
         while (window := await fetcher.in_thread(lambda _: next(windows, None))) is not None:
             edge.progress.advance(window.reused)
             await _carry_out(fetcher, applier, window.by_pack, report, edge)
@@ -178,8 +185,10 @@ def _survey(
         surveyor.close()
 
 
-def _windows(entries: _Entries, fetcher: ChunkFetcher, applier: Applier) -> Iterator[_Window]:
-    """Plan a part of the tree at a time."""
+def _windows(
+    entries: _Entries, fetcher: ChunkFetcher, applier: Applier, amiss: Callable[[ReplicatorError], None]
+) -> Iterator[_Window]:
+    """Plan a part of the tree at a time. ``amiss`` is told why chunks of a file cannot be had: its list is lost, say."""
     hasher = fetcher.keys.hashers()[CHUNK_DATA]
 
     def same(chunk: bytes, data: memoryview) -> bool:
@@ -193,25 +202,44 @@ def _windows(entries: _Entries, fetcher: ChunkFetcher, applier: Applier) -> Iter
         parts = iter(()) if job is None else extents(job.content, fetcher)
         more = True
         while more:
-            batch = list(itertools.islice(parts, BATCH))
+            batch: list[Part] = []
+            try:
+                batch.extend(itertools.islice(parts, BATCH))
+            except _UNREADABLE as error:
+                amiss(error)
             more = len(batch) == BATCH
             if job is not None:
                 job.more = more
                 missing = applier.reuse(job, batch, same) if batch else []
                 window.reused += sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
-                wanted += [(ref.id, job, offset) for offset, ref in missing]
+                wanted += [(ref.id, job, offset, ref.length) for offset, ref in missing]
                 count += len(batch)
             if count >= WINDOW:
-                yield _placed(window, wanted, fetcher)
+                yield _placed(window, wanted, fetcher, amiss)
                 window, wanted, count = _Window(), [], 0
     if count:
-        yield _placed(window, wanted, fetcher)
+        yield _placed(window, wanted, fetcher, amiss)
 
 
-def _placed(window: _Window, wanted: _Places, fetcher: ChunkFetcher) -> _Window:
-    for place, pack in zip(wanted, fetcher.place([chunk for chunk, _, _ in wanted]), strict=True):
-        window.by_pack.setdefault(pack, []).append(place)
+def _placed(
+    window: _Window, wanted: _Places, fetcher: ChunkFetcher, amiss: Callable[[ReplicatorError], None]
+) -> _Window:
+    try:
+        packs: list[int | None] = [*fetcher.place([place[0] for place in wanted])]
+    except IntegrityError:  # no index names one of them: ask for each, so that it costs its own file only
+        packs = [_pack_of(fetcher, place[0], amiss) for place in wanted]
+    for place, pack in zip(wanted, packs, strict=True):
+        if pack is not None:
+            window.by_pack.setdefault(pack, []).append(place)
     return window
+
+
+def _pack_of(fetcher: ChunkFetcher, chunk: bytes, amiss: Callable[[ReplicatorError], None]) -> int | None:
+    try:
+        return fetcher.place([chunk])[0]
+    except IntegrityError as error:
+        amiss(error)
+        return None
 
 
 async def _carry_out(
@@ -254,24 +282,23 @@ def _elsewhere(fetcher: ChunkFetcher, pack: int, places: _Places, why: Replicato
     return found
 
 
-def _write(
-    applier: Applier, reader: PackReader, places: _Places, edge: Edge
-) -> list[tuple[tuple[bytes, Job, int], IntegrityError]]:
+def _write(applier: Applier, reader: PackReader, places: _Places, edge: Edge) -> list[tuple[_Place, IntegrityError]]:
     """Write what a pack holds to its places; return those that it should hold and does not, and why."""
     places.sort(key=lambda place: place[0])
     bad = []
     last: bytes | None = None
     data = b""
     for place in places:
-        chunk, job, offset = place
-        if chunk != last:
-            try:
-                data = reader.chunk(CHUNK_DATA, chunk)
-            except IntegrityError as error:
-                bad.append((place, error))
+        chunk, job, offset, length = place
+        try:
+            if chunk != last:
                 last = None
-                continue
-            last = chunk
+                data = reader.chunk(CHUNK_DATA, chunk)
+                last = chunk
+            check_length(chunk, data, length)
+        except IntegrityError as error:
+            bad.append((place, error))
+            continue
         applier.write(job, offset, data)
         edge.progress.advance(len(data))
     return bad

@@ -306,9 +306,7 @@ class Writer:
             policy = hashed(encoded(self.policy))[:16]
             listed.append([keep(data), len(data), kind, policy, [], b"".join(ids)])
         index = keep(
-            self.record(
-                INDEX, "index", [1, keys.tenant, keys.domain, keys.identity, now_ns, [self.policy], listed]
-            )
+            self.record(INDEX, "index", [1, keys.tenant, keys.domain, keys.identity, now_ns, [self.policy], listed])
         )
         ids = b"".join(sorted(self.chunks))
         references = keep(

@@ -34,7 +34,9 @@ def benign(writer: Writer) -> tuple[list[object], dict[str, bytes]]:
         writer.file(b"sparse", zeros, holes=[[4096, 3 * MIB - 8192]], **owner),
         writer.directory(
             b"folder",
-            by_name([twice, [b"other name", *twice[1:]], entry(b"link", "link", target=b"one name", mode=0o777, **owner)]),
+            by_name(
+                [twice, [b"other name", *twice[1:]], entry(b"link", "link", target=b"one name", mode=0o777, **owner)]
+            ),
             mode=0o750,
             **owner,
         ),

@@ -1,0 +1,86 @@
+"""What a writer with all rights of a node can publish does no harm: neither to the disk nor to other snapshots."""
+
+import os
+import re
+import resource
+
+import pytest
+
+from replicator.errors import NotFoundError, ReplicatorError
+from tests.scenarios.hostile.cases import CASES, EVIL, Case
+from tests.scenarios.hostile.specwriter import Writer
+from tests.scenarios.hostile.stage import Stage
+
+LEAST = 60
+ROOM = 200 << 10
+"""KiB that the largest bomb may add to what the process has held at most; undone it would be 300 MiB or more."""
+INNOCENT = b"innocent" * 1000
+
+
+def test_there_are_many_cases_and_no_two_are_one() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= LEAST
+
+
+async def good(stage: Stage) -> None:
+    """Publish a snapshot that is all right."""
+    writer = stage.writer()
+    await stage.write(writer, writer.folder([writer.file(b"good", INNOCENT)]), dataset="good")
+
+
+def tree_of(case: Case, writer: Writer, outside: str) -> list[object]:
+    """Return the top directory: the case's own, or its folder beside a file that must come back."""
+    made = case.build(writer, outside)
+    if case.top:
+        return made
+    owner = {"uid": os.geteuid(), "gid": os.getegid()}
+    evil = writer.directory(b"evil", made, **owner)
+    return writer.folder([evil, writer.file(b"innocent", INNOCENT, **owner)])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])
+async def test_it_does_no_harm_and_is_told(stage: Stage, case: Case) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await good(stage)
+    async with stage.library() as library:
+        assert len(await library.snapshots()) == 1
+    writer = stage.writer()
+    writer.bend = case.bend
+    tree = tree_of(case, writer, stage.outside)
+    writer.random.seed(2)
+    made = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await stage.write(writer, tree, **case.details)
+    outcome = case.users or case.outcome if not stage.privileged else case.outcome
+    async with stage.library() as library:
+        assert (await library.find("latest:good")).details.dataset == "good", "others are still to be seen"
+        told = [*library.federation.integrity, *library.federation.notices]
+        if outcome == "hidden":
+            with pytest.raises(NotFoundError, match="no snapshot of dataset 'evil'"):
+                await library.find("latest:evil")
+            told = [*library.federation.integrity, *library.federation.notices]
+            assert re.search(case.why, "\n".join(told)), told
+            assert told != []
+            return
+        found = await library.find("latest:evil")
+        try:
+            report = await stage.restore(library, found)
+        except ReplicatorError as error:
+            assert outcome == "refused", error
+            assert re.search(case.why, str(error)), error
+        else:
+            said = [*report.damaged, *report.lost, *(f"{path}: {reason}" for path, reason in report.gaps)]
+            if outcome == "restored":
+                assert [line for line in said if "owner and group" not in line] == []
+                case.then(os.path.join(stage.target, "evil"))
+            else:
+                assert outcome in {"damaged", "gap"}, said
+                assert bool(report.damaged or report.lost) == (outcome == "damaged"), said
+                assert re.search(case.why, "\n".join(said)), said
+            with open(os.path.join(stage.target, "innocent"), "rb") as file:
+                assert file.read() == INNOCENT, "the rest is restored"
+            written = os.path.join(stage.target, "evil", "file")
+            if os.path.exists(written):
+                with open(written, "rb") as file:
+                    assert file.read() == EVIL, "a file is whole or not there"
+        await stage.look(library, found)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - max(made, before) < ROOM
