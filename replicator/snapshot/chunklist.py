@@ -128,9 +128,18 @@ def _below(refs: Sequence[ChunkRef], depth: int, source: ChunkSource) -> Iterato
     yield refs, depth
     if depth:
         for ref in refs:
-            piece = decode(ListPiece, source.get(CHUNK_LIST, ref), limit=MAX_CHUNK)
-            _check(piece.chunks, ref.length, depth - 1)
-            yield from _below(piece.chunks, depth - 1, source)
+            yield from _below(list_piece(ref, depth, source), depth - 1, source)
+
+
+def list_piece(ref: ChunkRef, depth: int, source: ChunkSource) -> Sequence[ChunkRef]:
+    """Return the entries of the list piece that an entry of a list of this depth names.
+
+    Raises:
+        FormatError: as :func:`leaves`.
+    """
+    piece = decode(ListPiece, source.get(CHUNK_LIST, ref), limit=MAX_CHUNK)
+    _check(piece.chunks, ref.length, depth - 1)
+    return piece.chunks
 
 
 def _check(refs: Sequence[ChunkRef], length: int, depth: int) -> None:

@@ -56,10 +56,10 @@ class Stage:
         """Return a writer of the next run."""
         return Writer(self.keys, random=Random(self.chain.number + 1))
 
-    async def publish(self, night: Night) -> None:
-        """Store what a run left at the provider and let it witness the head."""
+    async def publish(self, night: Night, home: str | None = None) -> None:
+        """Store what a run left at the providers and let them witness the head, as the node of a home."""
         self.world.clock.advance(60)
-        node = self.world.node()
+        node = self.world.node(home)
         try:
             async with Federation(node, self.world.edge) as federation:
                 for link in federation.links.values():
@@ -176,9 +176,9 @@ class Stage:
         yield [name for name in sorted(os.listdir(self.world.root)) if name not in {"target", "scratch", "provider-0"}]
 
 
-def keys_of(world: World) -> Keys:
-    """Return the keys of the world's node, as raw bytes."""
-    node = world.node()
+def keys_of(world: World, home: str | None = None) -> Keys:
+    """Return the keys of the world's node, or of another one, as raw bytes."""
+    node = world.node(home)
     try:
         found = node.keys()
         return Keys(
