@@ -497,11 +497,20 @@ case("the top directory is nowhere", "refused", lambda w, _: [0, 5, [[bytes(32),
 ZEROS = bytes(3 * MIB)
 
 
-def _frame(size: int, data: bytes = ZEROS) -> bytes:
+def _zeros(mib: int, *, size: int = -1) -> bytes:
+    """Return a frame of so many MiB of zeros, which are never in memory together."""
+    packer = zstandard.ZstdCompressor(write_content_size=size >= 0).compressobj(size=size)
+    return b"".join([*(packer.compress(bytes(MIB)) for _ in range(mib)), packer.flush()])
+
+
+def _frame(size: int, mib: int = 3) -> bytes:
     """Return a frame that declares a size of ours: a header of its own before the blocks of a true one."""
-    plain = zstandard.ZstdCompressor(write_content_size=False).compress(data)
-    window = plain[5:6]
-    return plain[:4] + bytes([0b11 << 6]) + window + struct.pack("<Q", size) + plain[6:]
+    undeclared = _zeros(mib)
+    assert undeclared[4] == 0, "neither a size nor a checksum, and a window"
+    return undeclared[:4] + bytes([0b11 << 6]) + undeclared[5:6] + struct.pack("<Q", size) + undeclared[6:]
+
+
+_BOMB = _zeros(512, size=512 * MIB)
 
 
 def _zstd(stored: bytes, length: int = len(ZEROS), data: bytes = ZEROS) -> Build:
@@ -512,13 +521,13 @@ _whole = frame(ZEROS)
 _dictionary = zstandard.ZstdCompressionDict(b"dictionary" * 100, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 _wide = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False, enable_ldm=False)
 for shown, stored in {
-    "declares 1 TiB": _frame(1 << 40),
-    "declares 2**64 - 1 bytes": _frame(2**64 - 1),
+    "is a bomb of 1 TiB by its own word": _frame(1 << 40),
+    "is a bomb of 2**64 - 1 bytes by its own word": _frame(2**64 - 1),
     "declares one byte less": _frame(len(ZEROS) - 1),
     "declares one byte more": _frame(len(ZEROS) + 1),
     "declares no size": zstandard.ZstdCompressor(write_content_size=False).compress(ZEROS),
-    "holds half a gibibyte and declares that": frame(bytes(512 * MIB)),
-    "holds half a gibibyte and declares 3 MiB": _frame(len(ZEROS), bytes(512 * MIB)),
+    "is a bomb and declares that": _BOMB,
+    "is a bomb and declares 3 MiB": _frame(len(ZEROS), 512),
     "is two frames": frame(ZEROS[:MIB]) + frame(ZEROS[MIB:]),
     "has a byte behind it": _whole + b"\0",
     "has a frame behind it": _whole + frame(b"more"),
@@ -758,7 +767,6 @@ for shown, bend in {
 }.items():
     case(shown, "hidden", _files, "chain of|out of sight|cannot be read", bend=bend)
 
-_BOMB = frame(bytes(300 * MIB))
 
 
 # snapshots

@@ -1,4 +1,4 @@
-"""Stages: a world of one provider, as root and as a user without rights."""
+"""Stages: a world of one provider; as root, as root that asks for no privilege, and as a user without rights."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ from tests.scenarios.world import World
 from tests.snapshot.support import IS_ROOT, NOBODY, as_nobody
 
 
-@pytest.fixture(params=["root", "user"])
+@pytest.fixture(params=["root", "root without privilege", "user"])
 def stage(request: pytest.FixtureRequest, worlds: Callable[[int], World], fast_folder: str) -> Iterator[Stage]:
     """A stage, whose oracle is asked when the test is over."""
-    if request.param == "root" and not IS_ROOT:
+    if request.param != "user" and not IS_ROOT:
         pytest.skip("not root")
     world = worlds(1)
-    if request.param == "root":
-        yield from _played(world, privileged=True)
+    if request.param != "user":
+        yield from _played(world, privileged=request.param == "root")
         return
     if IS_ROOT:
         for folder in (fast_folder, os.path.dirname(world.root)):

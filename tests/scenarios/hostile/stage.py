@@ -160,6 +160,9 @@ class Stage:
                     assert not status.st_mode & (stat.S_ISUID | stat.S_ISGID), f"{name} has another's rights"
                     assert not stat.S_ISCHR(status.st_mode), f"{name} is a device"
                     assert not stat.S_ISBLK(status.st_mode), f"{name} is a device"
+                    attributes = os.listxattr(os.path.join(folder, name), follow_symlinks=False)
+                    guarded = [one for one in attributes if one.startswith(("security.", "trusted."))]
+                    assert guarded == [], f"{name} has {guarded}"
 
     def _state(self) -> Iterable[Any]:
         for folder, folders, files in sorted(os.walk(self.outside)):

@@ -2,19 +2,20 @@
 
 import os
 from random import Random
+from typing import Any
 
 from replicator.engine.inspect import verify_content
-from tests.scenarios.hostile.specwriter import DATA, MIB, Writer, by_name, entry
+from tests.scenarios.hostile.specwriter import DATA, MIB, RAW, TREE, Writer, by_name, encoded, entry
 from tests.scenarios.hostile.stage import Stage
 
 
-def benign(writer: Writer) -> tuple[list[object], dict[str, bytes]]:
+def benign(writer: Writer) -> tuple[list[list[Any]], dict[str, bytes]]:
     """Return the entries of a tree with one of everything, and the content of its files."""
     random = Random(7)
     large = random.randbytes(700_001)
     zeros = b"begin" + bytes(3 * MIB) + b"end"
     pieces = [writer.chunk(DATA, large[at : at + 1000]) for at in range(0, len(large), 1000)]
-    owner = {"uid": os.geteuid(), "gid": os.getegid()}
+    owner: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
     twice = writer.file(b"one name", b"two names", link=[3, 4], **owner)
     files = {
         "letter": b"Dear reader\n" * 5000,
@@ -49,6 +50,30 @@ def benign(writer: Writer) -> tuple[list[object], dict[str, bytes]]:
         entry(b"fifo", "fifo", **owner),
     ]
     return by_name(entries), files
+
+
+def small(writer: Writer, outside: str) -> list[list[Any]]:
+    """Return the entries of a small tree with one of everything, chunks as they are, and links to the outside."""
+
+    def raw(data: bytes) -> list[Any]:
+        ref = writer.chunk(DATA, data, encoding=RAW, stored=data)
+        return [0, len(data), [ref]]
+
+    def file(name: bytes, data: bytes, **changes: Any) -> list[Any]:
+        return entry(name, content=raw(data), size=len(data), **changes)
+
+    inner = encoded([1, [file(b"inner", b"inner"), entry(b"out", "link", target=outside.encode(), mode=0o777)]])
+    ref = writer.chunk(TREE, inner, encoding=RAW, stored=inner)
+    return [
+        file(b"a", b"twice", link=[1, 1]),
+        file(b"b", b"twice", link=[1, 1]),
+        entry(b"c", "char"),
+        entry(b"d", "dir", content=[0, len(inner), [ref]], mode=0o755),
+        file(b"e", b"data" + bytes(5000), holes=[[4, 5000]], xattrs=[[b"user.x", b"1"]]),
+        entry(b"f", "fifo", mode=0o600),
+        entry(b"l", "link", target=outside.encode() + b"/secret", mode=0o777),
+        file(b"s", b"setuid", mode=0o4755),
+    ]
 
 
 async def test_what_is_written_from_the_specification_comes_back(stage: Stage) -> None:
