@@ -308,10 +308,11 @@ class ChunkFetcher:
                 data = reader.chunk(kind, ref.id)
                 if kind != CHUNK_LIST:  # whose length is that of what it lists
                     check_length(ref.id, data, ref.length)
-                return data
             except (NotFoundError, IntegrityError, FormatError) as error:
                 if not self.give_up(pack, ref.id, error):
                     raise
+            else:
+                return data
 
     async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
         """Run tree-reading code in a worker thread and return what it returns."""

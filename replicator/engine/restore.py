@@ -188,7 +188,7 @@ def _survey(
 def _windows(
     entries: _Entries, fetcher: ChunkFetcher, applier: Applier, amiss: Callable[[ReplicatorError], None]
 ) -> Iterator[_Window]:
-    """Plan a part of the tree at a time. ``amiss`` is told why chunks of a file cannot be had: its list is lost, say."""
+    """Plan a part of the tree at a time; ``amiss`` is told why chunks of a file cannot be had."""
     hasher = fetcher.keys.hashers()[CHUNK_DATA]
 
     def same(chunk: bytes, data: memoryview) -> bool:

@@ -15,6 +15,7 @@ import stat
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +23,7 @@ import zstandard
 
 from tests.scenarios.hostile.specwriter import (
     DATA,
+    FIELDS,
     LIST,
     MIB,
     NOTHING,
@@ -73,7 +75,12 @@ def evil(writer: Writer, _outside: str = "") -> list[Any]:
 
 def changed(**changes: Any) -> Build:
     """Return one file with fields replaced."""
-    return lambda writer, _: [writer.file(b"file", EVIL, **changes)]
+
+    def build(writer: Writer, _outside: str) -> list[Any]:
+        fields = dict(zip(FIELDS, writer.file(b"file", EVIL), strict=True))
+        return [list((fields | changes).values())]
+
+    return build
 
 
 def only(*entries: list[Any]) -> Build:
@@ -95,8 +102,8 @@ for shown, name in {
     "256 bytes": b"n" * 256,
     "100 000 bytes": b"n" * 100_000,
 }.items():
-    case(f"a file called {shown}", "damaged", lambda w, _, name=name: [w.file(name, EVIL)], "entry|Expected")
-    case(f"a folder called {shown}", "damaged", lambda w, _, name=name: [w.directory(name, evil(w))], "entry|Expected")
+    case(f"a file called {shown}", "damaged", changed(name=name), "entry|Expected")
+    case(f"a folder called {shown}", "damaged", only(entry(name, "dir", mode=0o755)), "entry|Expected")
     case(f"a link called {shown}", "damaged", only(entry(name, "link", target=b"x")), "entry|Expected")
 
 ODD_NAMES = sorted(
@@ -195,41 +202,7 @@ for shown, changes in {
     "half a hard link": {"link": [1]},
     "a negative inode": {"link": [0, -1]},
 }.items():
-    wanted = dict(changes)
-    if "content" in wanted:
-        case(f"a file with {shown}", "damaged", only(entry(b"file", **wanted)), "TreePiece|entry")
-    else:
-
-        def _entry_of(writer: Writer, _outside: str, wanted: dict[str, Any] = wanted) -> list[Any]:
-            made = writer.file(b"file", EVIL)
-            named = dict(
-                zip(
-                    (
-                        "name",
-                        "kind",
-                        "mode",
-                        "uid",
-                        "gid",
-                        "user",
-                        "group",
-                        "mtime_ns",
-                        "ctime_ns",
-                        "size",
-                        "content",
-                        "target",
-                        "rdev",
-                        "link",
-                        "xattrs",
-                        "holes",
-                        "changed",
-                    ),
-                    made,
-                    strict=True,
-                )
-            )
-            return [list((named | wanted).values())]
-
-        case(f"a file with {shown}", "damaged", _entry_of, "TreePiece|entry")
+    case(f"a file with {shown}", "damaged", changed(**dict(changes)), "TreePiece|entry")
 
 for shown, wrong in {
     "an entry with a field too many": [*entry(b"x"), 0],
@@ -659,7 +632,7 @@ def _locator(**changes: Any) -> Callable[[Any], Any]:
     return lambda said: said | {key: value(said[key]) if callable(value) else value for key, value in changes.items()}
 
 
-for shown, locator in {
+LOCATORS: dict[str, dict[str, Any]] = {
     "a body beyond the object": {"body": 1 << 40},
     "a body that is too short": {"body": 3},
     "a body of 2**64 - 1 bytes": {"body": 2**64 - 1},
@@ -674,10 +647,16 @@ for shown, locator in {
     "a compressed body that is none": {"encoding": 1},
     "encoding 2": {"encoding": 2},
     "reserved bytes": {"zero": b"\1" + bytes(5)},
-}.items():
+}
+for shown, locator in LOCATORS.items():
     case(
         f"the locator of a pack with {shown}", "damaged", _files, "", **_pack_stage("pack locator", _locator(**locator))
     )
+
+
+def _flipped(at: int, head: bytes) -> bytes:
+    return head[:at] + bytes([head[at] ^ 0x40]) + head[at + 1 :]
+
 
 for shown, at in {"magic": 0, "version": 7, "suite": 8, "flags": 9, "reserved": 10, "epoch": 12, "tail": 50}.items():
     case(
@@ -685,7 +664,7 @@ for shown, at in {"magic": 0, "version": 7, "suite": 8, "flags": 9, "reserved": 
         "damaged",
         _files,
         "",
-        **_pack_stage("pack header", lambda head, at=at: head[:at] + bytes([head[at] ^ 0x40]) + head[at + 1 :]),
+        **_pack_stage("pack header", partial(_flipped, at)),
     )
 
 
@@ -766,7 +745,6 @@ for shown, bend in {
     "an index of 2**62 objects": {"index bytes": lambda data: data[:3] + b"\xdd\xff\xff\xff\xff"},
 }.items():
     case(shown, "hidden", _files, "chain of|out of sight|cannot be read", bend=bend)
-
 
 
 # snapshots

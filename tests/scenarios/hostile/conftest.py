@@ -21,7 +21,7 @@ def stage(request: pytest.FixtureRequest, worlds: Callable[[int], World], fast_f
         return
     if IS_ROOT:
         for folder in (fast_folder, os.path.dirname(world.root)):
-            os.chmod(folder, 0o711)  # on the way to the user's own
+            os.chmod(folder, 0o711)  # noqa: S103 - on the way to the user's own
         for folder, _, files in os.walk(world.root):
             for name in ("", *files):
                 os.chown(os.path.join(folder, name), NOBODY, NOBODY)

@@ -6,7 +6,17 @@ from typing import Any
 
 import msgspec
 
-_BYTES = (b"\xc0", b"\xc1", b"\xc2", b"\xcb", b"\xcf", b"\xd3", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x91" * 300)
+_BYTES = (
+    b"\xc0",
+    b"\xc1",
+    b"\xc2",
+    b"\xcb",
+    b"\xcf",
+    b"\xd3",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\x91" * 300,
+)
 """What MessagePack makes much of: nothing, what it does not use, wide numbers, lists and bytes without end."""
 _VALUES: tuple[Any, ...] = (
     *(0, 1, -1, 2**31, 2**32, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), 4097, 1.0, float("nan")),

@@ -147,7 +147,7 @@ class Chain:
     previous_snapshot: bytes = bytes(32)
 
 
-PROMISE = [1, 1, 1, None, [], [], False, 30 * 86400]
+PROMISE: list[Any] = [1, 1, 1, None, [], [], False, 30 * 86400]
 """A policy: one copy, anywhere (format.md §5.4)."""
 
 
@@ -308,9 +308,9 @@ class Writer:
         index = keep(
             self.record(INDEX, "index", [1, keys.tenant, keys.domain, keys.identity, now_ns, [self.policy], listed])
         )
-        ids = b"".join(sorted(self.chunks))
+        added = b"".join(sorted(self.chunks))
         references = keep(
-            self.record(REFERENCES, "references", [1, keys.tenant, keys.domain, keys.identity, b"", ids, b""])
+            self.record(REFERENCES, "references", [1, keys.tenant, keys.domain, keys.identity, b"", added, b""])
         )
         said = {"dataset": "evil", "host": "host", "roots": [], "tree": tree, "tags": [], "gaps": []} | details
         plain = bent("details bytes", encoded(bent("details", [1, *said.values()])))

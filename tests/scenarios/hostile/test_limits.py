@@ -43,11 +43,13 @@ async def test_a_tree_of_more_folders_than_allowed_is_told_by_all_that_walk_it(s
 
 @pytest.mark.parametrize("limit", ["max_depth", "max_entries"])
 async def test_a_restore_ends_at_the_limit(stage: Stage, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setitem(TreeReader.walk.__kwdefaults__, limit, 20)
+    defaults = TreeReader.walk.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, limit, 20)
     writer = stage.writer()
     await stage.write(writer, deep(writer, 30))
     async with stage.library() as library:
-        with pytest.raises(FormatError, match="deeper than 20|more than 20"):
+        with pytest.raises(FormatError, match=r"deeper than 20|more than 20"):
             await stage.restore(library, await library.find("latest:evil"))
     assert len(list(os.walk(stage.target))) <= 22
 

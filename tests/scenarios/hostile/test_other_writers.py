@@ -69,4 +69,3 @@ async def test_an_honest_node_relies_on_none_of_it(world: World, source: str) ->
     assert (done.error, done.published, done.new_chunks > 1) == (None, True, True)
     assert await world.differences(source, "latest:docs") == []
     assert (await world.verify()).absent == []
-
