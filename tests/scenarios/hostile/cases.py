@@ -163,7 +163,7 @@ case("a piece with 1025 entries", "damaged", _folder([b"%05d" % number for numbe
 
 # fields
 
-for shown, changes in {
+CHANGES: dict[str, dict[str, Any]] = {
     "a mode beyond 07777": {"mode": 0o10000},
     "the mode of a link": {"mode": stat.S_IFLNK | 0o777},
     "a negative mode": {"mode": -1},
@@ -201,8 +201,9 @@ for shown, changes in {
     "a negative hole": {"holes": [[-5, 3]]},
     "half a hard link": {"link": [1]},
     "a negative inode": {"link": [0, -1]},
-}.items():
-    case(f"a file with {shown}", "damaged", changed(**dict(changes)), "TreePiece|entry")
+}
+for shown, changes in CHANGES.items():
+    case(f"a file with {shown}", "damaged", changed(**changes), "TreePiece|entry")
 
 for shown, wrong in {
     "an entry with a field too many": [*entry(b"x"), 0],
@@ -334,7 +335,7 @@ case(
 case(
     "a first name whose content is lost",
     "damaged",
-    lambda w, _: [
+    lambda _w, _: [
         entry(b"a", size=5, content=[0, 5, [[bytes(32), 5]]], link=[1, 1]),
         entry(b"b", size=5, content=[0, 5, [[bytes(32), 5]]], link=[1, 1]),
     ],
@@ -368,10 +369,10 @@ for shown, make in {
     "a chunk above 4 MiB": lambda w: [0, 4 * MIB + 1, [[_ref(w)[0], 4 * MIB + 1]]],
     "lengths that do not add up": lambda w: [0, len(EVIL) + 1, [_ref(w)]],
     "chunks but no length": lambda w: [0, 0, [_ref(w)]],
-    "a length but no chunks": lambda w: [0, 5, []],
-    "a depth but no chunks": lambda w: [1, 0, []],
+    "a length but no chunks": lambda _: [0, 5, []],
+    "a depth but no chunks": lambda _: [1, 0, []],
     "a length beyond 2**62": lambda w: [0, 2**63, [_ref(w)]],
-    "an id of 31 bytes": lambda w: [0, 5, [[bytes(31), 5]]],
+    "an id of 31 bytes": lambda _: [0, 5, [[bytes(31), 5]]],
 }.items():
     case(f"a list with {shown}", "damaged", listed(make), "TreePiece|chunk list")
 
@@ -391,8 +392,8 @@ for shown, make, why in (
         "Piece",
     ),
     ("a list piece that is a list", lambda w: [1, 9, [w.chunk(LIST, encoded([0, 9, []]), claimed=9)]], "ListPiece"),
-    ("a chunk that no index names", lambda w: [0, 5, [[bytes(32), 5]]], "no index names"),
-    ("a list piece that no index names", lambda w: [1, 5, [[bytes(32), 5]]], "no index names"),
+    ("a chunk that no index names", lambda _: [0, 5, [[bytes(32), 5]]], "no index names"),
+    ("a list piece that no index names", lambda _: [1, 5, [[bytes(32), 5]]], "no index names"),
     ("a chunk said to be longer than it is", lambda w: [0, 5000, [[_ref(w)[0], 5000]]], "bytes"),
     ("a chunk said to be shorter than it is", lambda w: [0, 10, [[_ref(w)[0], 10]]], "bytes"),
     (
@@ -462,7 +463,7 @@ case(
 )
 case("the top directory out of order", "refused", lambda w, _: w.folder([w.file(b"b"), w.file(b"a")]), "", top=True)
 case("the top directory is data", "refused", lambda w, _: w.content(EVIL), "not in the pack", top=True)
-case("the top directory is nowhere", "refused", lambda w, _: [0, 5, [[bytes(32), 5]]], "no index names", top=True)
+case("the top directory is nowhere", "refused", lambda _w, _: [0, 5, [[bytes(32), 5]]], "no index names", top=True)
 
 
 # zstd
