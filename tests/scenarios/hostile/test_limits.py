@@ -26,6 +26,7 @@ def deep(writer: Writer, depth: int) -> list[Any]:
     return writer.folder(inner)
 
 
+@pytest.mark.parametrize("stage", ["user"], indirect=True)
 async def test_a_tree_of_more_folders_than_allowed_is_told_by_all_that_walk_it(stage: Stage) -> None:
     writer = stage.writer()
     await stage.write(writer, deep(writer, 4097))
@@ -41,6 +42,7 @@ async def test_a_tree_of_more_folders_than_allowed_is_told_by_all_that_walk_it(s
             await fetcher.in_thread(walk)
 
 
+@pytest.mark.parametrize("stage", ["user"], indirect=True)
 @pytest.mark.parametrize("limit", ["max_depth", "max_entries"])
 async def test_a_restore_ends_at_the_limit(stage: Stage, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     defaults = TreeReader.walk.__kwdefaults__
