@@ -477,11 +477,14 @@ def _zeros(mib: int, *, size: int = -1) -> bytes:
     return b"".join([*(packer.compress(bytes(MIB)) for _ in range(mib)), packer.flush()])
 
 
-def _frame(size: int, mib: int = 3) -> bytes:
+def _frame(size: int, *, mib: int = 3, window: int = -1, dictionary: int = 0) -> bytes:
     """Return a frame that declares a size of ours: a header of its own before the blocks of a true one."""
     undeclared = _zeros(mib)
     assert undeclared[4] == 0, "neither a size nor a checksum, and a window"
-    return undeclared[:4] + bytes([0b11 << 6]) + undeclared[5:6] + struct.pack("<Q", size) + undeclared[6:]
+    described = undeclared[5:6] if window < 0 else bytes([window - 10 << 3])
+    named = bytes([dictionary]) if dictionary else b""
+    head = bytes([0b11 << 6 | bool(dictionary)]) + described + named + struct.pack("<Q", size)
+    return undeclared[:4] + head + undeclared[6:]
 
 
 _BOMB = _zeros(512, size=512 * MIB)
@@ -492,29 +495,30 @@ def _zstd(stored: bytes, length: int = len(ZEROS), data: bytes = ZEROS) -> Build
 
 
 _whole = frame(ZEROS)
-_dictionary = zstandard.ZstdCompressionDict(b"dictionary" * 100, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-_wide = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False, enable_ldm=False)
-for shown, stored in {
-    "is a bomb of 1 TiB by its own word": _frame(1 << 40),
-    "is a bomb of 2**64 - 1 bytes by its own word": _frame(2**64 - 1),
-    "declares one byte less": _frame(len(ZEROS) - 1),
-    "declares one byte more": _frame(len(ZEROS) + 1),
-    "declares no size": zstandard.ZstdCompressor(write_content_size=False).compress(ZEROS),
-    "is a bomb and declares that": _BOMB,
-    "is a bomb and declares 3 MiB": _frame(len(ZEROS), 512),
-    "is two frames": frame(ZEROS[:MIB]) + frame(ZEROS[MIB:]),
-    "has a byte behind it": _whole + b"\0",
-    "has a frame behind it": _whole + frame(b"more"),
-    "has a skippable frame before it": struct.pack("<II", 0x184D2A50, 4) + b"skip" + _whole,
-    "has a skippable frame behind it": _whole + struct.pack("<II", 0x184D2A50, 4) + b"skip",
-    "is skippable": struct.pack("<II", 0x184D2A50, 4) + b"skip",
-    "has a window of 16 MiB": zstandard.ZstdCompressor(compression_params=_wide).compress(ZEROS),
-    "names a dictionary": _whole[:4] + bytes([_whole[4] | 1]) + _whole[5:6] + b"\x07" + _whole[6:],
-    "ends too early": _whole[:-1],
-    "is empty": b"",
-    "is no frame": b"not a frame at all",
-}.items():
-    case(f"a frame that {shown}", "damaged", _zstd(stored), "chunk|zstd|frame")
+_skippable = struct.pack("<II", 0x184D2A50, 4) + b"skip"
+for shown, stored, why in (
+    ("is a bomb of 1 TiB by its own word", _frame(1 << 40), "the frame declares"),
+    ("is a bomb of 2**64 - 1 bytes by its own word", _frame(2**64 - 1), "the frame declares|zstd refuses"),
+    ("is a bomb and declares that", _BOMB, "the frame declares"),
+    ("is a bomb and declares 3 MiB", _frame(len(ZEROS), mib=512), "zstd refuses"),
+    ("declares one byte less", _frame(len(ZEROS) - 1), "the frame declares"),
+    ("declares one byte more", _frame(len(ZEROS) + 1), "the frame declares"),
+    ("says less than it holds", _frame(len(ZEROS), mib=4), "zstd refuses"),
+    ("says more than it holds", _frame(len(ZEROS), mib=2), "zstd refuses"),
+    ("declares no size", _zeros(3), "the frame declares no size"),
+    ("is two frames", frame(ZEROS[:MIB]) + frame(ZEROS[MIB:]), "the frame declares"),
+    ("has a byte behind it", _whole + b"\0", "zstd refuses"),
+    ("has a frame behind it", _whole + frame(b"more"), "zstd refuses"),
+    ("has a skippable frame before it", _skippable + _whole, "chunk"),
+    ("has a skippable frame behind it", _whole + _skippable, "zstd refuses"),
+    ("is skippable", _skippable, "chunk"),
+    ("has a window of 16 MiB", _frame(len(ZEROS), window=24), "a window of 16777216"),
+    ("names a dictionary", _frame(len(ZEROS), dictionary=7), "zstd refuses"),
+    ("ends too early", _whole[:-1], "zstd refuses"),
+    ("is empty", b"", "zstd refuses"),
+    ("is no frame", b"not a frame at all", "zstd refuses"),
+):
+    case(f"a frame that {shown}", "damaged", _zstd(stored), why)
 
 case("a frame of an empty chunk", "damaged", _zstd(frame(b""), 1, b""), "chunk")
 case(
@@ -552,25 +556,12 @@ case(
 # packs
 
 
-def _data_packs(change: Callable[[list[Any]], Any]) -> dict[str, Bend]:
-    """Change the directory of packs of data alone; those of trees stay readable."""
-
-    def bend(directory: list[Any]) -> Any:
-        return change(directory) if all(one[1] == DATA for one in directory[3]) else directory
-
-    return {"directory": bend}
-
-
 def _segment(place: int, value: Any, which: int = 0) -> Callable[[list[Any]], Any]:
     def change(directory: list[Any]) -> Any:
         directory[3][which][place] = value(directory[3][which][place]) if callable(value) else value
         return directory
 
     return change
-
-
-def _packed(change: Callable[[list[Any]], Any]) -> dict[str, Any]:
-    return {"bend": _data_packs(change)}
 
 
 def _files(writer: Writer, _outside: str) -> list[Any]:
@@ -583,76 +574,73 @@ def _swapped(directory: list[Any]) -> Any:
     return directory
 
 
-for shown, change in {
-    "a segment that begins elsewhere": _segment(5, 7),
-    "a segment that begins in the one before": _segment(5, lambda at: at - 1, 1),
-    "a segment beyond the pack": _segment(5, 16 * MIB, 2),
-    "a segment that is longer than it is": _segment(6, lambda size: size + 1, 2),
-    "a segment that is shorter than its tag": _segment(6, 15, 2),
-    "a segment of 16 MiB and one byte": _segment(6, 16 * MIB + 1, 2),
-    "a slot that is not there": _segment(2, 1),
-    "slot 64": _segment(2, 64),
-    "a counter twice": _segment(3, 0, 1),
-    "a counter that is another's": _segment(3, 9, 1),
-    "a counter of 2**32": _segment(3, 2**32),
-    "a kind that is not its own": _segment(1, TREE),
-    "kind 9": _segment(1, 9),
-    "encoding 2": _segment(4, 2),
-    "an encoding that is not its own": _segment(4, lambda one: 1 - one),
-    "a length that is not its own": _segment(7, lambda one: one + 1),
-    "a length of 4 MiB and one byte": _segment(7, 4 * MIB + 1),
-    "a length of 2**63": _segment(7, 2**63),
-    "a chunk twice": lambda d: [*d[:3], [*d[3], [d[3][0][0], 1, 0, 99, 0, d[3][-1][5] + d[3][-1][6], 16, 0]]],
-    "names of segments that changed places": _swapped,
-    "one segment too few": lambda d: [*d[:3], d[3][:-1]],
-    "no segment": lambda d: [*d[:3], []],
-    "no slot": lambda d: [*d[:2], [], d[3]],
-    "65 slots": lambda d: [*d[:2], d[2] * 65, d[3]],
-    "a slot of another key": lambda d: [*d[:2], [[sealed_to(b"\x09" + bytes(31), bytes(32), b"x"), d[2][0][1]]], d[3]],
-    "a slot of zeros": lambda d: [*d[:2], [[bytes(80), d[2][0][1]]], d[3]],
-    "another commitment": lambda d: [*d[:2], [[d[2][0][0], bytes(32)]], d[3]],
-    "a field too many": lambda d: [*d, 0],
-    "another version": lambda d: [2, *d[1:]],
-    "a policy of 15 bytes": lambda d: [1, bytes(15), *d[2:]],
-}.items():
-    case(f"a pack with {shown}", "damaged", _files, "", **_packed(change))
+def _repeated(directory: list[Any]) -> Any:
+    first, last = directory[3][0], directory[3][1]
+    again = [first[0], *last[1:]]
+    return [*directory[:3], [first, again, *directory[3][2:]]]
 
 
-def _pack_stage(stage: str, change: Callable[[Any], Any]) -> dict[str, Any]:
-    """Bend the first pack, which is one of data."""
-    seen: list[Writer] = []
-
-    def bend(value: Any) -> Any:
-        seen.append(value)
-        return change(value) if len(seen) % 2 else value
-
-    return {"bend": {stage: bend}}
+DIRECTORIES: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
+    "a segment that begins elsewhere": (_segment(5, 7), "leave a gap"),
+    "a segment that begins in the one before": (_segment(5, lambda at: at - 1, 1), "leave a gap"),
+    "a segment beyond the pack": (_segment(5, 16 * MIB, 2), "leave a gap"),
+    "a segment that is longer than it is": (_segment(6, lambda size: size + 1, 2), "leave a gap"),
+    "a segment that is shorter than its tag": (_segment(6, 15, 2), "Directory"),
+    "a segment of 16 MiB and one byte": (_segment(6, 16 * MIB + 1, 2), "Directory"),
+    "a slot that is not there": (_segment(2, 1), "no slot"),
+    "slot 64": (_segment(2, 64), "Directory"),
+    "a counter twice": (_segment(3, 0, 1), "one nonce"),
+    "a counter that is another's": (_segment(3, 9, 1), "does not open"),
+    "a counter of 2**32": (_segment(3, 2**32), "Directory"),
+    "a kind that is not its own": (_segment(1, TREE), "wrong kind"),
+    "kind 9": (_segment(1, 9), "Directory"),
+    "encoding 2": (_segment(4, 2), "Directory"),
+    "an encoding that is not its own": (_segment(4, lambda one: 1 - one), "does not open"),
+    "a length that is not its own": (_segment(7, lambda one: one + 1), "does not open"),
+    "a length of 4 MiB and one byte": (_segment(7, 4 * MIB + 1), "Directory"),
+    "a length of 2**63": (_segment(7, 2**63), "Directory"),
+    "a chunk twice": (_repeated, "chunk is in it twice"),
+    "names of segments that changed places": (_swapped, "does not open"),
+    "one segment too few": (lambda d: [*d[:3], d[3][:-1]], "another length than its locator"),
+    "no segment": (lambda d: [*d[:3], []], "another length than its locator"),
+    "no slot": (lambda d: [*d[:2], [], d[3]], "Directory"),
+    "65 slots": (lambda d: [*d[:2], d[2] * 65, d[3]], "Directory"),
+    "a slot of another key": (
+        lambda d: [*d[:2], [[sealed_to(b"\x09" + bytes(31), bytes(32), b"x"), d[2][0][1]]], d[3]],
+        "not sealed to this key",
+    ),
+    "a slot of zeros": (lambda d: [*d[:2], [[bytes(80), d[2][0][1]]], d[3]], "not sealed to this key"),
+    "another commitment": (lambda d: [*d[:2], [[d[2][0][0], bytes(32)]], d[3]], "does not match its commitment"),
+    "a field too many": (lambda d: [*d, 0], "Directory"),
+    "another version": (lambda d: [2, *d[1:]], "version 2"),
+    "a policy of 15 bytes": (lambda d: [1, bytes(15), *d[2:]], "Directory"),
+}
+for shown, (change, why) in DIRECTORIES.items():
+    case(f"a pack with {shown}", "damaged", _files, why, bend={"directory": change})
 
 
 def _locator(**changes: Any) -> Callable[[Any], Any]:
     return lambda said: said | {key: value(said[key]) if callable(value) else value for key, value in changes.items()}
 
 
-LOCATORS: dict[str, dict[str, Any]] = {
-    "a body beyond the object": {"body": 1 << 40},
-    "a body that is too short": {"body": 3},
-    "a body of 2**64 - 1 bytes": {"body": 2**64 - 1},
-    "a body of another length": {"body": lambda size: size - 1},
-    "segments beyond the object": {"segments": 1 << 40},
-    "segments of another length": {"segments": lambda size: size - 1},
-    "a raw length of 1 TiB": {"raw": 1 << 40},
-    "a raw length of its own": {"raw": lambda size: size + 1},
-    "the kind of an index": {"kind": 3},
-    "the kind of a pack of trees": {"kind": 2},
-    "kind 0": {"kind": 0},
-    "a compressed body that is none": {"encoding": 1},
-    "encoding 2": {"encoding": 2},
-    "reserved bytes": {"zero": b"\1" + bytes(5)},
+LOCATORS: dict[str, tuple[dict[str, Any], str]] = {
+    "a body beyond the object": ({"body": 1 << 40}, "outside the object"),
+    "a body that is too short": ({"body": 3}, "outside the object"),
+    "a body of 2**64 - 1 bytes": ({"body": 2**64 - 1}, "outside the object"),
+    "a body of another length": ({"body": lambda size: size - 1}, "does not open"),
+    "segments beyond the object": ({"segments": 1 << 40}, "outside the object"),
+    "segments of another length": ({"segments": lambda size: size - 1}, "another length than its locator"),
+    "a raw length of 1 TiB": ({"raw": 1 << 40}, "outside the object"),
+    "a raw length of its own": ({"raw": lambda size: size + 1}, "not the one its locator names"),
+    "the kind of an index": ({"kind": 3}, "an? index where a pack"),
+    "the kind of a pack of trees": ({"kind": 2}, "wrong kind"),
+    "kind 0": ({"kind": 0}, "not known"),
+    "a compressed body that is none": ({"encoding": 1}, "object body"),
+    "encoding 2": ({"encoding": 2}, "not known"),
+    "reserved bytes": ({"zero": b"\1" + bytes(5)}, "not known"),
 }
-for shown, locator in LOCATORS.items():
-    case(
-        f"the locator of a pack with {shown}", "damaged", _files, "", **_pack_stage("pack locator", _locator(**locator))
-    )
+for shown, (locator, why) in LOCATORS.items():
+    case(f"the locator of a pack with {shown}", "damaged", _files, why, bend={"pack locator": _locator(**locator)})
 
 
 def _flipped(at: int, head: bytes) -> bytes:
@@ -665,7 +653,7 @@ for shown, at in {"magic": 0, "version": 7, "suite": 8, "flags": 9, "reserved": 
         "damaged",
         _files,
         "",
-        **_pack_stage("pack header", partial(_flipped, at)),
+        bend={"pack header": partial(_flipped, at)},
     )
 
 
@@ -673,23 +661,23 @@ def _large(writer: Writer, _outside: str) -> list[Any]:
     return [writer.file(b"large", writer.random.randbytes(100_000))]
 
 
-case("a pack that was cut", "damaged", _large, "", **_pack_stage("pack", lambda data: data[:65536]))
-case("a pack that was doubled", "restored", _files, "", **_pack_stage("pack", lambda data: data + b"\1" * len(data)))
-case("a pack of random bytes", "damaged", _files, "", **_pack_stage("pack", lambda data: b"\x5a" * len(data)))
-case("a pack of zeros", "damaged", _files, "", **_pack_stage("pack", lambda data: bytes(len(data))))
+case("a pack that was cut", "damaged", _large, "", bend={"pack": lambda data: data[:65536]})
+case("a pack that was doubled", "restored", _files, "", bend={"pack": lambda data: data + b"\1" * len(data)})
+case("a pack of random bytes", "damaged", _files, "", bend={"pack": lambda data: b"\x5a" * len(data)})
+case("a pack of zeros", "damaged", _files, "", bend={"pack": lambda data: bytes(len(data))})
 case(
     "a directory of a pack that is no record",
     "damaged",
     _files,
     "",
-    **_pack_stage("directory bytes", lambda _: b"\xc1" * 50),
+    bend={"directory bytes": lambda _: b"\xc1" * 50},
 )
 case(
     "a directory of a pack with a byte behind it",
     "damaged",
     _files,
     "",
-    **_pack_stage("directory bytes", lambda data: data + b"\0"),
+    bend={"directory bytes": lambda data: data + b"\0"},
 )
 
 

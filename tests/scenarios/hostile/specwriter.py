@@ -33,7 +33,7 @@ STAGES = (
     *("details", "details bytes", "box", "snapshot", "snapshot bytes", "snapshot signed"),
     *("snapshot locator", "snapshot object", "head", "head signed"),
 )
-"""Values before their encoding, then bytes, in the order in which they are made."""
+"""Values before their encoding, then bytes, in the order in which they are made; of packs, those of data alone."""
 Bend = Callable[[Any], Any]
 Ref = list[Any]
 """A ChunkRef: [id, length]."""
@@ -227,6 +227,10 @@ class Writer:
         assert stage in STAGES, stage
         return self.bend[stage](value) if stage in self.bend else value
 
+    def bent_pack(self, stage: str, kind: int, value: Any) -> Any:
+        """Return what a stage makes of a value of a pack: packs of trees stay as they are, so that a tree is found."""
+        return self.bent(stage, value) if kind == DATA_PACK else value
+
     def envelope(self, kind: int, body: bytes, segments: bytes, what: str) -> bytes:
         """Seal locator and body, and pad (format.md §6)."""
         raw, encoding = body, RAW
@@ -235,12 +239,12 @@ class Writer:
         salt = self.random.randbytes(32)
         header = b"RPLOBJ\0" + struct.pack("<BBBHI", 1, 1, 0, 0, self.keys.epoch) + salt + bytes(16)
         if what == "pack":
-            header = self.bent("pack header", header)
+            header = self.bent_pack("pack header", kind, header)
         context = self.keys.tenant + self.keys.domain
         key = derived(self.keys.index_key, b"object", context, salt)
         said = {"kind": kind, "encoding": encoding, "zero": bytes(6)}
         said |= {"body": len(body) + 16, "raw": len(raw), "segments": len(segments), "stored": body}
-        said = self.bent(f"{what} locator", said)
+        said = self.bent_pack("pack locator", kind, said) if what == "pack" else self.bent(f"{what} locator", said)
         locator = struct.pack(
             "<BB6sQQQ", *(said[one] for one in ("kind", "encoding", "zero", "body", "raw", "segments"))
         )
@@ -268,9 +272,9 @@ class Writer:
             segments.append([one.id, one.kind, 0, counter, one.encoding, offset, length, one.length])
             offset += length
         policy = hashed(encoded(self.policy))[:16]
-        value = self.bent("directory", [1, policy, slots, segments])
-        body = self.bent("directory bytes", encoded(value))
-        return bytes(self.bent("pack", self.envelope(kind, body, b"".join(sealed), "pack")))
+        value = self.bent_pack("directory", kind, [1, policy, slots, segments])
+        body = self.bent_pack("directory bytes", kind, encoded(value))
+        return bytes(self.bent_pack("pack", kind, self.envelope(kind, body, b"".join(sealed), "pack")))
 
     def record(self, kind: int, what: str, value: list[Any]) -> bytes:
         """Return the object of a signed record."""
