@@ -14,7 +14,7 @@ from replicator.format.tree import Entry
 from replicator.ids import short
 from replicator.pack.reader import PackReader
 from replicator.snapshot.apply import Applied, Applier, Job, Part
-from replicator.snapshot.chunklist import extents
+from replicator.snapshot.chunklist import extents, leaves
 from replicator.snapshot.metadata import Rights
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
@@ -177,7 +177,9 @@ def _survey(
         for path, entry in entries:
             edge.progress.advance(1)
             if surveyor.look(path, entry) and report is not None and entry.content is not None:
-                packs.update(fetcher.place([ref.id for _, ref in extents(entry.content, fetcher)]))
+                parts = leaves(entry.content, fetcher)
+                while batch := list(itertools.islice(parts, BATCH)):
+                    packs.update(fetcher.place([ref.id for ref in batch]))
         if report is not None:
             report.packs = len(packs)
         return surveyor.finish()

@@ -6,7 +6,8 @@ import resource
 
 import pytest
 
-from replicator.errors import NotFoundError, ReplicatorError
+from replicator.engine.browse import ChunkFetcher, find_path
+from replicator.errors import IntegrityError, NotFoundError, ReplicatorError
 from tests.scenarios.hostile.cases import CASES, EVIL, Case
 from tests.scenarios.hostile.specwriter import Writer
 from tests.scenarios.hostile.stage import Stage
@@ -96,3 +97,23 @@ async def test_it_does_no_harm_and_is_told(stage: Stage, case: Case) -> None:
         if not stage.privileged:
             await stage.look(library, found)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - max(made, before) < ROOM
+
+
+async def test_where_no_snapshot_can_be_opened_that_is_said_and_not_that_there_is_none(stage: Stage) -> None:
+    writer = stage.writer()
+    writer.bend = {"box": lambda _: bytes(200)}
+    await stage.write(writer, writer.folder([writer.file(b"file", EVIL)]))
+    async with stage.library() as library:
+        with pytest.raises(IntegrityError, match="its details: not sealed to this key"):
+            await library.snapshots()
+
+
+async def test_a_root_that_claims_a_way_out_stands_in_no_other_ones_way(stage: Stage) -> None:
+    writer = stage.writer()
+    tree = writer.folder([writer.directory(b"docs", [writer.file(b"file", EVIL)])])
+    await stage.write(writer, tree, roots=[[b"/srv/../../etc", b"evil"], [b"/srv/docs", b"docs"]])
+    async with stage.library() as library:
+        found = await library.find("latest:evil")
+        fetcher = ChunkFetcher(library, found.snapshot.domain)
+        path = await fetcher.in_thread(lambda reader: find_path(reader, found, "/srv/docs/file"))
+        assert path == (b"docs", b"file")
