@@ -163,6 +163,8 @@ class Stage:
                     attributes = os.listxattr(os.path.join(folder, name), follow_symlinks=False)
                     guarded = [one for one in attributes if one.startswith(("security.", "trusted."))]
                     assert guarded == [], f"{name} has {guarded}"
+                if stat.S_ISDIR(status.st_mode):
+                    os.chmod(os.path.join(folder, name), stat.S_IRWXU)  # to be looked into next, whatever its mode was
 
     def _state(self) -> Iterable[Any]:
         for folder, folders, files in sorted(os.walk(self.outside)):
