@@ -101,6 +101,27 @@ class Objects:
                 )
         return int(object_id)
 
+    def also_lists(self, object_id: int, chunk_ids: bytes) -> None:
+        """Remember chunks that a pack is said to hold by another writer than the one who was believed first.
+
+        Neither can be told to be right from here, so both are kept: who looks for a chunk where it is not looks
+        further, and nobody can make one that is there be forgotten.
+        """
+        with self._db.transaction("object row") as connection:
+            joined = self.chunk_ids(object_id)
+            known = split_ids(joined)
+            fresh = sorted(set(split_ids(chunk_ids)) - set(known))
+            if fresh:
+                connection.execute(
+                    "INSERT OR REPLACE INTO pack_ids (object_id, ids) VALUES (?, ?)",
+                    (object_id, b"".join((joined, *fresh))),
+                )
+            if fresh and self._db.places:
+                connection.executemany(
+                    "INSERT OR IGNORE INTO chunks (id, object_id, entry) VALUES (?, ?, ?)",
+                    [(chunk, object_id, entry) for entry, chunk in enumerate(fresh, len(known))],
+                )
+
     def set_index(self, object_ids: Iterable[int], index_id: int) -> None:
         """Record that an index object names these packs."""
         with self._db.transaction("index row") as connection:

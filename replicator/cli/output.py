@@ -4,6 +4,7 @@ import datetime
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from replicator.errors import ReplicatorError
 T = TypeVar("T")
 _AT_ONCE = 256
 """Lines that are written in one go."""
+_MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a cursor, gives a terminal orders or turns text round; new lines and tabs are our own."""
 
 
 class Output:
@@ -74,7 +77,7 @@ class Output:
 
         try:
             for line in lines:
-                held.append(line)
+                held.append(plain(line, "u" if self.as_json else ""))
                 if len(held) == _AT_ONCE:
                     write()
         finally:
@@ -89,21 +92,34 @@ class Output:
         if self._events:
             say_event("error", **said, exit=code)
             return
-        click.echo(f"replicator: {error.message}", err=True)
+        click.echo(plain(f"replicator: {error.message}"), err=True)
         if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+            click.echo(plain(f"  {error.hint}"), err=True)
 
     def notice(self, text: str) -> None:
         """Say something beside the result."""
         if self._events:
             say_event("notice", text=text)
         else:
-            click.echo(text, err=True)
+            click.echo(plain(text), err=True)
 
 
 def say_event(event: str, /, **fields: object) -> None:
     """Print one JSON object on a line of standard error."""
     click.echo(json.dumps({"event": event, **fields}), err=True)
+
+
+def plain(text: str, escape: str = "") -> str:
+    r"""Return text whose control characters are written out: ``\x1b``, or ``\u001b`` with ``escape`` "u", as in JSON.
+
+    Messages and lists hold what other people's machines wrote (tags, hosts, answers of peers).
+    """
+
+    def written(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x80 and escape != "u" else f"\\u{code:04x}"
+
+    return _MOVES.sub(written, text)
 
 
 def silence() -> None:
@@ -150,8 +166,8 @@ def moment(ns: int) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return rows as aligned text; numbers are for the caller to format."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Return rows as aligned text, each on one line; numbers are for the caller to format."""
+    cells = [[plain(str(cell)).replace("\n", "\\x0a").replace("\t", "\\x09") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(headers, widths, strict=True)).rstrip()]
     lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import click
 
-from replicator.cli.output import say_event
+from replicator.cli.output import plain, say_event
 from replicator.clock import Clock
 from replicator.config import format_size
 from replicator.errors import UsageError
@@ -171,7 +171,7 @@ class LineProgress:
 
     def note(self, text: str) -> None:
         """Say something now."""
-        click.echo(text, err=True)
+        click.echo(plain(text), err=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -221,7 +221,7 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Print above the bar."""
-        self._progress.console.print(text, highlight=False, markup=False)
+        self._progress.console.print(plain(text), highlight=False, markup=False)
 
     def close(self) -> None:
         """Remove the bar."""

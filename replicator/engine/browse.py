@@ -20,14 +20,23 @@ from replicator.engine.packcache import PackCache
 from replicator.engine.sync import KnownHead, open_snapshot, sync_all
 from replicator.engine.threads import on_thread
 from replicator.engine.writeframes import Setup
-from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, UsageError
+from replicator.errors import (
+    FormatError,
+    IntegrityError,
+    KeyMissingError,
+    KeyWrongError,
+    NotFoundError,
+    ReplicatorError,
+    UsageError,
+)
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
+from replicator.format.pack import CHUNK_LIST
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
 from replicator.fs import write_atomic
 from replicator.ids import Identity, ObjectName, short
 from replicator.pack.keys import DomainKeys, snapshot_context
-from replicator.pack.reader import PackReader
+from replicator.pack.reader import PackReader, check_length
 from replicator.process import Stop
 from replicator.snapshot.metadata import Rights
 from replicator.snapshot.tree import TreePath, TreeReader
@@ -80,27 +89,54 @@ class Library:
         self.heads = await sync_all(self.keeper, self.federation)
 
     async def snapshots(self) -> list[OpenSnapshot]:
-        """Return all snapshots, oldest first.
+        """Return all snapshots that can be read, oldest first; the others are told, and hide none of these.
 
         Raises:
             KeyWrongError: the passphrase is wrong.
+            NotFoundError, IntegrityError, FormatError, KeyMissingError: there are some and none can be read.
         """
-        return [await self.open(row) for row in self.keeper.catalog.snapshots.all()]
+        found: list[OpenSnapshot] = []
+        problem: ReplicatorError | None = None
+        for row in self.keeper.catalog.snapshots.all():
+            try:
+                found.append(await self.open(row))
+            except (NotFoundError, IntegrityError, FormatError, KeyMissingError) as error:
+                problem = problem or error
+                self._tell(f"snapshot {short(row.name)} of {short(row.writer)}: {error}", error)
+        if problem is not None and not found:
+            raise problem
+        return found
+
+    def _tell(self, text: str, error: ReplicatorError) -> None:
+        wrong = isinstance(error, IntegrityError | FormatError)
+        told = self.federation.integrity if wrong else self.federation.notices
+        if text not in told:
+            told.append(text)
 
     async def open(self, row: SnapshotRow) -> OpenSnapshot:
-        """Return one snapshot with its details opened."""
+        """Return one snapshot with its details opened.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+            NotFoundError: no reachable peer has it.
+            IntegrityError, FormatError: it is not what it should be, or was sealed to another key.
+            KeyMissingError: it is of a domain that this keeper has no keys of.
+        """
         keeper = self.keeper
         snapshot = open_snapshot(keeper, await self._object(row.name))
         reader = keeper.reader(snapshot.domain)
-        body = open_box(
-            reader.restore_private,
-            reader.keys.mix,
-            keeper.tenant,
-            snapshot.domain,
-            snapshot.sealed,
-            snapshot_context(reader.keys, snapshot.writer, snapshot.number),
-            f"snapshot {short(row.name)}",
-        )
+        try:
+            body = open_box(
+                reader.restore_private,
+                reader.keys.mix,
+                keeper.tenant,
+                snapshot.domain,
+                snapshot.sealed,
+                snapshot_context(reader.keys, snapshot.writer, snapshot.number),
+                "its details",
+            )
+        except KeyWrongError as error:
+            raise IntegrityError(error.message) from error  # to which key it sealed them is its writer's word
         names = {node.identity: node.name for node in keeper.private.nodes}
         return OpenSnapshot(
             row=row,
@@ -204,7 +240,7 @@ def candidates(details: SnapshotDetails, text: str) -> list[TreePath]:
         found.append((details.roots[0].name, *path))
     if text.startswith("/"):
         for root in details.roots:
-            original = tree_path(os.fsdecode(root.path))
+            original = tuple(part for part in root.path.split(b"/") if part not in (b"", b"."))
             if path[: len(original)] == original:
                 found.insert(0, (root.name, *path[len(original) :]))
     return found
@@ -282,10 +318,14 @@ class ChunkFetcher:
                 reader = self._packs.get(pack)
                 if reader is None:
                     reader = asyncio.run_coroutine_threadsafe(self.load(pack), self._loop).result()
-                return reader.chunk(kind, ref.id)
+                data = reader.chunk(kind, ref.id)
+                if kind != CHUNK_LIST:  # whose length is that of what it lists
+                    check_length(ref.id, data, ref.length)
             except (NotFoundError, IntegrityError, FormatError) as error:
                 if not self.give_up(pack, ref.id, error):
                     raise
+            else:
+                return data
 
     async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
         """Run tree-reading code in a worker thread and return what it returns."""

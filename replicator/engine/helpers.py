@@ -24,7 +24,6 @@ _RAISED: Final[Mapping[str, type[ReplicatorError]]] = {
         errors.FormatError,
         errors.SourceError,
         errors.HomeError,
-        errors.KeyWrongError,
     )
 }
 

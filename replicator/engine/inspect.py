@@ -6,7 +6,7 @@ from replicator.engine.placing import PACK_KINDS, objects_of
 from replicator.engine.verify import VerifyReport, sample_of, verify_sealed
 from replicator.errors import FormatError, IntegrityError, NotFoundError
 from replicator.ids import short
-from replicator.snapshot.chunklist import leaves
+from replicator.snapshot.chunklist import batches
 from replicator.snapshot.tree import TreeReader
 
 
@@ -47,7 +47,8 @@ async def _walk(fetcher: ChunkFetcher, snapshot: OpenSnapshot, report: VerifyRep
     def work(reader: TreeReader) -> None:
         for _, entry in reader.walk(snapshot.details.tree):
             if entry.kind == "file" and entry.content is not None:
-                fetcher.place([ref.id for ref in leaves(entry.content, fetcher)])
+                for refs in batches(entry.content, fetcher):
+                    fetcher.place([ref.id for ref in refs])
 
     try:
         await fetcher.in_thread(work)

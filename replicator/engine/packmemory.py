@@ -23,7 +23,7 @@ from replicator.engine.lru import Lru
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA, CHUNK_LIST
 from replicator.format.snapshot import ChunkRef
-from replicator.pack.reader import PackReader
+from replicator.pack.reader import PackReader, check_length
 
 CHUNK_BYTES: Final = 64 << 20
 PACKS: Final = 6
@@ -195,8 +195,8 @@ class Chunks:
         data = self._memory.kept(kind, ref.id)
         if data is None:
             data = self._find(kind, ref.id)
-        if kind != CHUNK_LIST and len(data) != ref.length:
-            raise FormatError(f"chunk {ref.id.hex()[:12]}: {len(data)} bytes where {ref.length} are said to be")
+        if kind != CHUNK_LIST:  # whose length is that of what it lists
+            check_length(ref.id, data, ref.length)
         return data
 
     def _find(self, kind: int, chunk: bytes) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,15 +15,16 @@ from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
 from replicator.engine.mail import MOST_DESCRIPTORS
-from replicator.engine.writeframes import NewFile, Part, Setup, Unfinished, Wrote
+from replicator.engine.writeframes import NewFile, Setup, Unfinished, Wrote
+from replicator.engine.writeframes import Part as FilePart
 from replicator.engine.writers import Order, Writers
-from replicator.errors import IntegrityError, NotFoundError, ReplicatorError
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.tree import Entry
 from replicator.ids import short
 from replicator.process import Stop
-from replicator.snapshot.apply import Applied, Applier, Job, Planned
-from replicator.snapshot.chunklist import extents
+from replicator.snapshot.apply import Applied, Applier, Job, Part, Planned
+from replicator.snapshot.chunklist import extents, leaves
 from replicator.snapshot.metadata import OF_METADATA, Rights
 from replicator.snapshot.newfile import Made
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
@@ -31,6 +32,7 @@ from replicator.snapshot.target import Place as Folder
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 
 _Entries = Iterator[tuple[TreePath, Entry]]
+_UNREADABLE = (NotFoundError, IntegrityError, FormatError)
 AT_ONCE = 2
 """Packs fetched at the same time; each is at most 16 MiB in memory."""
 WINDOW = 20_000
@@ -144,7 +146,12 @@ async def restore(
             raise error  # of a snapshot without its top there is nothing
         report.gaps.append((escape(b"/".join((*path, b""))), LOST_FOLDER))
         report.reasons[LOST_FOLDER] += 1
-        (report.lost if isinstance(error, NotFoundError) else report.damaged).append(str(error))
+        amiss(error)
+
+    def amiss(error: ReplicatorError) -> None:
+        told = report.lost if isinstance(error, NotFoundError) else report.damaged
+        if str(error) not in told:
+            told.append(str(error))
 
     edge.progress.stage("reading the tree", None, "entries")
     await fetcher.in_thread(lambda reader: next(reader.entries(snapshot.details.tree), None))
@@ -173,7 +180,7 @@ async def restore(
         applier.begin(survey.room if survey else 0)
         whole = None if paths else snapshot.row.size
         edge.progress.stage("restoring", survey.bytes if survey else whole)
-        with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers) as restoring:
+        with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
             await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
@@ -209,7 +216,9 @@ def _survey(
         for path, entry in entries:
             edge.progress.advance(1)
             if surveyor.look(path, entry) and report is not None and entry.content is not None:
-                packs.update(fetcher.place([ref.id for _, ref in extents(entry.content, fetcher)]))
+                parts = leaves(entry.content, fetcher)
+                while batch := list(itertools.islice(parts, BATCH)):
+                    packs.update(fetcher.place([ref.id for ref in batch]))
         if report is not None:
             report.packs = len(packs)
         return surveyor.finish()
@@ -254,12 +263,20 @@ class _Restoring:
     """Carries a restore out: plans while packs come and writers write. A context manager, for one thread."""
 
     def __init__(
-        self, fetcher: ChunkFetcher, applier: Applier, setup: Setup, report: RestoreReport, edge: Edge, writers: int
+        self,
+        fetcher: ChunkFetcher,
+        applier: Applier,
+        setup: Setup,
+        report: RestoreReport,
+        edge: Edge,
+        writers: int,
+        amiss: Callable[[ReplicatorError], None],
     ) -> None:
         self._fetcher = fetcher
         self._applier = applier
         self._report = report
         self._edge = edge
+        self._amiss = amiss
         self._writers: Writers[_Sent] = Writers(setup, writers, self._took)
         self._bell = _Bell()
         self._todo: dict[int, list[_Place]] = {}
@@ -326,7 +343,11 @@ class _Restoring:
                 parts = extents(job.content, fetcher)
                 job.more = True
                 while job.more:
-                    batch = list(itertools.islice(parts, BATCH))
+                    batch: list[Part] = []
+                    try:
+                        batch.extend(itertools.islice(parts, BATCH))
+                    except _UNREADABLE as error:
+                        self._amiss(error)
                     job.more = len(batch) == BATCH
                     missing = applier.reuse(job, batch, same) if batch else []
                     reused = sum(ref.length for _, ref in batch) - sum(ref.length for _, ref in missing)
@@ -345,10 +366,22 @@ class _Restoring:
     def _planned(self) -> _Window:
         """Return what was planned since the last time."""
         wanted, self._wanted, self._count = self._wanted, [], 0
+        try:
+            packs: list[int | None] = [*self._fetcher.place([place.chunk for place in wanted])]
+        except IntegrityError:  # no index names one of them: ask for each, so that it costs its own file only
+            packs = [self._pack_of(place.chunk) for place in wanted]
         by_pack: dict[int, list[_Place]] = {}
-        for place, pack in zip(wanted, self._fetcher.place([place.chunk for place in wanted]), strict=True):
-            by_pack.setdefault(pack, []).append(place)
+        for place, pack in zip(wanted, packs, strict=True):
+            if pack is not None:
+                by_pack.setdefault(pack, []).append(place)
         return _Window(by_pack, self._applier.take())
+
+    def _pack_of(self, chunk: bytes) -> int | None:
+        try:
+            return self._fetcher.place([chunk])[0]
+        except IntegrityError as error:
+            self._amiss(error)
+            return None
 
     # -- carrying out --
 
@@ -431,7 +464,7 @@ class _Restoring:
                 last = job
                 order.descriptors.append(os.dup(fd))
                 order.files.append(Unfinished(job.entry.holes, []))
-            order.files[-1].parts.append(Part(place.chunk, place.offset, place.length))
+            order.files[-1].parts.append(FilePart(place.chunk, place.offset, place.length))
             order.context.places.append(place)
         yield order
 

@@ -270,6 +270,12 @@ async def _read_index(
         for pack in index.packs:
             if pack.policy not in known_policies:
                 raise IntegrityError(f"index {short(name)}: a pack has a policy that it does not contain")
+            known = objects.by_name(pack.name)
+            if known is not None and known.writer != index.writer:
+                # A writer has the say over its own packs alone, and over this home's nobody but this home.
+                if known.writer != half.identity:
+                    objects.also_lists(known.id, pack.ids)
+                continue
             objects.add(
                 name=pack.name,
                 writer=index.writer,

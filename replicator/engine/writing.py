@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from replicator.engine.writeframes import NewFile, Part, Setup, Unfinished, Write, Wrote
 from replicator.errors import FormatError, IntegrityError
 from replicator.format.pack import CHUNK_DATA
-from replicator.pack.reader import PackReader, ReaderKeys
+from replicator.pack.reader import PackReader, ReaderKeys, check_length
 from replicator.snapshot.metadata import Metadata, Rights
 from replicator.snapshot.newfile import make_whole, write_part
 
@@ -27,9 +27,6 @@ class WriteWork:
         """Carry a task out; ``descriptors`` are those of its folders and then of its files, and stay the caller's.
 
         ``pack`` must not change until a task of another load is given.
-
-        Raises:
-            KeyWrongError: the pack is sealed to another restore key.
         """
         wrote = Wrote(message.task)
         try:
@@ -79,17 +76,13 @@ class WriteWork:
 
     def _chunk(self, chunk: bytes, length: int, place: int, wrote: Wrote) -> bytes | None:
         """Return a chunk's bytes, compared with its id and with the length that the file's list says."""
-        if chunk == self._last:
-            data = self._data
-        else:
-            assert self._pack is not None, "it was opened"
-            try:
-                data = self._pack.chunk(CHUNK_DATA, chunk)
-            except IntegrityError as error:
-                wrote.bad.append((place, str(error)))
-                return None
-            self._last, self._data = chunk, data
-        if len(data) != length:
-            wrote.bad.append((place, f"chunk {chunk.hex()[:12]}: {len(data)} bytes, its file's list says {length}"))
+        try:
+            if chunk != self._last:
+                assert self._pack is not None, "it was opened"
+                self._data = self._pack.chunk(CHUNK_DATA, chunk)
+                self._last = chunk
+            check_length(chunk, self._data, length)
+        except IntegrityError as error:
+            wrote.bad.append((place, str(error)))
             return None
-        return data
+        return self._data

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from replicator.crypto.unseal import open_slot
-from replicator.errors import IntegrityError
+from replicator.errors import CredentialError, IntegrityError
 from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
 from replicator.pack.packer import SegmentOpener
@@ -24,11 +24,18 @@ class PackReader:
     """One pack as it lies in memory, whole.
 
     A slot is opened once, when a chunk in it is first asked for: one that is damaged, or sealed to another restore
-    key, costs its own chunks only.
+    key, costs its own chunks only. Which keys a pack is for is its writer's word, so that a wrong one is the pack's
+    fault and not that of the home that reads it.
+
+    Raises:
+        IntegrityError, FormatError: it is no pack of this domain, or damaged.
     """
 
     def __init__(self, data: bytes | memoryview, reader: ReaderKeys) -> None:
-        _, self.directory, self._start = read_directory(data, len(data), reader.keys)
+        try:
+            _, self.directory, self._start = read_directory(data, len(data), reader.keys)
+        except CredentialError as error:
+            raise IntegrityError(error.message, hint=error.hint) from error
         self._data = memoryview(data)
         self._reader = reader
         self._places = {segment.chunk_id: segment for segment in self.directory.segments}
@@ -39,8 +46,7 @@ class PackReader:
         """Return the plaintext of a chunk of this kind, compared with its id.
 
         Raises:
-            IntegrityError: the pack does not hold it, or it is damaged.
-            KeyWrongError: it is sealed to another restore key.
+            IntegrityError: the pack does not hold it, or it is damaged or sealed to another restore key.
         """
         segment = self._places.get(chunk_id)
         if segment is None or segment.kind != kind:
@@ -52,14 +58,27 @@ class PackReader:
         opener = self._openers.get(place)
         if opener is None:
             keys, slot = self._reader.keys, self.directory.slots[place]
-            key = open_slot(
-                self._reader.restore_private,
-                keys.mix,
-                keys.tenant,
-                keys.domain,
-                slot.sealed,
-                slot.commitment,
-                f"pack slot {place}",
-            )
+            try:
+                key = open_slot(
+                    self._reader.restore_private,
+                    keys.mix,
+                    keys.tenant,
+                    keys.domain,
+                    slot.sealed,
+                    slot.commitment,
+                    f"pack slot {place}",
+                )
+            except CredentialError as error:
+                raise IntegrityError(error.message, hint=error.hint) from error
             opener = self._openers[place] = SegmentOpener(keys, self.directory, {place: key}, self._hashers)
         return opener
+
+
+def check_length(chunk: bytes, data: bytes, length: int) -> None:
+    """Check that a chunk has the length that a list gives it.
+
+    Raises:
+        IntegrityError: it has another.
+    """
+    if len(data) != length:
+        raise IntegrityError(f"chunk {chunk.hex()[:12]}: {len(data)} bytes, the list that names it says {length}")

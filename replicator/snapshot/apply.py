@@ -260,7 +260,11 @@ class Applier(Planner):
         if entry.size == 0:
             self._empty.append(job)
             return None
-        self.planned_bytes += room_for(entry, found)
+        room = room_for(entry, found)
+        if self._is_begun and room > RESUMED_FROM:
+            # How large everything is was said beforehand, by who wrote it: no disk is filled for hours on his word.
+            self._check_space(room)
+        self.planned_bytes += room
         self.jobs.append(job)
         return job
 

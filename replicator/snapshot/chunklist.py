@@ -146,7 +146,7 @@ def run_at(content: ChunkList, source: ChunkSource, offset: int) -> Run:
     while depth:
         depth -= 1
         place = run.place(offset)
-        run = Run(run.begin(place), _piece(run.refs[place], depth, source))
+        run = Run(run.begin(place), list_piece(run.refs[place], depth + 1, source))
     return run
 
 
@@ -171,14 +171,18 @@ def _below(refs: Sequence[ChunkRef], depth: int, source: ChunkSource) -> Iterato
     yield refs, depth
     if depth:
         for ref in refs:
-            yield from _below(_piece(ref, depth - 1, source), depth - 1, source)
+            yield from _below(list_piece(ref, depth, source), depth - 1, source)
 
 
-def _piece(ref: ChunkRef, depth: int, source: ChunkSource) -> Sequence[ChunkRef]:
-    """Return the checked list that ``ref`` stands for; it lies at ``depth``."""
-    refs = decode(ListPiece, source.get(CHUNK_LIST, ref), limit=MAX_CHUNK).chunks
-    _check(refs, ref.length, depth)
-    return refs
+def list_piece(ref: ChunkRef, depth: int, source: ChunkSource) -> Sequence[ChunkRef]:
+    """Return the entries of the list piece that an entry of a list of this depth names.
+
+    Raises:
+        FormatError: as :func:`leaves`.
+    """
+    piece = decode(ListPiece, source.get(CHUNK_LIST, ref), limit=MAX_CHUNK)
+    _check(piece.chunks, ref.length, depth - 1)
+    return piece.chunks
 
 
 def _check(refs: Sequence[ChunkRef], length: int, depth: int) -> None:

@@ -9,7 +9,7 @@ from replicator.format.pack import CHUNK_TREE
 from replicator.format.sizes import MAX_CHUNK
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import PIECE_ENTRIES, Entry, TreePiece
-from replicator.snapshot.chunklist import check_list, leaves
+from replicator.snapshot.chunklist import check_list, leaves, list_piece
 from replicator.snapshot.sink import ChunkSource
 
 MAX_NAME = 255
@@ -151,18 +151,27 @@ class TreeReader:
                 yield from self.walk(entry.content, at=path, lost=lost)
 
     def _find(self, folder: ChunkList, name: bytes) -> Entry | None:
-        refs = list(self.pieces(folder))
-        low, high = 0, len(refs)
-        while low < high:
-            middle = (low + high) // 2
-            entries = self.piece(refs[middle])
-            if name < entries[0].name:
-                high = middle
-            elif name > entries[-1].name:
-                low = middle + 1
-            else:
-                return next((entry for entry in entries if entry.name == name), None)
-        return None
+        # A list at a time: all pieces of a folder together may be more than there is memory for.
+        check_list(folder)
+        refs: Sequence[ChunkRef] = folder.chunks
+        for depth in range(folder.depth, -1, -1):
+            low, high = 0, len(refs)  # the last one that begins with this name or before it is at low - 1
+            while low < high:
+                middle = (low + high) // 2
+                if name < self._first_name(refs[middle], depth):
+                    high = middle
+                else:
+                    low = middle + 1
+            if low == 0:
+                return None
+            if depth:
+                refs = list_piece(refs[low - 1], depth, self._source)
+        return next((entry for entry in self.piece(refs[low - 1]) if entry.name == name), None)
+
+    def _first_name(self, ref: ChunkRef, depth: int) -> bytes:
+        for below in range(depth, 0, -1):
+            ref = list_piece(ref, below, self._source)[0]
+        return self.piece(ref)[0].name
 
     def piece(self, ref: ChunkRef) -> list[Entry]:
         """Return the entries of one piece; their order is the business of who puts pieces together.

@@ -10,7 +10,8 @@ import pytest
 from replicator.cli import exits
 from replicator.cli.base import Session
 from replicator.cli.browse import take_restore
-from replicator.cli.output import Output
+from replicator.cli.output import Output, table
+from replicator.cli.progress import LineProgress
 from replicator.engine.browse import OpenSnapshot
 from replicator.engine.restore import RestoreReport
 from replicator.errors import NotFoundError
@@ -85,3 +86,38 @@ def test_what_a_user_may_not_set_is_said_and_is_no_gap(
     take_restore(session, RestoreReport(snapshot=cast("OpenSnapshot", None), **changes))
     assert session.code == code
     assert capfd.readouterr().err.splitlines() == said
+
+
+HOSTILE = "a\x1b]0;title\x07b\x9b2Jc\rd\x7fe\u202ef\u2028g"
+HARMLESS = r"a\x1b]0;title\x07b\u009b2Jc\x0dd\x7fe\u202ef\u2028g"
+
+
+def test_control_characters_of_others_are_written_out_wherever_they_come(capfd: pytest.CaptureFixture[str]) -> None:
+    """Tags, hosts and the answers of peers are other machines' words."""
+    output = Output(as_json=False)
+    output.result({}, [HOSTILE])
+    output.rows(iter([HOSTILE]), lambda row: row, lambda row: row, HOSTILE)
+    output.notice(HOSTILE)
+    output.error(NotFoundError(HOSTILE, hint=HOSTILE), 1)
+    LineProgress().note(HOSTILE)
+    out, err = capfd.readouterr()
+    assert out.splitlines() == [HARMLESS] * 3
+    assert err.splitlines() == [HARMLESS, f"replicator: {HARMLESS}", f"  {HARMLESS}", HARMLESS]
+
+
+def test_a_cell_of_a_table_is_one_line() -> None:
+    assert table(("TAGS",), [("one\ntwo\tthree\x1b[2J",)]) == ["TAGS", r"one\x0atwo\x09three\x1b[2J"]
+
+
+def test_json_shows_a_terminal_no_control_characters_and_reads_as_what_was_meant(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    Output(as_json=True).result({"tag": HOSTILE + "\n\t"})
+    out = capfd.readouterr().out
+    assert json.loads(out) == {"tag": HOSTILE + "\n\t"}
+    assert not set(out) & set("\x1b\x07\x9b\r\x7f\u202e\u2028")
+    output = Output(as_json=True)
+    output.rows(iter([HOSTILE]), lambda row: row, str, "")
+    out = capfd.readouterr().out
+    assert json.loads(out) == [HOSTILE]
+    assert "\x9b" not in out

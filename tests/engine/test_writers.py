@@ -11,7 +11,7 @@ import pytest
 from replicator.engine import writers as module
 from replicator.engine.writeframes import NewFile, Part, Setup, Unfinished, Wrote
 from replicator.engine.writers import Order, Writers
-from replicator.errors import KeyWrongError, ReplicatorError
+from replicator.errors import ReplicatorError
 from replicator.format.tree import Hole
 from tests.fakes import SeededRng
 from tests.pack.support import HASHERS, KEYS, RESTORE, sealed
@@ -147,7 +147,7 @@ def test_what_is_not_as_it_should_be_is_named_by_its_place_and_the_rest_is_writt
         assert wrote.made == [(0, status.st_dev, status.st_ino)]
         assert [place for place, _ in wrote.bad] == [1, 3, 6]
         assert "not in the pack" in wrote.bad[0][1]
-        assert "its file's list says" in wrote.bad[1][1]
+        assert "the list that names it says" in wrote.bad[1][1]
         assert wrote.failed == [(2, errno.EEXIST), (5, errno.EBADF)]
         assert sorted(os.listdir(folder)) == ["good", "last", "taken"]
         assert (folder / "taken").read_bytes() == b"mine"
@@ -232,12 +232,18 @@ def test_a_writer_that_is_gone_ends_the_restore(
 def test_what_a_writer_cannot_go_on_for_is_the_error(
     answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another key, which no pack of this domain opens with."""
-    monkeypatch.setattr(module, "ALONE_BYTES", 0)
-    setup = Setup(keys=KEYS, restore_private=bytes(32), privileged=False, numeric_ids=True)
-    with Writers[int](setup, 1, answers) as pool:
+    """More of a pack than its slot holds."""
+    with started(1, answers, monkeypatch) as pool:
         pool.send(0, pack_of(b"x"), [])
+        real = pool._filled
+
+        def longer(pack: int, data: bytes) -> module._Slot:
+            slot = real(pack, data)
+            slot.size = 1 << 40
+            return slot
+
+        monkeypatch.setattr(pool, "_filled", longer)
         order = folder_order(1, tmp_path, new_file(b"a", plain(1)))
-        with pytest.raises(KeyWrongError):
+        with pytest.raises(ReplicatorError, match="mmap length"):
             send_and_finish(pool, pack_of(plain(1)), order)
     assert os.listdir(tmp_path) == []

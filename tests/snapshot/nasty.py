@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import struct
 from pathlib import Path
@@ -87,6 +88,42 @@ def build(top: Path) -> set[str]:
     os.utime(top / "links", ns=(5, 987_654_321))
     os.utime(top / "empty folder", ns=(5, 4_000_000_000_000_000_001))
     return missing
+
+
+def change(top: Path) -> None:
+    """Change a tree that :func:`build` made, in most ways in which a tree can change; the socket must be gone."""
+    base = os.fsencode(top)
+    os.rename(base + b"/\xff\xfe", base + b"/\xfe\xff")
+    os.unlink(base + b"/new\nline")
+    (top / "new\nline").mkdir()  # what was a file
+    _write(base + b"/new\nline/\x1b[2J", b"now in a folder")
+    shutil.rmtree(top / "links")
+    os.symlink("empty folder", top / "links")  # what was a folder
+    os.unlink(top / "hard b")  # its content gets a file of its own
+    _write(base + b"/hard b", b"no longer the same file")
+    os.unlink(top / "fifo")
+    _write(base + b"/fifo", b"now a file")
+    os.unlink(top / "empty")
+    os.mkfifo(top / "empty", 0o600)
+    with open(top / "sparse", "r+b") as file:
+        file.seek(2 << 20)
+        file.write(b"data in what was a hole")
+        file.truncate(5 << 20)
+    with open(top / "large", "ab") as file:
+        file.write(b"longer")
+    os.truncate(top / "only a hole", 100_001)
+    os.chmod(top / "mode 400", 0o4711)  # noqa: S103 - is to be restored
+    os.chmod(top / "folder 500", 0o711)  # noqa: S103 - likewise
+    os.unlink(top / "dangling")
+    os.symlink(b"\xfe" * 200, base + b"/dangling")
+    for name in os.listxattr(top / "attribute 0"):
+        if name.startswith("user."):
+            os.removexattr(top / "attribute 0", name)
+    os.setxattr(top / "attribute 1", "user.bytes", b"others")
+    shutil.rmtree(top / "0" / "1" / "2" / "3")
+    os.utime(top / "0" / "1" / "2", ns=(9, 9))
+    _write(base + b"/new", b"new")
+    os.link(top / "new", top / "new too")
 
 
 def take_privileges(top: Path) -> None:

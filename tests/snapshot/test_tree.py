@@ -6,9 +6,9 @@ import pytest
 
 from replicator.errors import FormatError, IntegrityError, NotFoundError
 from replicator.format.codec import encode
-from replicator.format.pack import CHUNK_TREE
-from replicator.format.snapshot import ChunkList, ChunkRef
-from replicator.format.tree import PIECE_ENTRIES, Entry, Hole, TreePiece
+from replicator.format.pack import CHUNK_LIST, CHUNK_TREE
+from replicator.format.snapshot import LIST_LIMIT, ChunkList, ChunkRef
+from replicator.format.tree import PIECE_ENTRIES, Entry, Hole, ListPiece, TreePiece
 from replicator.snapshot.chunklist import EMPTY
 from replicator.snapshot.tree import MAX_TARGET, TreePath, TreeReader, check_entry, escape, is_name
 from tests.snapshot.support import MemorySink, attribute, entry, file_entry, folder_of, hard_link
@@ -208,3 +208,57 @@ def test_what_a_source_refuses_is_passed_on(sink: MemorySink) -> None:
 )
 def test_names_are_shown_without_anything_that_acts(name: bytes, shown: str) -> None:
     assert escape(name) == shown
+
+
+def nested_folder(sink: MemorySink, names: list[bytes], *, fan: int) -> ChunkList:
+    """Make a directory with one name in a piece, and lists of lists of so many entries."""
+    refs = list(raw_folder(sink, *([entry(name)] for name in names)).chunks)
+    length, depth = sum(ref.length for ref in refs), 0
+    while len(refs) > fan:
+        parts = [refs[at : at + fan] for at in range(0, len(refs), fan)]
+        pieces = [sink.put(CHUNK_LIST, encode(ListPiece(chunks=part))) for part in parts]
+        refs = [
+            ChunkRef(id=piece.id, length=sum(ref.length for ref in part))
+            for piece, part in zip(pieces, parts, strict=True)
+        ]
+        depth += 1
+    return ChunkList(depth=depth, length=length, chunks=refs)
+
+
+class Counting:
+    """A source that counts what is read of it."""
+
+    def __init__(self, sink: MemorySink) -> None:
+        self.sink = sink
+        self.count = 0
+
+    def get(self, kind: int, ref: ChunkRef) -> bytes:
+        self.count += 1
+        return self.sink.get(kind, ref)
+
+
+def test_a_name_is_looked_up_in_lists_of_lists(sink: MemorySink) -> None:
+    names = [b"%03d" % number for number in range(100)]
+    content = nested_folder(sink, names, fan=3)
+    assert content.depth == 4
+    reader = TreeReader(sink)
+    for name in names:
+        assert reader.lookup(content, [name]).name == name
+        assert reader.get(content, [name + b"a"]) is None
+    assert reader.get(content, [b"0"]) is None
+    assert reader.get(content, [b"z"]) is None
+
+
+def test_a_folder_that_claims_more_pieces_than_memory_holds_is_looked_up_in_a_few(sink: MemorySink) -> None:
+    piece = sink.put(CHUNK_TREE, encode(TreePiece(entries=[entry(b"m")])))
+    refs, length = [piece] * LIST_LIMIT, piece.length * LIST_LIMIT
+    for _ in range(4):
+        stored = sink.put(CHUNK_LIST, encode(ListPiece(chunks=refs)))
+        refs, length = [ChunkRef(id=stored.id, length=length)] * LIST_LIMIT, length * LIST_LIMIT
+    source = Counting(sink)
+    content = ChunkList(depth=4, length=length, chunks=refs)
+    for name, found in ((b"a", False), (b"m", True), (b"z", False)):
+        assert (TreeReader(source).get(content, [name]) is not None) is found
+    assert source.count < 1000
+    with pytest.raises(FormatError, match="m comes after m"):
+        list(TreeReader(source).entries(content))
