@@ -7,8 +7,9 @@ names, of which one folder is listed.
 
 Figures are medians over the rounds, ratios are against the fastest other tool of the same session. Each restore goes to
 a folder of its own, after a sync that is not measured, so that none pays for the pages of the one before it. They are
-removed at the end of a round, which then waits: ext4 passes over inodes that were given back within the last minute one
-by one, and whoever writes 200,000 files then takes twice as long.
+removed at the very end, and nothing large should have been removed on that disk for some minutes: ext4 passes one by
+one over inodes that were given back within the last minute, or the last six where their blocks are not written yet, and
+whoever writes 200,000 files then takes twice as long.
 """
 
 import argparse
@@ -17,7 +18,6 @@ import json
 import os
 import random
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ from bench.peers import corpora, measure
 from bench.peers.__main__ import RESULTS, machine, warm
 from bench.peers.tools import Replicator, Tool, available
 
-FORGETTING_S = 75
 FIELDS = ("wall_s", "cpu_s", "peak")
 
 
 def main() -> None:
     """Run and write bench/results/restores.{json,md}."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="a folder on the disk to measure; grows by 4 × size")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder on the disk to measure; grows by (3 + 4 × rounds) × size"
+    )
     parser.add_argument("--size", type=int, default=4_000, help="MB in each corpus")
     parser.add_argument("--files", type=int, default=100_000, help="files in the tree of small files, at least")
     parser.add_argument("--names", type=int, default=1_000_000, help="files in the tree of which a folder is listed")
@@ -74,7 +75,7 @@ def _restores(source: Path, target: Path, tools: list[Tool], rounds: int) -> dic
     warm(source)
     for number in range(rounds):
         for tool in tools[number % len(tools) :] + tools[: number % len(tools)]:
-            own = _new(target, tool.name)
+            own = _new(target, f"{number}-{tool.name}")
             _note(figures, "full", tool.name, tool.restore(own))
             found = _root(own, source)
             if number == 0:
@@ -85,14 +86,12 @@ def _restores(source: Path, target: Path, tools: list[Tool], rounds: int) -> dic
                 _note(figures, "1% changed", tool.name, tool.restore_over(own))
                 if number == 0:
                     _compare(source, found)
-        own = _new(target, "cp")
+        own = _new(target, f"{number}-cp")
         _note(figures, "full", "cp -a", measure.run(["cp", "-a", str(source), str(own)], os.environ))
         one = rng.choice(files)
         for tool in tools:
-            _note(figures, "one file", tool.name, tool.restore_one(_new(target, f"one-{tool.name}"), one))
-        corpora.remove(target)
-        os.sync()
-        time.sleep(FORGETTING_S)
+            _note(figures, "one file", tool.name, tool.restore_one(_new(target, f"{number}-one-{tool.name}"), one))
+    corpora.remove(target)
     return figures
 
 

@@ -129,7 +129,7 @@ async def restore(
 
     Raises:
         NotFoundError: a path is not in the snapshot, or its tree cannot be had.
-        RestoreError: something is in the way and ``overwrite`` forbids to replace it; nothing was written.
+        RestoreError: something is in the way and ``overwrite`` is "never"; nothing was written.
         SpaceError: the target is full.
     """
     started = edge.clock.monotonic()
@@ -159,7 +159,7 @@ async def restore(
     # What is to be deleted is only known of a tree that can be read to its end.
     met = entries(None if delete else _ignore)
     survey = await fetcher.in_thread(
-        lambda _: _survey(met, snapshot.row.size, fetcher, edge, surveyor, report if dry_run else None)
+        lambda _: _survey(met, snapshot.row.size, fetcher, edge, surveyor, report if dry_run else None, needed=delete)
     )
     if dry_run:
         assert survey is not None, "it was asked for"
@@ -179,7 +179,7 @@ async def restore(
     try:
         applier.begin(survey.room if survey else 0)
         whole = None if paths else snapshot.row.size
-        edge.progress.stage("restoring", survey.bytes if survey else whole)
+        edge.progress.stage("restoring", survey.bytes + survey.kept_bytes if survey else whole)
         with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
             await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
@@ -203,15 +203,17 @@ def _survey(
     edge: Edge,
     surveyor: Surveyor,
     report: RestoreReport | None,
+    *,
+    needed: bool,
 ) -> Survey | None:
     """Go through the whole tree before anything is written; None where nothing can be in the way.
 
-    That is an empty target with room for ``size`` bytes, those of the whole snapshot. For ``report`` (of a dry run)
-    packs are counted too.
+    That is where it may be replaced, or in an empty target with room for ``size`` bytes, those of the whole snapshot.
+    For ``report`` (of a dry run) packs are counted too. ``needed``: in any case.
     """
     packs: set[int] = set()
     try:
-        if report is None and surveyor.is_empty and size <= surveyor.free():
+        if report is None and not needed and (surveyor.may_replace or (surveyor.is_empty and size <= surveyor.free())):
             return None
         for path, entry in entries:
             edge.progress.advance(1)
@@ -356,6 +358,8 @@ class _Restoring:
                     self._count += len(batch)
                     if job.more and self._count >= WINDOW:
                         yield self._planned()
+            elif entry.kind == "file" and entry.link is None:
+                self._edge.progress.advance(entry.size)  # it is there
             if self._count >= WINDOW:
                 yield self._planned()
             elif number % SLICE == 0:

@@ -46,6 +46,7 @@ RESUMED_FROM: Final = 16 << 20
 """Bytes of a file from which on a later run goes on with what was written of it."""
 MOST_NESTED: Final = 500
 """Folders in folders that are removed at most."""
+A_FOLDER: Final = "there is a folder under its name, and folders are never replaced"
 IN_THE_WAY: Final = "something appeared under its name during the restore"
 INCOMPLETE: Final = "not all of its bytes could be had"
 NO_FIRST_NAME: Final = "the file it is a further name of was not restored"
@@ -247,9 +248,19 @@ class Applier(Planner):
             if self._is_begun:
                 self._make(folder)
             return None
-        if self._keeps(place, entry, found):
+        try:
+            keeps = self._keeps(place, entry, found)
+        except RestoreError:
+            if self._overwrite == "never":
+                raise
+            self._gap(place, entry, A_FOLDER)
+            return None
+        if keeps:
             assert found is not None, "it is kept"
-            self._kept.append((place, entry, identity_of(found)))
+            if self._is_set(place, entry, found):
+                self.counts.kept += 1
+            else:
+                self._kept.append((place, entry, identity_of(found)))
             return None
         first, further = (None, False) if entry.link is None else self._first_name(place, entry)
         if entry.kind != "file" or further:
@@ -342,7 +353,10 @@ class Applier(Planner):
                     return
                 self.no_unnamed()
             write_part(self._file(job), job.entry.holes, offset, data)
-            self._add(job, offset, end)
+            if data:
+                job.written.add(offset, end)
+            if job.written.total == job.size:
+                self._complete(job)
         except (OSError, RestoreError) as error:
             self._fail(job, error)
 
@@ -382,7 +396,9 @@ class Applier(Planner):
         """
         if not job.done:
             try:
-                self._add(job, offset, end)
+                job.written.add(offset, end)
+                if job.written.total == job.size:
+                    self._complete(job)
             except (OSError, RestoreError) as error:
                 self._fail(job, error)
 
@@ -416,11 +432,7 @@ class Applier(Planner):
         """
         planned = planned or self.take()
         for job in planned.empty:
-            try:
-                self._file(job)
-                self._complete(job)
-            except (OSError, RestoreError) as error:
-                self._fail(job, error)
+            self.write(job, 0, b"")
         for job in planned.jobs:
             if not job.done:
                 self._gap(job.place, job.entry, INCOMPLETE)
@@ -473,6 +485,20 @@ class Applier(Planner):
         self._target.close()
 
     # -- planning --
+
+    def _is_set(self, place: Place, entry: Entry, found: os.stat_result) -> bool:
+        """Return whether a file that may stay is known to have its metadata, without the cost of setting it again."""
+        if entry.kind != "file" or not self._metadata.is_like(found, entry):
+            return False
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(entry.name, flags, dir_fd=self._target.fd(place))
+        except OSError:
+            return False
+        try:
+            return self._metadata.is_set(fd, found, entry)
+        finally:
+            os.close(fd)
 
     def _first_name(self, place: Place, entry: Entry) -> tuple[_FirstName | None, bool]:
         """Return the first name of an entry's inode, and whether this entry is a further one."""
@@ -535,7 +561,9 @@ class Applier(Planner):
                 reason = os.strerror(error.errno or errno.EIO) if isinstance(error, OSError) else NOT_OURS
                 self._gaps.add(extra.path, f"{NOT_REMOVED} ({reason})")
         with self._naming(place.parent, place.entry):
-            self._set_metadata(place.parent, place.entry, self._target.fd(place))
+            fd = self._target.fd(place)
+            if place.is_new or not self._metadata.is_set(fd, os.fstat(fd), place.entry):
+                self._set_metadata(place.parent, place.entry, fd)
         self._folders.pop(place, None)
 
     def _remove(self, place: Place, extra: Extra) -> None:
@@ -584,11 +612,6 @@ class Applier(Planner):
         except (OSError, RestoreError) as error:
             self._fail(job, error)
             return None
-
-    def _add(self, job: Job, offset: int, end: int) -> None:
-        job.written.add(offset, end)
-        if job.written.total == job.size:
-            self._complete(job)
 
     def _complete(self, job: Job) -> None:
         fd = self._file(job)

@@ -100,6 +100,22 @@ class Metadata:
         if not _done(lambda: os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))):
             yield TIMES
 
+    def is_like(self, status: os.stat_result, entry: Entry) -> bool:
+        """Return whether a status has all of an entry's metadata that a status can have; False if it has more."""
+        if entry.xattrs or status.st_mtime_ns != entry.mtime_ns or stat.S_IMODE(status.st_mode) != entry.mode:
+            return False
+        return (status.st_uid, status.st_gid) == self._owners.of(entry)
+
+    def is_set(self, fd: int, status: os.stat_result, entry: Entry) -> bool:
+        """Return whether a file or folder with this status is known to have all of its metadata already."""
+        if not self.is_like(status, entry):
+            return False
+        try:
+            names = os.listxattr(fd)
+        except OSError as error:
+            return error.errno == errno.ENOTSUP
+        return not any(name.startswith(_INHERITED_PREFIXES) for name in names)
+
     def _owner(self, handle: int | str, entry: Entry) -> bool:
         uid, gid = self._owners.of(entry)
         status = os.stat(handle)

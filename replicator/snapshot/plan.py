@@ -40,6 +40,7 @@ class Survey:
     files: int = 0
     kept: int = 0
     bytes: int = 0
+    kept_bytes: int = 0
     room: int = 0
     """Bytes of disk that are needed besides what is given back."""
     extras: list[Extra] = field(default_factory=list)
@@ -63,6 +64,11 @@ class Planner:
         """Whether nothing is in the target, or no target is there: nothing can be in the way."""
         top = self._target.top
         return top.identity is None or not self._target.names(top)
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether what is in the way may go, but for folders."""
+        return self._overwrite != "never"
 
     def free(self) -> int:
         """Return how many bytes this user may still write where the target is or will be."""
@@ -125,15 +131,14 @@ class Planner:
         return self._is_same(place, entry, found)
 
     def _check_replaceable(self, place: Place, entry: Entry, found: os.stat_result) -> None:
-        shown = place.shown(entry.name)
         if stat.S_ISDIR(found.st_mode):
             raise RestoreError(
-                f"{shown} is a folder in the target and not in the snapshot",
+                f"{place.shown(entry.name)} is a folder in the target and not in the snapshot",
                 hint="move it away or choose another target; folders are never replaced",
             )
         if self._overwrite == "never":
             raise RestoreError(
-                f"{shown} exists in the target",
+                f"{place.shown(entry.name)} exists in the target",
                 hint="choose another target, or go on with --overwrite if-changed (which also finishes a restore "
                 "that was stopped)",
             )
@@ -183,8 +188,15 @@ class Surveyor(Planner):
             if folder.identity is not None and any(path[: len(top)] == top for top in self._whole):
                 self._begin(folder)
             return False
-        if self._keeps(place, entry, found):
+        try:
+            keeps = self._keeps(place, entry, found)
+        except RestoreError:
+            if self._overwrite == "never":
+                raise
+            return False  # a folder, which will be a gap
+        if keeps:
             self.found.kept += 1
+            self.found.kept_bytes += entry.size
             return False
         if entry.kind != "file":
             return False

@@ -745,7 +745,8 @@ class TestFullDisk:
 
         def run() -> None:
             applier.begin()
-            applier.write(applier.jobs[0], 0, b"data")
+            for at in range(0, 4, 2):
+                applier.write(applier.jobs[0], at, b"data"[at : at + 2])
             applier.finish()
 
         with pytest.raises(SpaceError):
@@ -900,3 +901,39 @@ def test_an_applier_can_be_planned_by_hand(sink: MemorySink, target: Path) -> No
     applier.begin()
     applier.write(job, 0, b"12")
     assert applier.finish().counts == RestoreCounts(folders=1, files=2, bytes=2)
+
+
+@pytest.mark.parametrize("change", ["mode", "mtime", "xattr", "owner", "nothing"])
+def test_what_may_stay_gets_all_of_its_metadata_back(
+    sink: MemorySink, target: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    if change == "owner" and os.geteuid():
+        pytest.skip("not root")
+    tree = tree_of(sink, folder(sink, b"d", file_entry(sink, b"f", b"12", mode=0o640)))
+    restored(sink, tree, target, overwrite="if-changed")
+    before = [os.stat(path) for path in (target / "d", target / "d" / "f")]
+    for path in (target / "d" / "f", target / "d"):
+        if change == "mode":
+            os.chmod(path, 0o700)
+        elif change == "xattr":
+            os.setxattr(path, "user.more", b"x")
+        elif change == "owner":
+            os.chown(path, 1, 1)
+        if change == "mtime" and path.is_dir():
+            os.utime(path, (1, 1))
+    calls = []
+    real = os.utime
+
+    def counted(*values: Any, **options: Any) -> None:
+        calls.append(values)
+        real(*values, **options)
+
+    monkeypatch.setattr(os, "utime", counted)
+    applied = restored(sink, tree, target, overwrite="if-changed")
+    assert (applied.counts.kept, applied.counts.files, applied.gaps) == (1, 0, [])
+    assert bool(calls) == (change != "nothing"), "nothing is set where all is right"
+    for path, old in zip((target / "d", target / "d" / "f"), before, strict=True):
+        now = os.stat(path)
+        assert os.listxattr(path) == []
+        for name in ("st_mode", "st_mtime_ns", "st_uid", "st_gid", "st_ino"):
+            assert getattr(now, name) == getattr(old, name)

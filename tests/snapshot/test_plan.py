@@ -54,9 +54,17 @@ def test_an_empty_target_takes_everything(sink: MemorySink, target: Path) -> Non
 def test_what_is_there_alike_takes_nothing(sink: MemorySink, target: Path) -> None:
     tree = a_tree(sink)
     restored(sink, tree, target)
-    assert surveyed(sink, tree, target) == Survey(kept=5)
+    assert surveyed(sink, tree, target) == Survey(kept=5, kept_bytes=103)
     assert surveyed(sink, tree, target, "always") == Survey(files=3, kept=2, bytes=103)
     with pytest.raises(RestoreError, match="exists in the target"):
+        surveyed(sink, tree, target, "never")
+
+
+def test_a_folder_in_the_way_is_no_conflict_where_other_things_may_be_replaced(sink: MemorySink, target: Path) -> None:
+    (target / "f").mkdir(parents=True)
+    tree = folder_of(sink, [file_entry(sink, b"f", b"12")])
+    assert surveyed(sink, tree, target, "always") == Survey()
+    with pytest.raises(RestoreError, match="f is a folder"):
         surveyed(sink, tree, target, "never")
 
 
