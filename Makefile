@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: sync test test-slow demo style format types layers check bench bench-peers lock clean
+.PHONY: sync test test-slow demo style format types layers check bench bench-peers bench-restores lock clean
 
 sync: $(STAMP)
 
@@ -54,6 +54,9 @@ ROUNDS ?= 3
 bench-peers: sync
 	@for tool in borg restic; do command -v $$tool > /dev/null || echo "$$tool is not on PATH, so it is left out; bench/peers/install.sh installs it"; done
 	$(BIN)/python -m bench.peers --work $(WORK) --rounds $(ROUNDS)
+
+bench-restores: sync
+	$(BIN)/python -m bench.peers.restores --work $(WORK) --rounds $(ROUNDS)
 
 lock: sync
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/run.txt pyproject.toml
