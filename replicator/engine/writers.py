@@ -20,6 +20,8 @@ from replicator.engine.writing import WriteWork
 ALONE_BYTES: Final = 48 << 20
 """Bytes of packs that are written before a process is started, which takes half a second of a core."""
 
+MOMENT_S: Final = 0.5
+
 C = TypeVar("C")
 
 
@@ -124,13 +126,15 @@ class Writers(Generic[C]):
             slot.uses -= 1
 
     def poll(self, *others: Selectable, wait: bool = False) -> bool:
-        """Take what has come, and with ``wait`` until something has, on descriptors of others too; return if so.
+        """Take what has come and return whether anything has; with ``wait`` allow it a moment.
+
+        That also ends when something comes on descriptors of ``others``. So the caller can look whether it is to stop.
 
         Raises:
             ReplicatorError: a writer cannot go on.
         """
         if not any(writer.has_said for writer in self._writers):
-            ready, _, _ = select.select([*self._writers, *others], [], [], None if wait else 0)
+            ready, _, _ = select.select([*self._writers, *others], [], [], MOMENT_S if wait else 0)
             for one in ready:
                 if isinstance(one, Helper):
                     one.take_in()
