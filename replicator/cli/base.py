@@ -3,11 +3,13 @@
 import asyncio
 import functools
 import getpass
+import importlib
 import os
 import signal
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -56,6 +58,11 @@ class _LateNetwork:
     async def connect(self, target: "Target") -> "Connection":
         """Return a connection to a provider."""
         return await self._tls.connect(target)
+
+
+def load_network() -> None:
+    """Begin to load what speaks to providers, beside work that takes a passphrase: either takes a sixth of a second."""
+    threading.Thread(target=importlib.import_module, args=("replicator.transport.client",), daemon=True).start()
 
 
 class Session:

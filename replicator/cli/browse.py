@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, wait
+from replicator.cli.base import Session, command, load_network, wait
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
 from replicator.errors import NotFoundError
@@ -31,6 +31,7 @@ _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "blo
 
 def with_library(session: Session, work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]") -> T:
     """Run a use case on a keeper that is in touch with its peers and knows every chain."""
+    load_network()
     from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
     from replicator.engine.federation import Federation  # noqa: PLC0415
 
