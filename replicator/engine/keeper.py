@@ -156,6 +156,14 @@ class ReaderHome(Half):
         """Return the enrol order that this home was given."""
         return self.member.ticket
 
+    def contents(self) -> dict[str, bytes]:
+        """Return what this home's wrapped files hold, by name.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return {name: self.unlock(name, label) for name, label in self.key_files().items()}
+
     def rewrap(self, edge: Edge, passphrase: str, secrets: Mapping[str, bytes], cost: Cost = DEFAULT_COST) -> None:
         """Wrap the contents of all key files anew. Stopped anywhere, all of them open with one passphrase.
 
@@ -168,6 +176,9 @@ class ReaderHome(Half):
             write_atomic(edge.fs, self.file(name + REWRAPPED), data)
         write_atomic(edge.fs, self.file(COMMITTED), json.dumps(sorted(secrets)).encode())
         settle_wrappings(edge.fs, self.path)
+        for name in secrets:
+            if edge.fs.size(self.file(name + NEXT)) is not None:
+                edge.fs.unlink(self.file(name + NEXT))  # prepared under the passphrase before, and never came to count
         self._passphrase = passphrase
         self._readers = {}
 
@@ -209,6 +220,11 @@ class KeeperHome(ReaderHome):
         """Return the names of this home's wrapped files and their labels."""
         return {"owner.key": OWNER_LABEL, "maintenance.key": MAINTENANCE_LABEL, **super().key_files()}
 
+    def contents(self) -> dict[str, bytes]:
+        """Return what this home's wrapped files hold, by name; of a key and its successor, the one that counts."""
+        counting = {"owner.key": self.owner().seed(), "maintenance.key": self._own_maintenance().seed()}
+        return super().contents() | counting
+
     def owner(self) -> SigningKey:
         """Return the owner key: the one that the newest charter's root names.
 
@@ -233,12 +249,19 @@ class KeeperHome(ReaderHome):
             KeyWrongError: the passphrase is wrong.
             KeyMissingError: the charter gives it no right, as it was written by an earlier release.
         """
-        found = self._settled("maintenance.key", MAINTENANCE_LABEL, self.may_maintain)
+        found = self._own_maintenance()
         if not self.may_maintain(found.public):
             raise KeyMissingError(
                 "the charter gives this keeper's maintenance key no right", hint="run `replicator key rotate maintenance`"
             )
         return found
+
+    def keybag_maintenance(self) -> bytes:
+        """Return the public half of this keeper's maintenance key, whatever the charter says of it."""
+        return self._own_maintenance().public
+
+    def _own_maintenance(self) -> SigningKey:
+        return self._settled("maintenance.key", MAINTENANCE_LABEL, self.may_maintain)
 
     def may_maintain(self, key: bytes) -> bool:
         """Return whether the charter gives a key the rights of a maintainer."""
@@ -281,7 +304,7 @@ class KeeperHome(ReaderHome):
         return Keybag(
             tenant=self.tenant,
             owner_seed=self.owner().seed(),
-            maintenance_seed=self._settled("maintenance.key", MAINTENANCE_LABEL, self.may_maintain).seed(),
+            maintenance_seed=self._own_maintenance().seed(),
             member_key=self.member.member_key,
             domains=[self.domain_secrets(one.id) for one in self.member.domains],
         )

@@ -49,12 +49,12 @@ class MaintainerHome(Half):
         return self.signing
 
     def _take_keys(self, keys: MemberKeys) -> None:
-        known = {one.id: one for one in self._domains}
+        fresh = {one.id: one for one in keys.domains}
         taken = [
-            one
-            if one.id not in known
-            else msgspec.structs.replace(one, index_keys=merged(known[one.id].index_keys, one.index_keys))
-            for one in keys.domains
+            msgspec.structs.replace(one, index_keys=merged(one.index_keys, fresh[one.id].index_keys))
+            if one.id in fresh
+            else one
+            for one in self._domains
         ]
         if taken != self._domains:
             write_domains(self.path, self.fs, taken)
