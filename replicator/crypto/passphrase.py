@@ -49,11 +49,7 @@ DEFAULT_COST = Cost()
 
 def _out_of_bounds(memory_kib: int, passes: int, lanes: int) -> str:
     """Return in words what is wrong with parameters, nothing if they are allowed."""
-    if (
-        MEMORY_KIB <= memory_kib <= MAX_MEMORY_KIB
-        and PASSES <= passes <= MAX_PASSES
-        and 1 <= lanes <= MAX_LANES
-    ):
+    if MEMORY_KIB <= memory_kib <= MAX_MEMORY_KIB and PASSES <= passes <= MAX_PASSES and 1 <= lanes <= MAX_LANES:
         return ""
     return (
         f"{memory_kib} KiB, {passes} passes, {lanes} lanes; "
@@ -79,7 +75,9 @@ def _stretch(passphrase: str, salt: bytes, memory_kib: int, passes: int, lanes: 
     try:
         return kdf.derive(unicodedata.normalize("NFC", passphrase).encode())
     except MemoryError as error:
-        raise SpaceError(f"the passphrase takes {memory_kib // 1024} MiB of memory to try, which are not free") from error
+        raise SpaceError(
+            f"the passphrase takes {memory_kib // 1024} MiB of memory to try, which are not free"
+        ) from error
 
 
 def wrap(passphrase: str, secret: bytes, label: bytes, rng: Rng, cost: Cost = DEFAULT_COST) -> Wrapped:

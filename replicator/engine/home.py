@@ -20,7 +20,6 @@ HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed;
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -38,7 +37,7 @@ from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import IndexKey, MemberFile, MemberKeys
 from replicator.format.merkle import name_of
-from replicator.fs import Fs, write_atomic
+from replicator.fs import Fs, exposure, way_out, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId
 from replicator.pack.keys import DomainKeys, writer_keys
 
@@ -60,23 +59,6 @@ def read_private_file(fs: Fs, path: str) -> bytes:
     if problem:
         raise HomeError(f"{path}: {problem}", hint=f"run: {way_out(status.st_uid, os.geteuid())} {path}")
     return fs.read(path)
-
-
-def exposure(mode: int, owner: int, user: int) -> str:
-    """Return in words why a file is no place for a secret of ``user`` (both are user ids), empty if it is one.
-
-    Root's files are trusted by everybody, and root reads everybody's.
-    """
-    if owner not in (user, 0) and user != 0:
-        return f"it belongs to another user (uid {owner}, this is {user})"
-    if stat.S_IMODE(mode) & 0o077:
-        return f"others can read it (mode {stat.S_IMODE(mode):04o})"
-    return ""
-
-
-def way_out(owner: int, user: int) -> str:
-    """Return the command that makes a file one's own and private."""
-    return "chmod 600" if owner in (user, 0) or user == 0 else f"chown {user}"
 
 
 @contextmanager
@@ -114,7 +96,7 @@ class Half:
         with _naming(self.file("charter.obj")):
             self.charter = self._load_charter()
             self.private = open_private(self.charter, self.member.member_key)
-        self.catalog = Catalog(self.file("catalog.db"), fs, places=role == "keeper")
+        self.catalog = Catalog(self.file("catalog.db"), fs, places=role in {"keeper", "drill"})
 
     def file(self, name: str) -> str:
         """Return the path of a file in this half."""

@@ -252,7 +252,8 @@ class KeeperHome(ReaderHome):
         found = self._own_maintenance()
         if not self.may_maintain(found.public):
             raise KeyMissingError(
-                "the charter gives this keeper's maintenance key no right", hint="run `replicator key rotate maintenance`"
+                "the charter gives this keeper's maintenance key no right",
+                hint="run `replicator key rotate maintenance`",
             )
         return found
 

@@ -33,7 +33,7 @@ from replicator.format.charter import Right
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import DomainKeyFile, Keybag
-from replicator.ids import ObjectName, identity_of, root_fingerprint, short
+from replicator.ids import Identity, ObjectName, identity_of, root_fingerprint, short
 
 ABILITIES: Final[dict[str, tuple[str, str]]] = {
     "root": ("everything: name another owner, go below a floor, open the keybag", ""),
@@ -99,8 +99,9 @@ def list_keys(half: Half, others: Iterable[Half] = ()) -> list[KeyRow]:
     """
     halves = [half, *others]
     root = half.charter.root
-    readers = [_name(half, one) for one in half.charter.charter.rights if one.role in {"keeper", "drill"} and not one.revoked]
-    members = [_name(half, one) for one in half.charter.charter.rights if not one.revoked]
+    living = [one for one in half.charter.charter.rights if not one.revoked]
+    readers = [_name(half, one) for one in living if one.role in {"keeper", "drill"}]
+    members = [_name(half, one) for one in living]
     rows = [
         _row("root", root_fingerprint(root.root_key), name="recovery sheet", held_by="the recovery sheet", since_ns=0),
         _row(
@@ -132,13 +133,19 @@ def list_keys(half: Half, others: Iterable[Half] = ()) -> list[KeyRow]:
             )
         )
     rows.append(
-        _row("member", half.tenant.hex(), name=half.private.name, held_by=", ".join(members), here=_file(halves, "member.bin"))
+        _row(
+            "member",
+            half.tenant.hex(),
+            name=half.private.name,
+            held_by=", ".join(members),
+            here=_file(halves, "member.bin"),
+        )
     )
     rows += [_of_right(half, right, halves) for right in half.charter.charter.rights]
-    for pin in half.peers:
-        rows.append(
-            _row("provider", pin.identity.hex(), name=pin.name, held_by=f"{pin.owner}'s provider", since_ns=pin.added_ns)
-        )
+    rows += [
+        _row("provider", pin.identity.hex(), name=pin.name, held_by=f"provider of {pin.owner}", since_ns=pin.added_ns)
+        for pin in half.peers
+    ]
     return rows
 
 
@@ -253,10 +260,11 @@ async def check_sheet(keeper: KeeperHome, edge: Edge, words: list[str]) -> list[
     async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
         for pin in keeper.peers:
             what = f"keybag at {pin.name}"
-            link = next((one for one in federation.links.values() if one.pin.identity == pin.identity), None)
+            link = federation.links.get(Identity(pin.identity))
             if link is None:
-                failure = federation.failures.get(next(i for i in federation.failures if i == pin.identity), None)
-                found.append(Checked(id=what, problem=str(failure)))
+                found.append(
+                    Checked(id=what, problem=str(federation.failures.get(Identity(pin.identity), "no answer")))
+                )
                 continue
             try:
                 if link.info.charter_number != keeper.charter.number:
@@ -337,8 +345,9 @@ async def reset_passphrase(keeper: KeeperHome, edge: Edge, words: list[str], pas
         raise IntegrityError("keybag: its owner key is not the one that root has named")
     secrets = {"owner.key": bag.owner_seed, "maintenance.key": bag.maintenance_seed}
     held = {domain_file(one.id): encode(DomainKeyFile(secrets=one)) for one in bag.domains}
+    wanted = {name: held[name] for name in keeper.key_files() if name in held}
     with keeper.lock():
-        keeper.rewrap(edge, passphrase, secrets | {name: held[name] for name in keeper.key_files() if name in held}, cost)
+        keeper.rewrap(edge, passphrase, secrets | wanted, cost)
 
 
 async def rotate_index(keeper: KeeperHome, siblings: list[Half], edge: Edge) -> list[str]:

@@ -313,9 +313,7 @@ def accept_grant(home: str, edge: Edge, code: str, passphrase: PassphraseSource 
     raise problem
 
 
-def _accept(
-    home: str, edge: Edge, grant: NodeGrant, seed: bytes, passphrase: PassphraseSource
-) -> GrantAccepted:
+def _accept(home: str, edge: Edge, grant: NodeGrant, seed: bytes, passphrase: PassphraseSource) -> GrantAccepted:
     key = SigningKey(seed)
     charter = verify_charter(grant.charter, root_key=grant.root_key, known=None)
     right = charter.right_of(key.public)

@@ -81,9 +81,7 @@ def maintainer_keys(tenant: bytes, domain: IndexDomain) -> DomainKeys:
 
 def as_index(domain: WriterDomain) -> IndexDomain:
     """Return what a maintainer may know of a domain."""
-    return IndexDomain(
-        id=domain.id, name=domain.name, restore_key=domain.restore_key, index_keys=domain.index_keys
-    )
+    return IndexDomain(id=domain.id, name=domain.name, restore_key=domain.restore_key, index_keys=domain.index_keys)
 
 
 def as_writer(secrets: DomainSecrets, restore_key: bytes) -> WriterDomain:
