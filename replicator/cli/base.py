@@ -142,7 +142,7 @@ class Session:
 
     @contextmanager
     def reader(self) -> "Iterator[ReaderHome]":
-        """Open what can read: the keeper, else a drill host. Raises KeyMissingError (exit 6) if this home is neither."""
+        """Open what can read: the keeper, else a drill host. Raises KeyMissingError (exit 6) if there is neither."""
         from replicator.engine.home import has_half  # noqa: PLC0415
         from replicator.engine.keeper import DrillHome  # noqa: PLC0415
 
@@ -183,7 +183,7 @@ class Session:
 
     @contextmanager
     def member(self) -> "Iterator[Half]":
-        """Open the part that knows most without a passphrase: a node with datasets, else keeper, maintainer, drill host."""
+        """Open what knows most without a passphrase: a node with datasets, else keeper, drill host, maintainer."""
         from replicator.engine.home import has_half  # noqa: PLC0415
         from replicator.engine.maintainer import MaintainerHome  # noqa: PLC0415
 

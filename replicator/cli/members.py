@@ -157,7 +157,7 @@ def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
         [
             f"'{pin.name}' keeps up to {format_size(added.quota)} for this tenant.",
             f"It says that it is {pin.owner}'s, at {pin.site}, {pin.region}, {pin.country}; `peer set` corrects that.",
-            f"On the recovery sheet (`key sheet --addresses`): {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
+            f"For the sheet (`key sheet --addresses`): {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
         ],
     )
 

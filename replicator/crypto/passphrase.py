@@ -44,9 +44,6 @@ class Cost:
             raise UsageError(problem)
 
 
-DEFAULT_COST = Cost()
-
-
 def _out_of_bounds(memory_kib: int, passes: int, lanes: int) -> str:
     """Return in words what is wrong with parameters, nothing if they are allowed."""
     if MEMORY_KIB <= memory_kib <= MAX_MEMORY_KIB and PASSES <= passes <= MAX_PASSES and 1 <= lanes <= MAX_LANES:
@@ -55,6 +52,9 @@ def _out_of_bounds(memory_kib: int, passes: int, lanes: int) -> str:
         f"{memory_kib} KiB, {passes} passes, {lanes} lanes; "
         f"allowed are {MEMORY_KIB}–{MAX_MEMORY_KIB}, {PASSES}–{MAX_PASSES}, 1–{MAX_LANES}"
     )
+
+
+DEFAULT_COST = Cost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
