@@ -204,6 +204,23 @@ class PosixFs:
         database.commit()
 
 
+def exposure(mode: int, owner: int, user: int) -> str:
+    """Return in words why a file is no place for a secret of ``user`` (both are user ids), empty if it is one.
+
+    Root's files are trusted by everybody, and root reads everybody's.
+    """
+    if owner not in (user, 0) and user != 0:
+        return f"it belongs to another user (uid {owner}, this is {user})"
+    if stat.S_IMODE(mode) & 0o077:
+        return f"others can read it (mode {stat.S_IMODE(mode):04o})"
+    return ""
+
+
+def way_out(owner: int, user: int) -> str:
+    """Return the command that makes a file one's own and private."""
+    return "chmod 600" if owner in (user, 0) or user == 0 else f"chown {user}"
+
+
 def write_atomic(fs: Fs, path: str, data: bytes) -> None:
     """Make ``path`` hold exactly ``data``: after a crash it is the old content or the new, never between."""
     folder = os.path.dirname(path)

@@ -21,13 +21,13 @@ from replicator.cli.output import Output, silence
 from replicator.clock import SystemClock
 from replicator.config import default_home, load_config
 from replicator.errors import CredentialError, KeyMissingError, KeyWrongError, ReplicatorError, UsageError
-from replicator.fs import PosixFs
+from replicator.fs import PosixFs, exposure, way_out
 from replicator.rng import SystemRng
 
 if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
-    from replicator.engine.keeper import KeeperHome
+    from replicator.engine.keeper import KeeperHome, ReaderHome
     from replicator.engine.node import NodeHome
     from replicator.ids import Identity
     from replicator.transport.base import Connection, Network, Target
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 CREDENTIAL = "replicator-passphrase"
+NEW_CREDENTIAL = "replicator-new-passphrase"
 
 
 class _LateNetwork:
@@ -147,6 +148,22 @@ class Session:
             half.close()
 
     @contextmanager
+    def reader(self) -> "Iterator[ReaderHome]":
+        """Open what can read: the keeper, else a drill host. Raises KeyMissingError (exit 6) if there is neither."""
+        from replicator.engine.home import has_half  # noqa: PLC0415
+        from replicator.engine.keeper import DrillHome  # noqa: PLC0415
+
+        if has_half(self.home, "keeper") or not has_half(self.home, "drill"):
+            with self.keeper() as keeper:
+                yield keeper
+            return
+        half = DrillHome(self.home, self.fs, self.passphrase)
+        try:
+            yield half
+        finally:
+            half.close()
+
+    @contextmanager
     def siblings(self) -> "Iterator[list[Half]]":
         """Open the node half beside a keeper, if there is one."""
         from replicator.engine.home import has_half  # noqa: PLC0415
@@ -162,16 +179,20 @@ class Session:
         """Give the half of this home that makes the drills, None if it has none; ``half`` is open already."""
         from replicator.engine.home import has_half  # noqa: PLC0415
 
-        if half.role == "keeper" or not has_half(self.home, "keeper"):
-            yield half if half.role == "keeper" else None
+        if half.role in {"keeper", "drill"}:
+            yield half
             return
-        with self.keeper() as keeper:
-            yield keeper
+        if not (has_half(self.home, "keeper") or has_half(self.home, "drill")):
+            yield None
+            return
+        with self.reader() as reader:
+            yield reader
 
     @contextmanager
     def member(self) -> "Iterator[Half]":
-        """Open the half that knows most without a passphrase: a node with datasets, else the keeper."""
+        """Open what knows most without a passphrase: a node with datasets, else keeper, drill host, maintainer."""
         from replicator.engine.home import has_half  # noqa: PLC0415
+        from replicator.engine.maintainer import MaintainerHome  # noqa: PLC0415
 
         if has_half(self.home, "node"):
             with self.node() as node:
@@ -179,13 +200,20 @@ class Session:
                 if known or not has_half(self.home, "keeper"):
                     yield node
                     return
-        if not has_half(self.home, "keeper"):
+        if has_half(self.home, "keeper") or has_half(self.home, "drill"):
+            with self.reader() as reader:
+                yield reader
+            return
+        if not has_half(self.home, "maintainer"):
             raise KeyMissingError(
                 f"{self.home}: this home is neither keeper nor node of a tenant",
                 hint="make a tenant with `init`, or name another --home",
             )
-        with self.keeper() as keeper:
-            yield keeper
+        maintainer = MaintainerHome(self.home, self.fs)
+        try:
+            yield maintainer
+        finally:
+            maintainer.close()
 
     def passphrase(self, what: str, *, confirm: bool = False) -> str:
         """Return the passphrase: from --passphrase-file, the environment's file, a systemd credential, or a prompt.
@@ -194,29 +222,58 @@ class Session:
             KeyWrongError: none of them can give one, or two typed ones differ.
         """
         path = self.passphrase_file or os.environ.get("REPLICATOR_PASSPHRASE_FILE")
-        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-        if path is None and credentials and os.path.exists(os.path.join(credentials, CREDENTIAL)):
-            path = os.path.join(credentials, CREDENTIAL)
-        if path is not None:
-            return _read_passphrase(path)
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise KeyWrongError(
-                f"{what} is needed and there is no terminal to ask on",
-                hint="give --passphrase-file FILE, or set REPLICATOR_PASSPHRASE_FILE",
-            )
-        try:
-            first = getpass.getpass(f"{what}: ")
-            if confirm and getpass.getpass("Again: ") != first:
-                raise KeyWrongError("the two passphrases differ", hint="nothing was made; try again")
-        except EOFError:
-            raise KeyWrongError("no passphrase was given") from None
-        return first
+        return secret(
+            path or credential(CREDENTIAL),
+            what,
+            confirm=confirm,
+            hint="give --passphrase-file FILE, or set REPLICATOR_PASSPHRASE_FILE",
+        )
+
+    def new_passphrase(self, path: str | None) -> str:
+        """Return the passphrase that is to replace another: from a file, a systemd credential, or a prompt, twice.
+
+        Raises:
+            KeyWrongError: none of them can give one, or two typed ones differ.
+        """
+        return secret(
+            path or credential(NEW_CREDENTIAL),
+            "The new passphrase",
+            confirm=True,
+            hint="give --new-passphrase-file FILE",
+        )
+
+
+def credential(name: str) -> str | None:
+    """Return the path of a systemd credential of this unit, None if there is none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = os.path.join(folder, name) if folder else ""
+    return path if path and os.path.exists(path) else None
+
+
+def secret(path: str | None, what: str, *, confirm: bool, hint: str) -> str:
+    """Return a passphrase from a file or, where none is named, from the terminal.
+
+    Raises:
+        CredentialError: the file cannot be read, or is not private.
+        KeyWrongError: there is no terminal, nothing was typed, or two typed ones differ.
+    """
+    if path is not None:
+        return _read_passphrase(path)
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise KeyWrongError(f"{what} is needed and there is no terminal to ask on", hint=hint)
+    try:
+        first = getpass.getpass(f"{what}: ")
+        if confirm and getpass.getpass("Again: ") != first:
+            raise KeyWrongError("the two passphrases differ", hint="nothing was made; try again")
+    except EOFError:
+        raise KeyWrongError("no passphrase was given") from None
+    return first
 
 
 def _read_passphrase(path: str) -> str:
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
         with open(path, encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
             text = file.read()
     except OSError as error:
         raise CredentialError(
@@ -225,8 +282,14 @@ def _read_passphrase(path: str) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise CredentialError(f"{path}: not a passphrase but binary data", hint="name a text file") from error
-    if mode & 0o007:
-        click.echo(f"replicator: {path}: everybody can read this passphrase (chmod 600 {path})", err=True)
+    user = os.geteuid()
+    # systemd gives a unit's user its credentials by an access list, which shows as a mode that lets the group read.
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    granted = folder is not None and os.path.dirname(os.path.abspath(path)) == os.path.abspath(folder)
+    mode = status.st_mode & ~0o070 if granted else status.st_mode
+    problem = exposure(mode, status.st_uid, user) if stat.S_ISREG(status.st_mode) else ""
+    if problem:
+        raise CredentialError(f"{path}: {problem}", hint=f"run: {way_out(status.st_uid, user)} {path}")
     return text.rstrip("\r\n")
 
 

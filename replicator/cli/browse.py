@@ -30,14 +30,14 @@ _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "blo
 
 
 def with_library(session: Session, work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]") -> T:
-    """Run a use case on a keeper that is in touch with its peers and knows every chain."""
+    """Run a use case on a home that can read, in touch with its peers and knowing every chain."""
     load_network()
     from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
     from replicator.engine.federation import Federation  # noqa: PLC0415
 
-    with session.keeper() as keeper, session.edge() as edge:
-        for domain in keeper.member.domains:
-            keeper.reader(domain.id)  # a wrong passphrase is known before anybody is asked
+    with session.reader() as keeper, session.edge() as edge:
+        for domain in keeper.domain_ids:
+            keeper.reader(domain)  # a wrong passphrase is known before anybody is asked
 
         async def run() -> T:
             async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
@@ -68,7 +68,7 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> N
     """List snapshots, oldest first."""
     from replicator.engine.home import has_half  # noqa: PLC0415
 
-    if has_half(session.home, "keeper"):
+    if has_half(session.home, "keeper") or has_half(session.home, "drill"):
         rows = with_library(session, _snapshot_rows)
     else:
         with session.node() as node:

@@ -146,7 +146,7 @@ def _chosen(session: Session, half: "Half", what: str) -> "list[SnapshotRow]":
     try:
         return [rows[choose(labels, _in_full(labels, what))]]
     except NotFoundError as error:
-        if half.role == "keeper":
+        if half.role in {"keeper", "drill"}:
             return _opened(session, what)
         if any(one.name == what.removeprefix("latest:") for one in half.catalog.datasets.all()):
             raise NotFoundError(
@@ -195,7 +195,8 @@ def verify(session: Session, sample: str, everything: bool) -> None:
     from replicator.engine.home import has_half  # noqa: PLC0415
 
     share = 1.0 if everything else share_of(sample)
-    report = _verify_content(session, share) if has_half(session.home, "keeper") else _verify_sealed(session, share)
+    reads = has_half(session.home, "keeper") or has_half(session.home, "drill")
+    report = _verify_content(session, share) if reads else _verify_sealed(session, share)
     if report.problems:
         session.worsen(exits.INTEGRITY)
     if report.absent:

@@ -89,8 +89,8 @@ def drill(
 def _list(session: Session) -> None:
     from replicator.engine.drills import drills, is_due  # noqa: PLC0415
 
-    with session.keeper() as keeper:
-        known = drills(keeper)
+    with session.reader() as reader:
+        known = drills(reader)
     now = session.clock.now_ns()
     session.out.result([{**drill_document(one), "due": is_due(one, now)} for one in known], drill_table(known))
 
@@ -98,8 +98,8 @@ def _list(session: Session) -> None:
 def _list_checks(session: Session) -> None:
     from replicator.engine.checks import kept_checks  # noqa: PLC0415
 
-    with session.keeper() as keeper:
-        known = list(kept_checks(keeper).values())
+    with session.reader() as reader:
+        known = list(kept_checks(reader).values())
     session.out.result([check_document(one) for one in known], check_table(known))
 
 

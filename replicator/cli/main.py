@@ -15,6 +15,7 @@ from replicator.errors import UsageError
 COMMANDS = {
     "init": ("replicator.cli.tenant", "init"),
     "recover": ("replicator.cli.tenant", "recover"),
+    "key": ("replicator.cli.key", "key"),
     "node": ("replicator.cli.members", "node"),
     "peer": ("replicator.cli.members", "peer"),
     "provider": ("replicator.cli.provider", "provider"),

@@ -1,6 +1,7 @@
 """node request|add|list|revoke and peer add|list|show|set|remove."""
 
 import socket
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -11,44 +12,59 @@ from replicator.config import MAX_NAME, format_size, parse_name
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
+if TYPE_CHECKING:
+    from replicator.format.keybag import JoiningRole
+
 
 @click.group()
 @common_options
 def node() -> None:
-    """Machines that write snapshots."""
+    """Machines that write snapshots, and others that help: maintainers and drill hosts."""
 
 
 @node.command("request")
 @click.option("--name", help="What the keeper shall call this machine; its host name by default.")
-@command(keys="none; makes this machine's write key")
-def node_request(session: Session, name: str | None) -> None:
-    """Make this machine's write key and print the code that the keeper signs with `node add`."""
+@click.option(
+    "--role",
+    type=click.Choice(("node", "maintainer", "drill")),
+    default="node",
+    show_default=True,
+    help="node: writes snapshots. maintainer: marks what is dead, reads nothing. drill: restores for trial.",
+)
+@command(keys="none; makes this machine's own key")
+def node_request(session: Session, name: str | None, role: "JoiningRole") -> None:
+    """Make this machine's key and print the code that the keeper signs with `node add`."""
     from replicator.engine.members import request_node  # noqa: PLC0415 - commands import what they use
 
     called = parse_name(name if name is not None else socket.gethostname()[:MAX_NAME], "a machine's name")
     with session.edge() as edge:
-        code = request_node(session.home, edge, name=called)
+        code = request_node(session.home, edge, name=called, role=role)
     session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
 
 
 @node.command("add")
 @click.argument("code")
-@command(keys="owner for a request; none for a grant")
+@command(keys="owner for a request, restore too for a drill host's; none for a grant")
 def node_add(session: Session, code: str) -> None:
     """Keeper: sign a machine's request; prints a grant. That machine: take the grant with the same command.
 
-    CODE "-" is read from standard input.
+    CODE "-" is read from standard input. A drill host wraps what it is given with a passphrase of its own.
     """
     from replicator.engine.members import accept_grant, add_node, is_grant  # noqa: PLC0415
 
     text = read_code(code)
     with session.edge() as edge:
         if is_grant(text):
-            accepted = accept_grant(session.home, edge, text)
+            accepted = accept_grant(session.home, edge, text, lambda what: session.passphrase(what, confirm=True))
             session.out.result(
-                {"tenant": accepted.tenant, "fingerprint": accepted.fingerprint, "home": session.home},
+                {
+                    "tenant": accepted.tenant,
+                    "role": accepted.role,
+                    "fingerprint": accepted.fingerprint,
+                    "home": session.home,
+                },
                 [
-                    f"This machine now writes for '{accepted.tenant}', tenant {accepted.fingerprint}.",
+                    f"This machine {_DOES[accepted.role]} '{accepted.tenant}', tenant {accepted.fingerprint}.",
                     "Compare that with the recovery sheet or with `node add` on the keeper: a code can be forged.",
                 ],
             )
@@ -58,9 +74,15 @@ def node_add(session: Session, code: str) -> None:
     for notice in added.notices:
         session.out.notice(notice)
     session.out.result(
-        {"id": added.identity.hex(), "name": added.name, "code": added.code, "fingerprint": added.fingerprint},
+        {
+            "id": added.identity.hex(),
+            "name": added.name,
+            "role": added.role,
+            "code": added.code,
+            "fingerprint": added.fingerprint,
+        },
         [
-            f"Node '{added.name}' is in the charter of tenant {added.fingerprint}.",
+            f"{_CALLED[added.role]} '{added.name}' is in the charter of tenant {added.fingerprint}.",
             "On that machine: replicator node add CODE, where CODE is",
             "",
             added.code,
@@ -68,10 +90,14 @@ def node_add(session: Session, code: str) -> None:
     )
 
 
+_CALLED = {"node": "Node", "maintainer": "Maintainer", "drill": "Drill host"}
+_DOES = {"node": "now writes for", "maintainer": "is now a maintainer of", "drill": "now restores for trial for"}
+
+
 @node.command("list")
 @command(keys="none beyond being a member")
 def node_list(session: Session) -> None:
-    """List the machines that may write, and those that no longer may."""
+    """List the machines that may write, and those that no longer may. Others are in `key list`."""
     with session.member() as half:
         rights = {identity_of(right.holder_key): right for right in half.charter.charter.rights}
         rows = [
@@ -93,7 +119,7 @@ def node_list(session: Session) -> None:
 @click.argument("name")
 @command(keys="owner")
 def node_revoke(session: Session, name: str) -> None:
-    """Take a machine's right to write away. Its snapshots stay."""
+    """Take a machine's right to write away. Its snapshots stay. For others: `key revoke`."""
     from replicator.engine.members import revoke_node  # noqa: PLC0415
 
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
@@ -131,7 +157,7 @@ def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
         [
             f"'{pin.name}' keeps up to {format_size(added.quota)} for this tenant.",
             f"It says that it is {pin.owner}'s, at {pin.site}, {pin.region}, {pin.country}; `peer set` corrects that.",
-            f"Write on the recovery sheet: {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
+            f"For the sheet (`key sheet --addresses`): {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
         ],
     )
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, read_stdin, wait
-from replicator.cli.output import Output
+from replicator.cli.base import Session, command, wait
+from replicator.cli.words import read_words, rehearse
 from replicator.config import format_size, parse_name
 from replicator.errors import HomeError, ReplicatorError, UsageError
 from replicator.fs import PosixFs, write_atomic
@@ -30,11 +30,13 @@ _NOT_IN_NAMES = re.compile(r"^\.|/")
 @click.option(
     "--recovery-sheet", metavar="FILE", help="Write the sheet here (and FILE.html to print), not to the screen."
 )
+@click.option("--yes", is_flag=True, help="Do not ask for words from the paper afterwards.")
 @command(keys="makes root, owner, restore, maintenance and write keys")
-def init(session: Session, name: str, country: str, keeper_only: bool, recovery_sheet: str | None) -> None:
+def init(session: Session, name: str, country: str, keeper_only: bool, recovery_sheet: str | None, yes: bool) -> None:
     """Make a tenant: its keys, its charter and the recovery sheet.
 
-    This home becomes the keeper and, unless --keeper-only, a node. The sheet is shown once and kept nowhere.
+    This home becomes the keeper and, unless --keeper-only, a node. The sheet's words are shown once and kept nowhere;
+    at a terminal you are asked for a few of them from the paper. `key sheet --addresses` prints the rest of it.
     """
     from replicator.engine.sheet import sheet_text  # noqa: PLC0415 - commands import what they use
     from replicator.engine.tenant import create_tenant  # noqa: PLC0415
@@ -83,6 +85,15 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
         lines = [f"Tenant '{name}' is made in {session.home}.", "", text]
     lines.append("Next: ask friends for invites (`replicator provider invite`) and add them: replicator peer add CODE")
     session.out.result(document, lines)
+    if not yes and not session.as_json and sys.stdin is not None and sys.stdin.isatty():
+        with session.edge() as edge:
+            whole = rehearse(made.words, edge.rng, session.out)
+        if whole:
+            session.out.notice("these words are right")
+        else:
+            session.out.notice(
+                "the words were not checked: run `replicator key check --sheet -` before you rely on them"
+            )
 
 
 def _write_sheet(fs: PosixFs, path: str, name: str, fingerprint: str, words: list[str]) -> None:
@@ -111,7 +122,7 @@ def recover(session: Session, sheet: str, peer: str, target: str | None, keeper_
     from replicator.engine.recover import recover as run  # noqa: PLC0415 - commands import what they use
     from replicator.snapshot.target import Target  # noqa: PLC0415
 
-    words = _words(sheet, session.out)
+    words = read_words(sheet, session.out)
     if target is not None:
         Target(target)  # known to be in the way before a home is made
     passphrase = session.passphrase("A passphrase for this new keeper", confirm=True)
@@ -134,31 +145,6 @@ def recover(session: Session, sheet: str, peer: str, target: str | None, keeper_
         document["restored"] = restored
         lines += more
     session.out.result(document, lines)
-
-
-def _words(sheet: str, out: Output) -> list[str]:
-    from replicator.engine.sheet import read_sheet  # noqa: PLC0415 - commands import what they use
-
-    if sheet != "-":
-        try:
-            with open(sheet, encoding="utf-8") as file:
-                return read_sheet(file.read())
-        except OSError as error:
-            raise HomeError(f"{sheet}: the sheet cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise HomeError(f"{sheet}: this is not a sheet but binary data", hint="give the text file") from error
-    if sys.stdin is None or not sys.stdin.isatty():
-        return read_sheet(read_stdin())
-    from replicator.crypto.recovery import WORD_COUNT, unknown_words  # noqa: PLC0415
-
-    words: list[str] = []
-    while len(words) < WORD_COUNT:
-        word = click.prompt(f"Word {len(words) + 1} of {WORD_COUNT}", err=True).strip().lower()
-        if unknown_words([word]):
-            out.notice(f"'{word}' is not a word of such sheets; look again.")
-            continue
-        words.append(word)
-    return words
 
 
 def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[dict[str, object]], list[str]]:

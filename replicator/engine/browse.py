@@ -14,7 +14,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
 from replicator.engine.federation import Federation
-from replicator.engine.keeper import KeeperHome
+from replicator.engine.keeper import ReaderHome
 from replicator.engine.naming import Label, choose
 from replicator.engine.packcache import PackCache
 from replicator.engine.sync import KnownHead, open_snapshot, sync_all
@@ -71,7 +71,7 @@ class Library:
     ``trees`` are the packs of directories that lie on this keeper's disk already; None: everything is fetched.
     """
 
-    def __init__(self, keeper: KeeperHome, federation: Federation) -> None:
+    def __init__(self, keeper: ReaderHome, federation: Federation) -> None:
         self.keeper = keeper
         self.federation = federation
         self.heads: dict[bytes, KnownHead] = {}

@@ -12,7 +12,7 @@ from replicator.crypto.seal import seal_box
 from replicator.crypto.unseal import open_box
 from replicator.engine.edge import Edge
 from replicator.engine.home import Half
-from replicator.engine.keeper import KeeperHome
+from replicator.engine.keeper import KeeperHome, ReaderHome
 from replicator.engine.members import catch_up, spread_charter
 from replicator.errors import FormatError, NotFoundError, UsageError
 from replicator.format.charter import KeepersBox
@@ -72,7 +72,7 @@ class Wanted:
         return kept, False
 
 
-def kept_checks(keeper: KeeperHome) -> dict[str, DrillCheck]:
+def kept_checks(keeper: ReaderHome) -> dict[str, DrillCheck]:
     """Return the kept checks by dataset, in their order.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A home on disk: two halves that never need each other, and what any member of a tenant keeps in one.
+"""A home on disk: parts that never need each other, and what any member of a tenant keeps in one.
 
 HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node gives a working node
     home.json                    {"format": 1, "role": ..., "tenant": ...}
@@ -11,47 +11,53 @@ HOME/node/    datasets.bin       what to back up
 HOME/node/    unfinished.bin     hooks and snapshots of file systems that a killed run left to be undone
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
+HOME/keeper/  printed.json       the addresses on the recovery sheet's address part, as last printed
+HOME/drill/   domain-<id>.key    a drill host: restore keys and nothing else, wrapped
+HOME/maintainer/  index.bin      a maintainer: IndexDomains, 0600; its identity is its maintenance key
 HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed; may be lost
 """
 
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import msgspec
+
 from replicator.catalog.catalog import Catalog
 from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.crypto.aead import open_random
+from replicator.crypto.handing import take
 from replicator.crypto.sign import SigningKey
 from replicator.errors import FormatError, HomeError, IntegrityError, KeyMissingError, LockedError, NotFoundError
 from replicator.format.charter import CharterPrivate, PeerPin, read_charter_private
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
-from replicator.format.keybag import MemberFile
+from replicator.format.keybag import IndexKey, MemberFile, MemberKeys
 from replicator.format.merkle import name_of
-from replicator.fs import Fs, write_atomic
+from replicator.fs import Fs, exposure, way_out, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId
 from replicator.pack.keys import DomainKeys, writer_keys
 
 HOME_FORMAT = 1
-Role = Literal["keeper", "node"]
+Role = Literal["keeper", "node", "maintainer", "drill"]
 
 
 def read_private_file(fs: Fs, path: str) -> bytes:
-    """Return the bytes of a secret file that nobody else can read.
+    """Return the bytes of a secret file that nobody else can read, or could have put there.
 
     Raises:
-        HomeError: missing, or its mode lets others in.
+        HomeError: missing, of another user, or its mode lets others in.
     """
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        status = os.stat(path)
     except FileNotFoundError:
         raise HomeError(f"{path}: missing", hint="is this the right --home?") from None
-    if mode & 0o077:
-        raise HomeError(f"{path}: others can read it (mode {mode:04o})", hint=f"run: chmod 600 {path}")
+    problem = exposure(status.st_mode, status.st_uid, os.geteuid())
+    if problem:
+        raise HomeError(f"{path}: {problem}", hint=f"run: {way_out(status.st_uid, os.geteuid())} {path}")
     return fs.read(path)
 
 
@@ -72,7 +78,7 @@ def has_half(home: str, role: Role) -> bool:
 
 
 class Half:
-    """One half of a member's home: identity, member keys, charter, catalog.
+    """One part of a member's home: identity, member keys, charter, catalog.
 
     Raises:
         HomeError: missing, damaged, of a newer format, or with secrets that others can read.
@@ -90,7 +96,7 @@ class Half:
         with _naming(self.file("charter.obj")):
             self.charter = self._load_charter()
             self.private = open_private(self.charter, self.member.member_key)
-        self.catalog = Catalog(self.file("catalog.db"), fs, places=role == "keeper")
+        self.catalog = Catalog(self.file("catalog.db"), fs, places=role in {"keeper", "drill"})
 
     def file(self, name: str) -> str:
         """Return the path of a file in this half."""
@@ -130,6 +136,11 @@ class Half:
     def tenant(self) -> TenantId:
         """The tenant's id."""
         return TenantId(self.member.tenant)
+
+    @property
+    def domain_ids(self) -> list[bytes]:
+        """The domains whose directories and indexes this home can open."""
+        return [domain.id for domain in self.member.domains]
 
     @property
     def peers(self) -> list[PeerPin]:
@@ -186,9 +197,26 @@ class Half:
         if found.number == self.charter.number:
             return False
         private = open_private(found, self.member.member_key)
+        # Keys before the charter that speaks of them: stopped in between, they are taken again.
+        for handed in private.handed:
+            if handed.identity == self.identity:
+                what = f"charter {found.number}: the keys in it for this home"
+                self._take_keys(decode(MemberKeys, take(self.signing, handed.sealed, what)))
         write_atomic(self.fs, self.file("charter.obj"), charter_data)
         self.charter, self.private = found, private
         return True
+
+    def _take_keys(self, keys: MemberKeys) -> None:
+        """Keep index keys and an enrol order that a charter handed to this home."""
+        known = {one.id: one.index_keys for one in keys.domains}
+        domains = [
+            msgspec.structs.replace(one, index_keys=merged(one.index_keys, known.get(one.id, [])))
+            for one in self.member.domains
+        ]
+        member = msgspec.structs.replace(self.member, domains=domains, ticket=keys.ticket or self.member.ticket)
+        if member != self.member:
+            write_atomic(self.fs, self.file("member.bin"), encode(member))
+            self.member = member
 
     def same_charter(self, charter_data: bytes) -> None:
         """Take over the object in which a peer keeps the charter that this home has too.
@@ -234,9 +262,17 @@ class Half:
         self.catalog.close()
 
 
+def merged(known: list[IndexKey], more: list[IndexKey]) -> list[IndexKey]:
+    """Return the index keys of all epochs, in their order. One that is known is never replaced."""
+    by_epoch = {one.epoch: one for one in (*more, *known)}
+    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+
 _WHERE = {
     "keeper": "run this on the keeper: the tenant's own machine, where `init` or `recover` was run",
     "node": "run this on a node: where `node request` was run, or `init` without --keeper-only",
+    "maintainer": "run this on a maintainer: where `node request --role maintainer` was run",
+    "drill": "run this on a drill host: where `node request --role drill` was run",
 }
 
 

@@ -1,19 +1,24 @@
-"""The keeper half: the tenant's own machine. Wrapped owner and restore keys, unwrapped only while they are used."""
+"""Homes with wrapped keys, unwrapped only while they are used: the keeper, the tenant's own machine; a drill host."""
 
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
 from replicator.crypto.aead import seal_random
-from replicator.crypto.passphrase import MIN_LENGTH, Wrapped, unwrap, wrap
+from replicator.crypto.passphrase import DEFAULT_COST, MIN_LENGTH, Cost, Wrapped, unwrap, wrap
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.edge import Edge, PassphraseSource
-from replicator.engine.home import Half, create_half, private_context, read_private_file
-from replicator.errors import KeyMissingError, UsageError
+from replicator.engine.home import Half, Role, create_half, merged, private_context, read_private_file
+from replicator.errors import KeyMissingError, LockedError, UsageError
 from replicator.format.charter import Charter, CharterPrivate, EnrolOrder, PeerPin, Right
 from replicator.format.codec import decode, encode
 from replicator.format.container import record_fill, wrap_record
-from replicator.format.keybag import DomainKeyFile, DomainSecrets, MemberFile, WrappedSecret
+from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret
+from replicator.format.merkle import name_of
 from replicator.fs import Fs, write_atomic
 from replicator.ids import Identity
 from replicator.pack.keys import as_writer, writer_keys
@@ -25,9 +30,15 @@ MAINTENANCE_LABEL = b"maintenance key"
 DOMAIN_LABEL = b"domain keys "
 
 
-def wrapped_record(passphrase: str, secret: bytes, label: bytes, rng: Rng) -> bytes:
+REWRAPPED = ".rewrapped"
+NEXT = ".next"
+COMMITTED = "rewrapped.json"
+"""While it is there, every key file's new wrapping lies beside it, whole."""
+
+
+def wrapped_record(passphrase: str, secret: bytes, label: bytes, rng: Rng, cost: Cost = DEFAULT_COST) -> bytes:
     """Return the bytes of a wrapped secret's file."""
-    wrapped = wrap(passphrase, secret, label, rng)
+    wrapped = wrap(passphrase, secret, label, rng, cost)
     return encode(
         WrappedSecret(
             salt=wrapped.salt,
@@ -40,14 +51,10 @@ def wrapped_record(passphrase: str, secret: bytes, label: bytes, rng: Rng) -> by
     )
 
 
-def unwrap_record_bytes(passphrase: str, data: bytes, label: bytes) -> bytes:
-    """Return the secret in a wrapped secret's file.
-
-    Raises:
-        KeyWrongError: the passphrase is wrong.
-    """
+def read_wrapped(data: bytes) -> Wrapped:
+    """Return a wrapped secret's file, still wrapped."""
     record = decode(WrappedSecret, data)
-    wrapped = Wrapped(
+    return Wrapped(
         salt=record.salt,
         memory_kib=record.memory_kib,
         passes=record.passes,
@@ -55,7 +62,15 @@ def unwrap_record_bytes(passphrase: str, data: bytes, label: bytes) -> bytes:
         commitment=record.commitment,
         sealed=record.sealed,
     )
-    return unwrap(passphrase, wrapped, label)
+
+
+def unwrap_record_bytes(passphrase: str, data: bytes, label: bytes) -> bytes:
+    """Return the secret in a wrapped secret's file.
+
+    Raises:
+        KeyWrongError: the passphrase is wrong.
+    """
+    return unwrap(passphrase, read_wrapped(data), label)
 
 
 def check_passphrase(passphrase: str) -> str:
@@ -72,38 +87,49 @@ def check_passphrase(passphrase: str) -> str:
     return passphrase
 
 
-class KeeperHome(Half):
-    """A tenant's keeper. ``passphrase`` is asked for at most once for each wrapped key that is needed."""
+def domain_file(domain: bytes) -> str:
+    """Return the name of the file with a domain's secrets."""
+    return f"domain-{domain.hex()}.key"
 
-    def __init__(self, home: str, fs: Fs, passphrase: PassphraseSource) -> None:
-        super().__init__(home, "keeper", fs)
+
+class ReaderHome(Half):
+    """A home that can read: a keeper, or a drill host. ``passphrase`` is asked for at most once."""
+
+    def __init__(self, home: str, role: Role, fs: Fs, passphrase: PassphraseSource) -> None:
+        super().__init__(home, role, fs)
         self._ask = passphrase
         self._passphrase: str | None = None
-        self._owner: SigningKey | None = None
         self._readers: dict[bytes, ReaderKeys] = {}
+        if any(name == COMMITTED or name.endswith(REWRAPPED) for name, _ in fs.list_files(self.path)):
+            # A run that is changing the passphrase now settles it itself.
+            with suppress(LockedError), self.lock():
+                settle_wrappings(fs, self.path)
 
-    def _unlock(self, name: str, label: bytes) -> bytes:
-        data = read_private_file(self.fs, self.file(name))
+    def passphrase(self) -> str:
+        """Return the passphrase, asking for it the first time."""
         if self._passphrase is None:
-            self._passphrase = self._ask(f"Passphrase of {self.member.name}'s keeper")
-        return unwrap_record_bytes(self._passphrase, data, label)
+            self._passphrase = self._ask(f"Passphrase of {self.member.name}'s {_WHOSE[self.role]}")
+        return self._passphrase
 
-    def owner(self) -> SigningKey:
-        """Return the owner key.
+    def unlock(self, name: str, label: bytes) -> bytes:
+        """Return what a wrapped file of this home holds.
 
         Raises:
             KeyWrongError: the passphrase is wrong.
         """
-        if self._owner is None:
-            self._owner = SigningKey(self._unlock("owner.key", OWNER_LABEL))
-        return self._owner
+        data = read_private_file(self.fs, self.file(name))
+        return unwrap_record_bytes(self.passphrase(), data, label)
+
+    def key_files(self) -> dict[str, bytes]:
+        """Return the names of this home's wrapped files and their labels."""
+        return {domain_file(one.id): DOMAIN_LABEL + one.id for one in self.member.domains}
 
     def reader(self, domain: bytes) -> ReaderKeys:
         """Return a domain's restore key with its working keys.
 
         Raises:
             KeyWrongError: the passphrase is wrong.
-            KeyMissingError: this keeper has no such domain.
+            KeyMissingError: this home has no such domain.
         """
         found = self._readers.get(domain)
         if found is None:
@@ -114,16 +140,179 @@ class KeeperHome(Half):
         return found
 
     def domain_secrets(self, domain: bytes) -> DomainSecrets:
-        """Return everything of a domain."""
-        if all(one.id != domain for one in self.member.domains):
-            raise KeyMissingError("this keeper has no keys of that domain")
-        label = DOMAIN_LABEL + domain
-        return decode(DomainKeyFile, self._unlock(f"domain-{domain.hex()}.key", label)).secrets
+        """Return everything of a domain, index keys that came after it was wrapped too.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+            KeyMissingError: this home has no such domain.
+        """
+        here = next((one for one in self.member.domains if one.id == domain), None)
+        if here is None:
+            raise KeyMissingError(f"this {_WHOSE[self.role]} has no keys of that domain")
+        secrets = decode(DomainKeyFile, self.unlock(domain_file(domain), DOMAIN_LABEL + domain)).secrets
+        return msgspec.structs.replace(secrets, index_keys=merged(secrets.index_keys, here.index_keys))
+
+    def lazy_ticket(self, _peer: Identity) -> bytes:
+        """Return the enrol order that this home was given."""
+        return self.member.ticket
+
+    def contents(self) -> dict[str, bytes]:
+        """Return what this home's wrapped files hold, by name.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return {name: self.unlock(name, label) for name, label in self.key_files().items()}
+
+    def rewrap(self, edge: Edge, passphrase: str, secrets: Mapping[str, bytes], cost: Cost = DEFAULT_COST) -> None:
+        """Wrap the contents of all key files anew. Stopped anywhere, all of them open with one passphrase.
+
+        ``secrets`` are the contents by file name. The caller holds this home's lock.
+        """
+        labels = self.key_files()
+        assert secrets.keys() == labels.keys(), "all or none"
+        for name, secret in secrets.items():
+            data = wrapped_record(passphrase, secret, labels[name], edge.rng, cost)
+            write_atomic(edge.fs, self.file(name + REWRAPPED), data)
+        write_atomic(edge.fs, self.file(COMMITTED), json.dumps(sorted(secrets)).encode())
+        settle_wrappings(edge.fs, self.path)
+        for name in secrets:
+            if edge.fs.size(self.file(name + NEXT)) is not None:
+                edge.fs.unlink(self.file(name + NEXT))  # prepared under the passphrase before, and never came to count
+        self._passphrase = passphrase
+        self._readers = {}
+
+
+_WHOSE = {"keeper": "keeper", "drill": "drill host"}
+
+
+def settle_wrappings(fs: Fs, folder: str) -> None:
+    """Finish a change of the passphrase that was stopped, or take back one that had not come far enough."""
+    commit = os.path.join(folder, COMMITTED)
+    if fs.size(commit) is not None:
+        for name in json.loads(fs.read(commit)):
+            with suppress(FileNotFoundError):  # replaced before we were stopped
+                fs.replace(os.path.join(folder, name + REWRAPPED), os.path.join(folder, name))
+        fs.fsync_dir(folder)
+        fs.unlink(commit)
+        fs.fsync_dir(folder)
+        return
+    for name, _ in fs.list_files(folder):
+        if name.endswith(REWRAPPED):
+            fs.unlink(os.path.join(folder, name))
+
+
+class DrillHome(ReaderHome):
+    """A drill host: restores for trial with restore keys that its own passphrase wraps, and can do nothing else."""
+
+    def __init__(self, home: str, fs: Fs, passphrase: PassphraseSource) -> None:
+        super().__init__(home, "drill", fs, passphrase)
+
+
+class KeeperHome(ReaderHome):
+    """A tenant's keeper."""
+
+    def __init__(self, home: str, fs: Fs, passphrase: PassphraseSource) -> None:
+        super().__init__(home, "keeper", fs, passphrase)
+        self._owner: SigningKey | None = None
+
+    def key_files(self) -> dict[str, bytes]:
+        """Return the names of this home's wrapped files and their labels."""
+        return {"owner.key": OWNER_LABEL, "maintenance.key": MAINTENANCE_LABEL, **super().key_files()}
+
+    def contents(self) -> dict[str, bytes]:
+        """Return what this home's wrapped files hold, by name; of a key and its successor, the one that counts."""
+        counting = {"owner.key": self.owner().seed(), "maintenance.key": self._own_maintenance().seed()}
+        return super().contents() | counting
+
+    def owner(self) -> SigningKey:
+        """Return the owner key: the one that the newest charter's root names.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+            KeyMissingError: root has named another owner, whose key is not here.
+        """
+        if self._owner is None:
+            found = self._settled("owner.key", OWNER_LABEL, lambda key: key == self.charter.root.owner_key)
+            if found.public != self.charter.root.owner_key:
+                raise KeyMissingError(
+                    "root has named another owner key than this keeper's",
+                    hint="with the recovery sheet, `replicator recover` makes a keeper's home that has it",
+                )
+            self._owner = found
+        return self._owner
+
+    def maintenance(self) -> SigningKey:
+        """Return the keeper's own maintenance key.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+            KeyMissingError: the charter gives it no right, as it was written by an earlier release.
+        """
+        found = self._own_maintenance()
+        if not self.may_maintain(found.public):
+            raise KeyMissingError(
+                "the charter gives this keeper's maintenance key no right",
+                hint="run `replicator key rotate maintenance`",
+            )
+        return found
+
+    def keybag_maintenance(self) -> bytes:
+        """Return the public half of this keeper's maintenance key, whatever the charter says of it."""
+        return self._own_maintenance().public
+
+    def _own_maintenance(self) -> SigningKey:
+        return self._settled("maintenance.key", MAINTENANCE_LABEL, self.may_maintain)
+
+    def may_maintain(self, key: bytes) -> bool:
+        """Return whether the charter gives a key the rights of a maintainer."""
+        right = self.charter.right_of(key)
+        return right is not None and right.role == "maintainer"
+
+    def _settled(self, name: str, label: bytes, is_right: Callable[[bytes], bool]) -> SigningKey:
+        """Return the signing key in a file, or its successor if the charter speaks of that one already."""
+        found = SigningKey(self.unlock(name, label))
+        if is_right(found.public) or self.fs.size(self.file(name + NEXT)) is None:
+            return found
+        following = SigningKey(self.unlock(name + NEXT, label))
+        if not is_right(following.public):
+            return found
+        self.succeed(name)
+        return following
+
+    def prepare(self, edge: Edge, name: str, key: SigningKey) -> None:
+        """Lay a signing key's successor beside it, wrapped; it counts from the charter on that speaks of it."""
+        data = wrapped_record(self.passphrase(), key.seed(), self.key_files()[name], edge.rng, self.cost())
+        write_atomic(edge.fs, self.file(name + NEXT), data)
+
+    def succeed(self, name: str) -> None:
+        """Put a signing key's successor in its place."""
+        self.fs.replace(self.file(name + NEXT), self.file(name))
+        self.fs.fsync_dir(self.path)
+        self._owner = None
+
+    def cost(self) -> Cost:
+        """Return what this keeper's passphrase costs to try."""
+        wrapped = read_wrapped(read_private_file(self.fs, self.file("owner.key")))
+        return Cost(memory_kib=wrapped.memory_kib, passes=wrapped.passes, lanes=wrapped.lanes)
+
+    def keybag(self) -> Keybag:
+        """Return every secret of the tenant, as it is to be sealed to root.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return Keybag(
+            tenant=self.tenant,
+            owner_seed=self.owner().seed(),
+            maintenance_seed=self._own_maintenance().seed(),
+            member_key=self.member.member_key,
+            domains=[self.domain_secrets(one.id) for one in self.member.domains],
+        )
 
     def ticket(self, holder_key: bytes | None = None) -> bytes:
         """Return an enrol order for a key, this keeper's own by default, signed by owner."""
-        order = EnrolOrder(holder_key=holder_key or self.signing.public, expires_ns=0)
-        return self.owner().sign(Context.ENROL_ORDER, encode(order))
+        return enrol_order(self.owner(), holder_key or self.signing.public)
 
     def lazy_ticket(self, _peer: Identity) -> bytes:
         """Return an enrol order if the passphrase was given already, else nothing: nobody is asked for it."""
@@ -135,29 +324,42 @@ class KeeperHome(Half):
         *,
         private: CharterPrivate | None = None,
         rights: list[Right] | None = None,
-        keybag: bytes | None = None,
+        keybag_data: bytes | None = None,
+        root: bytes | None = None,
+        owner: SigningKey | None = None,
     ) -> bytes:
-        """Sign the next charter with these changes, keep it here and return it as an object."""
+        """Sign the next charter with these changes, keep it here and return it as an object.
+
+        ``keybag_data`` is a new keybag as an object; ``root`` a new root statement, which names ``owner``.
+        """
         old = self.charter
         body = private or self.private
         data = sign_charter(
-            owner=self.owner(),
+            owner=owner or self.owner(),
             member_key=self.member.member_key,
             previous=old.hash,
             number=old.number + 1,
-            root=old.charter.root,
+            root=root or old.charter.root,
             rights=old.charter.rights if rights is None else rights,
-            keybag=old.charter.keybag if keybag is None else keybag,
+            keybag=old.charter.keybag if keybag_data is None else name_of(keybag_data),
             private=body,
             tenant=self.tenant,
             edge=edge,
         )
+        if keybag_data is not None:
+            # Before the charter that names it: no other home has it yet. The one before is with the providers.
+            write_atomic(self.fs, self.file("keybag.obj"), keybag_data)
         self.adopt_charter(data)
         return data
 
     def with_peers(self, peers: list[PeerPin]) -> CharterPrivate:
         """Return the private part with another list of peers."""
         return msgspec.structs.replace(self.private, peers=peers)
+
+
+def enrol_order(owner: SigningKey, holder_key: bytes) -> bytes:
+    """Return an order that gives the holder of a key certificates, for ever."""
+    return owner.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
 
 
 def sign_charter(
@@ -219,9 +421,15 @@ def create_keeper(
         "owner.key": (secrets.owner_seed, OWNER_LABEL),
         "maintenance.key": (secrets.maintenance_seed, MAINTENANCE_LABEL),
     }
-    for domain in secrets.domains:
-        body = encode(DomainKeyFile(secrets=domain))
-        files[f"domain-{domain.id.hex()}.key"] = (body, DOMAIN_LABEL + domain.id)
     for name, (secret, label) in files.items():
         write_atomic(edge.fs, f"{folder}/{name}", wrapped_record(passphrase, secret, label, edge.rng))
+    write_domains(folder, edge, secrets.domains, passphrase)
     create_half(home, "keeper", edge.fs, seed=seed, member=member, charter_data=charter_data, keybag_data=keybag_data)
+
+
+def write_domains(folder: str, edge: Edge, domains: Iterable[DomainSecrets], passphrase: str) -> None:
+    """Wrap domains' secrets, a file for each."""
+    for domain in domains:
+        body = encode(DomainKeyFile(secrets=domain))
+        data = wrapped_record(passphrase, body, DOMAIN_LABEL + domain.id, edge.rng)
+        write_atomic(edge.fs, f"{folder}/{domain_file(domain.id)}", data)

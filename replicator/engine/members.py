@@ -1,4 +1,4 @@
-"""Joining: a keeper adds providers and nodes; a second machine asks to become a node."""
+"""Joining and leaving: a keeper adds providers and members; a second machine asks to become one."""
 
 import json
 import os
@@ -12,23 +12,43 @@ from replicator.clock import NS, SKEW_S
 from replicator.crypto.seal import PURPOSE_GRANT, seal_to
 from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.crypto.unseal import public_of, unseal
-from replicator.engine.edge import Edge
+from replicator.engine.edge import Edge, PassphraseSource
 from replicator.engine.federation import Federation, read_offer
+from replicator.engine.handing import free_name, handed_to, name_of_key, next_epoch, noted, noted_revoked, with_epochs
 from replicator.engine.home import Half, create_half, has_half, read_private_file
-from replicator.engine.keeper import KeeperHome, record_object
-from replicator.engine.tenant import right_of
-from replicator.errors import HomeError, IntegrityError, KeyWrongError, NotFoundError, ProtocolError, UsageError
-from replicator.format.charter import NodeName, PeerPin, Right
+from replicator.engine.keeper import KeeperHome, check_passphrase, record_object, write_domains
+from replicator.engine.maintainer import write_domains as write_index
+from replicator.engine.tenant import right_of, seal_keybag
+from replicator.errors import (
+    HomeError,
+    IntegrityError,
+    KeyMissingError,
+    KeyWrongError,
+    NotFoundError,
+    ProtocolError,
+    UsageError,
+)
+from replicator.format.charter import CharterPrivate, NodeName, PeerPin, Right, Role
 from replicator.format.codec import decode, encode
 from replicator.format.codes import code_kind, read_code, write_code
-from replicator.format.keybag import MemberFile, NodeGrant, NodeRequest, PeerAddress
+from replicator.format.keybag import (
+    JoiningRole,
+    MemberFile,
+    NodeGrant,
+    NodeRequest,
+    PeerAddress,
+    read_node_grant,
+    read_node_request,
+)
 from replicator.format.offer import Invite
 from replicator.fs import write_atomic
 from replicator.ids import Identity, identity_of, root_fingerprint, short
+from replicator.pack.keys import as_index, as_writer
 from replicator.transport.base import Target
 from replicator.wire.messages import EnrolRequest
 
 REQUEST_FILE = "request.json"
+JOINING: tuple[JoiningRole, ...] = ("node", "maintainer", "drill")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,41 +165,39 @@ def _free_name(peers: list[PeerPin], owner: str, site: str) -> str:
     return f"{owner[:60]}-{number}"
 
 
-def request_node(home: str, edge: Edge, *, name: str) -> str:
-    """Begin a node half in ``home`` and return the code that a keeper signs. Needs and makes no tenant secret.
+def request_node(home: str, edge: Edge, *, name: str, role: JoiningRole = "node") -> str:
+    """Begin a member's part of ``home`` and return the code that a keeper signs. Needs and makes no tenant secret.
 
     Asking again gives the same code.
 
     Raises:
-        HomeError: there is a node here already.
+        HomeError: there is one in that role here already.
     """
-    if has_half(home, "node"):
-        raise HomeError(f"{home}: there is a node here already", hint="choose another --home")
-    folder = os.path.join(home, "node")
+    if has_half(home, role):
+        raise HomeError(f"{home}: there is a {role} here already", hint="choose another --home")
+    folder = os.path.join(home, role)
     edge.fs.makedirs(folder)
     path = os.path.join(folder, REQUEST_FILE)
     if edge.fs.size(path) is None:
         settings = {"seed": edge.rng.bytes(32).hex(), "seal": edge.rng.bytes(32).hex(), "name": name}
         write_atomic(edge.fs, path, json.dumps(settings).encode())
-    seed, seal_private, name = _read_request(home, edge)
+    seed, seal_private, name = _read_request(home, edge, role)
     key = SigningKey(seed)
-    request = NodeRequest(name=name, key=key.public, seal_key=public_of(seal_private))
+    request = NodeRequest(name=name, role=role, key=key.public, seal_key=public_of(seal_private))
     return write_code("request", key.sign(Context.NODE_REQUEST, encode(request)))
 
 
-def _read_request(home: str, edge: Edge) -> tuple[bytes, bytes, str]:
-    path = os.path.join(home, "node", REQUEST_FILE)
-    if edge.fs.size(path) is None:
-        raise HomeError(f"{home}: no request was made here", hint="run `node request` first")
-    settings = json.loads(read_private_file(edge.fs, path))
+def _read_request(home: str, edge: Edge, role: JoiningRole) -> tuple[bytes, bytes, str]:
+    settings = json.loads(read_private_file(edge.fs, os.path.join(home, role, REQUEST_FILE)))
     return bytes.fromhex(settings["seed"]), bytes.fromhex(settings["seal"]), str(settings["name"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeAdded:
-    """A new node: the code that its machine takes, and what could not be told to whom."""
+    """A new member: the code that its machine takes, and what could not be told to whom."""
 
     name: str
+    role: JoiningRole
     identity: Identity
     code: str
     fingerprint: str
@@ -192,29 +210,28 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     Raises:
         KeyWrongError: not a request, or the passphrase is wrong.
         IntegrityError: the request's signature does not hold.
+        UsageError: that key had its right taken away, or has another.
     """
-    signed = read_code("request", code)
-    request = decode(NodeRequest, verify(signed, Context.NODE_REQUEST, [signed[:32]]))
-    if request.key != signed[:32]:
-        raise IntegrityError("node request: signed by another key than the one it names")
+    request = read_request(code)
     identity = identity_of(request.key)
     await catch_up(keeper, edge)
-    name = request.name
-    private = keeper.private
-    if all(node.identity != identity for node in private.nodes):
-        taken = {node.name for node in private.nodes}
-        number = 2
-        while name in taken:
-            name, number = f"{request.name[:60]}-{number}", number + 1
-        rights: list[Right] = [
-            *keeper.charter.charter.rights,
-            right_of("node", request.key, [domain.id for domain in keeper.member.domains]),
-        ]
-        named = [*private.nodes, NodeName(identity=identity, name=name)]
-        private = msgspec.structs.replace(private, nodes=named)
+    domains = [domain.id for domain in keeper.member.domains]
+    right = next((one for one in keeper.charter.charter.rights if one.holder_key == request.key), None)
+    if right is None:
+        name = free_name(request.name, keeper.private)
+        private = noted(keeper.private, identity, name, edge.clock.now_ns())
+        if request.role == "node":
+            named = [*private.nodes, NodeName(identity=identity, name=name)]
+            private = msgspec.structs.replace(private, nodes=named)
+        rights = [*keeper.charter.charter.rights, right_of(request.role, request.key, domains)]
         data = keeper.write_charter(edge, private=private, rights=rights)
+    elif right.revoked or right.role != request.role:
+        state = "was revoked" if right.revoked else f"is that of a {right.role}"
+        raise UsageError(
+            f"this machine's key {state}", hint="make another request there, in an empty --home: it has a new key"
+        )
     else:
-        name = next(node.name for node in private.nodes if node.identity == identity)
+        name = name_of_key(keeper.private, identity)
         data = keeper.charter_object()[1]
     notices = await spread_charter(keeper, siblings, edge, data)
     if not keeper.peers:
@@ -222,9 +239,12 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     grant = NodeGrant(
         tenant=keeper.tenant,
         name=keeper.member.name,
+        role=request.role,
         root_key=keeper.member.root_key,
         member_key=keeper.member.member_key,
-        domains=keeper.member.domains,
+        writing=keeper.member.domains if request.role == "node" else [],
+        indexing=[as_index(one) for one in keeper.member.domains] if request.role == "maintainer" else [],
+        reading=[keeper.domain_secrets(one) for one in domains] if request.role == "drill" else [],
         peers=[PeerAddress(identity=pin.identity, endpoints=pin.endpoints) for pin in keeper.peers],
         ticket=keeper.ticket(request.key),
         charter=keeper.charter.signed,
@@ -232,6 +252,7 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     sealed = seal_to(request.seal_key, encode(grant), PURPOSE_GRANT)
     return NodeAdded(
         name=name,
+        role=request.role,
         identity=identity,
         code=write_code("grant", sealed),
         fingerprint=root_fingerprint(keeper.member.root_key),
@@ -239,52 +260,131 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     )
 
 
+def read_request(code: str) -> NodeRequest:
+    """Return what a machine asks for.
+
+    Raises:
+        KeyWrongError: not a request.
+        IntegrityError: its signature does not hold.
+    """
+    signed = read_code("request", code)
+    request = read_node_request(verify(signed, Context.NODE_REQUEST, [signed[:32]]))
+    if request.key != signed[:32]:
+        raise IntegrityError("node request: signed by another key than the one it names")
+    return request
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantAccepted:
-    """For whom this machine writes now. A grant proves nothing of its sender: a person compares the fingerprint."""
+    """What this machine is now, and for whom. A grant proves nothing of its sender: people compare the fingerprint."""
 
     tenant: str
+    role: JoiningRole
     fingerprint: str
 
 
-def accept_grant(home: str, edge: Edge, code: str) -> GrantAccepted:
-    """Complete a node half from the keeper's answer.
+def _no_passphrase(_what: str) -> str:
+    raise KeyMissingError("a drill host needs a passphrase of its own")
+
+
+def accept_grant(home: str, edge: Edge, code: str, passphrase: PassphraseSource = _no_passphrase) -> GrantAccepted:
+    """Complete a member's part of a home from the keeper's answer; ``passphrase`` wraps what a drill host is given.
 
     Raises:
+        HomeError: no request was made here.
         KeyWrongError: the grant is for another machine, or damaged.
     """
-    seed, seal_private, _ = _read_request(home, edge)
-    body = unseal(seal_private, read_code("grant", code), PURPOSE_GRANT, "grant")
-    grant = decode(NodeGrant, body)
+    asked = [role for role in JOINING if edge.fs.size(os.path.join(home, role, REQUEST_FILE)) is not None]
+    if not asked:
+        raise HomeError(f"{home}: no request was made here", hint="run `node request` first")
+    sealed = read_code("grant", code)
+    problem: KeyWrongError | None = None
+    for role in asked:
+        seed, seal_private, _ = _read_request(home, edge, role)
+        try:
+            grant = read_node_grant(unseal(seal_private, sealed, PURPOSE_GRANT, "grant"))
+        except KeyWrongError as error:
+            problem = error
+            continue
+        if grant.role != role:
+            raise IntegrityError(f"grant: of a {grant.role}, and a {role} was asked for")
+        return _accept(home, edge, grant, seed, passphrase)
+    assert problem is not None, "one was asked for"
+    raise problem
+
+
+def _accept(home: str, edge: Edge, grant: NodeGrant, seed: bytes, passphrase: PassphraseSource) -> GrantAccepted:
     key = SigningKey(seed)
     charter = verify_charter(grant.charter, root_key=grant.root_key, known=None)
-    if charter.right_of(key.public) is None:
-        raise IntegrityError("grant: its charter gives this machine no right")
+    right = charter.right_of(key.public)
+    if right is None or right.role != grant.role:
+        raise IntegrityError("grant: its charter gives this machine no such right")
+    folder = os.path.join(home, grant.role)
+    if grant.role == "maintainer":
+        write_index(folder, edge.fs, grant.indexing)
+    if grant.role == "drill":
+        words = check_passphrase(passphrase("A passphrase for this drill host"))
+        write_domains(folder, edge, grant.reading, words)
+    domains = [as_writer(one, public_of(one.restore_private)) for one in grant.reading] or grant.writing
     member = MemberFile(
         tenant=grant.tenant,
         name=grant.name,
         root_key=grant.root_key,
         member_key=grant.member_key,
-        domains=grant.domains,
+        domains=domains,
         ticket=grant.ticket,
     )
-    # The object that peers hold differs in its padding; the node takes theirs at its first contact.
+    # The object that peers hold differs in its padding; the member takes theirs at its first contact.
     create_half(
         home,
-        "node",
+        grant.role,
         edge.fs,
         seed=seed,
         member=member,
         charter_data=record_object(grant.charter, edge.rng),
         keybag_data=None,
     )
-    edge.fs.unlink(os.path.join(home, "node", REQUEST_FILE))
-    return GrantAccepted(tenant=grant.name, fingerprint=root_fingerprint(grant.root_key))
+    edge.fs.unlink(os.path.join(folder, REQUEST_FILE))
+    return GrantAccepted(tenant=grant.name, role=grant.role, fingerprint=root_fingerprint(grant.root_key))
 
 
 def is_grant(code: str) -> bool:
     """Return whether a code is a keeper's answer rather than a machine's request."""
     return code_kind(code) == "grant"
+
+
+async def revoke(
+    keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str, *, role: Role | None = None
+) -> tuple[Right, list[str]]:
+    """Take a key's right away, and begin a new index epoch that its holder is not given.
+
+    Returns what right it was, and what could not be told to whom. What a node wrote stays; what anybody read stays
+    read. ``role``: only keys of that role are meant.
+
+    Raises:
+        NotFoundError: no such key, or several.
+        UsageError: it is this keeper's own, or has no right any more.
+    """
+    await catch_up(keeper, edge)
+    right = find_right(keeper, name, role)
+    identity = identity_of(right.holder_key)
+    if identity == keeper.identity:
+        raise UsageError(
+            "this is the key of this very keeper", hint="a keeper's home that is lost is shut out by `recover`"
+        )
+    if right.holder_key == keeper.keybag_maintenance():
+        raise UsageError(
+            "this is the keeper's own maintenance key", hint="`replicator key rotate maintenance` makes another"
+        )
+    if right.revoked:
+        raise UsageError(f"'{name}' has no right any more", hint="`replicator key list` says since when")
+    rights = [
+        msgspec.structs.replace(one, revoked=True) if one.holder_key == right.holder_key else one
+        for one in keeper.charter.charter.rights
+    ]
+    private = noted_revoked(keeper.private, [identity], edge.clock.now_ns())
+    data = write_with_epochs(keeper, edge, private=private, rights=rights)
+    return right, await spread_charter(keeper, siblings, edge, data)
 
 
 async def revoke_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str) -> list[str]:
@@ -293,14 +393,43 @@ async def revoke_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, name
     Raises:
         NotFoundError: no such node.
     """
-    await catch_up(keeper, edge)
-    node = next((one for one in keeper.private.nodes if one.name == name or one.identity.hex().startswith(name)), None)
-    if node is None:
-        known = ", ".join(one.name for one in keeper.private.nodes) or "none"
-        raise NotFoundError(f"no node '{name}' (there are: {known})")
-    rights = [
-        right if identity_of(right.holder_key) != node.identity else msgspec.structs.replace(right, revoked=True)
-        for right in keeper.charter.charter.rights
-    ]
-    data = keeper.write_charter(edge, rights=rights)
-    return await spread_charter(keeper, siblings, edge, data)
+    _, notices = await revoke(keeper, siblings, edge, name, role="node")
+    return notices
+
+
+def find_right(half: Half, name: str, role: Role | None = None) -> Right:
+    """Return the entry of a key in the charter, by its holder's name or the beginning of its identity.
+
+    Of several with one name, the one that has its right still.
+
+    Raises:
+        NotFoundError: none, or several.
+    """
+    rights = [one for one in half.charter.charter.rights if role is None or one.role == role]
+    names = {one.holder_key: name_of_key(half.private, identity_of(one.holder_key)) for one in rights}
+    named = [one for one in rights if names[one.holder_key] == name]
+    if len(named) > 1:
+        named = [one for one in named if not one.revoked] or named[-1:]
+    found = named or [one for one in rights if name and identity_of(one.holder_key).hex().startswith(name.lower())]
+    if len(found) != 1:
+        known = ", ".join(names.values()) or "none"
+        what = role or "key"
+        raise NotFoundError(f"{'no' if not found else 'more than one'} {what} '{name}' (there are: {known})")
+    return found[0]
+
+
+def write_with_epochs(
+    keeper: KeeperHome, edge: Edge, *, private: CharterPrivate | None = None, rights: list[Right] | None = None
+) -> bytes:
+    """Write the next charter with a new index key for every domain, handed to each key that has a right."""
+    bag = keeper.keybag()
+    bag = msgspec.structs.replace(bag, domains=[next_epoch(one, edge.rng) for one in bag.domains])
+    rights = keeper.charter.charter.rights if rights is None else rights
+    private = with_epochs(private or keeper.private, bag.domains)
+    handed = handed_to(rights, bag.domains, private.domains, keeper.owner())
+    return keeper.write_charter(
+        edge,
+        private=msgspec.structs.replace(private, handed=handed),
+        rights=rights,
+        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng),
+    )

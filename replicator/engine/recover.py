@@ -11,6 +11,7 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
+from replicator.engine.handing import free_name, noted, noted_revoked
 from replicator.engine.home import create_half, has_half, open_private
 from replicator.engine.keeper import (
     KeeperHome,
@@ -19,7 +20,7 @@ from replicator.engine.keeper import (
     create_keeper,
     sign_charter,
 )
-from replicator.engine.tenant import right_of
+from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, right_of
 from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError, UsageError
 from replicator.format.charter import EnrolOrder, NodeName
 from replicator.format.codec import decode, encode
@@ -180,19 +181,23 @@ async def _make_home(
     owner = SigningKey(keybag.owner_seed)
     private = open_private(known, keybag.member_key)
     domains = [domain.id for domain in keybag.domains]
+    now = edge.clock.now_ns()
+    earlier = [right for right in known.charter.rights if right.role == "keeper" and not right.revoked]
     rights = [
-        msgspec.structs.replace(right, revoked=True) if right.role == "keeper" else right
-        for right in known.charter.rights
+        msgspec.structs.replace(right, revoked=True) if right in earlier else right for right in known.charter.rights
     ]
+    private = noted_revoked(private, [identity_of(right.holder_key) for right in earlier], now)
     rights.append(right_of("keeper", keeper_key.public, domains))
+    private = noted(private, keeper_key.identity, free_name(KEEPERS_NAME, private), now)
+    maintenance = SigningKey(keybag.maintenance_seed)
+    if all(right.holder_key != maintenance.public for right in rights):
+        rights.append(right_of("maintainer", maintenance.public, domains))
+        private = noted(private, maintenance.identity, free_name(MAINTENANCE_NAME, private), now)
     node_key = None if keeper_only else SigningKey(edge.rng.bytes(32))
     if node_key is not None:
         rights.append(right_of("node", node_key.public, domains))
-        taken = {node.name for node in private.nodes}
-        name = edge.host[:60] or "node"
-        number = 2
-        while name in taken:
-            name, number = f"{edge.host[:60]}-{number}", number + 1
+        name = free_name(edge.host[:60] or "node", private)
+        private = noted(private, node_key.identity, name, now)
         named = [*private.nodes, NodeName(identity=node_key.identity, name=name)]
         private = msgspec.structs.replace(private, nodes=named)
     charter_data = sign_charter(

@@ -1,7 +1,7 @@
 """The recovery sheet: words for a drawer, as text and as a page to print, and reading it back.
 
 The secret part is written once, at `init`. What is on it is enough, with one provider's address, to get
-everything back; whoever reads it can read and erase everything.
+everything back; whoever reads it can read and erase everything. The address part is printed as often as one likes.
 """
 
 import html
@@ -37,9 +37,26 @@ def sheet_text(name: str, fingerprint: str, words: Sequence[str], addresses: Seq
         lines.append("   ".join(cells).rstrip())
     lines += ["", "# Providers (any one that lives is enough):"]
     lines += [f"#   {address}" for address in addresses] or [
-        "#   none yet: write each provider's address here when you add it",
+        "#   none yet: `replicator key sheet --addresses` prints them when there are some",
         "#   ____________________________________________________",
         "#   ____________________________________________________",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def addresses_text(name: str, fingerprint: str, addresses: Sequence[str], day: str) -> str:
+    """Return the part of the sheet that holds no secret and gets old: where providers are, as of ``day``."""
+    lines = [
+        f"# ADDRESSES of {name}, {day}",
+        f"# Tenant {fingerprint}. Belongs to the recovery sheet; there is no secret on this page.",
+        "#",
+        "# With the words of the sheet, any one of these that lives is enough:",
+        "#   replicator recover --sheet - --peer HOST:PORT/IDENTITY --target FOLDER",
+        "",
+        *(f"  {address}" for address in addresses),
+        "",
+        "# When providers come, go or move, print this page again:",
+        "#   replicator key sheet --addresses",
     ]
     return "\n".join(lines) + "\n"
 

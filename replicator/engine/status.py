@@ -12,6 +12,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
+from replicator.engine.printed import address_advice
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
@@ -90,7 +91,7 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     inventory lists it with its size, no proof of it failed, and the store is the one that gave the receipt. ``keeper``
     is the half beside a node's that makes the drills.
     """
-    keeper = half if half.role == "keeper" else keeper
+    keeper = half if half.role in {"keeper", "drill"} else keeper
     federation = Federation(half, edge)
     if offline:
         return _judge(half, keeper, edge, federation, {}, asked=False)
@@ -132,6 +133,8 @@ def _judge(
         made = drills(keeper)
         undrilled = _undrilled(half, keeper, {one.dataset for one in made})
         advice += drill_advice(made, undrilled, now, any(one.newest_ns for one in datasets))
+        if keeper.role == "keeper":
+            advice += address_advice(keeper, federation, asked=asked)
     if code == 0 and not all(one.passed for one in made):
         code = 3  # copies of what cannot be used keep nothing safe
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)

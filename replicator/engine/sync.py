@@ -188,8 +188,8 @@ def open_snapshot(half: Half, data: bytes) -> Snapshot:
 
 def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
     problem: ReplicatorError | None = None
-    for domain in half.member.domains:
-        keys: DomainKeys = half.keys(domain.id)
+    for domain in half.domain_ids:
+        keys: DomainKeys = half.keys(domain)
         try:
             return open_object(data, kind, keys)
         except ReplicatorError as error:

@@ -25,6 +25,7 @@ from replicator.format.charter import (
     DomainPublic,
     EnrolOrder,
     Floors,
+    KeyNote,
     NodeName,
     Right,
     Role,
@@ -42,6 +43,9 @@ LOCK_S = 30 * DAY_S
 GRACE_S = 14 * DAY_S
 DELETE_BUDGET_PERCENT = 10
 KEY = 32
+KEEPERS_NAME = "keeper"
+MAINTENANCE_NAME = "keeper's maintenance"
+"""What a keeper's two keys are called in the charter's notes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +169,21 @@ def create_tenant(
         domains=[domain],
     )
     keybag_data = seal_keybag(keybag, root_seal_key, rng)
-    rights = [right_of("keeper", keeper_key.public, [domain.id])]
+    now = edge.clock.now_ns()
+    maintenance = SigningKey(maintenance_seed)
+    rights = [
+        right_of("keeper", keeper_key.public, [domain.id]),
+        right_of("maintainer", maintenance.public, [domain.id]),
+    ]
+    notes = [
+        KeyNote(identity=keeper_key.identity, name=KEEPERS_NAME, added_ns=now, revoked_ns=0),
+        KeyNote(identity=maintenance.identity, name=MAINTENANCE_NAME, added_ns=now, revoked_ns=0),
+    ]
     nodes = []
     if node_key is not None:
         rights.append(right_of("node", node_key.public, [domain.id]))
         nodes.append(NodeName(identity=node_key.identity, name=edge.host[:64] or "node"))
+        notes.append(KeyNote(identity=node_key.identity, name=nodes[0].name, added_ns=now, revoked_ns=0))
     charter_data = sign_charter(
         owner=owner,
         member_key=member_key,
@@ -184,6 +198,7 @@ def create_tenant(
             peers=[],
             domains=[DomainPublic(id=domain.id, name=domain.name, restore_key=restore_key, epoch=1)],
             nodes=nodes,
+            notes=notes,
         ),
         tenant=tenant,
         edge=edge,

@@ -105,8 +105,8 @@ async def _check_object(
 
 def _open_any(half: Half, row: ObjectRow, data: bytes) -> None:
     problem: ReplicatorError | None = None
-    for domain in half.member.domains:
-        keys = half.keys(domain.id)
+    for domain in half.domain_ids:
+        keys = half.keys(domain)
         try:
             if row.kind in PACK_KINDS:
                 _check_directory(data, keys, split_ids(half.catalog.objects.chunk_ids(row.id)))
@@ -157,9 +157,9 @@ async def _check_references(half: Half, federation: Federation, snapshot: Snapsh
 
 def _read_references(half: Half, data: bytes, base: bytes) -> References:
     problem: ReplicatorError | None = None
-    for domain in half.member.domains:
+    for domain in half.domain_ids:
         try:
-            signed = open_object(data, Kind.REFERENCES, half.keys(domain.id))
+            signed = open_object(data, Kind.REFERENCES, half.keys(domain))
             found = decode(References, verify(signed, Context.REFERENCES, half.charter.writer_keys()))
             split_ids(found.added)
         except (IntegrityError, FormatError) as error:

@@ -126,8 +126,43 @@ class KeepersBox(Part, frozen=True, kw_only=True):
     sealed: bytes
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=2):
-    """What members know and providers do not: names, peers, domains; and ``checks``, which keepers alone can read."""
+class KeyNote(Part, frozen=True, kw_only=True):
+    """What members know of a key that has, or had, a right: what people call its holder, since when, until when.
+
+    ``revoked_ns`` 0: it still has its right. A key of an earlier charter without a note has no known dates.
+    """
+
+    identity: Hash
+    name: Name
+    added_ns: Count
+    revoked_ns: Count
+
+
+class HandedKeys(Part, frozen=True, kw_only=True):
+    """Keys for one member that came after it joined: a MemberKeys, sealed to the key of ``identity``."""
+
+    identity: Hash
+    sealed: bytes
+
+
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=3):
+    """What members know and providers do not: names, peers, domains, whose each key is.
+
+    ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member.
+    """
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+
+
+class CharterPrivate2(Record, frozen=True, kw_only=True, tag=2):
+    """Version 2: without notes and handed keys."""
 
     name: Name
     country: Country
@@ -153,10 +188,18 @@ def read_charter_private(data: bytes) -> CharterPrivate:
     Raises:
         FormatError: it is none.
     """
-    if version_of(data) != 1:
+    version = version_of(data)
+    if version not in (1, 2):
         return decode(CharterPrivate, data)
-    old = decode(CharterPrivate1, data)
-    return CharterPrivate(name=old.name, country=old.country, peers=old.peers, domains=old.domains, nodes=old.nodes)
+    old = decode(CharterPrivate1, data) if version == 1 else decode(CharterPrivate2, data)
+    return CharterPrivate(
+        name=old.name,
+        country=old.country,
+        peers=old.peers,
+        domains=old.domains,
+        nodes=old.nodes,
+        checks=None if isinstance(old, CharterPrivate1) else old.checks,
+    )
 
 
 class EnrolOrder(Record, frozen=True, kw_only=True):

@@ -1,13 +1,15 @@
 """Secrets as records: the keybag sealed to root, a keeper's wrapped keys, what a node is handed."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from replicator.format.charter import Endpoint, Hash, Id16, Key, Name
-from replicator.format.codec import Part, Record
+from replicator.format.codec import Part, Record, decode, version_of
 
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+JoiningRole = Literal["node", "maintainer", "drill"]
+"""What a second machine may ask to be; a second keeper is made by the sheet alone."""
 
 
 class SecretRecord(Record, frozen=True, kw_only=True):
@@ -84,11 +86,53 @@ class PeerAddress(Part, frozen=True, kw_only=True):
     endpoints: list[Endpoint]
 
 
-class NodeGrant(SecretRecord, frozen=True, kw_only=True):
-    """What the keeper hands a new node, sealed to the node's key: its name, its domains, where to begin.
+class IndexDomain(SecretPart, frozen=True, kw_only=True):
+    """What a maintainer knows of a domain: enough to open directories and indexes, and nothing inside a segment."""
 
+    id: Id16
+    name: Name
+    restore_key: Key
+    index_keys: list[IndexKey]
+
+
+class IndexDomains(SecretRecord, frozen=True, kw_only=True):
+    """The domains of a maintainer's home, in clear there (mode 0600)."""
+
+    domains: list[IndexDomain]
+
+
+class MemberKeys(SecretRecord, frozen=True, kw_only=True):
+    """What a charter hands to one member: all index keys of its domains, and a new enrol order for its key.
+
+    ``ticket`` is empty where the one that the member has is good still.
+    """
+
+    domains: list[IndexDomain]
+    ticket: bytes
+
+
+class NodeGrant(SecretRecord, frozen=True, kw_only=True, tag=2):
+    """What the keeper hands a new member, sealed to its key: its role, its domains, where to begin.
+
+    A node gets ``writing``, a maintainer ``indexing``, a drill host ``reading``; the other two are empty.
     ``ticket`` is a signed :class:`~replicator.format.charter.EnrolOrder`; ``charter`` the signed charter.
     """
+
+    tenant: Id16
+    name: Name
+    role: JoiningRole
+    root_key: Key
+    member_key: Key
+    writing: list[WriterDomain]
+    indexing: list[IndexDomain]
+    reading: list[DomainSecrets]
+    peers: list[PeerAddress]
+    ticket: bytes
+    charter: bytes
+
+
+class NodeGrant1(SecretRecord, frozen=True, kw_only=True):
+    """Version 1: for nodes alone."""
 
     tenant: Id16
     name: Name
@@ -100,19 +144,64 @@ class NodeGrant(SecretRecord, frozen=True, kw_only=True):
     charter: bytes
 
 
-class NodeRequest(Record, frozen=True, kw_only=True):
-    """A second machine's request, signed by its own key: "let me write"."""
+def read_node_grant(data: bytes) -> NodeGrant:
+    """Return a grant of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(NodeGrant, data)
+    old = decode(NodeGrant1, data)
+    return NodeGrant(
+        tenant=old.tenant,
+        name=old.name,
+        role="node",
+        root_key=old.root_key,
+        member_key=old.member_key,
+        writing=old.domains,
+        indexing=[],
+        reading=[],
+        peers=old.peers,
+        ticket=old.ticket,
+        charter=old.charter,
+    )
+
+
+class NodeRequest(Record, frozen=True, kw_only=True, tag=2):
+    """A second machine's request, signed by its own key: "let me write", or "maintain", or "restore for trial"."""
+
+    name: Name
+    role: JoiningRole
+    key: Key
+    seal_key: Key
+
+
+class NodeRequest1(Record, frozen=True, kw_only=True):
+    """Version 1: of nodes alone."""
 
     name: Name
     key: Key
     seal_key: Key
 
 
+def read_node_request(data: bytes) -> NodeRequest:
+    """Return a request of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(NodeRequest, data)
+    old = decode(NodeRequest1, data)
+    return NodeRequest(name=old.name, role="node", key=old.key, seal_key=old.seal_key)
+
+
 class MemberFile(SecretRecord, frozen=True, kw_only=True):
-    """What a keeper's or node's home holds in clear (mode 0600): enough for sealed checks and for writing.
+    """What a member's home holds in clear (mode 0600): on keepers and nodes enough for sealed checks and for writing.
 
     ``ticket`` is the signed enrol order with which this home's key asks providers for certificates; empty on a
-    keeper, whose owner key makes one when it is needed.
+    keeper, whose owner key makes one when it is needed. A maintainer has no ``domains`` but an IndexDomains.
     """
 
     tenant: Id16

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from chunker import ChunkHasher
 from replicator.crypto.derive import chunk_id_key
 from replicator.errors import KeyMissingError
-from replicator.format.keybag import DomainSecrets, WriterDomain
+from replicator.format.keybag import DomainSecrets, IndexDomain, WriterDomain
 from replicator.format.pack import CHUNK_DATA, CHUNK_LIST, CHUNK_TREE
 
 CHUNK_KINDS = (CHUNK_DATA, CHUNK_TREE, CHUNK_LIST)
@@ -17,7 +17,7 @@ class DomainKeys:
     """What writers, maintainers and keepers share of a domain. Enough to open directories, not segments.
 
     ``index_keys`` maps an epoch to its key; ``epoch`` is the one to write under. ``mix`` and the chunk keys are
-    with writers and readers only.
+    with writers and readers only: a maintainer's are empty, and it can neither name a chunk nor open one.
     """
 
     tenant: bytes
@@ -41,7 +41,13 @@ class DomainKeys:
             raise KeyMissingError(f"the index key of epoch {epoch} is not in this home") from None
 
     def hashers(self) -> dict[int, ChunkHasher]:
-        """Return a hasher for each kind of chunk; ids of different kinds never meet."""
+        """Return a hasher for each kind of chunk; ids of different kinds never meet.
+
+        Raises:
+            KeyMissingError: a maintainer's keys.
+        """
+        if not self.id_key:
+            raise KeyMissingError("this home has no key that names chunks")
         return {kind: ChunkHasher(chunk_id_key(self.id_key, kind)) for kind in CHUNK_KINDS}
 
 
@@ -57,6 +63,25 @@ def writer_keys(tenant: bytes, domain: WriterDomain) -> DomainKeys:
         epoch=max(key.epoch for key in domain.index_keys),
         index_keys={key.epoch: key.key for key in domain.index_keys},
     )
+
+
+def maintainer_keys(tenant: bytes, domain: IndexDomain) -> DomainKeys:
+    """Return the working keys of a maintainer: directories and indexes of all epochs, nothing inside a segment."""
+    return DomainKeys(
+        tenant=tenant,
+        domain=domain.id,
+        restore_key=domain.restore_key,
+        mix=b"",
+        id_key=b"",
+        cut_key=b"",
+        epoch=max(key.epoch for key in domain.index_keys),
+        index_keys={key.epoch: key.key for key in domain.index_keys},
+    )
+
+
+def as_index(domain: WriterDomain) -> IndexDomain:
+    """Return what a maintainer may know of a domain."""
+    return IndexDomain(id=domain.id, name=domain.name, restore_key=domain.restore_key, index_keys=domain.index_keys)
 
 
 def as_writer(secrets: DomainSecrets, restore_key: bytes) -> WriterDomain:

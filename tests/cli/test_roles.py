@@ -50,7 +50,7 @@ def test_no_byte_of_a_keepers_secrets_is_in_the_node_half_wrapped_or_not(federat
         domains = [keeper.domain_secrets(domain.id) for domain in keeper.member.domains]
         secrets = {
             "owner": keeper.owner().seed(),
-            "maintenance": keeper._unlock("maintenance.key", b"maintenance key"),
+            "maintenance": keeper.unlock("maintenance.key", b"maintenance key"),
             **{f"restore {domain.name}": domain.restore_private for domain in domains},
         }
     finally:

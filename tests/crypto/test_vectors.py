@@ -1,13 +1,15 @@
 """The frozen bytes of tests/vectors/crypto.json: what was sealed once is opened for ever."""
 
+from replicator.crypto.handing import take
 from replicator.crypto.passphrase import Wrapped, unwrap
 from replicator.crypto.recovery import from_words, root_of
 from replicator.crypto.seal import PURPOSE_GRANT, PURPOSE_KEYBAG
+from replicator.crypto.sign import SigningKey
 from replicator.crypto.unseal import open_box, public_of, unseal
 from replicator.format.codec import decode
-from replicator.format.keybag import Keybag, NodeGrant, WrappedSecret
+from replicator.format.keybag import Keybag, MemberKeys, NodeGrant1, WrappedSecret
 from replicator.format.snapshot import SnapshotDetails
-from tests.format.samples import DETAILS, GRANT, KEYBAG
+from tests.format.samples import DETAILS, GRANT_1, KEYBAG, MEMBER_KEYS
 from tests.vectors import make_vectors
 
 FROZEN = make_vectors.load("crypto")
@@ -28,7 +30,12 @@ def test_a_frozen_keybag_and_grant_open() -> None:
     keybag = unseal(private, bytes.fromhex(SEALED["keybag"]), PURPOSE_KEYBAG, "keybag")
     assert decode(Keybag, keybag) == KEYBAG
     grant = unseal(private, bytes.fromhex(SEALED["grant"]), PURPOSE_GRANT, "grant")
-    assert decode(NodeGrant, grant) == GRANT
+    assert decode(NodeGrant1, grant) == GRANT_1
+
+
+def test_frozen_keys_that_were_handed_on_are_taken() -> None:
+    taken = take(SigningKey(make_vectors.SEED), bytes.fromhex(SEALED["handed"]), "keys")
+    assert decode(MemberKeys, taken) == MEMBER_KEYS
 
 
 def test_a_frozen_box_opens() -> None:

@@ -11,10 +11,13 @@ from replicator.format.charter import (
     Charter,
     CharterPrivate,
     CharterPrivate1,
+    CharterPrivate2,
     DomainPublic,
     EnrolOrder,
     Floors,
+    HandedKeys,
     KeepersBox,
+    KeyNote,
     NodeName,
     PeerPin,
     Right,
@@ -27,11 +30,16 @@ from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
     DomainSecrets,
+    IndexDomain,
+    IndexDomains,
     IndexKey,
     Keybag,
     MemberFile,
+    MemberKeys,
     NodeGrant,
+    NodeGrant1,
     NodeRequest,
+    NodeRequest1,
     PeerAddress,
     WrappedSecret,
     WriterDomain,
@@ -121,6 +129,16 @@ PRIVATE = CharterPrivate(
     domains=[DomainPublic(id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), epoch=3)],
     nodes=[NodeName(identity=run(0xC0, 32), name="laptop")],
     checks=KeepersBox(domain=run(0x70, 16), sealed=b"a sealed box"),
+    notes=[KeyNote(identity=run(0xC0, 32), name="laptop", added_ns=NOW, revoked_ns=NOW + NS)],
+    handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
+)
+PRIVATE_2 = CharterPrivate2(
+    name=PRIVATE.name,
+    country=PRIVATE.country,
+    peers=PRIVATE.peers,
+    domains=PRIVATE.domains,
+    nodes=PRIVATE.nodes,
+    checks=PRIVATE.checks,
 )
 PRIVATE_1 = CharterPrivate1(
     name=PRIVATE.name, country=PRIVATE.country, peers=PRIVATE.peers, domains=PRIVATE.domains, nodes=PRIVATE.nodes
@@ -340,17 +358,36 @@ KEYBAG = Keybag(
     domains=[SECRETS],
 )
 DOMAIN_FILE = DomainKeyFile(secrets=SECRETS)
+INDEX_DOMAIN = IndexDomain(
+    id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), index_keys=[IndexKey(epoch=3, key=run(0x2A, 32))]
+)
+INDEX_DOMAINS = IndexDomains(domains=[INDEX_DOMAIN])
+MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order")
 GRANT = NodeGrant(
     tenant=run(0x10, 16),
     name="Åsa",
+    role="drill",
     root_key=run(0x30, 32),
     member_key=run(0x1D, 32),
-    domains=[WRITER],
+    writing=[WRITER],
+    indexing=[INDEX_DOMAIN],
+    reading=[SECRETS],
     peers=[PeerAddress(identity=run(0xA0, 32), endpoints=["bo.example:7710"])],
     ticket=b"a signed order",
     charter=b"a signed charter",
 )
-REQUEST = NodeRequest(name="laptop", key=run(0x1E, 32), seal_key=run(0x1F, 32))
+GRANT_1 = NodeGrant1(
+    tenant=GRANT.tenant,
+    name=GRANT.name,
+    root_key=GRANT.root_key,
+    member_key=GRANT.member_key,
+    domains=GRANT.writing,
+    peers=GRANT.peers,
+    ticket=GRANT.ticket,
+    charter=GRANT.charter,
+)
+REQUEST = NodeRequest(name="laptop", role="maintainer", key=run(0x1E, 32), seal_key=run(0x1F, 32))
+REQUEST_1 = NodeRequest1(name=REQUEST.name, key=REQUEST.key, seal_key=REQUEST.seal_key)
 MEMBER = MemberFile(
     tenant=run(0x10, 16),
     name="Åsa",
@@ -370,6 +407,7 @@ SAMPLES: dict[str, Record] = {
     "charter": CHARTER,
     "charter private": PRIVATE,
     "charter private 1": PRIVATE_1,
+    "charter private 2": PRIVATE_2,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,
@@ -389,8 +427,12 @@ SAMPLES: dict[str, Record] = {
     "list piece": LIST,
     "keybag": KEYBAG,
     "domain key file": DOMAIN_FILE,
+    "index domains": INDEX_DOMAINS,
+    "member keys": MEMBER_KEYS,
     "node grant": GRANT,
+    "node grant 1": GRANT_1,
     "node request": REQUEST,
+    "node request 1": REQUEST_1,
     "member file": MEMBER,
     "wrapped secret": WRAPPED,
 }

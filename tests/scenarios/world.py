@@ -19,6 +19,7 @@ from replicator.engine.home import Half
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.members import add_peer
 from replicator.engine.node import NodeHome
+from replicator.engine.printed import addresses_of, remember_printed
 from replicator.engine.repair import RepairReport, repair
 from replicator.engine.restore import RestoreReport, restore
 from replicator.engine.status import Status, status
@@ -213,6 +214,9 @@ class World:
         )
         for provider in self.opened:
             await self.add_peer(provider, quota=quota)
+        keeper = self.keeper()
+        remember_printed(keeper, addresses_of(keeper), self.clock.now_ns())
+        keeper.close()
 
     async def add_peer(self, provider: Provider, *, quota: int = 10**9, own: bool = False) -> None:
         """Let the tenant use an invite of this provider."""

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from replicator.crypto.derive import chunk_id_key, commitment, content_key, hkdf, object_key
+from replicator.crypto.handing import hand, montgomery_of
 from replicator.crypto.passphrase import wrap
 from replicator.crypto.recovery import root_of, to_words
 from replicator.crypto.seal import PURPOSE_GRANT, PURPOSE_KEYBAG, seal_box, seal_to
@@ -30,7 +31,7 @@ from replicator.ids import address_form, identity_of
 from replicator.pack.packer import seal_pack
 from replicator.pack.sealed import seal_object
 from tests.fakes import SeededRng
-from tests.format.samples import CODED, DETAILS, GRANT, INVITE, KEYBAG, ORDER, POLICY, SAMPLES, run
+from tests.format.samples import CODED, DETAILS, GRANT_1, INVITE, KEYBAG, MEMBER_KEYS, ORDER, POLICY, SAMPLES, run
 from tests.pack.support import HASHERS, KEYS, RESTORE, chunk
 from tests.pack.support import POLICY as PACK_POLICY
 
@@ -113,7 +114,7 @@ def crypto_vectors(old: dict[str, Any] | None) -> dict[str, Any]:
         else {
             "private": root.seal_private.hex(),
             "keybag": seal_to(public_of(root.seal_private), encode(KEYBAG), PURPOSE_KEYBAG).hex(),
-            "grant": seal_to(public_of(root.seal_private), encode(GRANT), PURPOSE_GRANT).hex(),
+            "grant": seal_to(public_of(root.seal_private), encode(GRANT_1), PURPOSE_GRANT).hex(),
             "words": " ".join(to_words(SEED)),
             "box": {
                 "restore private": RESTORE.hex(),
@@ -133,6 +134,9 @@ def crypto_vectors(old: dict[str, Any] | None) -> dict[str, Any]:
             },
         }
     )
+    if "handed" not in made["sealed"]:
+        made["sealed"]["handed"] = hand(SigningKey(SEED).public, encode(MEMBER_KEYS)).hex()
+    made["derived"]["x25519 of ed25519"] = montgomery_of(SigningKey(SEED).public).hex()
     return made
 
 

@@ -1,0 +1,252 @@
+"""key list|check|rotate|revoke|passphrase|reset|sheet."""
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replicator.cli import exits
+from replicator.cli.base import Session, command, common_options, wait
+from replicator.cli.output import moment, table
+from replicator.cli.words import read_words
+from replicator.config import parse_size
+from replicator.errors import HomeError, UsageError
+from replicator.ids import root_fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from replicator.crypto.passphrase import Cost
+    from replicator.engine.keys import Checked, KeyRow
+
+KIB = 1024
+
+
+@click.group()
+@common_options
+def key() -> None:
+    """Keys: which there are, whether they open what they should, new ones in place of old."""
+
+
+@key.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also those that were revoked.")
+@command(keys="none beyond being a member")
+def key_list(session: Session, everything: bool) -> None:
+    """List every key of the tenant: who holds it, since when, what it can do, and where it lies in this home."""
+    from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.keys import list_keys  # noqa: PLC0415
+
+    with session.member() as half:
+        if half.role == "keeper":
+            with session.siblings() as siblings:
+                rows = list_keys(half, siblings)
+        elif has_half(session.home, "keeper"):
+            with session.keeper() as keeper:
+                rows = list_keys(keeper, [half])
+        else:
+            rows = list_keys(half)
+    rows = [row for row in rows if everything or not row.revoked]
+    session.out.result([_row_document(row) for row in rows], _row_lines(rows))
+
+
+def _row_document(row: "KeyRow") -> dict[str, Any]:
+    document = asdict(row)
+    document["since"] = moment(document.pop("since_ns"))
+    document["revoked_at"] = moment(document.pop("revoked_ns"))
+    return document
+
+
+def _row_lines(rows: "list[KeyRow]") -> list[str]:
+    lines = table(
+        ("KEY", "ID", "NAME", "HELD BY", "SINCE", "STATE", "CAN"),
+        [
+            (
+                row.kind,
+                row.id[:12],
+                row.name,
+                row.held_by,
+                moment(row.since_ns)[:10] or "-",
+                f"revoked {moment(row.revoked_ns)[:10]}".strip() if row.revoked else "good",
+                row.can,
+            )
+            for row in rows
+        ],
+    )
+    here = [row for row in rows if row.here]
+    return [
+        *lines,
+        "",
+        "In this home:",
+        *table(("KEY", "ID", "FILE"), [(row.kind, row.id[:12], row.here) for row in here]),
+    ]
+
+
+@key.command("check")
+@click.option("--sheet", metavar="FILE", help='Also recover for trial with this sheet; "-" to type or pipe the words.')
+@command(keys="owner and restore by their passphrase; root too with --sheet")
+def key_check(session: Session, sheet: str | None) -> None:
+    """See that the passphrase, and with --sheet the recovery sheet, open everything they should. Changes no key.
+
+    With --sheet the keybag is fetched from every provider that answers, opened with the sheet and looked through.
+    """
+    from replicator.engine.keys import check_sheet, check_wrapped  # noqa: PLC0415
+
+    if sheet is None:
+        with session.reader() as reader:
+            found = check_wrapped(reader)
+    else:
+        with session.edge() as edge, session.keeper() as keeper:
+            found = check_wrapped(keeper)
+            found += wait(check_sheet(keeper, edge, read_words(sheet, session.out)))
+    wrong = [one for one in found if one.problem]
+    if wrong:
+        session.worsen(exits.GAPS)
+    if any(one.integrity for one in wrong):
+        session.worsen(exits.INTEGRITY)
+    session.out.result([_checked_document(one) for one in found], _checked_lines(found))
+
+
+def _checked_document(one: "Checked") -> dict[str, object]:
+    return {"id": one.id, "opens": not one.problem, "problem": one.problem}
+
+
+def _checked_lines(found: "list[Checked]") -> list[str]:
+    return table(("WHAT", "STATE"), [(one.id, one.problem or "opens, and is the right one") for one in found])
+
+
+@key.command("rotate")
+@click.argument("what", type=click.Choice(("index", "maintenance", "owner")))
+@click.option("--sheet", metavar="FILE", help='The recovery sheet, which "owner" needs; "-" to type or pipe the words.')
+@command(keys="owner; for owner itself also root (the sheet)")
+def key_rotate(session: Session, what: str, sheet: str | None) -> None:
+    """Put a new key in the place of WHAT. Members and providers learn of it from the next charter.
+
+    index: what is written from now on is under a new index key. maintenance: the keeper's own. owner: root names
+    another, by the sheet. A node's, maintainer's or drill host's key: revoke it and let the machine ask anew.
+    """
+    from replicator.engine.keys import rotate_index, rotate_maintenance, rotate_owner  # noqa: PLC0415
+
+    if (what == "owner") != (sheet is not None):
+        raise UsageError(
+            "only root can name another owner" if sheet is None else f"--sheet has no meaning for '{what}'",
+            hint="`key rotate owner --sheet FILE`; the others need the passphrase alone",
+        )
+    words = None if sheet is None else read_words(sheet, session.out)
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        work: Coroutine[Any, Any, list[str]]
+        if words is not None:
+            work = rotate_owner(keeper, siblings, edge, words)
+        elif what == "index":
+            work = rotate_index(keeper, siblings, edge)
+        else:
+            work = rotate_maintenance(keeper, siblings, edge)
+        notices = wait(work)
+        number = keeper.charter.number
+    for notice in notices:
+        session.out.notice(notice)
+    session.out.result({"id": what, "charter": number}, f"There is a new {what} key; charter {number} says so.")
+
+
+@key.command("revoke")
+@click.argument("name")
+@command(keys="owner")
+def key_revoke(session: Session, name: str) -> None:
+    """Take the right of a node, maintainer, drill host or other keeper away, by name or identity.
+
+    A new index key begins, which it is not given. What it wrote stays; what it has read is read.
+    """
+    from replicator.engine.members import revoke  # noqa: PLC0415
+
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        right, notices = wait(revoke(keeper, siblings, edge, name))
+    for notice in notices:
+        session.out.notice(notice)
+    lines = [f"{right.role.capitalize()} '{name}' has no right any more."]
+    if right.role in {"drill", "keeper"}:
+        lines.append("It had restore keys: whatever objects it can still get hold of, it can read.")
+    session.out.result({"id": name, "role": right.role, "revoked": True}, lines)
+
+
+def _cost(memory: str, passes: int) -> "Cost":
+    from replicator.crypto.passphrase import Cost  # noqa: PLC0415
+
+    return Cost(memory_kib=parse_size(memory) // KIB, passes=passes)
+
+
+def _cost_options(function: Any) -> Any:
+    for option in (
+        click.option("--passes", type=int, default=3, show_default=True, help="3 to 16."),
+        click.option(
+            "--memory", default="64Mi", show_default=True, help="What one try of the passphrase takes: 64Mi to 4Gi."
+        ),
+        click.option("--new-passphrase-file", metavar="FILE", help="Holds the new one; else a credential or a prompt."),
+    ):
+        function = option(function)
+    return function
+
+
+@key.command("passphrase")
+@_cost_options
+@command(keys="what the passphrase so far opens: keeper or drill host")
+def key_passphrase(session: Session, new_passphrase_file: str | None, memory: str, passes: int) -> None:
+    """Give this home another passphrase. The keys stay the same; stopped anywhere, one of the two opens all."""
+    from replicator.engine.keys import change_passphrase  # noqa: PLC0415
+
+    cost = _cost(memory, passes)
+    with session.edge() as edge, session.reader() as reader:
+        reader.contents()  # a wrong passphrase is known before a new one is asked for
+        change_passphrase(reader, edge, session.new_passphrase(new_passphrase_file), cost)
+    session.out.result({"id": session.home, "changed": True}, "The new passphrase opens this home.")
+
+
+@key.command("reset")
+@click.option("--sheet", required=True, metavar="FILE", help='The recovery sheet; "-" to type or pipe the words.')
+@_cost_options
+@command(keys="root (the sheet)")
+def key_reset(session: Session, sheet: str, new_passphrase_file: str | None, memory: str, passes: int) -> None:
+    """Make a new passphrase for this keeper in place of one that was forgotten, by the recovery sheet.
+
+    Nothing else changes, and no provider needs to answer.
+    """
+    from replicator.engine.keys import reset_passphrase, root_of_sheet  # noqa: PLC0415
+
+    cost = _cost(memory, passes)
+    with session.edge() as edge, session.keeper() as keeper:
+        words = read_words(sheet, session.out)
+        root_of_sheet(keeper, words)  # a wrong sheet is known before a passphrase is asked for
+        wait(reset_passphrase(keeper, edge, words, session.new_passphrase(new_passphrase_file), cost))
+    session.out.result({"id": session.home, "changed": True}, "The new passphrase opens this home.")
+
+
+@key.command("sheet")
+@click.option("--addresses", is_flag=True, required=True, help="The address part. (The words are shown once, at init.)")
+@click.option("--file", "path", metavar="FILE", help="Write it here instead of to the screen.")
+@command(keys="none beyond being a keeper")
+def key_sheet(session: Session, addresses: bool, path: str | None) -> None:  # noqa: ARG001 - there is no other part
+    """Print the address part of the recovery sheet: where any provider is found. There is no secret in it."""
+    from replicator.engine.printed import addresses_of, remember_printed  # noqa: PLC0415
+    from replicator.engine.sheet import addresses_text  # noqa: PLC0415
+    from replicator.fs import write_atomic  # noqa: PLC0415
+
+    now = session.clock.now_ns()
+    with session.keeper() as keeper:
+        found = addresses_of(keeper)
+        name, fingerprint = keeper.private.name, root_fingerprint(keeper.member.root_key)
+        if not found:
+            raise UsageError("there are no providers yet", hint="`replicator peer add CODE` first")
+        text = addresses_text(name, fingerprint, [f"{one.name}: {one.line}" for one in found], moment(now)[:10])
+        if path is not None:
+            target = os.path.abspath(path)
+            if os.path.lexists(target):
+                raise UsageError(f"{target} exists already", hint="choose another --file")
+            try:
+                write_atomic(session.fs, target, text.encode())
+            except OSError as error:
+                raise HomeError(f"{target}: {error.strerror}") from error
+        remember_printed(keeper, found, now)
+    rows = [
+        {"id": one.identity.hex(), "name": one.name, "endpoint": one.endpoint, "address": one.line} for one in found
+    ]
+    said = text if path is None else f"The address part is in {path}: print it, and keep it with the words."
+    session.out.result({"id": fingerprint, "name": name, "addresses": rows, "file": path}, said)

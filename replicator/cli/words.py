@@ -1,0 +1,105 @@
+"""The words of a recovery sheet, from a file, a pipe, or a person who types them one by one."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from replicator.cli.base import read_stdin
+from replicator.errors import HomeError, KeyWrongError
+from replicator.fs import exposure
+
+if TYPE_CHECKING:
+    from replicator.cli.output import Output
+    from replicator.rng import Rng
+
+ASKED_AT_INIT = 3
+TRIES = 3
+
+
+def read_words(sheet: str, out: "Output") -> list[str]:
+    """Return the words on a sheet; "-" reads standard input, or asks a person word by word and checks each.
+
+    Raises:
+        HomeError: the file cannot be read.
+        KeyWrongError: it is no sheet.
+    """
+    from replicator.engine.sheet import read_sheet  # noqa: PLC0415 - commands import what they use
+
+    if sheet == "-":
+        return _asked(out) if sys.stdin is not None and sys.stdin.isatty() else read_sheet(read_stdin())
+    try:
+        with open(sheet, encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            text = file.read()
+    except OSError as error:
+        raise HomeError(f"{sheet}: the sheet cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HomeError(f"{sheet}: this is not a sheet but binary data", hint="give the text file") from error
+    problem = exposure(status.st_mode, status.st_uid, os.geteuid())
+    if problem:
+        # Told, not refused: a stick without modes must not stand between people and their data.
+        out.notice(f"{sheet}: {problem}, and whoever does can read and erase everything")
+    return read_sheet(text)
+
+
+def _asked(out: "Output") -> list[str]:
+    """Ask for all words; when they do not fit together, ask for the one that the checksum points at once more."""
+    from replicator.crypto.recovery import WORD_COUNT, from_words, suspects  # noqa: PLC0415
+
+    try:
+        words = [_ask(number, WORD_COUNT, out) for number in range(1, WORD_COUNT + 1)]
+        for _ in range(TRIES):
+            try:
+                from_words(words)
+            except KeyWrongError as error:
+                places = suspects(words)
+                if len(places) != 1:
+                    raise
+                out.notice(f"{error.message}; {error.hint}")
+                words[places[0] - 1] = _ask(places[0], WORD_COUNT, out)
+            else:
+                break
+    except click.Abort:
+        raise KeyWrongError("the sheet was not typed to its end", hint="nothing was changed") from None
+    return words
+
+
+def _ask(number: int, count: int, out: "Output") -> str:
+    """Ask for one word until it is one of the list; its first four letters are enough."""
+    from replicator.crypto.recovery import whole_word  # noqa: PLC0415
+
+    while True:
+        typed = str(click.prompt(f"Word {number} of {count}", err=True))
+        word = whole_word(typed)
+        if word is None:
+            out.notice(f"'{typed.strip()}' is not a word of such sheets; look again (four letters are enough).")
+            continue
+        if word != typed.strip().lower():
+            click.echo(f"  {word}", err=True)
+        return word
+
+
+def rehearse(words: Sequence[str], rng: "Rng", out: "Output") -> bool:
+    """Ask a person for a few words from the paper, chosen at random; return whether all were right in the end."""
+    places: list[int] = []
+    while len(places) < ASKED_AT_INIT:
+        place = int.from_bytes(rng.bytes(8), "little") % len(words)
+        if place not in places:
+            places.append(place)
+    click.echo(
+        "Is everything on paper? Read these words from it (Ctrl-D: later, with `replicator key check`).", err=True
+    )
+    for place in sorted(places):
+        for _ in range(TRIES):
+            try:
+                if _ask(place + 1, len(words), out) == words[place]:
+                    break
+            except click.Abort:
+                return False
+            out.notice(f"that is not word {place + 1} of this sheet; look again")
+        else:
+            return False
+    return True
