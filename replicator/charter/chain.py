@@ -209,9 +209,7 @@ def gone_back(earlier: Word, later: Word) -> list[bytes]:
     """
     if (earlier.provider, earlier.incarnation) != (later.provider, later.incarnation):
         return []
-    return sorted(
-        writer for writer, shown in earlier.heads.items() if not _at_least(later.heads.get(writer), shown)
-    )
+    return sorted(writer for writer, shown in earlier.heads.items() if not _at_least(later.heads.get(writer), shown))
 
 
 def _at_least(now: Shown | None, before: Shown) -> bool:

@@ -104,7 +104,7 @@ def _status_text(found: "Status") -> list[str]:
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
     lines += [f"{one.name}: {seen_in_words(one.age_s, one.witnesses)}" for one in found.datasets if one.newest_ns]
     lines += [f"{one.name}: {warning}" for one in found.datasets for warning in one.warnings]
-    lines += [f"INTEGRITY: {problem}" for problem in found.problems]
+    lines += [f"INTEGRITY: {problem}" for problem in found.integrity]
     lines += found.notices
     lines += [f"To do: {advice}" for advice in found.advice]
     return lines

@@ -16,7 +16,7 @@ from chunker import LARGE, SMALL, Chunker, ChunkerParams
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.seen import SeenChunks
 from replicator.catalog.snapshots import Dataset, SnapshotRow
-from replicator.charter.chain import Link, created_of, kept_head
+from replicator.charter.chain import created_of
 from replicator.charter.verify import NO_PREVIOUS, below_floors, signed_hash
 from replicator.crypto.derive import hkdf
 from replicator.crypto.seal import seal_box
@@ -25,12 +25,12 @@ from replicator.engine.audit import survey
 from replicator.engine.commands import PipedCommand
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
-from replicator.engine.findings import Findings, advice_for, in_words
+from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.frames import Setup
 from replicator.engine.heads import KnownHead, newest_heads
-from replicator.engine.heads import report as report_finding
 from replicator.engine.idfile import ID_SIZE, IdCollector, IdFile
 from replicator.engine.node import NodeHome
+from replicator.engine.ownchain import chain_end, note_continued
 from replicator.engine.placing import objects_of
 from replicator.engine.prepare import Preparation, Troubles
 from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
@@ -42,7 +42,6 @@ from replicator.engine.sync import read_snapshot, sync_chain
 from replicator.errors import ForkedError, IntegrityError, ReplicatorError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
-from replicator.format.finding import Statement
 from replicator.format.index import Index, IndexedPack
 from replicator.format.merkle import name_of
 from replicator.format.policy import policy_id
@@ -62,7 +61,6 @@ LARGE_FROM = 4 * 10**12
 """From this many bytes in a dataset's newest snapshot on, chunks average 1 MiB instead of 256 KiB."""
 MAX_INDEX_IDS = 250_000
 MAX_GAPS = 1000
-_ADOPTED = "chain adopted"
 _STOPPING = ("fork", "interleaved")
 
 _log = logging.getLogger(__name__)
@@ -237,20 +235,20 @@ class _Run:
 
     async def _follow(self, known: KnownHead, report: BackupReport) -> None:
         """Adopt what peers have witnessed of our own chain beyond what this home remembers."""
-        end = chain_end(self.node)
         try:
             await self._compare_pending(known)
-            end = chain_end(self.node)
+            note_continued(self.node, self.federation, known)
             adopted = await sync_chain(self.node, self.federation, known)
         except ForkedError as error:
+            if any(kept.noted_ns and kept.finding.kind == "fork" for kept in self._own_findings()):
+                self.federation.notices.append(f"own chain: {error}")
+                return
             self.stopped = error
             self.federation.integrity.append(f"own chain: {error}")
             return
         except ReplicatorError as error:
             self.federation.notices.append(f"own chain: {error}")
             return
-        if known.head.number > (0 if end is None else end.number):
-            self._report_continued(known, end)
         if adopted:
             self.adopted = True
             report.notices.append(
@@ -259,31 +257,13 @@ class _Run:
             # Who holds what is not known any more: ask, before everything would be sent again.
             await survey(self.node, self.federation, self.edge, count=0)
 
-    def _report_continued(self, known: KnownHead, end: Link | None) -> None:
-        """Keep that somebody wrote on in our chain: as a rule this home, before it was put back to an earlier state.
-
-        A home that adopted once, wrote, and finds its chain gone on with again has another explanation: two take turns.
-        """
-        node = self.node
-        last = int.from_bytes(node.catalog.meta(_ADOPTED) or b"", "big")
-        wrote = node.catalog.snapshots.all(
-            "writer = ? AND number > ? AND published_ns != 0 AND dataset != ''", (node.identity, last)
-        )
-        report_finding(
-            *(node, self.federation, "interleaved" if last and wrote else "continued"),
-            writer=node.identity,
-            number=known.head.number,
-            statements=[
-                *([end.statement] if end is not None else []),
-                Statement(context="head", signed=known.signed),
-            ],
-        )
-        node.catalog.set_meta(_ADOPTED, known.head.number.to_bytes(8, "big"))
+    def _own_findings(self) -> list[KeptFinding]:
+        return [kept for kept in Findings(self.node).all() if kept.finding.writer == self.node.identity]
 
     def _stop_if_forked(self) -> None:
         """Publish nothing while there is open evidence that somebody else writes with our key."""
-        for kept in Findings(self.node).all():
-            if kept.open and kept.finding.writer == self.node.identity and kept.finding.kind in _STOPPING:
+        for kept in self._own_findings():
+            if kept.open and kept.finding.kind in _STOPPING:
                 text = f"{in_words(self.node, kept.finding)} (finding {kept.id})"
                 if text not in self.federation.integrity:
                     self.federation.integrity.append(text)
@@ -800,17 +780,6 @@ class _PackStream:
                 return batch
             self._wake.clear()
             await self._wake.wait()
-
-
-def chain_end(node: NodeHome) -> Link | None:
-    """Return the head after which this node's next one goes, as far as this home knows; None before the first.
-
-    It may be one whose snapshot cannot be read here, or one that nobody has heard of yet.
-    """
-    rows = node.catalog.snapshots.all("writer = ? AND head != x''", (node.identity,))
-    ends = [kept_head(row.head) for row in rows]
-    witnessed = node.catalog.heads.newest_witnessed(node.identity)
-    return max([*ends, *([witnessed] if witnessed is not None else [])], key=lambda link: link.number, default=None)
 
 
 def rules_of(dataset: Dataset) -> Rules:

@@ -79,7 +79,7 @@ class Findings:
         return found[0]
 
     def keep(self, finding: Finding) -> KeptFinding:
-        """Keep a finding and return it; of one that is known already, what was found first.
+        """Keep a finding and return it; what is known already, or is more of what nobody has looked at yet, is not new.
 
         Raises:
             IntegrityError: its statements do not show what it says.
@@ -88,6 +88,10 @@ class Findings:
         if self._half.fs.size(os.path.join(self._folder, name)) is not None:
             return self._read(name)
         check_finding(finding)
+        matter = (finding.kind, finding.writer, finding.provider)
+        for kept in self.all():
+            if kept.open and (kept.finding.kind, kept.finding.writer, kept.finding.provider) == matter:
+                return kept
         signed = self._half.signing.sign(Context.FINDING, encode(finding))
         self._half.fs.makedirs(self._folder)
         write_atomic(self._half.fs, os.path.join(self._folder, name), signed)

@@ -44,9 +44,7 @@ def freshness(half: Half, row: SnapshotRow, known: KnownHead | None, now_ns: int
             seen_ns = sight.seen_ns
         if seen_ns:
             counted += policy.count_own or not pin.own
-            witnesses.append(
-                Sighting(id=pin.identity.hex(), name=pin.name, seen_ns=seen_ns, answers=sight is not None)
-            )
+            witnesses.append(Sighting(id=pin.identity.hex(), name=pin.name, seen_ns=seen_ns, answers=sight is not None))
     warnings = []
     if counted < policy.minimum:
         warnings.append(f"seen by {counted} providers, at least {policy.minimum} were promised")

@@ -84,7 +84,7 @@ def report(
     provider: bytes = NOBODY,
     challenge: tuple[bytes, ...] = (),
 ) -> KeptFinding:
-    """Keep a finding and return it; say it as an integrity failure unless a person has acknowledged it or it is a notice anyway."""
+    """Keep a finding and return it. It is said as an integrity failure, as a notice once it is acknowledged."""
     finding = Finding(
         tenant=half.tenant,
         finder=half.identity,
@@ -118,7 +118,6 @@ class _Look:
         """Heads in pairs that providers keep because they exclude each other."""
         self.rolled_back: set[bytes] = set()
         self.remembered = {writer: self._remembered(writer) for writer in self.writers}
-        self.known: dict[bytes, list[Link]] = {}
 
     def _remembered(self, writer: Identity) -> Link | None:
         """Return the newest head that any provider was known to have seen, before this round."""
@@ -249,7 +248,7 @@ class _Look:
                 if kept.open:
                     peer.problems.append(f"shows less of {self._name(writer)} than it had signed (finding {kept.id})")
         for earlier in before:
-            if earlier.incarnation != word.incarnation and earlier.statement.context == "standing":
+            if earlier.incarnation != word.incarnation:
                 self._say_loss(peer, earlier, word)
         if not back:
             self.heads.put_word(word)
@@ -257,11 +256,12 @@ class _Look:
     def _say_loss(self, peer: Peer, earlier: Word, word: Word) -> None:
         """Say what an honest provider that was put back has lost sight of; it hears of it with the next backup."""
         for writer in gone_back(earlier, replace(word, incarnation=earlier.incarnation)):
-            if writer in self.writers:
-                self.federation.notices.append(
-                    f"{peer.pin.name}: had seen snapshot {earlier.heads[writer].number} of {self._name(writer)} before "
-                    "its store was put back or made anew, and has not now"
-                )
+            text = (
+                f"{peer.pin.name}: had seen snapshot {earlier.heads[writer].number} of {self._name(writer)} before its "
+                "store was put back or made anew, and has not now"
+            )
+            if writer in self.writers and text not in self.federation.notices:
+                self.federation.notices.append(text)
 
     def _remember_testimony(self, word: Word) -> None:
         [writer] = word.heads
@@ -295,7 +295,6 @@ class _Look:
                         f"and {later.number}, so whether they are one history is not proven"
                     )
             self.heads.put(mine, witnessed=True)
-            self.known[writer] = known
             for one, other in forks(known):
                 report(
                     *(self.half, self.federation, "fork"),
@@ -325,11 +324,11 @@ class _Look:
         return [link for answer in self.answers.values() for link in answer.links if link.writer == writer]
 
     def _shown(self, writer: bytes) -> list[tuple[_Answer, Shown]]:
-        found = []
-        for answer in self.answers.values():
-            if answer.word is not None and writer in answer.word.heads:
-                found.append((answer, answer.word.heads[writer]))
-        return found
+        return [
+            (answer, answer.word.heads[writer])
+            for answer in self.answers.values()
+            if answer.word is not None and writer in answer.word.heads
+        ]
 
     def _judge_lost(self, writer: Identity) -> None:
         before = self.remembered[writer]

@@ -90,6 +90,8 @@ class Status:
     """The newest trial restore of each dataset that was made here."""
     undrilled: list[str] = field(default_factory=list)
     """Datasets that no trial restore was made of, as far as this home knows their names."""
+    integrity: list[str] = field(default_factory=list)
+    """Of the problems those that are integrity failures."""
     findings: list[KeptFinding] = field(default_factory=list)
     """Evidence that nobody has acknowledged."""
 
@@ -169,6 +171,7 @@ def _judge(
         spooled_bytes=spooled,
         drills=made,
         undrilled=undrilled,
+        integrity=list(federation.integrity),
         findings=findings,
         exit_code=code,
     )

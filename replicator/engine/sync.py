@@ -7,6 +7,7 @@ from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
+from replicator.engine.ownchain import note_continued
 from replicator.errors import ForkedError, FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
@@ -23,6 +24,11 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
     heads = await newest_heads(half, federation)
     for writer, known in heads.items():
         try:
+            if writer == half.identity:
+                waiting = half.catalog.snapshots.all("writer = ? AND published_ns = 0", (writer,))
+                if any(row.number <= known.head.number for row in waiting):
+                    continue  # the next backup finds out what became of them
+                note_continued(half, federation, known)
             await sync_chain(half, federation, known)
         except IntegrityError as error:
             federation.integrity.append(f"chain of {short(writer)}: {error}")
@@ -86,16 +92,13 @@ class _Walk:
         Raises:
             ForkedError: what is known here is another snapshot.
         """
-        half, federation, known = self.half, self.federation, self.known
         found: list[tuple[ObjectName, Snapshot]] = []
         failed, signed = 0, b""
         while name != NO_PREVIOUS and number not in self.here:
             try:
-                snapshot, signed = await read_snapshot(half, federation, name, known.seen_by)
-                if (snapshot.writer, snapshot.number) != (self.writer, number):
-                    raise IntegrityError(f"snapshot {short(name)}: not the one that the chain names")
+                snapshot, signed = await self._read(name, number)
             except NotFoundError as error:
-                federation.notices.append(f"snapshot {number} of this chain is out of sight: {error}")
+                self.federation.notices.append(f"snapshot {number} of this chain is out of sight: {error}")
                 failed = number
                 break
             except (IntegrityError, FormatError) as error:
@@ -110,12 +113,19 @@ class _Walk:
         if self.here.get(number, name) != name:
             self._report_fork(number, signed)
             raise ForkedError(
-                f"snapshot {number} of this chain is {short(self.here[number])} here and {short(name)} at peers: a fork",
+                f"snapshot {number} of this chain is {short(self.here[number])} here and {short(name)} at peers: "
+                "a fork",
                 hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
             )
         for object_name, snapshot in reversed(found):
             await self._take(object_name, snapshot)
         return failed
+
+    async def _read(self, name: ObjectName, number: int) -> tuple[Snapshot, bytes]:
+        snapshot, signed = await read_snapshot(self.half, self.federation, name, self.known.seen_by)
+        if (snapshot.writer, snapshot.number) != (self.writer, number):
+            raise IntegrityError(f"snapshot {short(name)}: not the one that the chain names")
+        return snapshot, signed
 
     async def _take(self, name: ObjectName, snapshot: Snapshot) -> None:
         head = self.known.signed if snapshot.number == self.known.head.number else b""

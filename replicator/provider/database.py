@@ -84,7 +84,8 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     ),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
-    table: [("tenant", "tenants", "id")] for table in ("holders", "objects", "usage", "claims", "heads", "witnessed", "testimony", "forks")
+    table: [("tenant", "tenants", "id")]
+    for table in ("holders", "objects", "usage", "claims", "heads", "witnessed", "testimony", "forks")
 }
 _WITHOUT_ROWID = ("objects", "claimed")
 _INDEXES: dict[str, list[tuple[str, ...]]] = {

@@ -213,9 +213,7 @@ class ProviderSession:
         heads = chain_page(
             self._core.database, tenant.id, request.writer, before=request.before, limit=request.limit + 1
         )
-        return Chain(
-            incarnation=self._core.incarnation, heads=heads[: request.limit], more=len(heads) > request.limit
-        )
+        return Chain(incarnation=self._core.incarnation, heads=heads[: request.limit], more=len(heads) > request.limit)
 
     def testify(self, request: Testimony) -> Empty:
         """Keep what other providers signed to the holder, for the tenant's other members."""
