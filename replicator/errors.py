@@ -7,6 +7,7 @@ ReplicatorError
 ├── FormatError              stored or received bytes are not what the specification says
 │   └── UnsupportedVersionError  a record of a later release
 ├── IntegrityError           bytes are not the ones that were stored; never retried into silence
+│   └── ForkedError          somebody else writes with this node's key
 ├── CredentialError
 │   ├── KeyMissingError      this home does not hold the key that the command needs
 │   └── KeyWrongError        a passphrase, sheet or code that does not open what it should
@@ -55,6 +56,10 @@ class UnsupportedVersionError(FormatError):
 
 class IntegrityError(ReplicatorError):
     """Bytes are not the ones that were stored."""
+
+
+class ForkedError(IntegrityError):
+    """Somebody else writes, or wrote, with this node's key; a person has to say what to do."""
 
 
 class CredentialError(ReplicatorError):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from replicator.catalog.heads import Heads
 from replicator.catalog.objects import Objects
 from replicator.catalog.peers import Peers
 from replicator.catalog.schema import Database
@@ -28,6 +29,7 @@ class Catalog:
         self.snapshots = Snapshots(self.database)
         self.datasets = Datasets(self.database, os.path.join(os.path.dirname(path), "datasets.bin"), fs)
         self.peers = Peers(self.database)
+        self.heads = Heads(self.database)
 
     def record_run(
         self, kind: str, *, started_ns: int, ended_ns: int, exit_code: int, summary: Mapping[str, object]

@@ -14,7 +14,7 @@ from typing import Any
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _REBUILT = "move it away and run again: a catalog is rebuilt from the federation"
 
 _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
@@ -85,6 +85,14 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
             "tags": str,
         },
         ("name",),
+    ),
+    "heads": (
+        {"writer": bytes, "number": int, "hash": bytes, "signed": bytes, "witnessed": int},
+        ("writer", "number", "hash"),
+    ),
+    "words": (
+        {"provider": bytes, "incarnation": bytes, "context": str, "writer": bytes, "signed": bytes},
+        ("provider", "incarnation", "context", "writer"),
     ),
     "runs": (
         {"id": int, "kind": str, "started_ns": int, "ended_ns": int, "exit": int, "summary": str},

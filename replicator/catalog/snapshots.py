@@ -117,13 +117,6 @@ class Snapshots:
         )
         return [_snapshot(row) for row in rows]
 
-    def newest_of(self, writer: bytes) -> SnapshotRow | None:
-        """Return the snapshot with the highest number in a writer's chain."""
-        rows = self.all(
-            "writer = ? AND number = (SELECT max(number) FROM snapshots WHERE writer = ?)", (writer, writer)
-        )
-        return rows[0] if rows else None
-
 
 def _snapshot(row: tuple[Any, ...]) -> SnapshotRow:
     return SnapshotRow(

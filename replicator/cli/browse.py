@@ -11,6 +11,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, load_network, wait
+from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
 from replicator.errors import NotFoundError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.federation import Federation
+    from replicator.engine.freshness import Freshness
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
     from replicator.snapshot.tree import TreePath, TreeReader
@@ -105,6 +107,11 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> N
             for row in rows
         ],
     )
+    for row in rows:
+        if row.get("newest"):
+            text.append(f"{row['dataset']} of {row['node']}: {row['seen']}")
+            for warning in row["warnings"]:
+                session.out.notice(f"{row['dataset']} of {row['node']}: {warning}")
     session.out.result(rows, text)
 
 
@@ -116,7 +123,13 @@ def session_name(node: Any) -> str:
     return short(node.identity)
 
 
-async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, Any]]:
+async def _snapshot_rows(library: "Library", edge: "Edge") -> list[dict[str, Any]]:
+    from replicator.engine.browse import newest_of_each  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.freshness import freshness  # noqa: PLC0415
+
+    now = edge.clock.now_ns()
+    found = await library.snapshots()
+    newest = {one.id for one in newest_of_each(found)}
     return [
         {
             "id": one.id,
@@ -130,10 +143,15 @@ async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, An
             "paths": [os.fsdecode(root.path) for root in one.details.roots],
             "partial": one.row.partial,
             "gaps": len(one.details.gaps),
-            "witnesses": len(known.seen_by) if (known := library.heads.get(one.row.writer)) else 0,
+            "newest": one.id in newest,
+            **_freshness_row(freshness(library.keeper, one.row, library.heads.get(one.row.writer), now)),
         }
-        for one in await library.snapshots()
+        for one in found
     ]
+
+
+def _freshness_row(found: "Freshness") -> dict[str, Any]:
+    return {**freshness_document(found), "seen": seen_in_words(found.age_s, found.witnesses)}
 
 
 @click.command()
@@ -296,13 +314,18 @@ def restore(
     time for the same, always compares their bytes. A restore that was stopped goes on with --overwrite if-changed.
     """
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
+    from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
     from replicator.engine.heap import settle_heap  # noqa: PLC0415
     from replicator.engine.restore import restore as run  # noqa: PLC0415
 
     settle_heap()
 
+    seen: list[Freshness] = []
+
     async def work(library: "Library", edge: "Edge") -> "RestoreReport":
         found = await library.find(snapshot)
+        known = library.heads.get(found.row.writer)
+        seen.append(freshness(library.keeper, found.row, known, edge.clock.now_ns()))
         fetcher = ChunkFetcher(library, found.snapshot.domain)
         wanted = await fetcher.in_thread(lambda reader: [find_path(reader, found, path) for path in paths])
         return await run(
@@ -320,16 +343,24 @@ def restore(
 
     report = with_library(session, work)
     take_restore(session, report)
+    for warning in seen[0].warnings:
+        session.out.notice(f"about how new this snapshot is: {warning}")
     what = "Would restore" if dry_run else "Restored"
     deleted = f"; {'would delete' if dry_run else 'deleted'} {len(report.removed)}" if delete else ""
     if dry_run:
         for path in report.removed:
             session.out.notice(f"would delete {path}")
     session.out.result(
-        {**restore_document(report), "target": os.path.abspath(target), "dry_run": dry_run},
+        {
+            **restore_document(report),
+            **freshness_document(seen[0]),
+            "target": os.path.abspath(target),
+            "dry_run": dry_run,
+        },
         f"{what} {report.files} files ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
         f"{report.snapshot.created.isoformat(timespec='seconds')}, from {report.packs} packs in "
-        f"{report.seconds:.1f} s{deleted}",
+        f"{report.seconds:.1f} s{deleted}. "
+        f"Snapshot {seen_in_words(seen[0].age_s, seen[0].witnesses).removeprefix('newest snapshot ')}",
     )
 
 

@@ -8,6 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.drills import drill_document, drill_words
+from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import moment, table
 from replicator.config import format_size
 from replicator.engine.naming import Label, choose
@@ -44,6 +45,9 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["exit"] = document.pop("exit_code")
     for one in document["datasets"]:
         one["newest"] = moment(one.pop("newest_ns"))
+        for witness in one["witnesses"]:
+            witness["seen"] = moment(witness.pop("seen_ns"))
+    document["findings"] = [finding_document(kept) for kept in found.findings]
     document["drills"] = [drill_document(one) for one in found.drills]
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
@@ -98,6 +102,9 @@ def _status_text(found: "Status") -> list[str]:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
+    lines += [f"{one.name}: {seen_in_words(one.age_s, one.witnesses)}" for one in found.datasets if one.newest_ns]
+    lines += [f"{one.name}: {warning}" for one in found.datasets for warning in one.warnings]
+    lines += [f"INTEGRITY: {problem}" for problem in found.integrity]
     lines += found.notices
     lines += [f"To do: {advice}" for advice in found.advice]
     return lines

@@ -33,6 +33,7 @@ COMMANDS = {
     "verify": ("replicator.cli.care", "verify"),
     "drill": ("replicator.cli.drill", "drill"),
     "status": ("replicator.cli.care", "status"),
+    "findings": ("replicator.cli.findings", "findings"),
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
 }

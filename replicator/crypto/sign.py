@@ -40,6 +40,8 @@ class Context(enum.Enum):
     RECEIPT = b"receipt"
     WITNESS = b"witness"
     DRILL = b"drill"
+    STANDING = b"standing"
+    FINDING = b"finding"
 
 
 class SigningKey:

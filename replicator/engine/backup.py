@@ -16,6 +16,7 @@ from chunker import LARGE, SMALL, Chunker, ChunkerParams
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.seen import SeenChunks
 from replicator.catalog.snapshots import Dataset, SnapshotRow
+from replicator.charter.chain import created_of
 from replicator.charter.verify import NO_PREVIOUS, below_floors, signed_hash
 from replicator.crypto.derive import hkdf
 from replicator.crypto.seal import seal_box
@@ -24,9 +25,12 @@ from replicator.engine.audit import survey
 from replicator.engine.commands import PipedCommand
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.frames import Setup
+from replicator.engine.heads import KnownHead, newest_heads
 from replicator.engine.idfile import ID_SIZE, IdCollector, IdFile
 from replicator.engine.node import NodeHome
+from replicator.engine.ownchain import chain_end, note_continued
 from replicator.engine.placing import objects_of
 from replicator.engine.prepare import Preparation, Troubles
 from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
@@ -34,8 +38,8 @@ from replicator.engine.readers import Readers
 from replicator.engine.references import write_references
 from replicator.engine.sink import MOST_MISSING, PackingSink
 from replicator.engine.spool import Spool
-from replicator.engine.sync import KnownHead, newest_heads, read_snapshot, sync_chain
-from replicator.errors import IntegrityError, ReplicatorError, UsageError
+from replicator.engine.sync import read_snapshot, sync_chain
+from replicator.errors import ForkedError, IntegrityError, ReplicatorError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
 from replicator.format.index import Index, IndexedPack
@@ -57,6 +61,7 @@ LARGE_FROM = 4 * 10**12
 """From this many bytes in a dataset's newest snapshot on, chunks average 1 MiB instead of 256 KiB."""
 MAX_INDEX_IDS = 250_000
 MAX_GAPS = 1000
+_STOPPING = ("fork", "interleaved")
 
 _log = logging.getLogger(__name__)
 
@@ -209,30 +214,72 @@ class _Run:
         self.overlap = overlap
         self.readers = readers
         self.publisher = Publisher(node, federation, edge, spool)
+        self.stopped: ForkedError | None = None
+        """Why nothing is published in this run."""
+        self.adopted = False
         self.withdrawn: dict[str, tuple[str, ...]] = {}
         """Datasets whose waiting snapshot gave way to one that could be published, with its tags."""
 
     async def adopt(self, report: BackupReport) -> None:
         """Follow our own chain if peers have witnessed more of it than this home remembers."""
+        known = (await newest_heads(self.node, self.federation)).get(self.node.identity)
+        self._stop_if_forked()
+        if known is not None and self.stopped is None:
+            await self._follow(known, report)
+            self._stop_if_forked()
+        if self.federation.changed_stores and not self.adopted:
+            await survey(self.node, self.federation, self.edge, count=0)
+        self.publisher.ground.refresh()
+        if known is not None and self.stopped is None:
+            await self._show_again(known)
+
+    async def _follow(self, known: KnownHead, report: BackupReport) -> None:
+        """Adopt what peers have witnessed of our own chain beyond what this home remembers."""
         try:
-            known = (await newest_heads(self.node, self.federation)).get(self.node.identity)
-            if known is not None:
-                await self._compare_pending(known)
-            adopted = await sync_chain(self.node, self.federation, known) if known else 0
-        except IntegrityError as error:
+            await self._compare_pending(known)
+            note_continued(self.node, self.federation, known)
+            adopted = await sync_chain(self.node, self.federation, known)
+        except ForkedError as error:
+            if any(kept.noted_ns and kept.finding.kind == "fork" for kept in self._own_findings()):
+                self.federation.notices.append(f"own chain: {error}")
+                return
+            self.stopped = error
             self.federation.integrity.append(f"own chain: {error}")
             return
         except ReplicatorError as error:
             self.federation.notices.append(f"own chain: {error}")
             return
         if adopted:
+            self.adopted = True
             report.notices.append(
                 f"peers have seen {adopted} snapshots of this node that its home did not know; it goes on after them"
             )
-        if adopted or self.federation.changed_stores:
             # Who holds what is not known any more: ask, before everything would be sent again.
             await survey(self.node, self.federation, self.edge, count=0)
-        self.publisher.ground.refresh()
+
+    def _own_findings(self) -> list[KeptFinding]:
+        return [kept for kept in Findings(self.node).all() if kept.finding.writer == self.node.identity]
+
+    def _stop_if_forked(self) -> None:
+        """Publish nothing while there is open evidence that somebody else writes with our key."""
+        for kept in self._own_findings():
+            if kept.open and kept.finding.kind in _STOPPING:
+                text = f"{in_words(self.node, kept.finding)} (finding {kept.id})"
+                if text not in self.federation.integrity:
+                    self.federation.integrity.append(text)
+                self.stopped = ForkedError(
+                    f"nothing is published while this is open: {text}",
+                    hint=f"{advice_for(kept.finding)}; `replicator findings show {kept.id}` has the evidence, "
+                    f"`replicator findings acknowledge {kept.id}` lets backups go on",
+                )
+
+    async def _show_again(self, known: KnownHead) -> None:
+        """Let providers that have seen less of our chain than was published witness its newest head."""
+        rows = self.node.catalog.snapshots.all("writer = ? AND published_ns != 0", (self.node.identity,))
+        newest = max((row for row in rows if row.head), key=lambda row: row.number, default=None)
+        if newest is not None and newest.number >= known.head.number:
+            behind = {sight.provider for sight in known.sights if sight.number < newest.number}
+            await self.publisher.witness_again(newest, behind)
 
     async def _compare_pending(self, known: KnownHead) -> None:
         """Find out what became of our waiting snapshots if peers know our chain at least as far.
@@ -247,16 +294,16 @@ class _Run:
         while number >= min(waiting):
             chain[number] = name
             if number > min(waiting):
-                snapshot = await read_snapshot(self.node, self.federation, name, known.seen_by)
+                snapshot, _ = await read_snapshot(self.node, self.federation, name, known.seen_by)
                 name = ObjectName(snapshot.previous_snapshot)
             number -= 1
         for number, row in sorted(waiting.items()):
             if chain[number] == row.name:
-                note_sent(self.node, number)
+                note_sent(self.node, row)
                 if number < known.head.number:
                     self.node.catalog.snapshots.published(row.name, row.created_ns)
             elif number <= sent_head(self.node):
-                raise IntegrityError(
+                raise ForkedError(
                     f"snapshot {number} of this chain is {short(row.name)} here and {short(chain[number])} at peers: a "
                     "fork",
                     hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
@@ -267,6 +314,8 @@ class _Run:
 
     async def publish_pending(self, report: BackupReport) -> None:
         """Publish what earlier runs committed, oldest first; stop at the first that cannot be."""
+        if self.stopped is not None:
+            return
         for snapshot in pending(self.node):
             try:
                 await self.publisher.publish(snapshot)
@@ -281,6 +330,8 @@ class _Run:
         """Capture, commit and publish one dataset; failures are in the report."""
         report = DatasetReport(dataset=dataset.name)
         try:
+            if self.stopped is not None:
+                raise self.stopped
             floors = below_floors(dataset.policy, self.node.charter.root)
             if floors:
                 raise UsageError(f"dataset '{dataset.name}': {'; '.join(floors)}", hint="raise the dataset's policy")
@@ -550,7 +601,7 @@ class _Run:
         await self._sync_packs()
         indexes = self._write_indexes(keys, sink, now)
         references = write_references(node, self.edge, self.spool, keys, dataset.name, needed, now)
-        last = node.catalog.snapshots.newest_of(node.identity)
+        last = chain_end(node)
         number = last.number + 1 if last else 1
         details = SnapshotDetails(
             dataset=dataset.name,
@@ -566,10 +617,10 @@ class _Run:
             domain=keys.domain,
             writer=node.identity,
             number=number,
-            previous=signed_hash(last.head) if last else NO_PREVIOUS,
-            previous_snapshot=last.name if last else NO_PREVIOUS,
+            previous=last.hash if last else NO_PREVIOUS,
+            previous_snapshot=last.snapshot if last else NO_PREVIOUS,
             charter=node.charter.number,
-            created_ns=max(now, last.created_ns + 1) if last else now,
+            created_ns=max(now, created_of(last) + 1) if last else now,
             partial=False,
             policy=dataset.policy,
             indexes=list(indexes),

@@ -14,10 +14,11 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
 from replicator.engine.federation import Federation
+from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
 from replicator.engine.naming import Label, choose
 from replicator.engine.packcache import PackCache
-from replicator.engine.sync import KnownHead, open_snapshot, sync_all
+from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
 from replicator.engine.writeframes import Setup
 from replicator.errors import (

@@ -4,14 +4,17 @@ Published means: every new object durable at the minimum of holders or more, eve
 there, the head witnessed there. Anything less raises and keeps the spool; a later run goes on from here.
 """
 
+import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import msgspec
 
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.charter.chain import Word, read_head, read_word
 from replicator.charter.verify import signed_hash
-from replicator.crypto.sign import Context, verify
+from replicator.crypto.sign import Context
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.node import NodeHome
@@ -19,15 +22,18 @@ from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, object
 from replicator.engine.send import Sender
 from replicator.engine.spool import Spool
 from replicator.errors import MinimumNotMetError, PeerError, ProtocolError, RefusedError, ReplicatorError
-from replicator.format.claim import Claim, Witness, set_root
-from replicator.format.codec import decode, encode
+from replicator.format.claim import Claim, set_root
+from replicator.format.codec import encode
+from replicator.format.finding import Statement
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
-from replicator.wire.messages import ClaimReply, Signed
+from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Empty, Signed, Testimony
 from scheduler import Plan
 
 MAX_ROUNDS = 4
 _SENT_HEAD = "head sent"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -220,14 +226,12 @@ class Publisher:
         """Have the head witnessed; return by how many peers. Who did not is among what is owed."""
         count = 0
         reasons = []
+        words = []
         own = {peer_id(pin.identity) for pin in self.node.peers if pin.own}
-        note_sent(self.node, snapshot.number)
+        note_sent(self.node, snapshot)
         for link in self.ground.record_links(policy):
             try:
-                reply = await link.connection.call("head", Signed(statement=snapshot.head), Signed)
-                witness = decode(Witness, verify(reply.statement, Context.WITNESS, [link.offer.provider_key]))
-                if witness.head != signed_hash(snapshot.head):
-                    raise ProtocolError(link.pin.name, "witnessed another head than the one that was sent")
+                words.append(await self._ask_witness(link, snapshot))
             except ReplicatorError as error:
                 if isinstance(error, RefusedError) and error.code == "fork":
                     self.federation.integrity.append(
@@ -238,12 +242,54 @@ class Publisher:
                 result.owed.append(f"witness at {link.pin.name}: {getattr(error, 'reason', error)}")
                 continue
             count += policy.count_own or peer_id(link.identity) not in own
+        await self._testify(words)
         if count < policy.minimum:
             raise MinimumNotMetError(
                 f"snapshot {short(snapshot.name)}: {count} of at least {policy.minimum} peers witnessed it"
                 + (f" ({'; '.join(reasons)})" if reasons else "")
             )
         return count
+
+    async def _ask_witness(self, link: Link, snapshot: SnapshotRow) -> Word:
+        """Have one provider witness a head, and remember what it signed.
+
+        Raises:
+            PeerError: it does not answer, refuses, or signed something else.
+        """
+        reply = await link.connection.call("head", Signed(statement=snapshot.head), Signed)
+        word = read_word(Statement(context="witness", signed=reply.statement), self.node.tenant)
+        shown = word.heads.get(self.node.identity)
+        if shown is None or shown.head != signed_hash(snapshot.head):
+            raise ProtocolError(link.pin.name, "witnessed another head than the one that was sent")
+        if (word.provider, word.incarnation) != (link.identity, link.info.incarnation):
+            raise ProtocolError(link.pin.name, "its witness is another provider's, or of another store")
+        heads = self.node.catalog.heads
+        heads.put([read_head(snapshot.head, self.node.tenant)], witnessed=True)
+        heads.put_word(word)
+        return word
+
+    async def _testify(self, words: list[Word]) -> None:
+        """Tell each provider what the others signed: so no one of them can show another member less than it signed."""
+        for link in list(self.federation.links.values()):
+            others = [word.statement.signed for word in words if word.provider != link.identity]
+            try:
+                if others:
+                    await link.connection.call("testify", Testimony(witnesses=others[:MAX_TESTIMONY]), Empty)
+            except PeerError as error:
+                _log.info("%s", error)  # the next snapshot's witnesses say as much
+
+    async def witness_again(self, snapshot: SnapshotRow, behind: Collection[Identity]) -> None:
+        """Show providers the newest published head that they have not seen, or not any more."""
+        policy = self.node.catalog.datasets.policies()[snapshot.policy]
+        words = []
+        for link in self.ground.record_links(policy):
+            if link.identity in behind:
+                try:
+                    words.append(await self._ask_witness(link, snapshot))
+                except PeerError as error:
+                    self.federation.notices.append(f"witness at {link.pin.name}: {error.reason}")
+        if words:
+            await self._testify(words)
 
     def _empty_spool(self, rows: list[ObjectRow]) -> None:
         for row in rows:
@@ -257,10 +303,11 @@ def sent_head(node: NodeHome) -> int:
     return int.from_bytes(node.catalog.meta(_SENT_HEAD) or b"", "big")
 
 
-def note_sent(node: NodeHome, number: int) -> None:
+def note_sent(node: NodeHome, snapshot: SnapshotRow) -> None:
     """Remember, before it happens, that a peer hears of a snapshot: from then on its number is taken."""
-    if number > sent_head(node):
-        node.catalog.set_meta(_SENT_HEAD, number.to_bytes(8, "big"))
+    node.catalog.heads.put([read_head(snapshot.head, node.tenant)], witnessed=False)
+    if snapshot.number > sent_head(node):
+        node.catalog.set_meta(_SENT_HEAD, snapshot.number.to_bytes(8, "big"))
 
 
 def withdraw(node: NodeHome, spool: Spool, number: int) -> list[SnapshotRow]:

@@ -10,6 +10,9 @@ from replicator.engine.audit import PeerView, survey
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
+from replicator.engine.freshness import Sighting, freshness
+from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
@@ -41,6 +44,12 @@ class DatasetStatus:
     objects: int = 0
     stored_bytes: int = 0
     gaps: list[str] = field(default_factory=list)
+    age_s: int = 0
+    """Of the newest snapshot."""
+    witnesses: list[Sighting] = field(default_factory=list)
+    """Who has seen it."""
+    warnings: list[str] = field(default_factory=list)
+    """What speaks against there being nothing newer: too few witnesses, providers that are behind."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +91,10 @@ class Status:
     """The newest trial restore of each dataset that was made here."""
     undrilled: list[str] = field(default_factory=list)
     """Datasets that no trial restore was made of, as far as this home knows their names."""
+    integrity: list[str] = field(default_factory=list)
+    """Of the problems those that are integrity failures."""
+    findings: list[KeptFinding] = field(default_factory=list)
+    """Evidence that nobody has acknowledged."""
 
 
 async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline: bool = False) -> Status:
@@ -94,11 +107,11 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     keeper = half if half.role in {"keeper", "drill"} else keeper
     federation = Federation(half, edge)
     if offline:
-        return _judge(half, keeper, edge, federation, {}, asked=False)
+        return _judge(half, keeper, edge, federation, {}, {}, asked=False)
     async with federation:
-        await sync_all(half, federation)
+        heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
-        return _judge(half, keeper, edge, federation, views, asked=True)
+        return _judge(half, keeper, edge, federation, views, heads, asked=True)
 
 
 def _judge(
@@ -107,6 +120,7 @@ def _judge(
     edge: Edge,
     federation: Federation,
     views: dict[bytes, PeerView],
+    heads: dict[bytes, KnownHead],
     *,
     asked: bool,
 ) -> Status:
@@ -117,6 +131,14 @@ def _judge(
     damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
     groups = _groups(half)
     datasets = [_dataset(half, ground, answering, key, name, rows, damaged, now) for key, name, rows in groups]
+    for one, (_, _, rows) in zip(datasets, groups, strict=True):
+        _witnessed(half, one, rows, heads, now)
+    findings = [kept for kept in Findings(half).all() if not kept.noted_ns]
+    for kept in findings:
+        text = f"{in_words(half, kept.finding)} (finding {kept.id})"
+        told = federation.integrity if kept.open else federation.notices
+        if text not in told:
+            told.append(text)
     if asked:
         _unclaimed(half, federation, ground)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
@@ -126,6 +148,7 @@ def _judge(
     code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
+    advice += [f"{advice_for(kept.finding)} (finding {kept.id})" for kept in findings]
     if code == 0 and (any(peer.missing for peer in peers) or any(link.owes for link in federation.links.values())):
         code = 3
     made, undrilled = [], []
@@ -151,8 +174,22 @@ def _judge(
         spooled_bytes=spooled,
         drills=made,
         undrilled=undrilled,
+        integrity=list(federation.integrity),
+        findings=findings,
         exit_code=code,
     )
+
+
+def _witnessed(
+    half: Half, one: DatasetStatus, rows: list[SnapshotRow], heads: dict[bytes, KnownHead], now: int
+) -> None:
+    """Say how old the newest snapshot is and who has seen it."""
+    published = [row for row in rows if row.published_ns]
+    if not published:
+        return
+    found = freshness(half, published[-1], heads.get(published[-1].writer), now)
+    one.age_s, one.witnesses = found.age_s, list(found.witnesses)
+    one.warnings = list(found.warnings)
 
 
 def _undrilled(half: Half, keeper: Half, drilled: set[str]) -> list[str]:

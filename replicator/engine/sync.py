@@ -1,88 +1,22 @@
 """Learn from the federation what a writer has published: heads, snapshots, indexes, into the catalog."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.charter.verify import NO_PREVIOUS, signed_hash
+from replicator.charter.chain import Link, excludes, read_snapshot_link
+from replicator.charter.verify import NO_PREVIOUS
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
+from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
-from replicator.errors import IntegrityError, NotFoundError, PeerError, ReplicatorError
+from replicator.engine.ownchain import note_continued
+from replicator.errors import ForkedError, FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
 from replicator.format.policy import policy_id
-from replicator.format.snapshot import Head, Snapshot
+from replicator.format.snapshot import Snapshot
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
-from replicator.wire.messages import Empty, Heads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownHead:
-    """A writer's newest head and who has witnessed it."""
-
-    head: Head
-    signed: bytes
-    seen_by: tuple[Identity, ...]
-    asked: int
-
-
-async def newest_heads(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
-    """Ask every reachable peer for heads; return the newest of each writer. Forks are reported as integrity.
-
-    A head whose signature does not hold, or whose writer the charter does not name, counts against its peer.
-    """
-    writers = {identity_of(key): key for key in half.charter.writer_keys()}
-    found: dict[bytes, dict[bytes, list[Identity]]] = {}
-    signed_heads: dict[bytes, tuple[Head, bytes]] = {}
-    for link in list(federation.links.values()):
-        try:
-            reply = await link.connection.call("heads", Empty(), Heads)
-        except PeerError as error:
-            await federation.drop(link, error)
-            continue
-        for signed in reply.heads:
-            try:
-                head = decode(Head, verify(signed, Context.HEAD, list(writers.values())))
-                if head.tenant != half.tenant or head.writer not in writers or identity_of(signed[:32]) != head.writer:
-                    raise IntegrityError("head: of another writer than its signer")
-            except ReplicatorError as error:
-                federation.integrity.append(f"{link.pin.name}: {error}")
-                continue
-            signed_heads[signed_hash(signed)] = (head, signed)
-            found.setdefault(head.writer, {}).setdefault(signed_hash(signed), []).append(link.identity)
-        for one, other in reply.forks:
-            _report_fork(federation, link.pin.name, writers, one, other)
-    newest = {}
-    for writer, by_hash in found.items():
-        best = max(by_hash, key=lambda key: (signed_heads[key][0].number, key))
-        head, signed = signed_heads[best]
-        rivals = [key for key in by_hash if key != best and signed_heads[key][0].number == head.number]
-        if rivals:
-            federation.integrity.append(
-                f"writer {short(writer)}: two different snapshots number {head.number} (a fork): two machines write "
-                "with one key, or it was rolled back"
-            )
-        newest[writer] = KnownHead(head=head, signed=signed, seen_by=tuple(by_hash[best]), asked=len(federation.links))
-    return newest
-
-
-def _report_fork(federation: Federation, name: str, writers: dict[Identity, bytes], one: bytes, other: bytes) -> None:
-    try:
-        heads = [decode(Head, verify(signed, Context.HEAD, list(writers.values()))) for signed in (one, other)]
-    except ReplicatorError:
-        federation.integrity.append(f"{name}: shows evidence of a fork that does not hold")
-        return
-    first, second = heads
-    follows = second.number == first.number + 1 and second.previous == signed_hash(one)
-    if first.writer == second.writer and second.number - first.number in {0, 1} and not follows and one != other:
-        federation.integrity.append(
-            f"writer {short(first.writer)}: {name} holds two snapshots, {first.number} and {second.number}, of two "
-            "histories (a fork): two machines write with one key, or it was rolled back"
-        )
 
 
 async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
@@ -90,6 +24,11 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
     heads = await newest_heads(half, federation)
     for writer, known in heads.items():
         try:
+            if writer == half.identity:
+                waiting = half.catalog.snapshots.all("writer = ? AND published_ns = 0", (writer,))
+                if any(row.number <= known.head.number for row in waiting):
+                    continue  # the next backup finds out what became of them
+                note_continued(half, federation, known)
             await sync_chain(half, federation, known)
         except IntegrityError as error:
             federation.integrity.append(f"chain of {short(writer)}: {error}")
@@ -101,71 +40,148 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
 async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> int:
     """Walk a chain back from its newest head to what the catalog has; return how many snapshots were new.
 
-    A snapshot that nobody has hides the ones before it, not those after it; holes are tried again each time.
+    A snapshot that nobody has, or that is not what it should be, hides none before it: heads that providers keep name
+    those. Holes are tried again each time; what is wrong with a snapshot is reported as integrity.
 
     Raises:
-        IntegrityError: a snapshot is not what the chain says.
+        ForkedError: a snapshot is another than the one that is known here.
     """
-    rows = half.catalog.snapshots.all("writer = ?", (known.head.writer,))
-    here = {row.number: row.name for row in rows}
-    fresh = 0
-    if known.head.number >= max(here, default=0):
-        fresh += await _walk(half, federation, known, ObjectName(known.head.snapshot), known.head.number, here)
-    for number in sorted(here, reverse=True):
-        if number > 1 and number - 1 not in here:
+    walk = _Walk(half, federation, known)
+    if known.head.number >= max(walk.here, default=0):
+        await walk.down(ObjectName(known.head.snapshot), known.head.number)
+    for number in sorted(walk.here, reverse=True):
+        if number > 1 and number - 1 not in walk.here and number - 1 not in walk.failed:
             try:
-                snapshot = await read_snapshot(half, federation, here[number], known.seen_by)
+                snapshot, _ = await read_snapshot(half, federation, walk.here[number], known.seen_by)
             except NotFoundError as error:
                 federation.notices.append(f"snapshot {number} of this chain: {error}")
                 continue
-            previous = ObjectName(snapshot.previous_snapshot)
-            fresh += await _walk(half, federation, known, previous, number - 1, here)
-    return fresh
+            await walk.down(ObjectName(snapshot.previous_snapshot), number - 1)
+    return walk.fresh
 
 
-async def _walk(
-    half: Half, federation: Federation, known: KnownHead, name: ObjectName, number: int, here: Mapping[int, ObjectName]
-) -> int:
-    found: list[tuple[ObjectName, Snapshot]] = []
-    while name != NO_PREVIOUS and number not in here:
-        try:
-            snapshot = await read_snapshot(half, federation, name, known.seen_by)
-        except NotFoundError as error:
-            federation.notices.append(
-                f"snapshot {number} of this chain and what came before it is out of sight: {error}"
+class _Walk:
+    """One look through a chain, from newer to older."""
+
+    def __init__(self, half: Half, federation: Federation, known: KnownHead) -> None:
+        self.half = half
+        self.federation = federation
+        self.known = known
+        self.writer = Identity(known.head.writer)
+        rows = half.catalog.snapshots.all("writer = ?", (self.writer,))
+        self.here = {row.number: row.name for row in rows}
+        self.failed: set[int] = set()
+        self.fresh = 0
+        self._asked = False
+
+    async def down(self, name: ObjectName, number: int) -> None:
+        """Read snapshots from this one on downwards; past one that cannot be read, go on with a head below it."""
+        while True:
+            failed = await self._stretch(name, number)
+            if not failed or failed in self.failed:
+                return
+            self.failed.add(failed)
+            below = await self._head_below(failed)
+            if below is None or below.number in self.here:
+                return
+            name, number = ObjectName(below.snapshot), below.number
+
+    async def _stretch(self, name: ObjectName, number: int) -> int:
+        """Read down to what is known here, or the beginning; return the number at which it ended early, else 0.
+
+        Raises:
+            ForkedError: what is known here is another snapshot.
+        """
+        found: list[tuple[ObjectName, Snapshot]] = []
+        failed, signed = 0, b""
+        while name != NO_PREVIOUS and number not in self.here:
+            try:
+                snapshot, signed = await self._read(name, number)
+            except NotFoundError as error:
+                self.federation.notices.append(f"snapshot {number} of this chain is out of sight: {error}")
+                failed = number
+                break
+            except (IntegrityError, FormatError) as error:
+                self._blame(number, error)
+                failed = number
+                break
+            found.append((name, snapshot))
+            name, number = ObjectName(snapshot.previous_snapshot), number - 1
+        if not failed and name == NO_PREVIOUS and number:
+            self._blame(number + 1, IntegrityError("names none before it"))
+            failed = number
+        if self.here.get(number, name) != name:
+            self._report_fork(number, signed)
+            raise ForkedError(
+                f"snapshot {number} of this chain is {short(self.here[number])} here and {short(name)} at peers: "
+                "a fork",
+                hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
             )
-            break
-        if (snapshot.writer, snapshot.number) != (known.head.writer, number):
+        for object_name, snapshot in reversed(found):
+            await self._take(object_name, snapshot)
+        return failed
+
+    async def _read(self, name: ObjectName, number: int) -> tuple[Snapshot, bytes]:
+        snapshot, signed = await read_snapshot(self.half, self.federation, name, self.known.seen_by)
+        if (snapshot.writer, snapshot.number) != (self.writer, number):
             raise IntegrityError(f"snapshot {short(name)}: not the one that the chain names")
-        found.append((name, snapshot))
-        name, number = ObjectName(snapshot.previous_snapshot), number - 1
-    if here.get(number, name) != name:
-        raise IntegrityError(
-            f"snapshot {number} of this chain is {short(here[number])} here and {short(name)} at peers: a fork",
-            hint="two machines write with one key (a cloned disk?): enrol one of them anew with `node request`",
-        )
-    fresh = 0
-    for object_name, snapshot in reversed(found):
-        head = known.signed if snapshot.number == known.head.number else b""
+        return snapshot, signed
+
+    async def _take(self, name: ObjectName, snapshot: Snapshot) -> None:
+        head = self.known.signed if snapshot.number == self.known.head.number else b""
+        if not head:
+            link = self.half.catalog.heads.below(self.writer, snapshot.number + 1)
+            if link is not None and (link.number, link.snapshot) == (snapshot.number, name):
+                head = link.statement.signed
         try:
-            await _remember(half, federation, object_name, snapshot, head, known.seen_by)
-            fresh += 1
+            await _remember(self.half, self.federation, name, snapshot, head, self.known.seen_by)
+            self.here[snapshot.number] = name
+            self.fresh += 1
         except NotFoundError as error:
-            federation.notices.append(f"snapshot {snapshot.number} of this chain cannot be read: {error}")
-    return fresh
+            self.federation.notices.append(f"snapshot {snapshot.number} of this chain cannot be read: {error}")
+        except (IntegrityError, FormatError) as error:
+            self._blame(snapshot.number, error)
+
+    def _blame(self, number: int, error: ReplicatorError) -> None:
+        text = f"chain of {short(self.writer)}: snapshot {number}: {error}"
+        if text not in self.federation.integrity:
+            self.federation.integrity.append(text)
+
+    async def _head_below(self, number: int) -> Link | None:
+        """Return the newest known head below a number, asking providers for theirs once."""
+        heads = self.half.catalog.heads
+        if not self._asked:
+            self._asked = True
+            for peer in list(self.federation.links.values()):
+                await fetch_chain(self.half, self.federation, peer, self.writer, above=0, below=number)
+        return heads.below(self.writer, number)
+
+    def _report_fork(self, number: int, signed: bytes) -> None:
+        """Keep the evidence, where the two statements are here: our head, and the snapshot that follows another."""
+        ours = self.half.catalog.heads.since(self.writer, number)[:1]
+        if not signed or not ours or ours[0].number != number:
+            return
+        theirs = read_snapshot_link(signed, b"", self.half.tenant)
+        if excludes(ours[0], theirs):
+            report(
+                *(self.half, self.federation, "fork"),
+                writer=self.writer,
+                number=theirs.number,
+                statements=[ours[0].statement, theirs.statement],
+            )
 
 
 async def read_snapshot(
     half: Half, federation: Federation, name: ObjectName, holders: tuple[Identity, ...] = ()
-) -> Snapshot:
-    """Fetch and check a snapshot object: its name, its seal, its writer's signature.
+) -> tuple[Snapshot, bytes]:
+    """Fetch a snapshot object, check its name, its seal, its writer's signature; return it, and as it was signed.
 
     Raises:
         IntegrityError, FormatError: it does not hold.
         NotFoundError: no reachable peer has it.
     """
     data = await federation.fetch(name, holders)
-    snapshot = open_snapshot(half, data)
+    snapshot, signed = open_signed_snapshot(half, data)
     half.catalog.objects.add(
         name=name,
         writer=snapshot.writer,
@@ -174,16 +190,21 @@ async def read_snapshot(
         spooled=False,
         created_ns=snapshot.created_ns,
     )
-    return snapshot
+    return snapshot, signed
 
 
 def open_snapshot(half: Half, data: bytes) -> Snapshot:
     """Return the snapshot in an object, after checking who signed it."""
+    return open_signed_snapshot(half, data)[0]
+
+
+def open_signed_snapshot(half: Half, data: bytes) -> tuple[Snapshot, bytes]:
+    """Return the snapshot in an object and its signed bytes, after checking who signed it."""
     signed = _open_any_domain(half, data, Kind.SNAPSHOT)
     snapshot = decode(Snapshot, verify(signed, Context.SNAPSHOT, half.charter.writer_keys()))
     if identity_of(signed[:32]) != snapshot.writer or snapshot.tenant != half.tenant:
         raise IntegrityError("snapshot: of another writer or tenant than its signer")
-    return snapshot
+    return snapshot, signed
 
 
 def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:

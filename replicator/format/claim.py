@@ -7,7 +7,7 @@ import msgspec
 from blake3 import blake3
 
 from replicator.format.charter import Count, Hash, Id16, Number
-from replicator.format.codec import Record, check_run
+from replicator.format.codec import Part, Record, check_run
 
 Incarnation = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
@@ -53,6 +53,39 @@ class Witness(Record, frozen=True, kw_only=True):
     head: Hash
     incarnation: Incarnation
     seen_ns: Count
+
+
+class Shown(Part, frozen=True, kw_only=True):
+    """The newest head of one writer that a provider has seen, and when it was sent there first."""
+
+    writer: Hash
+    number: Number
+    head: Hash
+    seen_ns: Count
+
+
+class Standing(Record, frozen=True, kw_only=True):
+    """Signed by a provider: in this incarnation these are the newest heads it has seen, one a writer, by writer.
+
+    ``challenge`` is the asker's (:func:`challenge_of`): a hash over statements that this provider signed before, so
+    that whoever holds them can prove that this was said later, without any clock.
+    """
+
+    tenant: Id16
+    incarnation: Incarnation
+    challenge: Hash
+    heads: list[Shown]
+    now_ns: Count
+
+    def __post_init__(self) -> None:
+        writers = [one.writer for one in self.heads]
+        if writers != sorted(set(writers)):
+            raise ValueError("`heads` are not one a writer, by writer")
+
+
+def challenge_of(hashes: Iterable[bytes]) -> bytes:
+    """Return what is sent as a challenge by who holds statements with these hashes."""
+    return blake3(b"".join(hashes)).digest()
 
 
 def set_root(names: Iterable[bytes]) -> bytes:

@@ -12,7 +12,7 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -70,13 +70,22 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {"tenant": bytes, "writer": bytes, "number": int, "hash": bytes, "signed": bytes, "seen_ns": int},
         ("tenant", "writer"),
     ),
+    "witnessed": (
+        {"tenant": bytes, "writer": bytes, "number": int, "signed": bytes, "seen_ns": int},
+        ("tenant", "writer", "number"),
+    ),
+    "testimony": (
+        {"tenant": bytes, "writer": bytes, "provider": bytes, "number": int, "signed": bytes},
+        ("tenant", "writer", "provider"),
+    ),
     "forks": (
         {"id": int, "tenant": bytes, "writer": bytes, "number": int, "signed_a": bytes, "signed_b": bytes},
         ("id",),
     ),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
-    table: [("tenant", "tenants", "id")] for table in ("holders", "objects", "usage", "claims", "heads", "forks")
+    table: [("tenant", "tenants", "id")]
+    for table in ("holders", "objects", "usage", "claims", "heads", "witnessed", "testimony", "forks")
 }
 _WITHOUT_ROWID = ("objects", "claimed")
 _INDEXES: dict[str, list[tuple[str, ...]]] = {
@@ -179,10 +188,18 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(_without_rowid(table, columns, key))
         else:
             Table(database, table).create(
-                columns, pk=key if len(key) > 1 else key[0], foreign_keys=_BELONGS.get(table, [])
+                columns,
+                pk=key if len(key) > 1 else key[0],
+                foreign_keys=_BELONGS.get(table, []),
+                if_not_exists=True,
             )
         for index in _INDEXES.get(table, []):
-            Table(database, table).create_index(index)
+            Table(database, table).create_index(index, if_not_exists=True)
+    # Version 1 to 2: of a chain whose earlier heads were not kept there is the newest.
+    connection.execute(
+        "INSERT OR IGNORE INTO witnessed (tenant, writer, number, signed, seen_ns) "
+        "SELECT tenant, writer, number, signed, seen_ns FROM heads"
+    )
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
@@ -193,4 +210,4 @@ def _without_rowid(table: str, columns: dict[str, type], key: tuple[str, ...]) -
     belongs = "".join(
         f", FOREIGN KEY ([{mine}]) REFERENCES [{other}]([{key}])" for mine, other, key in _BELONGS.get(table, [])
     )
-    return f"CREATE TABLE [{table}] ({listed}, PRIMARY KEY ({', '.join(key)}){belongs}) WITHOUT ROWID"
+    return f"CREATE TABLE IF NOT EXISTS [{table}] ({listed}, PRIMARY KEY ({', '.join(key)}){belongs}) WITHOUT ROWID"

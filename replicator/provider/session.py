@@ -1,25 +1,35 @@
 """One request of one enrolled holder: may it, and what is the answer. docs/spec/protocol.md is the contract."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from replicator.charter.verify import signed_hash, verify_charter
-from replicator.crypto.sign import Context, verify
+from replicator.crypto.sign import Context, signer_of, verify
 from replicator.format.charter import Op, Right
-from replicator.format.claim import Claim, Receipt, Witness
+from replicator.format.claim import Claim, Receipt, Standing, Witness
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
 from replicator.format.snapshot import Head
-from replicator.ids import ObjectName
+from replicator.ids import ObjectName, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import store_charter
 from replicator.provider.claims import apply_claim, claimed_with_sizes, number_of
 from replicator.provider.core import Core
-from replicator.provider.heads import ForkError, accept_head, keep_fork, known_forks, newest_heads
+from replicator.provider.heads import (
+    ForkError,
+    accept_head,
+    chain_page,
+    keep_fork,
+    keep_testimony,
+    known_forks,
+    newest_heads,
+    testimony,
+)
 from replicator.provider.objects import size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
@@ -32,18 +42,22 @@ from replicator.wire.messages import (
     MAX_PROBES,
     MAX_REQUEST,
     WIRE_VERSION,
+    Chain,
+    ChainRequest,
     CharterNotice,
     CheckReply,
     CheckRequest,
     ClaimReply,
     Empty,
     Heads,
+    HeadsRequest,
     Info,
     Inventory,
     InventoryRequest,
     ProveReply,
     ProveRequest,
     Signed,
+    Testimony,
 )
 
 log = logging.getLogger(__name__)
@@ -174,14 +188,50 @@ class ProviderSession:
         log.warning("a writer signed two heads that contradict each other; both are kept")
         raise RequestRefusedError("fork", f"head {head.number} contradicts one that was seen here; both are kept")
 
-    def heads(self) -> Heads:
-        """Return the newest head of each writer, and forks."""
+    def heads(self, request: HeadsRequest) -> Heads:
+        """Return the newest head of each writer with a signed word about them, forks, and what writers testified."""
         tenant, _ = self._permit("read")
+        newest = newest_heads(self._core.database, tenant.id)
+        standing = Standing(
+            tenant=tenant.id,
+            incarnation=self._core.incarnation,
+            challenge=request.challenge,
+            heads=[shown for shown, _ in newest],
+            now_ns=self._core.clock.now_ns(),
+        )
         return Heads(
             incarnation=self._core.incarnation,
-            heads=newest_heads(self._core.database, tenant.id),
+            heads=[signed for _, signed in newest],
             forks=known_forks(self._core.database, tenant.id),
+            standing=self._core.key.sign(Context.STANDING, encode(standing)),
+            testimony=testimony(self._core.database, tenant.id),
         )
+
+    def chain(self, request: ChainRequest) -> Chain:
+        """Return a page of a writer's heads as they were witnessed here."""
+        tenant, _ = self._permit("read")
+        heads = chain_page(
+            self._core.database, tenant.id, request.writer, before=request.before, limit=request.limit + 1
+        )
+        return Chain(incarnation=self._core.incarnation, heads=heads[: request.limit], more=len(heads) > request.limit)
+
+    def testify(self, request: Testimony) -> Empty:
+        """Keep what other providers signed to the holder, for the tenant's other members."""
+        tenant, right = self._permit("publish")
+        self._must_be_node(tenant, right)
+        told = []
+        for signed in request.witnesses:
+            witness = decode(Witness, verify(signed, Context.WITNESS, [signer_of(signed)]))
+            if (witness.tenant, witness.writer) != (tenant.id, self._holder.identity):
+                raise RequestRefusedError("bad-request", "this witness is for another tenant or writer")
+            told.append((witness, identity_of(signer_of(signed)), signed))
+
+        def keep(connection: sqlite3.Connection) -> None:
+            for witness, provider, signed in told:
+                keep_testimony(connection, witness, provider, signed)
+
+        self._core.database.write("testimony", keep)
+        return Empty()
 
     def charter(self, request: CharterNotice) -> Empty:
         """Take over a newer charter, whose object and keybag are here."""
@@ -371,11 +421,6 @@ def _info(session: ProviderSession, body: bytes) -> Record:
     return session.info()
 
 
-def _heads(session: ProviderSession, body: bytes) -> Record:
-    _read(Empty, body)
-    return session.heads()
-
-
 HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "info": _info,
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
@@ -383,7 +428,9 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "check": lambda session, body: session.check(_read(CheckRequest, body)),
     "claim": lambda session, body: session.claim(_read(Signed, body)),
     "head": lambda session, body: session.head(_read(Signed, body)),
-    "heads": _heads,
+    "heads": lambda session, body: session.heads(_read(HeadsRequest, body)),
+    "chain": lambda session, body: session.chain(_read(ChainRequest, body)),
+    "testify": lambda session, body: session.testify(_read(Testimony, body)),
     "charter": lambda session, body: session.charter(_read(CharterNotice, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

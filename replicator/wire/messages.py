@@ -23,6 +23,10 @@ MAX_ANSWER = 16 << 20
 MAX_PROBES = 256
 MAX_CHECKS = 64
 INVENTORY_PAGE = 10_000
+CHAIN_PAGE = 4096
+"""Heads; each has some 300 bytes."""
+MAX_TESTIMONY = 64
+"""Providers whose witnesses are kept for a writer."""
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -175,12 +179,46 @@ class ClaimReply(Record, frozen=True, kw_only=True):
     missing: bytes
 
 
-class Heads(Record, frozen=True, kw_only=True):
-    """The newest signed head of each writer, and the evidence of forks: pairs of signed heads."""
+class HeadsRequest(Record, frozen=True, kw_only=True, tag=2):
+    """``challenge`` goes into the signed answer (:class:`~replicator.format.claim.Standing`)."""
+
+    challenge: Hash
+
+
+class Heads(Record, frozen=True, kw_only=True, tag=2):
+    """The newest signed head of each writer, and the evidence of forks: pairs of signed heads.
+
+    ``standing`` is the provider's signed word that these are the newest. ``testimony`` is what writers say that other
+    providers signed to them: signed witnesses, one a writer and provider.
+    """
 
     incarnation: Incarnation
     heads: list[bytes]
     forks: list[tuple[bytes, bytes]]
+    standing: bytes
+    testimony: list[bytes]
+
+
+class ChainRequest(Record, frozen=True, kw_only=True):
+    """The heads of one writer with numbers below ``before`` (0: from the newest on)."""
+
+    writer: Hash
+    before: Count
+    limit: Annotated[int, msgspec.Meta(ge=1, le=CHAIN_PAGE)]
+
+
+class Chain(Record, frozen=True, kw_only=True):
+    """Signed heads as this provider witnessed them, the newest first. ``more``: there are older ones."""
+
+    incarnation: Incarnation
+    heads: list[bytes]
+    more: bool
+
+
+class Testimony(Record, frozen=True, kw_only=True):
+    """Signed witnesses of other providers for the asking writer's own heads."""
+
+    witnesses: Annotated[list[bytes], msgspec.Meta(max_length=MAX_TESTIMONY)]
 
 
 class CharterNotice(Record, frozen=True, kw_only=True):
@@ -212,7 +250,9 @@ OPS: dict[str, OpSpec] = {
     "check": OpSpec(path="check", right="audit", request=CheckRequest, answer=CheckReply),
     "claim": OpSpec(path="claim", right="publish", request=Signed, answer=ClaimReply),
     "head": OpSpec(path="head", right="publish", request=Signed, answer=Signed),
-    "heads": OpSpec(path="heads", right="read", request=Empty, answer=Heads),
+    "heads": OpSpec(path="heads", right="read", request=HeadsRequest, answer=Heads),
+    "chain": OpSpec(path="chain", right="read", request=ChainRequest, answer=Chain),
+    "testify": OpSpec(path="testify", right="publish", request=Testimony, answer=Empty),
     "charter": OpSpec(path="charter", right="write", request=CharterNotice, answer=Empty),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;

@@ -79,17 +79,6 @@ def test_publishing_is_recorded(catalog: Catalog) -> None:
     assert [row.number for row in catalog.snapshots.all("published_ns = 0")] == [2]
 
 
-def test_the_newest_of_a_chain_has_the_highest_number(catalog: Catalog) -> None:
-    assert catalog.snapshots.newest_of(WRITER) is None
-    for row in (snapshot(3), snapshot(5, created_ns=1), snapshot(4)):
-        catalog.snapshots.put(row)
-    catalog.snapshots.put(snapshot(9, writer=OTHER))
-    newest = catalog.snapshots.newest_of(WRITER)
-    assert newest is not None
-    assert newest.number == 5
-    assert [row.number for row in catalog.snapshots.all()] == [5, 3, 4, 9]
-
-
 def test_datasets_are_kept_with_their_policies(catalog: Catalog) -> None:
     catalog.datasets.add(dataset())
     catalog.datasets.add(dataset("music", policy=CODED, exclude=(), roots=(b"/m",)))

@@ -23,9 +23,10 @@ from replicator.format.charter import (
     Right,
     RootStatement,
 )
-from replicator.format.claim import Claim, Receipt, Witness, set_root
+from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
+from replicator.format.finding import Finding, Statement
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -169,6 +170,30 @@ WITNESS = Witness(
     head=run(0xF0, 32),
     incarnation=run(0xE0, 16),
     seen_ns=NOW,
+)
+STANDING = Standing(
+    tenant=run(0x10, 16),
+    incarnation=run(0x20, 16),
+    challenge=challenge_of([run(0x30, 32), run(0x40, 32)]),
+    heads=[
+        Shown(writer=run(0x50, 32), number=7, head=run(0x60, 32), seen_ns=NOW - NS),
+        Shown(writer=run(0x70, 32), number=300, head=run(0x80, 32), seen_ns=NOW - 2 * NS),
+    ],
+    now_ns=NOW,
+)
+FINDING = Finding(
+    tenant=run(0x10, 16),
+    finder=run(0x20, 32),
+    kind="rollback",
+    writer=run(0x30, 32),
+    provider=run(0x40, 32),
+    number=7,
+    statements=[
+        Statement(context="witness", signed=run(0x50, 100)),
+        Statement(context="standing", signed=run(0x60, 110)),
+    ],
+    challenge=[run(0x70, 32)],
+    found_ns=NOW,
 )
 DRILL = Drill(
     tenant=run(0x10, 16),
@@ -412,6 +437,8 @@ SAMPLES: dict[str, Record] = {
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
+    "standing": STANDING,
+    "finding": FINDING,
     "drill": DRILL,
     "drill 1": DRILL_1,
     "drill checks": CHECKS,

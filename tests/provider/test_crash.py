@@ -35,6 +35,7 @@ from replicator.wire.messages import (
     CharterNotice,
     CheckRequest,
     EnrolRequest,
+    HeadsRequest,
     InventoryRequest,
     Signed,
 )
@@ -186,7 +187,7 @@ def _head_before(world: World, service: ProviderService) -> None:
 
 
 def _head_after(world: World, service: ProviderService) -> None:
-    [head] = world.session(service).heads().heads
+    [head] = world.session(service).heads(HeadsRequest(challenge=bytes(32))).heads
     assert head in {world.head, world.tenant.head(2, signed_hash(world.tenant.head(1)))}, "a witnessed head is gone"
     _head(world, service)
 
@@ -198,8 +199,10 @@ def _fork(world: World, service: ProviderService) -> None:
 
 
 def _fork_after(world: World, service: ProviderService) -> None:
-    assert world.session(service).heads().heads == [world.head]
-    assert len(world.session(service).heads().forks) in {world.forks, 1}, "evidence of a fork is gone"
+    assert world.session(service).heads(HeadsRequest(challenge=bytes(32))).heads == [world.head]
+    assert len(world.session(service).heads(HeadsRequest(challenge=bytes(32))).forks) in {world.forks, 1}, (
+        "evidence of a fork is gone"
+    )
     _fork(world, service)
 
 

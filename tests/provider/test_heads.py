@@ -5,7 +5,7 @@ from replicator.crypto.sign import Context, body_of, verify
 from replicator.format.claim import Witness
 from replicator.format.codec import decode
 from replicator.provider.heads import MAX_FORKS
-from replicator.wire.messages import Heads, Signed
+from replicator.wire.messages import Heads, HeadsRequest, Signed
 from tests.provider.stand import Stand, refusal
 from tests.provider.tenant import Tenant
 
@@ -17,7 +17,7 @@ def _head(stand: Stand, signed: bytes) -> Witness:
 
 
 def _heads(stand: Stand) -> Heads:
-    return stand.node.heads()
+    return stand.node.heads(HeadsRequest(challenge=bytes(32)))
 
 
 def _chain(tenant: Tenant, length: int) -> list[bytes]:

@@ -15,7 +15,7 @@ from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST, SMALLEST
 from replicator.ids import ObjectName
 from replicator.provider.session import HANDLERS
-from replicator.wire.messages import MAX_REQUEST, OPS, CheckRequest, Empty, InventoryRequest, ProveRequest
+from replicator.wire.messages import MAX_REQUEST, OPS, CheckRequest, Empty, HeadsRequest, InventoryRequest, ProveRequest
 from tests.crashfs import CrashFs, no_space
 from tests.fakes import SeededRng
 from tests.provider.stand import Stand, refusal
@@ -257,7 +257,7 @@ def test_tenants_do_not_see_each_other(stand: Stand) -> None:
     assert session.inventory(InventoryRequest(after=b"", limit=10)).names == b""
     assert session.check(CheckRequest(names=name_of(data_object(1)))).states == ["missing"]
     assert session.prove(ProveRequest(names=name_of(data_object(1)), leaves=[0])).proofs == [None]
-    assert session.heads().heads == []
+    assert session.heads(HeadsRequest(challenge=bytes(32))).heads == []
 
 
 def test_a_right_in_the_charter_is_needed_for_each_operation(stand: Stand) -> None:
@@ -282,7 +282,7 @@ def test_a_holder_that_the_charter_does_not_name_sees_only_that_it_is_not_named(
     publish_charter(stand.keeper, stand.tenant.charter(rights, keybag=name_of(KEYBAG)))
     assert stand.node.info().charter_number == 2
     assert refusal(lambda: stand.node.get(name_of(KEYBAG))) == "forbidden"
-    assert refusal(stand.node.heads) == "forbidden"
+    assert refusal(lambda: stand.node.heads(HeadsRequest(challenge=bytes(32)))) == "forbidden"
 
 
 @pytest.mark.parametrize("op", OPS)

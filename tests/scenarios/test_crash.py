@@ -29,7 +29,7 @@ from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import Head
 from replicator.ids import Identity, ObjectName
 from replicator.transport.memory import Phase
-from replicator.wire.messages import Empty, Heads
+from replicator.wire.messages import Heads, HeadsRequest
 from tests.crashfs import Crash, CrashFs
 from tests.fakes import SeededRng
 from tests.scenarios.world import World, write
@@ -196,7 +196,9 @@ class Life:
         """Return the number that each peer has witnessed last; nobody may hold a fork."""
         keeper = self.world.keeper()
         answers = [
-            decode(Heads, service.session(keeper.signing.public).handle("heads", encode(Empty())))
+            decode(
+                Heads, service.session(keeper.signing.public).handle("heads", encode(HeadsRequest(challenge=bytes(32))))
+            )
             for service in self.world.services
         ]
         keeper.close()

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from replicator.errors import HomeError, MinimumNotMetError
+from replicator.engine.findings import Findings
+from replicator.errors import ForkedError, HomeError, MinimumNotMetError
 from tests.fakes import SeededRng
 from tests.scenarios.world import World, write
 
@@ -151,17 +152,31 @@ async def test_a_home_put_back_with_the_newest_snapshot_waiting_finishes_it(worl
     assert (await world.status()).exit_code == 0
 
 
-async def test_two_copies_of_a_home_that_take_turns_write_one_chain(world: World, source: str) -> None:
+async def test_two_copies_of_a_home_that_take_turns_are_found_when_one_meets_the_other_again(
+    world: World, source: str
+) -> None:
+    """Once is what a home that was put back looks like; a second time, after it wrote, there are two."""
     await world.backup()
     clone = copied(world, "clone")
-    for turn in range(2):
-        change(source, f"{turn}")
-        report = await world.backup(home=clone)
-        assert report.datasets[0].published
-        change(source, f"{turn} again")
-        report = await world.backup()
+    for home in (clone, world.home, clone):
+        change(source, f"{home} {world.clock.now_ns()}")
+        report = await world.backup(home=home)
         assert (report.datasets[0].published, report.integrity) == (True, [])
-    await one_chain(world, source, 5)
+    assert [one.row.number for one in await world.snapshots()] == [1, 2, 3, 4]
+    assert await world.differences(source) == []
+    report = await world.backup()
+    [done] = report.datasets
+    assert isinstance(done.error, ForkedError)
+    assert any("two machines take turns" in line for line in report.integrity)
+    assert (await world.status()).exit_code == 4
+    assert [one.row.number for one in await world.snapshots()] == [1, 2, 3, 4]
+    node = world.node()
+    for kept in Findings(node).all():
+        Findings(node).note(kept, "two machines", world.clock.now_ns())
+    node.close()
+    report = await world.backup()
+    assert (report.datasets[0].published, report.integrity) == (True, [])
+    assert [one.row.number for one in await world.snapshots()] == [1, 2, 3, 4, 5]
 
 
 async def test_two_copies_of_a_home_that_both_write_are_a_fork_and_it_is_said(world: World, source: str) -> None:

@@ -10,7 +10,7 @@ from replicator.format.codec import decode, encode
 from replicator.format.policy import Policy
 from replicator.ids import ObjectName
 from replicator.transport.handler import Session, Upload
-from replicator.wire.messages import Empty, Heads
+from replicator.wire.messages import Heads, HeadsRequest
 from tests.fakes import SeededRng
 from tests.scenarios.liars import Liar
 from tests.scenarios.world import TOO_MUCH, World, write
@@ -23,7 +23,10 @@ def witnessed(world: World) -> list[int]:
         sessions: list[Session] = [service.session(keeper.signing.public) for service in world.services]
     finally:
         keeper.close()
-    return [len(decode(Heads, session.handle("heads", encode(Empty()))).heads) for session in sessions]
+    return [
+        len(decode(Heads, session.handle("heads", encode(HeadsRequest(challenge=bytes(32))))).heads)
+        for session in sessions
+    ]
 
 
 def spool(world: World) -> set[str]:

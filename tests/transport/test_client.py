@@ -34,6 +34,7 @@ from replicator.wire.messages import (
     ClaimReply,
     Empty,
     Heads,
+    HeadsRequest,
     Info,
     Inventory,
     InventoryRequest,
@@ -85,7 +86,7 @@ def test_every_operation_comes_through(tmp_path: str) -> None:
         claim = at.tenant.claim(at.service.identity, 1, [name_of(data)])
         assert (await connection.call("claim", Signed(statement=claim), ClaimReply)).missing == b""
         await connection.call("head", Signed(statement=at.tenant.head(1)), Signed)
-        assert (await connection.call("heads", Empty(), Heads)).heads == [at.tenant.head(1)]
+        assert (await connection.call("heads", HeadsRequest(challenge=bytes(32)), Heads)).heads == [at.tenant.head(1)]
         found = await connection.call("inventory", InventoryRequest(after=b"", limit=10), Inventory)
         assert name_of(data) in {found.names[i : i + 32] for i in range(0, len(found.names), 32)}
         proved = await connection.call("prove", ProveRequest(names=name_of(data), leaves=[2]), ProveReply)

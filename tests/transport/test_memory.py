@@ -12,7 +12,7 @@ from replicator.ids import Identity
 from replicator.transport.base import Connection, Network, Target
 from replicator.transport.client import TlsNetwork
 from replicator.transport.memory import MemoryNetwork, Phase
-from replicator.wire.messages import CheckRequest, Empty, EnrolRequest, Heads, Info, Signed
+from replicator.wire.messages import CheckRequest, Empty, EnrolRequest, Heads, HeadsRequest, Info, Signed
 from tests.provider.stand import Stand
 from tests.provider.tenant import MIB, SMALL, Tenant, data_object, secret_of
 from tests.transport.live import refused
@@ -63,7 +63,9 @@ def test_a_round_trip(place: Place) -> None:
         assert await connection.get(name_of(data)) == data
         assert await connection.get(name_of(data), MIB, MIB) == data[MIB:]
         await connection.call("head", Signed(statement=place.stand.tenant.head(1)), Signed)
-        assert (await connection.call("heads", Empty(), Heads)).heads == [place.stand.tenant.head(1)]
+        assert (await connection.call("heads", HeadsRequest(challenge=bytes(32)), Heads)).heads == [
+            place.stand.tenant.head(1)
+        ]
         await connection.close()
 
     asyncio.run(work())

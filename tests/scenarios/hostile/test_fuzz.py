@@ -318,7 +318,8 @@ def bodies(known: dict[str, bytes]) -> list[tuple[str, bytes]]:
     signed = [known["claim"], known["head"]]
     made = [
         ("info", [1]),
-        ("heads", [1]),
+        ("heads", [2, bytes(32)]),
+        ("chain", [1, bytes(32), 0, 10]),
         ("inventory", [1, b"", 10]),
         ("prove", [1, bytes(32), [0]]),
         ("check", [1, bytes(32)]),
