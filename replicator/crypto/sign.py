@@ -40,6 +40,10 @@ class Context(enum.Enum):
     RECEIPT = b"receipt"
     WITNESS = b"witness"
     DRILL = b"drill"
+    MARK = b"mark"
+    HOLDERS = b"holders"
+    FENCE = b"fence"
+    RETIRE = b"retire"
 
 
 class SigningKey:
