@@ -6,7 +6,7 @@ from replicator.charter.verify import signed_hash
 from replicator.format.snapshot import Head
 from replicator.ids import TenantId
 from replicator.provider.database import Database
-from replicator.provider.marks import fence_of
+from replicator.provider.marks import fence_of, must_claim_anew
 from replicator.transport.handler import RequestRefusedError
 
 MAX_FORKS = 16
@@ -29,7 +29,7 @@ def accept_head(connection: sqlite3.Connection, head: Head, signed: bytes, now_n
     A number may jump: this provider may have been away. The same head again keeps its first time.
 
     Raises:
-        RequestRefusedError: "conflict", an older number, or one that is fenced off.
+        RequestRefusedError: "conflict", an older number, one that is fenced off, or by a writer that must claim anew.
         ForkError: another head at its number, or one that does not name ours as previous.
     """
     row = connection.execute(
@@ -44,6 +44,9 @@ def accept_head(connection: sqlite3.Connection, head: Head, signed: bytes, now_n
             raise ForkError(head.number, known_signed, signed)
         if head.number < number:
             raise RequestRefusedError("conflict", f"head {head.number} is older than {number}, which was seen here")
+    if must_claim_anew(connection, TenantId(head.tenant), head.writer):
+        # A snapshot must not be published on a claim that does not protect any more.
+        raise RequestRefusedError("conflict", f"claim anew before head {head.number}: the last claim holds no more")
     _, fenced = fence_of(connection, TenantId(head.tenant), head.writer)
     if head.number <= fenced:
         raise RequestRefusedError("conflict", f"head {head.number} comes too late: up to {fenced} they are fenced off")

@@ -113,15 +113,15 @@ def claims_now(connection: sqlite3.Connection, tenant: TenantId, charter: Verifi
 def covers(mark: Mark, now: Claims) -> bool:
     """Return whether a mark was made knowing all that was accepted here, and nothing that was not.
 
-    A view with a later claim than ours is no better than one with an earlier: then this store has forgotten it.
+    A view with a later claim than ours is no better than one with an earlier: then this store has forgotten it. A
+    retired writer's last claim and head must be covered too: its snapshots live on, and whoever had not seen them
+    would take what they rely on for dead.
     """
     view = {seen.writer: seen for seen in mark.view}
     for one in now.writers:
-        if one.retired:
-            continue
         seen = view.get(one.writer)
         claim, head = (seen.claim, seen.head) if seen is not None else (0, 0)
-        if not one.current or claim != one.claim or head < one.head:
+        if not (one.current or one.retired) or claim != one.claim or head < one.head:
             return False
     known = {one.writer for one in now.writers}
     return all(seen.writer in known or seen.claim == 0 for seen in mark.view)
@@ -285,6 +285,20 @@ def clear_marks(connection: sqlite3.Connection, tenant: TenantId, names: Iterabl
     """Take marks off objects that somebody needs after all."""
     if connection.execute("SELECT 1 FROM marks WHERE tenant = ? LIMIT 1", (tenant,)).fetchone() is not None:
         connection.executemany("DELETE FROM marks WHERE tenant = ? AND name = ?", [(tenant, name) for name in names])
+
+
+def must_claim_anew(connection: sqlite3.Connection, tenant: TenantId, writer: bytes) -> bool:
+    """Return whether what a writer claimed here may be gone: it was retired, or this store was put back since.
+
+    A store may have forgotten the claim, and that it was retired.
+    """
+    incarnation, lives = connection.execute("SELECT incarnation, lives FROM meta").fetchone()
+    row = connection.execute(
+        "SELECT retired, incarnation FROM claims WHERE tenant = ? AND writer = ?", (tenant, writer)
+    ).fetchone()
+    if row is None:
+        return bool(lives)
+    return bool(row[0]) or row[1] != incarnation
 
 
 def fence_of(connection: sqlite3.Connection, tenant: TenantId, writer: bytes) -> tuple[int, int]:

@@ -146,9 +146,14 @@ class ProviderSession:
         return CheckReply(incarnation=self._core.incarnation, states=states)
 
     def claim(self, request: Signed) -> ClaimReply:
-        """Record what the holder relies on; say what of it is not here."""
-        tenant, right = self._permit("publish")
-        self._must_be_node(tenant, right)
+        """Record what the holder relies on; say what of it is not here.
+
+        A maintainer relies on what takes the place of something it marks.
+        """
+        tenant, right = self._permit(None)
+        if right is None or "mark" not in right.ops:
+            tenant, right = self._permit("publish")
+            self._must_be_node(tenant, right)
         claim = self._signed(Claim, Context.CLAIM, request)
         if (claim.tenant, claim.writer, claim.provider) != (tenant.id, self._holder.identity, self._core.identity):
             raise RequestRefusedError("bad-request", "this claim is of another tenant, writer or provider")
