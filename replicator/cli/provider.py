@@ -7,7 +7,7 @@ import click
 
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.logs import configure
-from replicator.cli.output import table
+from replicator.cli.output import moment, table
 from replicator.config import format_size, parse_duration, parse_name, parse_size
 from replicator.errors import UsageError
 from replicator.ids import address_form
@@ -101,6 +101,56 @@ def serve(session: Session, listen: str | None) -> None:
     run(session.home, fs=session.fs, clock=session.clock, rng=session.rng, announce=announce, listen=listen)
 
 
+@provider.command("sweep")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted now; the daemon may run meanwhile.")
+@command(keys="provider identity")
+def sweep(session: Session, dry_run: bool) -> None:
+    """Delete what maintenance marked and whose wait is over. A running daemon does it by itself, once a day."""
+    from replicator.provider.daemon import only_daemon  # noqa: PLC0415
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        if dry_run:
+            plans = [(part, part.plan.gone) for part in opened.plan_sweep()]
+        else:
+            with only_daemon(opened.folder):
+                service = opened.start()
+                try:
+                    plans = [(part, tuple(gone)) for part, gone in service.sweep()]
+                finally:
+                    service.stop()
+    finally:
+        opened.close()
+    rows = [
+        {
+            "id": part.tenant.hex(),
+            "gone": len(gone),
+            "bytes": sum(one.size for one in gone),
+            "waiting": part.plan.waiting,
+            "over_budget": part.plan.over_budget,
+            "budget": part.plan.budget,
+            "swept": part.plan.swept,
+            "frozen": part.plan.frozen,
+            "names": [one.name.hex() for one in gone],
+        }
+        for part, gone in plans
+    ]
+    session.out.result(rows, _sweep_text(rows, dry_run))
+
+
+def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
+    word = "would go" if dry_run else "gone"
+    lines = [
+        f"{row['id'][:12]}  {row['gone']} objects, {format_size(row['bytes'])} {word}; {row['waiting']} wait, "
+        f"{row['over_budget']} are over this week's budget ({format_size(row['budget'])})"
+        for row in rows
+    ]
+    if any(row["frozen"] for row in rows):
+        lines.append("The clock leapt: nothing is deleted for a day. Check it.")
+    return lines or ["No tenant yet."]
+
+
 @provider.command("invite")
 @click.option("--quota", required=True, metavar="SIZE", help="Bytes that this tenant may store.")
 @click.option("--for", "label", default="", help="A note to yourself: for whom it is.")
@@ -155,4 +205,20 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("No tenant yet.")
+    for row in found["deletions"]:
+        if row["marked"]:
+            lines.append(
+                f"{row['id'][:12]}: {row['marked']} objects ({format_size(row['marked_bytes'])}) are marked for "
+                f"deletion, the first for {moment(row['first_ns'])}; {format_size(row['swept'])} of "
+                f"{format_size(row['budget'])} went this week"
+            )
+        if row["unbraked"]:
+            lines.append(
+                f"{row['id'][:12]}: NO {' AND NO '.join(row['unbraked']).upper()} on deletions, by root's word"
+            )
+    if found["frozen_until_ns"]:
+        lines.append(
+            f"THE CLOCK LEAPT by {found['clock_leap_s']} s: nothing is deleted until "
+            f"{moment(found['frozen_until_ns'])}. Check it."
+        )
     return lines

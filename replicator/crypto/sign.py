@@ -42,6 +42,10 @@ class Context(enum.Enum):
     DRILL = b"drill"
     STANDING = b"standing"
     FINDING = b"finding"
+    MARK = b"mark"
+    HOLDERS = b"holders"
+    FENCE = b"fence"
+    RETIRE = b"retire"
 
 
 class SigningKey:

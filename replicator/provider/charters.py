@@ -6,6 +6,7 @@ import threading
 from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.ids import ObjectName, TenantId
 from replicator.provider.database import Database
+from replicator.provider.marks import clear_marks
 from replicator.provider.tenants import Tenant
 
 
@@ -34,7 +35,11 @@ class Charters:
 
 
 def store_charter(connection: sqlite3.Connection, found: VerifiedCharter, name: ObjectName) -> bool:
-    """Make a verified charter the current one; return whether it is newer than what is stored now."""
+    """Make a verified charter the current one; return whether it is newer than what is stored now.
+
+    Marks on its object and on the keybag are gone.
+    """
+    clear_marks(connection, TenantId(found.charter.tenant), [name, found.charter.keybag])
     changed = connection.execute(
         "UPDATE tenants SET charter_number = ?1, charter_hash = ?2, charter_name = ?3, charter = ?4, root = ?5, "
         "owner_key = ?6 WHERE id = ?7 AND charter_number < ?1",

@@ -9,6 +9,8 @@ from replicator.format.sizes import SMALLEST
 from replicator.ids import ObjectName, TenantId
 from replicator.provider.audit import names_in
 from replicator.provider.database import Database
+from replicator.provider.days import Days
+from replicator.provider.marks import clear_marks, end_of_claim, fence_of
 from replicator.transport.handler import RequestRefusedError
 
 SPARE_NAMES = 10_000
@@ -16,25 +18,44 @@ _BATCH = 1000
 
 
 def number_of(database: Database, tenant: TenantId, writer: bytes) -> int:
-    """Return the number of a writer's last claim, 0 for none."""
-    row = database.row("SELECT number FROM claims WHERE tenant = ? AND writer = ?", (tenant, writer))
-    return 0 if row is None else int(row[0])
+    """Return the number that a writer's next claim must be above: of its last one or its fence, 0 for neither."""
+    row = database.row(
+        "SELECT max(coalesce((SELECT number FROM claims WHERE tenant = ?1 AND writer = ?2), 0), "
+        "coalesce((SELECT claim FROM fences WHERE tenant = ?1 AND writer = ?2), 0))",
+        (tenant, writer),
+    )
+    assert row is not None, "a maximum is always a row"
+    return int(row[0])
 
 
-def apply_claim(connection: sqlite3.Connection, claim: Claim, *, quota: int, now_ns: int) -> None:
+def apply_claim(
+    connection: sqlite3.Connection, claim: Claim, *, quota: int, incarnation: bytes, days: Days, now_ns: int
+) -> None:
     """Record a claim whose signature was checked. The same claim again changes nothing.
+
+    Marks on what it names are gone; for what it drops, the wait after a claim begins.
 
     Raises:
         RequestRefusedError: "bad-request", "quota" (more names than could fit), or "conflict" when its base or
-            number does not follow ours.
+            number does not follow ours, or it comes after a fence or a retirement.
     """
     added, dropped = split_names(claim.added), split_names(claim.dropped)
     row = connection.execute(
-        "SELECT number, root FROM claims WHERE tenant = ? AND writer = ?", (claim.tenant, claim.writer)
+        "SELECT number, root, retired, incarnation FROM claims WHERE tenant = ? AND writer = ?",
+        (claim.tenant, claim.writer),
     ).fetchone()
-    stored, stored_root = row if row is not None else (0, b"")
-    if row is not None and claim.number == stored and claim.root == stored_root:
+    stored, stored_root, retired, stored_in = row if row is not None else (0, b"", 0, b"")
+    if row is not None and claim.number == stored and claim.root == stored_root and not retired:
+        connection.execute(
+            "UPDATE claims SET incarnation = ? WHERE tenant = ? AND writer = ?",
+            (incarnation, claim.tenant, claim.writer),
+        )
         return
+    fenced, _ = fence_of(connection, TenantId(claim.tenant), claim.writer)
+    if stored < claim.number <= fenced:
+        raise RequestRefusedError(
+            "conflict", f"claim {claim.number} comes too late: up to {fenced} they are fenced off"
+        )
     if claim.number <= stored:
         raise RequestRefusedError("conflict", f"claim {claim.number} does not follow claim {stored}, the last one here")
     if claim.base not in {0, stored}:
@@ -65,11 +86,16 @@ def apply_claim(connection: sqlite3.Connection, claim: Claim, *, quota: int, now
         "INSERT INTO claimed (tenant, writer, name) VALUES (?, ?, ?)", [(*keys, name) for name in after - before]
     )
     connection.execute(
-        "INSERT INTO claims (tenant, writer, number, root, claimed_ns) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (tenant, writer) DO UPDATE SET number = excluded.number, root = excluded.root, "
-        "claimed_ns = excluded.claimed_ns",
-        (*keys, claim.number, claim.root, now_ns),
+        "INSERT INTO claims (tenant, writer, number, root, claimed_ns, incarnation, retired) "
+        "VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (tenant, writer) DO UPDATE SET number = excluded.number, "
+        "root = excluded.root, claimed_ns = excluded.claimed_ns, incarnation = excluded.incarnation, retired = 0",
+        (*keys, claim.number, claim.root, now_ns, incarnation),
     )
+    tenant = TenantId(claim.tenant)
+    end_of_claim(connection, tenant, before - after, days=days, now_ns=now_ns)
+    # Of a change, only what it adds can be marked; unless the writer was retired, or this store was put back.
+    trusted = claim.base and not retired and stored_in == incarnation
+    clear_marks(connection, tenant, added if trusted else after)
 
 
 def claimed_with_sizes(database: Database, tenant: TenantId, writer: bytes) -> Iterator[tuple[ObjectName, int | None]]:

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 import threading
 
+from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
 from replicator.crypto.sign import SigningKey, body_of
 from replicator.format.codec import decode
@@ -13,8 +14,12 @@ from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
+from replicator.provider.days import Days, load_days, store_days, tick
+from replicator.provider.gate import Gate
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
+from replicator.provider.sweep import Limits, Marked
+from replicator.provider.sweeping import TenantSweep, apply_sweep, finish_leaving, limits_of, plan_all
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
 from replicator.store.folder import FolderObjectStore
@@ -42,11 +47,51 @@ class Core:
         self.quotas = Quotas()
         self._data = data
         self._attaching = threading.Lock()
+        self._ticking = threading.Lock()
         self._attached = False
+        self._ticked_ns: int | None = None
+        self.gate = Gate()
         self._stores: dict[TenantId, FolderObjectStore] = {}
         ballast.fill()
         self.incarnation = self._meta()[0]
+        self.days = self.tick()
         self.available()
+
+    def tick(self) -> Days:
+        """Look at the clock, and remember what it says; return what waits are counted by."""
+        now_ns, steady_ns = self.clock.now_ns(), round(self.clock.monotonic() * NS)
+        with self._ticking:
+            before = load_days(self.database)
+            after = tick(before, now_ns, None if self._ticked_ns is None else steady_ns - self._ticked_ns)
+            self._ticked_ns = steady_ns
+            self.database.write("clock", lambda connection: store_days(connection, after))
+            self.days = after
+        if after.frozen_until_ns > before.frozen_until_ns:
+            log.error("the clock leapt by %d s: nothing is swept for a day; check it", after.leap_ns // NS)
+        return after
+
+    def limits(self, charter: VerifiedCharter) -> Limits:
+        """Return how long and how much: see :func:`limits_of`."""
+        return limits_of(self.offer()[1], charter)
+
+    def sweep(self) -> list[tuple[TenantSweep, list[Marked]]]:
+        """Delete what may go now; return for each tenant what was decided and what is gone.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted.
+            OSError: the disk does not delete; the next sweep goes on.
+        """
+        days = self.tick()
+        now_ns = self.clock.now_ns()
+        found = []
+        for part in plan_all(self.database, self.charters, self.offer()[1], days=days, now_ns=now_ns):
+            store = self.store(part.tenant)
+            finish_leaving(self.database, part.tenant, store, self.gate)
+            gone = apply_sweep(self.database, store, self.gate, part, days=days, now_ns=now_ns)
+            if gone:
+                log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
+            found.append((part, gone))
+        return found
 
     def offer(self) -> tuple[bytes, Offer]:
         """Return the signed offer and what it says; another process of this home may have changed it."""
@@ -107,6 +152,7 @@ class Core:
                 size=size,
                 holder=holder,
                 received_ns=now_ns,
+                received_day=self.days.days,
                 lock_until_ns=now_ns + lock_ns,
             )
 
@@ -129,6 +175,7 @@ class Core:
         self._stores = {tenant: self._data.tenant(tenant) for tenant in all_tenants(self.database)}
         for tenant, store in self._stores.items():
             store.prepare()
+            finish_leaving(self.database, tenant, store, self.gate)
             self._adopt(tenant, store)
 
     def _next_generation(self) -> None:
@@ -140,12 +187,16 @@ class Core:
             incarnation = self.rng.bytes(INCARNATION_SIZE)
         number = max(generation, on_disk) + 1
         self._data.set_generation(number)
-        self.database.write(
-            "generation",
-            lambda connection: connection.execute(
-                "UPDATE meta SET incarnation = ?, generation = ?", (incarnation, number)
-            ),
-        )
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE meta SET incarnation = ?, generation = ?", (incarnation, number))
+            if on_disk != generation:
+                # Claims that spoke against a mark may be what was lost; what was leaving may have come back since.
+                connection.execute("UPDATE meta SET lives = lives + 1")
+                connection.execute("DELETE FROM marks")
+                connection.execute("DELETE FROM leaving")
+
+        self.database.write("generation", work)
         self.incarnation = incarnation
 
     def _adopt(self, tenant: TenantId, store: FolderObjectStore) -> None:

@@ -10,14 +10,19 @@ import socket
 from collections.abc import Callable, Iterator
 
 from replicator.clock import Clock
-from replicator.errors import HomeError, LockedError
+from replicator.errors import HomeError, LockedError, ReplicatorError
 from replicator.fs import Fs
 from replicator.provider.home import Provider, open_provider
+from replicator.provider.service import ProviderService
 from replicator.rng import Rng
+from replicator.transport.handler import RequestRefusedError
 from replicator.transport.server import serving
 from replicator.transport.tls import server_context, split_endpoint
 
 log = logging.getLogger(__name__)
+
+TICK_S = 1800.0
+TICKS_A_SWEEP = 48
 
 
 def serve(
@@ -54,7 +59,7 @@ async def run_daemon(
             provider.listening_on(endpoints[0])
             announce(f"listening on {endpoints[0]}")
             _notify("READY=1")
-            await stop.wait()
+            await _keep_house(service, clock, stop)
             _notify("STOPPING=1")
     except OSError as error:
         raise HomeError(
@@ -62,6 +67,39 @@ async def run_daemon(
         ) from error
     finally:
         await asyncio.to_thread(service.stop)
+
+
+async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Event) -> None:
+    """Look at the clock every half hour and sweep once a day, the first time half an hour after the start."""
+    told = asyncio.ensure_future(stop.wait())
+    looks = 0
+    try:
+        while not told.done():
+            nap = asyncio.ensure_future(clock.sleep(TICK_S))
+            try:
+                await asyncio.wait((told, nap), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                nap.cancel()
+            if not told.done():
+                await asyncio.to_thread(_look, service, sweep=looks % TICKS_A_SWEEP == 0)
+                looks += 1
+    finally:
+        told.cancel()
+
+
+def _look(service: ProviderService, *, sweep: bool) -> None:
+    try:
+        if sweep:
+            service.sweep()
+        else:
+            service.tick()
+    except RequestRefusedError as refused:
+        log.warning("nothing was swept: %s", refused.message)
+    except ReplicatorError as error:
+        log.error("nothing was swept: %s", error.message)  # noqa: TRY400 - a traceback has names
+    except OSError as error:
+        # Without the error's text: it holds the file's name.
+        log.error("the sweep stopped: %s", os.strerror(error.errno or 0))  # noqa: TRY400 - a traceback has names
 
 
 async def _until_told(provider: Provider, clock: Clock, listen: str, announce: Callable[[str], None]) -> None:

@@ -93,6 +93,44 @@ _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "forks": [("tenant", "writer")],
 }
 
+_UPGRADE_2 = (
+    # Marks and sweeps; what the clock was; how often the store was put back from an older copy ("lives").
+    *(
+        f"ALTER TABLE meta ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+        for column in ("lives", "clock_seen_ns", "clock_high_ns", "day_ns", "days", "frozen_until_ns", "leap_ns")
+    ),
+    *(
+        f"ALTER TABLE objects ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+        for column in ("received_day", "unclaimed_ns", "unclaimed_day")
+    ),
+    "ALTER TABLE claims ADD COLUMN incarnation BLOB NOT NULL DEFAULT x''",
+    "ALTER TABLE claims ADD COLUMN retired INTEGER NOT NULL DEFAULT 0",
+    "UPDATE claims SET incarnation = (SELECT incarnation FROM meta)",
+    (
+        "CREATE TABLE fences (tenant BLOB NOT NULL REFERENCES tenants (id), writer BLOB NOT NULL, "
+        "claim INTEGER NOT NULL, head INTEGER NOT NULL, PRIMARY KEY (tenant, writer)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE marks (tenant BLOB NOT NULL, name BLOB NOT NULL, why TEXT NOT NULL, marked_ns INTEGER NOT NULL, "
+        "marked_day INTEGER NOT NULL, PRIMARY KEY (tenant, name), "
+        "FOREIGN KEY (tenant, name) REFERENCES objects (tenant, name)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE mark_chain (tenant BLOB NOT NULL REFERENCES tenants (id), number INTEGER NOT NULL, "
+        "hash BLOB NOT NULL, signed BLOB NOT NULL, accepted_ns INTEGER NOT NULL, claimed BLOB NOT NULL, "
+        "locked BLOB NOT NULL, short BLOB NOT NULL, absent BLOB NOT NULL, PRIMARY KEY (tenant, number))"
+    ),
+    (
+        "CREATE TABLE orders (id INTEGER PRIMARY KEY, tenant BLOB NOT NULL REFERENCES tenants (id), "
+        "kind TEXT NOT NULL, signed BLOB NOT NULL, accepted_ns INTEGER NOT NULL, UNIQUE (tenant, signed))"
+    ),
+    "CREATE TABLE leaving (tenant BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (tenant, name)) WITHOUT ROWID",
+    (
+        "CREATE TABLE sweeps (id INTEGER PRIMARY KEY, tenant BLOB NOT NULL REFERENCES tenants (id), "
+        "swept_ns INTEGER NOT NULL, day INTEGER NOT NULL, objects INTEGER NOT NULL, bytes INTEGER NOT NULL)"
+    ),
+)
+
 
 class Database:
     """One connection, shared by threads under a lock; every commit goes through the injected file system."""
@@ -140,6 +178,15 @@ class Database:
                     f"{self._path}: the disk is full", hint="free some space on the disk that holds the home"
                 ) from error
 
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work``, which changes nothing, on one consistent state."""
+        with self._lock:
+            self._connection.execute("BEGIN")
+            try:
+                return work(self._connection)
+            finally:
+                self._connection.rollback()
+
     def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         with self._lock:
@@ -174,7 +221,20 @@ class Database:
                 hint="install a newer release of replicator",
             )
         if version < SCHEMA_VERSION:
-            self.write("schema", _create)
+            self.write("schema", _bring_up)
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Make the tables that are not there, and change those of version 1 step by step: one way for old and new."""
+    _create(connection)
+    for statement in _UPGRADE_2:
+        connection.execute(statement)
+    # Of a chain whose earlier heads were not kept there is the newest.
+    connection.execute(
+        "INSERT OR IGNORE INTO witnessed (tenant, writer, number, signed, seen_ns) "
+        "SELECT tenant, writer, number, signed, seen_ns FROM heads"
+    )
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -195,12 +255,6 @@ def _create(connection: sqlite3.Connection) -> None:
             )
         for index in _INDEXES.get(table, []):
             Table(database, table).create_index(index, if_not_exists=True)
-    # Version 1 to 2: of a chain whose earlier heads were not kept there is the newest.
-    connection.execute(
-        "INSERT OR IGNORE INTO witnessed (tenant, writer, number, signed, seen_ns) "
-        "SELECT tenant, writer, number, signed, seen_ns FROM heads"
-    )
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _without_rowid(table: str, columns: dict[str, type], key: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from replicator.format.claim import Shown, Witness
 from replicator.format.snapshot import Head
 from replicator.ids import Identity, TenantId
 from replicator.provider.database import Database
+from replicator.provider.marks import fence_of, must_claim_anew
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import MAX_TESTIMONY
 
@@ -36,7 +37,8 @@ def accept_head(connection: sqlite3.Connection, head: Head, signed: bytes, now_n
     A number may jump: this provider may have been away. The same head again keeps its first time.
 
     Raises:
-        RequestRefusedError: "conflict", an older number; "busy", more heads than a writer may have by now.
+        RequestRefusedError: "conflict", an older number, one that is fenced off, or by a writer that must claim anew;
+            "busy", more heads than a writer may have by now.
         ForkError: another head at its number, or one that does not name ours as previous.
     """
     row = connection.execute(
@@ -52,6 +54,12 @@ def accept_head(connection: sqlite3.Connection, head: Head, signed: bytes, now_n
         if head.number < number:
             raise RequestRefusedError("conflict", f"head {head.number} is older than {number}, which was seen here")
         _must_have_room(connection, head, now_ns)
+    if must_claim_anew(connection, TenantId(head.tenant), head.writer):
+        # A snapshot must not be published on a claim that does not protect any more.
+        raise RequestRefusedError("conflict", f"claim anew before head {head.number}: the last claim holds no more")
+    _, fenced = fence_of(connection, TenantId(head.tenant), head.writer)
+    if head.number <= fenced:
+        raise RequestRefusedError("conflict", f"head {head.number} comes too late: up to {fenced} they are fenced off")
     connection.execute(
         "INSERT INTO heads (tenant, writer, number, hash, signed, seen_ns) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (tenant, writer) DO UPDATE SET number = excluded.number, hash = excluded.hash, "

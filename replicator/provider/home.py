@@ -30,13 +30,16 @@ from replicator.format.offer import Invite, Offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import address_form
 from replicator.provider.ballast import Ballast
+from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
+from replicator.provider.days import load_days
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
 from replicator.provider.quota import floor_of
 from replicator.provider.service import ProviderService
+from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.rng import Rng
 from replicator.transport.tls import join_endpoint, split_endpoint
 from replicator.wire.messages import WIRE_VERSION
@@ -214,7 +217,13 @@ class Provider:
                 "(SELECT coalesce(sum(bytes), 0) FROM usage WHERE usage.tenant = tenants.id) FROM tenants ORDER BY id"
             )
         ]
+        now_ns = self._clock.now_ns()
+        days = load_days(self._database)
         return {
+            "deletions": deletions(self._database, Charters(self._database), offer, days=days, now_ns=now_ns),
+            "frozen_until_ns": days.frozen_until_ns if days.frozen(now_ns) else 0,
+            "clock_leap_s": days.leap_ns // NS,
+            "days": days.days,
             "identity": self.key.identity.hex(),
             "address": address_form(self.key.identity),
             "incarnation": row[0].hex(),
@@ -228,6 +237,16 @@ class Provider:
             "tenants": tenants,
             "invites": [dataclasses.asdict(invite) for invite in self.invites()],
         }
+
+    def plan_sweep(self) -> list[TenantSweep]:
+        """Return what a sweep would delete now; nothing is changed, and the daemon may run."""
+        return plan_all(
+            self._database,
+            Charters(self._database),
+            self.offer(),
+            days=load_days(self._database),
+            now_ns=self._clock.now_ns(),
+        )
 
     def certificate_paths(self) -> tuple[str, str]:
         """Return the paths of certificate and private key, for ssl."""

@@ -30,22 +30,29 @@ def record(
     size: int,
     holder: bytes,
     received_ns: int,
+    received_day: int,
     lock_until_ns: int,
 ) -> int:
-    """Record that an object is durable; return until when it is locked. A lock never gets shorter."""
+    """Record that an object is durable; return until when it is locked. A lock never gets shorter.
+
+    Whoever stores an object needs it: a mark on it is gone.
+    """
+    connection.execute("DELETE FROM marks WHERE tenant = ? AND name = ?", (tenant, name))
+    connection.execute("DELETE FROM leaving WHERE tenant = ? AND name = ?", (tenant, name))
     row = connection.execute(
         "SELECT lock_until_ns FROM objects WHERE tenant = ? AND name = ?", (tenant, name)
     ).fetchone()
     if row is not None:
         lock_until_ns = max(lock_until_ns, row[0])
         connection.execute(
-            "UPDATE objects SET received_ns = ?, lock_until_ns = ? WHERE tenant = ? AND name = ?",
-            (received_ns, lock_until_ns, tenant, name),
+            "UPDATE objects SET received_ns = ?, received_day = ?, lock_until_ns = ? WHERE tenant = ? AND name = ?",
+            (received_ns, received_day, lock_until_ns, tenant, name),
         )
         return lock_until_ns
     connection.execute(
-        "INSERT INTO objects (tenant, name, size, holder, received_ns, lock_until_ns) VALUES (?, ?, ?, ?, ?, ?)",
-        (tenant, name, size, holder, received_ns, lock_until_ns),
+        "INSERT INTO objects (tenant, name, size, holder, received_ns, received_day, lock_until_ns) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (tenant, name, size, holder, received_ns, received_day, lock_until_ns),
     )
     connection.execute(
         "INSERT INTO usage (tenant, holder, bytes) VALUES (?, ?, ?) "

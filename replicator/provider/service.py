@@ -8,6 +8,8 @@ from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
 from replicator.provider.refusals import refusing
 from replicator.provider.session import ProviderSession
+from replicator.provider.sweep import Marked
+from replicator.provider.sweeping import TenantSweep
 from replicator.provider.tenants import find_holder
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolReply, EnrolRequest
@@ -62,6 +64,19 @@ class ProviderService:
         if holder is None:
             raise RequestRefusedError("unauthorized", "this key is not enrolled here")
         return ProviderSession(self._core, holder)
+
+    def tick(self) -> None:
+        """Look at the clock: more often than hourly, so that a leap is told from time."""
+        self._core.tick()
+
+    def sweep(self) -> list[tuple[TenantSweep, list[Marked]]]:
+        """Delete what may go now; return for each tenant what was decided and what is gone.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted.
+            OSError: the disk does not delete; the next sweep goes on.
+        """
+        return self._core.sweep()
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""

@@ -6,20 +6,21 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from replicator.charter.verify import signed_hash, verify_charter
+from replicator.charter.verify import VerifiedCharter, signed_hash, verify_charter
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.format.charter import Op, Right
 from replicator.format.claim import Claim, Receipt, Standing, Witness
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import unwrap_record
+from replicator.format.mark import Fence, Mark, Retire
 from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
 from replicator.format.snapshot import Head
-from replicator.ids import ObjectName, identity_of
+from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import store_charter
 from replicator.provider.claims import apply_claim, claimed_with_sizes, number_of
-from replicator.provider.core import Core
+from replicator.provider.core import NOBODY, Core
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -30,9 +31,20 @@ from replicator.provider.heads import (
     newest_heads,
     testimony,
 )
+from replicator.provider.marks import (
+    Ground,
+    accept_fence,
+    accept_mark,
+    accept_retire,
+    claims_now,
+    keep_order,
+    proven,
+    signers,
+)
 from replicator.provider.objects import size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
+from replicator.provider.sweeping import kept_names, marks_page
 from replicator.provider.tenants import Holder, Tenant
 from replicator.store.base import Incoming
 from replicator.store.folder import FolderObjectStore
@@ -48,16 +60,22 @@ from replicator.wire.messages import (
     CheckReply,
     CheckRequest,
     ClaimReply,
+    Claims,
     Empty,
     Heads,
     HeadsRequest,
     Info,
     Inventory,
     InventoryRequest,
+    MarkReply,
+    Marks,
+    MarksRequest,
     ProveReply,
     ProveRequest,
     Signed,
     Testimony,
+    VouchReply,
+    VouchRequest,
 )
 
 log = logging.getLogger(__name__)
@@ -141,16 +159,29 @@ class ProviderSession:
         return CheckReply(incarnation=self._core.incarnation, states=states)
 
     def claim(self, request: Signed) -> ClaimReply:
-        """Record what the holder relies on; say what of it is not here."""
-        tenant, right = self._permit("publish")
-        self._must_be_node(tenant, right)
+        """Record what the holder relies on; say what of it is not here.
+
+        A maintainer relies on what takes the place of something it marks.
+        """
+        tenant, right = self._permit(None)
+        if right is None or "mark" not in right.ops:
+            tenant, right = self._permit("publish")
+            self._must_be_node(tenant, right)
         claim = self._signed(Claim, Context.CLAIM, request)
         if (claim.tenant, claim.writer, claim.provider) != (tenant.id, self._holder.identity, self._core.identity):
             raise RequestRefusedError("bad-request", "this claim is of another tenant, writer or provider")
         store = self._core.store(tenant.id)
         now_ns = self._core.clock.now_ns()
         self._core.database.write(
-            "claim", lambda connection: apply_claim(connection, claim, quota=tenant.quota, now_ns=now_ns)
+            "claim",
+            lambda connection: apply_claim(
+                connection,
+                claim,
+                quota=tenant.quota,
+                incarnation=self._core.incarnation,
+                days=self._core.days,
+                now_ns=now_ns,
+            ),
         )
         missing = [
             name
@@ -238,29 +269,117 @@ class ProviderSession:
         tenant, _ = self._permit("write")
         store = self._core.store(tenant.id)
         name = ObjectName(request.name)
-        data = store.read(name)
-        if name_of(data) != name:
-            store.check(name)
-            raise RequestRefusedError("damaged", "the charter's object is damaged here")
-        known = self._core.charters.current(tenant)
-        found = verify_charter(unwrap_record(data), root_key=tenant.root_key, known=None)
-        if found.charter.tenant != tenant.id:
-            raise RequestRefusedError("bad-request", "this charter is of another tenant")
-        if known is not None and found.number <= known.number:
-            if found.hash == known.hash:
-                return Empty()
-            if found.number == known.number:
-                raise RequestRefusedError("fork", f"another charter has the number {found.number} here")
-            raise RequestRefusedError("conflict", f"charter {found.number} is older than {known.number}, known here")
-        if known is not None:
-            with refusing(integrity="fork"):
-                verify_charter(found.signed, root_key=tenant.root_key, known=known)
-        keybag = ObjectName(found.charter.keybag)
-        expected = size_of(self._core.database, tenant.id, keybag)
-        if expected is None or store.size(keybag) != expected:
-            raise RequestRefusedError("not-found", "the keybag that this charter names is not here")
-        self._core.database.write("charter", lambda connection: store_charter(connection, found, name))
+        with self._core.gate.arriving(tenant.id, name):
+            data = store.read(name)
+            if name_of(data) != name:
+                store.check(name)
+                raise RequestRefusedError("damaged", "the charter's object is damaged here")
+            known = self._core.charters.current(tenant)
+            found = verify_charter(unwrap_record(data), root_key=tenant.root_key, known=None)
+            if found.charter.tenant != tenant.id:
+                raise RequestRefusedError("bad-request", "this charter is of another tenant")
+            if known is not None and found.number <= known.number:
+                if found.hash == known.hash:
+                    return Empty()
+                if found.number == known.number:
+                    raise RequestRefusedError("fork", f"another charter has the number {found.number} here")
+                raise RequestRefusedError(
+                    "conflict", f"charter {found.number} is older than {known.number}, known here"
+                )
+            if known is not None:
+                with refusing(integrity="fork"):
+                    verify_charter(found.signed, root_key=tenant.root_key, known=known)
+            keybag = ObjectName(found.charter.keybag)
+            with self._core.gate.arriving(tenant.id, keybag):
+                expected = size_of(self._core.database, tenant.id, keybag)
+                if expected is None or store.size(keybag) != expected:
+                    raise RequestRefusedError("not-found", "the keybag that this charter names is not here")
+                self._core.database.write("charter", lambda connection: store_charter(connection, found, name))
         return Empty()
+
+    def claims(self) -> Claims:
+        """Return all writers as they are known here, and the end of the chain of marks."""
+        tenant, _ = self._permit("audit")
+        charter = self._core.charters.current(tenant)
+        return self._core.database.read(lambda connection: claims_now(connection, tenant.id, charter))
+
+    def mark(self, request: Signed) -> MarkReply:
+        """Take in what maintenance says may be deleted, if it has seen all that was accepted here."""
+        tenant, charter = self._under_charter()
+        mark = decode(Mark, verify(request.statement, Context.MARK, signers(charter, "mark")), limit=MAX_REQUEST)
+        self._must_be_ours(mark.tenant, mark.provider, tenant)
+        ground = Ground(
+            identity=self._core.identity,
+            charter=charter,
+            days=self._core.days,
+            now_ns=self._core.clock.now_ns(),
+        )
+        copies = proven(mark, ground)
+        reply = self._core.database.write(
+            "mark",
+            lambda connection: accept_mark(connection, mark, request.statement, ground=ground, copies=copies),
+        )
+        if reply.state == "stands":
+            log.info("a mark of %d objects was accepted", (len(mark.dead) + len(mark.surplus)) // NAME_SIZE)
+        return reply
+
+    def marks(self, request: MarksRequest) -> Marks:
+        """Return a page of what is marked, and when it may go."""
+        tenant, charter = self._under_charter()
+        return marks_page(
+            self._core.database,
+            tenant.id,
+            after=request.after,
+            limit=request.limit,
+            kept=kept_names(tenant, charter),
+            limits=self._core.limits(charter),
+            days=self._core.days,
+            now_ns=self._core.clock.now_ns(),
+            incarnation=self._core.incarnation,
+        )
+
+    def fence(self, request: Signed) -> Claims:
+        """Refuse what a hung session of a writer may still send."""
+        tenant, charter = self._under_charter()
+        fence = self._order(Fence, Context.FENCE, request, charter)
+        self._must_be_ours(fence.tenant, fence.provider, tenant)
+        now_ns = self._core.clock.now_ns()
+
+        def work(connection: sqlite3.Connection) -> Claims:
+            accept_fence(connection, fence)
+            keep_order(connection, tenant.id, "fence", request.statement, now_ns)
+            return claims_now(connection, tenant.id, charter)
+
+        return self._core.database.write("fence", work)
+
+    def retire(self, request: Signed) -> Claims:
+        """Wait for a writer no longer."""
+        tenant, charter = self._under_charter()
+        retire = self._order(Retire, Context.RETIRE, request, charter)
+        self._must_be_ours(retire.tenant, retire.provider, tenant)
+        now_ns = self._core.clock.now_ns()
+
+        def work(connection: sqlite3.Connection) -> Claims:
+            accept_retire(connection, retire, days=self._core.days, now_ns=now_ns)
+            keep_order(connection, tenant.id, "retire", request.statement, now_ns)
+            return claims_now(connection, tenant.id, charter)
+
+        return self._core.database.write("retire", work)
+
+    def vouch(self, request: VouchRequest) -> VouchReply:
+        """Read objects whole and sign fresh receipts for those that are intact, as if they were put again."""
+        tenant, _ = self._permit("write")
+        names = names_in(request.names)
+        if len(names) > MAX_CHECKS:
+            raise RequestRefusedError("bad-request", f"at most {MAX_CHECKS} objects")
+        store = self._core.store(tenant.id)
+        receipts = []
+        for name in names:
+            with self._core.gate.arriving(tenant.id, name):
+                size = size_of(self._core.database, tenant.id, name)
+                good = size is not None and store.size(name) == size and store.check(name) == "good"
+                receipts.append(receipt_for(self._core, tenant.id, name, size or 0, NOBODY) if good else b"")
+        return VouchReply(incarnation=self._core.incarnation, receipts=receipts)
 
     def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return bytes of an object; a whole one is verified first and never given out damaged.
@@ -312,6 +431,22 @@ class ProviderSession:
                 reservation.release()
                 raise
             return ProviderUpload(self._core, store, incoming, reservation)
+
+    def _under_charter(self) -> tuple[Tenant, VerifiedCharter]:
+        """Return tenant and charter of a holder that may audit; without a charter nobody can say what may go."""
+        tenant, _ = self._permit("audit")
+        charter = self._core.charters.current(tenant)
+        if charter is None:
+            raise RequestRefusedError("forbidden", "there is no charter here that says who may do this")
+        return tenant, charter
+
+    def _order(self, kind: type[R], context: Context, request: Signed, charter: VerifiedCharter) -> R:
+        keys = [*signers(charter, "mark"), charter.root.owner_key]
+        return decode(kind, verify(request.statement, context, keys), limit=MAX_REQUEST)
+
+    def _must_be_ours(self, tenant: bytes, provider: bytes, ours: Tenant) -> None:
+        if (tenant, provider) != (ours.id, self._core.identity):
+            raise RequestRefusedError("bad-request", "this is for another tenant or provider")
 
     def _permit(self, op: Op | None) -> tuple[Tenant, Right | None]:
         """Return the tenant and the right that allows ``op``; None where the right is everything.
@@ -371,18 +506,10 @@ class ProviderUpload:
         try:
             with self._lock, refusing(integrity="wrong-name"):
                 self._must_be_open()
-                self._incoming.commit()
                 tenant, name, size = self._reservation.tenant, self._incoming.name, self._incoming.size
-                received_ns, lock_until_ns = self._core.record(tenant, name, size, self._reservation.holder)
-                receipt = Receipt(
-                    tenant=tenant,
-                    name=name,
-                    size=size,
-                    incarnation=self._core.incarnation,
-                    received_ns=received_ns,
-                    lock_until_ns=lock_until_ns,
-                )
-                return self._core.key.sign(Context.RECEIPT, encode(receipt))
+                with self._core.gate.arriving(tenant, name):
+                    self._incoming.commit()
+                    return receipt_for(self._core, tenant, name, size, self._reservation.holder)
         finally:
             self.abort()
 
@@ -399,6 +526,20 @@ class ProviderUpload:
     def _must_be_open(self) -> None:
         if not self._open:
             raise RequestRefusedError("unavailable", "the upload was given up")
+
+
+def receipt_for(core: Core, tenant: TenantId, name: ObjectName, size: int, holder: bytes) -> bytes:
+    """Record a durable object and return the signed receipt. Inside the gate."""
+    received_ns, lock_until_ns = core.record(tenant, name, size, holder)
+    receipt = Receipt(
+        tenant=tenant,
+        name=name,
+        size=size,
+        incarnation=core.incarnation,
+        received_ns=received_ns,
+        lock_until_ns=lock_until_ns,
+    )
+    return core.key.sign(Context.RECEIPT, encode(receipt))
 
 
 def check_range(size: int, offset: int, length: int | None) -> None:
@@ -421,6 +562,11 @@ def _info(session: ProviderSession, body: bytes) -> Record:
     return session.info()
 
 
+def _claims(session: ProviderSession, body: bytes) -> Record:
+    _read(Empty, body)
+    return session.claims()
+
+
 HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "info": _info,
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
@@ -432,5 +578,11 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "chain": lambda session, body: session.chain(_read(ChainRequest, body)),
     "testify": lambda session, body: session.testify(_read(Testimony, body)),
     "charter": lambda session, body: session.charter(_read(CharterNotice, body)),
+    "claims": _claims,
+    "mark": lambda session, body: session.mark(_read(Signed, body)),
+    "marks": lambda session, body: session.marks(_read(MarksRequest, body)),
+    "fence": lambda session, body: session.fence(_read(Signed, body)),
+    "retire": lambda session, body: session.retire(_read(Signed, body)),
+    "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

@@ -165,6 +165,15 @@ class FolderObjectStore:
             if durable:
                 self._fs.fsync_dir(self._folder)
 
+    def remove_all(self, names: Sequence[ObjectName]) -> None:
+        """Remove objects for good, also from quarantine; durable when this returns. No error for what is not here."""
+        with self._placing:
+            for path in [path(name) for name in names for path in (self._path, self._quarantine_path)]:
+                if self._fs.size(path) is not None:
+                    self._fs.unlink(path)
+            for folder in (self._folder, self._quarantine):
+                self._fs.fsync_dir(folder)
+
     def _make_folders(self) -> None:
         for folder in (self._folder, self._incoming, self._quarantine):
             self._fs.makedirs(folder)

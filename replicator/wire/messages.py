@@ -11,7 +11,7 @@ import msgspec
 
 from replicator.format.charter import Count, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
-from replicator.format.codec import Record
+from replicator.format.codec import Part, Record
 from replicator.format.keybag import SecretRecord
 from replicator.format.merkle import Proof
 from replicator.ids import NAME_SIZE
@@ -27,6 +27,7 @@ CHAIN_PAGE = 4096
 """Heads; each has some 300 bytes."""
 MAX_TESTIMONY = 64
 """Providers whose witnesses are kept for a writer."""
+MARKS_PAGE = 10_000
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -221,6 +222,100 @@ class Testimony(Record, frozen=True, kw_only=True):
     witnesses: Annotated[list[bytes], msgspec.Meta(max_length=MAX_TESTIMONY)]
 
 
+class WriterState(Part, frozen=True, kw_only=True):
+    """A writer as a provider knows it. ``claim`` and ``head``: the numbers accepted last, 0 for none.
+
+    ``current``: it claimed in this incarnation, or it has nothing to claim anew. A writer that is not, and is not
+    ``retired`` either, holds up every mark. Claims and heads up to the ``fenced`` numbers are refused.
+    """
+
+    writer: Hash
+    claim: Count
+    head: Count
+    current: bool
+    retired: bool
+    fenced_claim: Count
+    fenced_head: Count
+
+
+class Claims(Record, frozen=True, kw_only=True):
+    """What a mark must be made of: all writers, sorted, and the end of the tenant's chain of marks here.
+
+    ``mark`` is the number of the last mark (0: none), ``mark_hash`` the hash of it as signed (zeros).
+    """
+
+    incarnation: Incarnation
+    writers: list[WriterState]
+    mark: Count
+    mark_hash: Hash
+
+
+class MarkReply(Record, frozen=True, kw_only=True):
+    """What became of a mark. Only one that ``stands`` changed anything.
+
+    ``stale``: its view is not what was accepted here; ``wrong previous``: it is not the next in the chain. ``now``
+    has what the next try needs; it is there in each case, as of this answer. Of one that stands, names are refused
+    for themselves, sorted: ``claimed`` (by somebody who is not retired), ``locked`` (without end: charter and keybag
+    in force), ``short`` (surplus without receipts enough, or whose own receipt here is too young), ``absent`` (never
+    received, or deleted). All others are marked.
+    """
+
+    state: Literal["stands", "stale", "wrong previous"]
+    now: Claims
+    claimed: bytes
+    locked: bytes
+    short: bytes
+    absent: bytes
+
+
+class MarksRequest(Record, frozen=True, kw_only=True):
+    """Marked objects whose names sort after ``after`` (empty: from the first)."""
+
+    after: bytes
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MARKS_PAGE)]
+
+
+class Outstanding(Part, frozen=True, kw_only=True):
+    """A marked object: since when, and when the provider would delete it at the earliest if nothing intervenes."""
+
+    name: Hash
+    size: Count
+    why: Literal["dead", "surplus"]
+    marked_ns: Count
+    due_ns: Count
+
+
+class Marks(Record, frozen=True, kw_only=True):
+    """A page of marked objects by name; ``count``, ``size`` (bytes) and ``first_ns`` are of all of them.
+
+    ``first_ns`` is the earliest ``due_ns``, 0 if nothing is marked. ``swept`` bytes were deleted in the last seven
+    days, of ``budget`` that may be. ``frozen_until_ns``: a leap of the clock holds everything up until then (0: not).
+    """
+
+    incarnation: Incarnation
+    marks: list[Outstanding]
+    more: bool
+    count: Count
+    size: Count
+    first_ns: Count
+    swept: Count
+    budget: Count
+    frozen_until_ns: Count
+
+
+class VouchRequest(Record, frozen=True, kw_only=True):
+    """Objects to read whole, and to sign fresh receipts for: as if each were put again."""
+
+    names: bytes
+
+
+class VouchReply(Record, frozen=True, kw_only=True):
+    """A signed receipt for each, in order; empty where it is missing or damaged."""
+
+    incarnation: Incarnation
+    receipts: list[bytes]
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -254,6 +349,12 @@ OPS: dict[str, OpSpec] = {
     "chain": OpSpec(path="chain", right="read", request=ChainRequest, answer=Chain),
     "testify": OpSpec(path="testify", right="publish", request=Testimony, answer=Empty),
     "charter": OpSpec(path="charter", right="write", request=CharterNotice, answer=Empty),
+    "claims": OpSpec(path="claims", right="audit", request=Empty, answer=Claims),
+    "mark": OpSpec(path="mark", right="audit", request=Signed, answer=MarkReply),
+    "marks": OpSpec(path="marks", right="audit", request=MarksRequest, answer=Marks),
+    "fence": OpSpec(path="fence", right="audit", request=Signed, answer=Claims),
+    "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
+    "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
 /v1/enrol is the one path without a certificate."""

@@ -1,0 +1,268 @@
+"""The sweep: what :mod:`.sweep` decides, shown or done.
+
+An object goes in this order, and each step is durable before the next:
+
+    1. its row and mark are deleted, its name noted in ``leaving``, its bytes counted, in one transaction that
+       decides once more whether it may go: from here on a claim of it hears "missing"
+    2. its file is unlinked, the folder synced
+    3. the note is deleted
+
+A start, and the next sweep, do steps 2 and 3 for what is noted. While the steps run nobody stores the same object
+(:mod:`.gate`); who stores it between a crash and that start takes its name off the list.
+"""
+
+import logging
+import sqlite3
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.charter.verify import VerifiedCharter
+from replicator.clock import DAY_S, NS
+from replicator.format.offer import Offer
+from replicator.ids import ObjectName, TenantId
+from replicator.provider.charters import Charters
+from replicator.provider.database import Database
+from replicator.provider.days import Days
+from replicator.provider.gate import Gate
+from replicator.provider.marks import marked_rows
+from replicator.provider.sweep import WEEK_DAYS, Limits, Marked, SweepPlan, budget_of, plan_sweep
+from replicator.provider.tenants import Tenant, all_tenants, find_tenant
+from replicator.wire.messages import Marks, Outstanding
+
+log = logging.getLogger(__name__)
+
+BATCH = 256
+"""Objects that go in one transaction: few enough that who stores one of them does not wait long."""
+
+
+class Store(Protocol):
+    """What a sweep needs of a tenant's objects."""
+
+    def remove_all(self, names: list[ObjectName]) -> None:
+        """Remove objects for good; durable on return."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSweep:
+    """A tenant's part of a sweep."""
+
+    tenant: TenantId
+    plan: SweepPlan
+    limits: Limits
+    kept: frozenset[bytes]
+
+
+def limits_of(offer: Offer, charter: VerifiedCharter) -> Limits:
+    """Return the longer wait of what root demands and the provider offers, and root's budget."""
+    floors = charter.root.floors
+    return Limits(
+        grace_s=max(floors.grace_s, offer.grace_s),
+        lock_s=max(floors.lock_s, offer.lock_s),
+        percent=floors.delete_budget_percent,
+    )
+
+
+def kept_names(tenant: Tenant, charter: VerifiedCharter) -> frozenset[bytes]:
+    """Return the names that a tenant's recovery begins with: never deleted while they are in force."""
+    return frozenset({tenant.charter_name, charter.charter.keybag})
+
+
+def plan_all(database: Database, charters: Charters, offer: Offer, *, days: Days, now_ns: int) -> list[TenantSweep]:
+    """Return what a sweep would delete now, for each tenant that has a charter here."""
+    found = []
+    for tenant_id in all_tenants(database):
+        tenant = find_tenant(database, tenant_id)
+        assert tenant is not None, "tenants are never removed"
+        charter = charters.current(tenant)
+        if charter is not None:
+            limits = limits_of(offer, charter)
+            kept = kept_names(tenant, charter)
+            plan = database.read(
+                lambda connection, kept=kept, limits=limits, tenant_id=tenant_id: plan_for(  # type: ignore[misc]
+                    connection, tenant_id, kept, limits=limits, days=days, now_ns=now_ns
+                )
+            )
+            found.append(TenantSweep(tenant=tenant_id, plan=plan, limits=limits, kept=kept))
+    return found
+
+
+def plan_for(
+    connection: sqlite3.Connection,
+    tenant: TenantId,
+    kept: frozenset[bytes],
+    *,
+    limits: Limits,
+    days: Days,
+    now_ns: int,
+    names: list[ObjectName] | None = None,
+) -> SweepPlan:
+    """Decide about a tenant's marked objects, or about those of the given names."""
+    return plan_sweep(
+        marked_rows(connection, tenant, kept, names),
+        limits=limits,
+        days=days,
+        now_ns=now_ns,
+        held=held_bytes(connection, tenant),
+        swept=swept_bytes(connection, tenant, days=days, now_ns=now_ns),
+    )
+
+
+def held_bytes(connection: sqlite3.Connection, tenant: TenantId) -> int:
+    """Return the bytes that a tenant's objects count."""
+    [total] = connection.execute("SELECT coalesce(sum(bytes), 0) FROM usage WHERE tenant = ?", (tenant,)).fetchone()
+    return int(total)
+
+
+def swept_bytes(connection: sqlite3.Connection, tenant: TenantId, *, days: Days, now_ns: int) -> int:
+    """Return what was deleted in the last week: a week is over when both the wall and the counted days say so."""
+    [total] = connection.execute(
+        "SELECT coalesce(sum(bytes), 0) FROM sweeps WHERE tenant = ? AND (swept_ns > ? OR day > ?)",
+        (tenant, now_ns - WEEK_DAYS * DAY_S * NS, days.days - WEEK_DAYS),
+    ).fetchone()
+    return int(total)
+
+
+def marks_page(
+    database: Database,
+    tenant: TenantId,
+    *,
+    after: bytes,
+    limit: int,
+    kept: frozenset[bytes],
+    limits: Limits,
+    days: Days,
+    now_ns: int,
+    incarnation: bytes,
+) -> Marks:
+    """Return a page of what is marked, with the sums of all of it."""
+    rows, held, swept = database.read(
+        lambda connection: (
+            marked_rows(connection, tenant, kept),
+            held_bytes(connection, tenant),
+            swept_bytes(connection, tenant, days=days, now_ns=now_ns),
+        )
+    )
+    due = [one.earliest_ns(limits, days, now_ns) for one in rows]
+    shown = [(one, at) for one, at in zip(rows, due, strict=True) if one.name > after]
+    return Marks(
+        incarnation=incarnation,
+        marks=[
+            Outstanding(name=one.name, size=one.size, why=one.why, marked_ns=one.marked_ns, due_ns=at)
+            for one, at in shown[:limit]
+        ],
+        more=len(shown) > limit,
+        count=len(rows),
+        size=sum(one.size for one in rows),
+        first_ns=min(due, default=0),
+        swept=swept,
+        budget=budget_of(limits, held, swept),
+        frozen_until_ns=days.frozen_until_ns if days.frozen(now_ns) else 0,
+    )
+
+
+def deletions(
+    database: Database, charters: Charters, offer: Offer, *, days: Days, now_ns: int
+) -> list[dict[str, object]]:
+    """Return for each tenant with a charter what is marked and how it is braked: for the operator's status."""
+    found: list[dict[str, object]] = []
+    for part in plan_all(database, charters, offer, days=days, now_ns=now_ns):
+        marks = marks_page(
+            database,
+            part.tenant,
+            after=b"",
+            limit=1,
+            kept=part.kept,
+            limits=part.limits,
+            days=days,
+            now_ns=now_ns,
+            incarnation=b"\0" * 16,
+        )
+        found.append(
+            {
+                "id": part.tenant.hex(),
+                "marked": marks.count,
+                "marked_bytes": marks.size,
+                "first_ns": marks.first_ns,
+                "swept": marks.swept,
+                "budget": marks.budget,
+                "grace_s": part.limits.grace_s,
+                "lock_s": part.limits.lock_s,
+                "percent": part.limits.percent,
+                "unbraked": part.limits.unbraked,
+            }
+        )
+    return found
+
+
+def apply_sweep(
+    database: Database,
+    store: Store,
+    gate: Gate,
+    part: TenantSweep,
+    *,
+    days: Days,
+    now_ns: int,
+) -> list[Marked]:
+    """Delete what was planned and may still go; return that.
+
+    Raises:
+        OSError: the disk does not do it. What was begun is finished by the next sweep.
+    """
+    done: list[Marked] = []
+    names = [one.name for one in part.plan.gone]
+    for at in range(0, len(names), BATCH):
+        with gate.leaving(part.tenant, names[at : at + BATCH]) as free:
+
+            def take(connection: sqlite3.Connection, free: list[ObjectName] = free) -> tuple[Marked, ...]:
+                plan = plan_for(
+                    connection, part.tenant, part.kept, limits=part.limits, days=days, now_ns=now_ns, names=free
+                )
+                _take(connection, part.tenant, plan, days=days, now_ns=now_ns)
+                return plan.gone
+
+            gone = database.write("sweep", take)
+            if gone:
+                _finish(database, part.tenant, store, [one.name for one in gone])
+                done += gone
+    return done
+
+
+def finish_leaving(database: Database, tenant: TenantId, store: Store, gate: Gate) -> None:
+    """Delete the files of what a sweep had decided on when it was stopped."""
+    names = _noted(database, tenant)
+    if names:
+        with gate.leaving(tenant, names) as free:
+            # Looked up again: one may have been stored in between.
+            _finish(database, tenant, store, sorted(set(free) & set(_noted(database, tenant))))
+
+
+def _noted(database: Database, tenant: TenantId) -> list[ObjectName]:
+    return [ObjectName(name) for (name,) in database.rows("SELECT name FROM leaving WHERE tenant = ?", (tenant,))]
+
+
+def _take(connection: sqlite3.Connection, tenant: TenantId, plan: SweepPlan, *, days: Days, now_ns: int) -> None:
+    if not plan.gone:
+        return
+    keys = [(tenant, one.name) for one in plan.gone]
+    for key in keys:
+        size, holder = connection.execute(
+            "SELECT size, holder FROM objects WHERE tenant = ? AND name = ?", key
+        ).fetchone()
+        connection.execute("UPDATE usage SET bytes = bytes - ? WHERE tenant = ? AND holder = ?", (size, tenant, holder))
+    connection.executemany("DELETE FROM marks WHERE tenant = ? AND name = ?", keys)
+    connection.executemany("DELETE FROM objects WHERE tenant = ? AND name = ?", keys)
+    connection.executemany("INSERT OR IGNORE INTO leaving (tenant, name) VALUES (?, ?)", keys)
+    connection.execute(
+        "INSERT INTO sweeps (tenant, swept_ns, day, objects, bytes) VALUES (?, ?, ?, ?, ?)",
+        (tenant, days.stamp_ns(now_ns), days.days, len(keys), plan.size),
+    )
+
+
+def _finish(database: Database, tenant: TenantId, store: Store, names: list[ObjectName]) -> None:
+    store.remove_all(names)
+    keys = [(tenant, name) for name in names]
+    database.write(
+        "sweep done",
+        lambda connection: connection.executemany("DELETE FROM leaving WHERE tenant = ? AND name = ?", keys),
+    )
