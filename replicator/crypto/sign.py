@@ -40,6 +40,7 @@ class Context(enum.Enum):
     RECEIPT = b"receipt"
     WITNESS = b"witness"
     DRILL = b"drill"
+    FORGET = b"forget"
 
 
 class SigningKey:
