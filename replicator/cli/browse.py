@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -62,15 +63,18 @@ def take_federation(session: Session, federation: "Federation") -> None:
 @click.command()
 @click.argument("dataset", required=False)
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only those with this tag; of several, with all.")
+@click.option("--forgotten", is_flag=True, help="Those that were forgotten and may still be there, instead.")
 @command(keys="restore (keeper); a node lists what it wrote itself")
-def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> None:
+def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...], forgotten: bool) -> None:
     """List snapshots, oldest first."""
+    from replicator.engine.forgetting import Forgotten  # noqa: PLC0415
     from replicator.engine.home import has_half  # noqa: PLC0415
 
     if has_half(session.home, "keeper"):
-        rows = with_library(session, _snapshot_rows)
+        rows = with_library(session, partial(_snapshot_rows, forgotten=forgotten))
     else:
         with session.node() as node:
+            state = Forgotten.of(node)
             rows = [
                 {
                     "id": row.name.hex(),
@@ -84,7 +88,7 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> N
                     "gaps": len(row.gaps),
                 }
                 for row in node.catalog.snapshots.all("writer = ?", (node.identity,))
-                if row.dataset
+                if row.dataset and state.hides(row) == forgotten
             ]
     if dataset is not None:
         rows = [row for row in rows if row["dataset"] == dataset]
@@ -115,7 +119,7 @@ def session_name(node: Any) -> str:
     return short(node.identity)
 
 
-async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, Any]]:
+async def _snapshot_rows(library: "Library", _edge: "Edge", *, forgotten: bool) -> list[dict[str, Any]]:
     return [
         {
             "id": one.id,
@@ -131,7 +135,7 @@ async def _snapshot_rows(library: "Library", _edge: "Edge") -> list[dict[str, An
             "gaps": len(one.details.gaps),
             "witnesses": len(known.seen_by) if (known := library.heads.get(one.row.writer)) else 0,
         }
-        for one in await library.snapshots()
+        for one in await library.snapshots(forgotten=forgotten)
     ]
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "status": ("replicator.cli.care", "status"),
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
+    "forget": ("replicator.cli.forget", "forget"),
 }
 
 OTHER_WORDS = {

@@ -155,9 +155,8 @@ async def _list(link: Link, small: dict[bytes, Identity]) -> set[bytes]:
 
 async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity]) -> bool:
     catalog = half.catalog
-    known = {row.name for row in catalog.objects.all()}
-    known |= set(_split(catalog.meta(_LOOKED_AT)))
-    known |= {half.charter_object()[0], ObjectName(half.charter.charter.keybag)}
+    known: set[bytes] = {row.name for row in catalog.objects.all()}
+    known |= {half.charter_object()[0], half.charter.charter.keybag, *_split(catalog.meta(_LOOKED_AT))}
     changed = False
     looked_at = set(_split(catalog.meta(_LOOKED_AT))) & small.keys()
     for name in sorted(small.keys() - known):

@@ -98,6 +98,14 @@ class KeeperHome(Half):
             self._owner = SigningKey(self._unlock("owner.key", OWNER_LABEL))
         return self._owner
 
+    def maintenance(self) -> SigningKey:
+        """Return the maintenance key.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return SigningKey(self._unlock("maintenance.key", MAINTENANCE_LABEL))
+
     def reader(self, domain: bytes) -> ReaderKeys:
         """Return a domain's restore key with its working keys.
 

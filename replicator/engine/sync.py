@@ -7,6 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import Forgotten, learn
 from replicator.engine.home import Half
 from replicator.errors import IntegrityError, NotFoundError, PeerError, ReplicatorError
 from replicator.format.codec import decode
@@ -86,8 +87,23 @@ def _report_fork(federation: Federation, name: str, writers: dict[Identity, byte
 
 
 async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
-    """Bring every writer's chain into the catalog; return the heads. Trouble with one chain stops no other."""
+    """Bring every writer's chain, and what is forgotten of them, into the catalog; return the heads.
+
+    Trouble with one chain stops no other.
+    """
     heads = await newest_heads(half, federation)
+    said = len(federation.notices), len(federation.integrity)
+    await _sync_chains(half, federation, heads)
+    told = len(federation.notices), len(federation.integrity)
+    if await learn(half, federation):
+        # What was out of sight may be forgotten, and what is kept behind it can be found now.
+        del federation.notices[said[0] : told[0]]
+        del federation.integrity[said[1] : told[1]]
+        await _sync_chains(half, federation, heads)
+    return heads
+
+
+async def _sync_chains(half: Half, federation: Federation, heads: Mapping[bytes, KnownHead]) -> None:
     for writer, known in heads.items():
         try:
             await sync_chain(half, federation, known)
@@ -95,7 +111,6 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
             federation.integrity.append(f"chain of {short(writer)}: {error}")
         except ReplicatorError as error:
             federation.notices.append(f"chain of {short(writer)}: {error}")
-    return heads
 
 
 async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> int:
@@ -106,13 +121,14 @@ async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> in
     Raises:
         IntegrityError: a snapshot is not what the chain says.
     """
-    rows = half.catalog.snapshots.all("writer = ?", (known.head.writer,))
-    here = {row.number: row.name for row in rows}
+    writer = known.head.writer
+    forgotten = Forgotten.of(half)
+    here = _numbers(half, writer)
     fresh = 0
     if known.head.number >= max(here, default=0):
         fresh += await _walk(half, federation, known, ObjectName(known.head.snapshot), known.head.number, here)
     for number in sorted(here, reverse=True):
-        if number > 1 and number - 1 not in here:
+        if number > 1 and number - 1 not in here and not forgotten.covers(writer, number - 1):
             try:
                 snapshot = await read_snapshot(half, federation, here[number], known.seen_by)
             except NotFoundError as error:
@@ -120,7 +136,15 @@ async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> in
                 continue
             previous = ObjectName(snapshot.previous_snapshot)
             fresh += await _walk(half, federation, known, previous, number - 1, here)
+    for kept in reversed(forgotten.kept(writer)):  # behind snapshots that are forgotten and gone
+        here = _numbers(half, writer)
+        if kept.number not in here:
+            fresh += await _walk(half, federation, known, ObjectName(kept.name), kept.number, here)
     return fresh
+
+
+def _numbers(half: Half, writer: bytes) -> dict[int, ObjectName]:
+    return {row.number: row.name for row in half.catalog.snapshots.all("writer = ?", (writer,))}
 
 
 async def _walk(
@@ -131,9 +155,10 @@ async def _walk(
         try:
             snapshot = await read_snapshot(half, federation, name, known.seen_by)
         except NotFoundError as error:
-            federation.notices.append(
-                f"snapshot {number} of this chain and what came before it is out of sight: {error}"
-            )
+            if not Forgotten.of(half).covers(known.head.writer, number):
+                federation.notices.append(
+                    f"snapshot {number} of this chain and what came before it is out of sight: {error}"
+                )
             break
         if (snapshot.writer, snapshot.number) != (known.head.writer, number):
             raise IntegrityError(f"snapshot {short(name)}: not the one that the chain names")

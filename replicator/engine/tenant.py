@@ -165,7 +165,10 @@ def create_tenant(
         domains=[domain],
     )
     keybag_data = seal_keybag(keybag, root_seal_key, rng)
-    rights = [right_of("keeper", keeper_key.public, [domain.id])]
+    rights = [
+        right_of("keeper", keeper_key.public, [domain.id]),
+        right_of("maintainer", SigningKey(maintenance_seed).public, [domain.id]),
+    ]
     nodes = []
     if node_key is not None:
         rights.append(right_of("node", node_key.public, [domain.id]))

@@ -6,6 +6,7 @@ kept again when the same rules are applied to what is left (docs/guide/retention
 """
 
 import datetime
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
@@ -23,7 +24,8 @@ MOST: Final = 1_000_000
 class Candidate:
     """One snapshot as rules see it. ``number`` orders a series, and ``at_ns`` must not fall where it rises.
 
-    ``partial``: published while the first upload was still going on. ``gaps``: something could not be read.
+    ``partial``: published while the first upload was still going on. ``gaps``: something could not be read. Not
+    ``sure``: nobody knows when it was taken.
     """
 
     name: bytes
@@ -33,6 +35,7 @@ class Candidate:
     tags: frozenset[str] = frozenset()
     partial: bool = False
     gaps: bool = False
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,8 @@ def decide(candidates: Iterable[Candidate], rules: KeepRules) -> list[Decision]:
     """Return a decision on each snapshot, by series and then oldest first.
 
     Whatever the rules, each series keeps its newest snapshot, its newest whole one, its newest whole one without gaps,
-    and all that are tagged ``keep``.
+    and all that are tagged ``keep``. What was taken nobody knows when stays too: a clock that is wrong must not
+    cost data.
     """
     series: dict[Hashable, list[Candidate]] = {}
     for one in sorted(candidates, key=lambda one: (repr(one.series), one.number, one.name)):
@@ -101,6 +105,7 @@ def _reasons(members: Sequence[Candidate], rules: KeepRules) -> dict[bytes, list
     reasons: dict[bytes, list[str]] = {one.name: [] for one in members}
     newest_first = members[::-1]
     whole = [one for one in newest_first if not one.partial]
+    timed = [one for one in whole if one.sure]
 
     def keep(picked: Iterable[Candidate], why: str) -> None:
         for one in picked:
@@ -114,9 +119,10 @@ def _reasons(members: Sequence[Candidate], rules: KeepRules) -> dict[bytes, list
         ("monthly", rules.monthly, _month),
         ("yearly", rules.yearly, _year),
     ):
-        keep(_newest_of_periods(whole, count, period), word)
-    if rules.within_s and whole:
-        keep((one for one in whole if one.at_ns > whole[0].at_ns - rules.within_s * NS), "within")
+        keep(_newest_of_periods(timed, count, period), word)
+    if rules.within_s and timed:
+        keep((one for one in timed if one.at_ns > timed[0].at_ns - rules.within_s * NS), "within")
+    keep((one for one in whole if not one.sure), "time in doubt")
     keep((one for one in members if one.tags & rules.tags), "tag")
     keep((one for one in members if KEEP_TAG in one.tags), "tagged keep")
     keep(newest_first[:1], "newest")
@@ -165,13 +171,15 @@ def _year(at_ns: int) -> Hashable:
     return _utc(at_ns).year
 
 
-def clamped(created: Mapping[int, int], *, now_ns: int, witnessed: Mapping[int, int] | None = None) -> dict[int, int]:
-    """Return the times that rules go by for one chain, by number: the writer's, kept within what can be.
+def clamped(
+    created: Mapping[int, int], *, now_ns: int, witnessed: Mapping[int, int] | None = None
+) -> tuple[dict[int, int], frozenset[int]]:
+    """Return the times that rules go by for one chain, by number, and those numbers whose time nobody can know.
 
     ``created`` has what the writer says, ``witnessed`` the median of what witnesses say of those that are known; all
-    in ns. A time is never before that of the snapshot before it in the chain. One that is later than its witnesses, or
-    later than now by more than clocks may differ, is not believed: it counts as the witnesses' time, and without
-    witnesses as the time of the snapshot before it, so that one leap of a clock does not move all that follow.
+    in ns. A time is never before that of the snapshot before it in the chain. One that is later than its witnesses
+    counts as theirs. One without witnesses that is later than now, by more than clocks may differ, is not believed: it
+    counts as the snapshot before it, so that one leap of a clock does not move all that follow.
     """
     believed: dict[int, int | None] = {}
     for number, at in sorted(created.items()):
@@ -181,4 +189,17 @@ def clamped(created: Mapping[int, int], *, now_ns: int, witnessed: Mapping[int, 
     found: dict[int, int] = {}
     for number, believable in believed.items():
         found[number] = floor = max(floor, believable or 0)
-    return found
+    return found, frozenset(number for number, at in believed.items() if at is None)
+
+
+def stalled(created: Mapping[int, int]) -> frozenset[int]:
+    """Return the numbers of a series, in one chain, at which the writer's time did not go on.
+
+    A writer whose clock went back behind the snapshot before counts on by a nanosecond a snapshot; that tells nothing
+    of when they were taken. Snapshots of other series may lie between.
+    """
+    found = set()
+    for (before, earlier), (number, at) in itertools.pairwise(sorted(created.items())):
+        if at - earlier <= number - before:
+            found.add(number)
+    return frozenset(found)

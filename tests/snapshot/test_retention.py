@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.errors import UsageError
-from replicator.snapshot.retention import Candidate, Decision, KeepRules, clamped, decide
+from replicator.snapshot.retention import Candidate, Decision, KeepRules, clamped, decide, stalled
 from tests.fakes import NS, START_NS
 
 DAY_NS = 86400 * NS
@@ -138,7 +138,7 @@ def test_the_newest_snapshot_without_gaps_stays_when_every_later_one_lacks_somet
 @pytest.mark.parametrize("values", [{}, {"last": -1}, {"daily": 10**7}, {"last": 1, "within_s": -5}])
 def test_rules_that_say_nothing_or_the_impossible_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        KeepRules(**values)
+        KeepRules(**values)  # type: ignore[arg-type] # numbers only
 
 
 # for all series and rules
@@ -174,6 +174,7 @@ def candidates_of(draw: st.DrawFn) -> list[Candidate]:
                     tags=draw(st.frozensets(st.sampled_from(["a", "b", "keep"]), max_size=1)),
                     partial=draw(st.sampled_from([False, False, False, True])),
                     gaps=draw(st.booleans()),
+                    sure=draw(st.sampled_from([True, True, True, False])),
                 )
             )
     return found
@@ -237,37 +238,58 @@ def days(*count: int) -> dict[int, int]:
     return {number: START_NS + day * DAY_NS for number, day in enumerate(count, 1)}
 
 
+NOBODY: frozenset[int] = frozenset()
+
+
 def test_times_that_rise_up_to_now_are_believed() -> None:
-    assert clamped(days(1, 2, 3), now_ns=NOW) == days(1, 2, 3)
+    assert clamped(days(1, 2, 3), now_ns=NOW) == (days(1, 2, 3), NOBODY)
 
 
 def test_a_clock_that_went_back_counts_as_standing_still() -> None:
-    assert clamped(days(5, 3, 6), now_ns=NOW) == days(5, 5, 6)
+    assert clamped(days(5, 3, 6), now_ns=NOW) == (days(5, 5, 6), NOBODY)
 
 
 def test_a_clock_that_leapt_ahead_for_one_snapshot_moves_no_other() -> None:
-    assert clamped(days(1, 5000, 3), now_ns=NOW) == days(1, 1, 3)
-    assert clamped(days(5000, 2, 3), now_ns=NOW) == days(2, 2, 3)
-    assert clamped(days(5000), now_ns=NOW) == {1: NOW}
+    assert clamped(days(1, 5000, 3), now_ns=NOW) == (days(1, 1, 3), frozenset({2}))
+    assert clamped(days(5000, 2, 3), now_ns=NOW) == (days(2, 2, 3), frozenset({1}))
+    assert clamped(days(5000), now_ns=NOW) == ({1: NOW}, frozenset({1}))
 
 
 def test_clocks_may_differ_by_a_quarter_of_an_hour() -> None:
-    assert clamped({1: NOW + 800 * NS, 2: NOW + 1000 * NS}, now_ns=NOW) == {1: NOW + 800 * NS, 2: NOW + 800 * NS}
+    found = clamped({1: NOW + 800 * NS, 2: NOW + 1000 * NS}, now_ns=NOW)
+    assert found == ({1: NOW + 800 * NS, 2: NOW + 800 * NS}, frozenset({2}))
 
 
 def test_witnesses_are_believed_before_the_writer() -> None:
-    created = days(1, 90, 4)
-    assert clamped(created, now_ns=NOW, witnessed={2: START_NS + 2 * DAY_NS}) == days(1, 2, 4)
-    assert clamped(days(1, 2), now_ns=NOW, witnessed={2: START_NS + 9 * DAY_NS}) == days(1, 2)
+    created = days(1, 5000, 4)
+    assert clamped(created, now_ns=NOW, witnessed={2: START_NS + 2 * DAY_NS}) == (days(1, 2, 4), NOBODY)
+    assert clamped(days(1, 2), now_ns=NOW, witnessed={2: START_NS + 9 * DAY_NS}) == (days(1, 2), NOBODY)
 
 
-@given(
-    st.dictionaries(st.integers(1, 30), st.integers(0, 2**62)),
-    st.dictionaries(st.integers(1, 30), st.integers(0, 2**62)),
-)
+TIMES = st.dictionaries(st.integers(1, 30), st.integers(0, 2**62))
+
+
+@given(TIMES, TIMES)
 def test_times_never_fall_and_never_pass_what_can_be(created: dict[int, int], witnessed: dict[int, int]) -> None:
-    found = clamped(created, now_ns=NOW, witnessed=witnessed)
+    found, unknown = clamped(created, now_ns=NOW, witnessed=witnessed)
     times = [found[number] for number in sorted(found)]
     assert found.keys() == created.keys()
     assert times == sorted(times)
     assert all(time <= max(NOW + 900 * NS, *witnessed.values(), 0) for time in times)
+    assert not unknown & witnessed.keys()
+
+
+def test_a_writers_time_that_counts_on_by_nanoseconds_says_nothing_also_beside_other_datasets() -> None:
+    assert stalled({1: 5, 3: 100, 4: 101, 7: 104, 8: 106}) == {4, 7}
+    assert stalled({}) == stalled({1: 5}) == NOBODY
+
+
+def test_what_was_taken_nobody_knows_when_stays_and_takes_no_other_ones_place() -> None:
+    times = ("2026-03-01 01:00", "2026-03-02 01:00", "2026-03-02 01:00", "2026-03-02 01:00", "2026-03-03 01:00")
+    candidates = changed(changed(chain(*times), 3, sure=False), 4, sure=False)
+    assert kept(decide(candidates, KeepRules(daily=2, within_s=3600))) == {
+        2: ("daily",),
+        3: ("time in doubt",),
+        4: ("time in doubt",),
+        5: ("daily", "within", "newest"),
+    }
