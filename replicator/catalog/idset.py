@@ -34,7 +34,7 @@ class IdSet:
     def meet(self, numbers: Sequence[int], runs: Sequence[bytes]) -> None:
         """Note that packs, by number, hold the joined ids that are given for each."""
         holders = np.repeat(np.array(numbers, np.int64), [len(run) // _ID.itemsize for run in runs])
-        where, found = self._find(np.frombuffer(b"".join(runs), _ID))
+        where, found = self.find(np.frombuffer(b"".join(runs), _ID))
         np.minimum.at(self._least, where, holders[found])
         np.maximum.at(self._most, where, holders[found])
 
@@ -44,12 +44,12 @@ class IdSet:
 
     def all_met_beside(self, number: int, joined: bytes) -> bool:
         """Return whether each of some ids, which are in the set, was met in another pack than this one."""
-        where, _ = self._find(np.frombuffer(joined, _ID))
+        where, _ = self.find(np.frombuffer(joined, _ID))
         least, most = self._least[where], self._most[where]
         return bool(np.all((most != _NOBODY_MOST) & ((least != number) | (most != number))))
 
-    def _find(self, asked: _Ids) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return the positions of those that are in the set, and their positions among the asked."""
+    def find(self, asked: _Ids) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the positions of those that are in the set, and their positions among the asked, in any order."""
         if not len(self._ids):
             nothing = np.empty(0, np.intp)
             return nothing, nothing

@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -65,15 +66,18 @@ def take_federation(session: Session, federation: "Federation") -> None:
 @click.command()
 @click.argument("dataset", required=False)
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only those with this tag; of several, with all.")
+@click.option("--forgotten", is_flag=True, help="Those that were forgotten and may still be there, instead.")
 @command(keys="restore (keeper); a node lists what it wrote itself")
-def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> None:
+def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...], forgotten: bool) -> None:
     """List snapshots, oldest first."""
+    from replicator.engine.forgetting import Forgotten  # noqa: PLC0415
     from replicator.engine.home import has_half  # noqa: PLC0415
 
     if has_half(session.home, "keeper") or has_half(session.home, "drill"):
-        rows = with_library(session, _snapshot_rows)
+        rows = with_library(session, partial(_snapshot_rows, forgotten=forgotten))
     else:
         with session.node() as node:
+            state = Forgotten.of(node)
             rows = [
                 {
                     "id": row.name.hex(),
@@ -87,7 +91,7 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> N
                     "gaps": len(row.gaps),
                 }
                 for row in node.catalog.snapshots.all("writer = ?", (node.identity,))
-                if row.dataset
+                if row.dataset and state.hides(row) == forgotten
             ]
     if dataset is not None:
         rows = [row for row in rows if row["dataset"] == dataset]
@@ -123,12 +127,12 @@ def session_name(node: Any) -> str:
     return short(node.identity)
 
 
-async def _snapshot_rows(library: "Library", edge: "Edge") -> list[dict[str, Any]]:
+async def _snapshot_rows(library: "Library", edge: "Edge", *, forgotten: bool) -> list[dict[str, Any]]:
     from replicator.engine.browse import newest_of_each  # noqa: PLC0415 - commands import what they use
     from replicator.engine.freshness import freshness  # noqa: PLC0415
 
     now = edge.clock.now_ns()
-    found = await library.snapshots()
+    found = await library.snapshots(forgotten=forgotten)
     newest = {one.id for one in newest_of_each(found)}
     return [
         {

@@ -148,7 +148,9 @@ def why(session: Session, what: str) -> None:
 
 def _chosen(session: Session, half: "Half", what: str) -> "list[SnapshotRow]":
     """Return the snapshot that is meant. A keeper opens names with its restore key, and only if it must."""
-    rows = half.catalog.snapshots.all()
+    from replicator.engine.forgetting import without_forgotten  # noqa: PLC0415
+
+    rows = without_forgotten(half, half.catalog.snapshots.all())
     labels = [Label(id=row.name.hex(), dataset=row.dataset, created_ns=row.created_ns) for row in rows]
     try:
         return [rows[choose(labels, _in_full(labels, what))]]

@@ -36,6 +36,7 @@ COMMANDS = {
     "findings": ("replicator.cli.findings", "findings"),
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
+    "forget": ("replicator.cli.forget", "forget"),
 }
 
 OTHER_WORDS = {

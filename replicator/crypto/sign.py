@@ -46,6 +46,7 @@ class Context(enum.Enum):
     HOLDERS = b"holders"
     FENCE = b"fence"
     RETIRE = b"retire"
+    FORGET = b"forget"
 
 
 class SigningKey:

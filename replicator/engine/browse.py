@@ -14,6 +14,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
 from replicator.engine.naming import Label, choose
@@ -89,8 +90,10 @@ class Library:
         """Bring every writer's chain into the catalog. Trouble with one chain is a notice, not an end."""
         self.heads = await sync_all(self.keeper, self.federation)
 
-    async def snapshots(self) -> list[OpenSnapshot]:
+    async def snapshots(self, *, forgotten: bool = False) -> list[OpenSnapshot]:
         """Return all snapshots that can be read, oldest first; the others are told, and hide none of these.
+
+        ``forgotten``: those that were forgotten and are still there, in place of those that are wanted.
 
         Raises:
             KeyWrongError: the passphrase is wrong.
@@ -98,10 +101,15 @@ class Library:
         """
         found: list[OpenSnapshot] = []
         problem: ReplicatorError | None = None
+        state = Forgotten.of(self.keeper)
         for row in self.keeper.catalog.snapshots.all():
+            if state.hides(row) != forgotten:
+                continue
             try:
                 found.append(await self.open(row))
             except (NotFoundError, IntegrityError, FormatError, KeyMissingError) as error:
+                if forgotten:  # it may be gone already, and nobody waits for it
+                    continue
                 problem = problem or error
                 self._tell(f"snapshot {short(row.name)} of {short(row.writer)}: {error}", error)
         if problem is not None and not found:

@@ -2,6 +2,7 @@
 
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot, newest_of_each
 from replicator.engine.edge import Edge
+from replicator.engine.forgetting import without_forgotten
 from replicator.engine.placing import PACK_KINDS, objects_of
 from replicator.engine.verify import VerifyReport, sample_of, verify_sealed
 from replicator.errors import FormatError, IntegrityError, NotFoundError
@@ -17,7 +18,11 @@ async def verify_content(library: Library, edge: Edge, *, share: float) -> Verif
     report = await verify_sealed(keeper, library.federation, edge, share=0.0)
     report.level = "content"
     found = await library.snapshots()
-    packs = [row for row in objects_of(keeper, keeper.catalog.snapshots.all()) if row.kind in PACK_KINDS]
+    packs = [
+        row
+        for row in objects_of(keeper, without_forgotten(keeper, keeper.catalog.snapshots.all()))
+        if row.kind in PACK_KINDS
+    ]
     domains = {one.snapshot.domain for one in found}
     fetchers = {domain: ChunkFetcher(library, domain) for domain in domains}
     chosen = sample_of(packs, share, edge)

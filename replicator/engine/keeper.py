@@ -124,6 +124,14 @@ class ReaderHome(Half):
         """Return the names of this home's wrapped files and their labels."""
         return {domain_file(one.id): DOMAIN_LABEL + one.id for one in self.member.domains}
 
+    def maintenance(self) -> SigningKey:
+        """Return the maintenance key.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return SigningKey(self._unlock("maintenance.key", MAINTENANCE_LABEL))
+
     def reader(self, domain: bytes) -> ReaderKeys:
         """Return a domain's restore key with its working keys.
 

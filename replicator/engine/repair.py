@@ -7,6 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.audit import recheck, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
@@ -151,7 +152,7 @@ async def _mend(
 
 def _published(half: Half) -> list[SnapshotRow]:
     # One that was only committed is published by the next backup, in its order.
-    return half.catalog.snapshots.all("published_ns != 0")
+    return without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
 
 
 def _settle_losses(half: Half, edge: Edge, ground: Ground, rows: list[ObjectRow]) -> None:

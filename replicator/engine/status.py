@@ -11,6 +11,7 @@ from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
+from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
@@ -194,7 +195,7 @@ def _witnessed(
 
 def _undrilled(half: Half, keeper: Half, drilled: set[str]) -> list[str]:
     """Return the datasets that have snapshots and no drill; a keeper by itself knows those of its last drill."""
-    published = half.catalog.snapshots.all("published_ns != 0 AND dataset != ''")
+    published = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0 AND dataset != ''"))
     names = {row.dataset for row in published} | set(known_datasets(keeper))
     return sorted(names - drilled)
 
@@ -204,6 +205,7 @@ def _unclaimed(half: Half, federation: Federation, ground: Ground) -> None:
     if half.role != "node":
         return
     published = half.catalog.snapshots.all("writer = ? AND published_ns != 0", (half.identity,))
+    published = without_forgotten(half, published)
     needed = {pack_id(row.name) for row in objects_of(half, published) if row.kind in PACK_KINDS}
     for identity, link in federation.links.items():
         held = sum(peer_id(identity) in ground.held.get(pack, set()) for pack in needed)
@@ -226,14 +228,14 @@ def _identities(half: Half) -> list[Identity]:
 def _groups(half: Half) -> list[tuple[str, str, list[SnapshotRow]]]:
     """Snapshots by dataset where this half knows names (a node's own), else by writer."""
     if half.role == "node":
-        snapshots = half.catalog.snapshots.all("writer = ?", (half.identity,))
+        snapshots = without_forgotten(half, half.catalog.snapshots.all("writer = ?", (half.identity,)))
         names = sorted({row.dataset for row in snapshots} | {one.name for one in half.catalog.datasets.all()})
         groups = [(name, name, [row for row in snapshots if row.dataset == name]) for name in names if name]
         # Taken over from peers: this half cannot read what they are snapshots of.
         adopted = [row for row in snapshots if not row.dataset]
         return [*groups, *([("", ADOPTED, adopted)] if adopted else [])]
     names_of = {node.identity: node.name for node in half.private.nodes}
-    snapshots = half.catalog.snapshots.all()
+    snapshots = without_forgotten(half, half.catalog.snapshots.all())
     return [
         (
             short(writer),

@@ -1,10 +1,13 @@
 """Learn from the federation what a writer has published: heads, snapshots, indexes, into the catalog."""
 
+from collections.abc import Mapping
+
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Link, excludes, read_snapshot_link
 from replicator.charter.verify import NO_PREVIOUS
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import Forgotten, learn
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
 from replicator.engine.ownchain import note_continued
@@ -20,8 +23,23 @@ from replicator.pack.sealed import open_object
 
 
 async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
-    """Bring every writer's chain into the catalog; return the heads. Trouble with one chain stops no other."""
+    """Bring every writer's chain, and what is forgotten of them, into the catalog; return the heads.
+
+    Trouble with one chain stops no other.
+    """
     heads = await newest_heads(half, federation)
+    said = len(federation.notices), len(federation.integrity)
+    await _sync_chains(half, federation, heads)
+    told = len(federation.notices), len(federation.integrity)
+    if await learn(half, federation):
+        # What was out of sight may be forgotten, and what is kept behind it can be found now.
+        del federation.notices[said[0] : told[0]]
+        del federation.integrity[said[1] : told[1]]
+        await _sync_chains(half, federation, heads)
+    return heads
+
+
+async def _sync_chains(half: Half, federation: Federation, heads: Mapping[bytes, KnownHead]) -> None:
     for writer, known in heads.items():
         try:
             if writer == half.identity:
@@ -34,7 +52,6 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
             federation.integrity.append(f"chain of {short(writer)}: {error}")
         except ReplicatorError as error:
             federation.notices.append(f"chain of {short(writer)}: {error}")
-    return heads
 
 
 async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> int:
@@ -47,16 +64,21 @@ async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> in
         ForkedError: a snapshot is another than the one that is known here.
     """
     walk = _Walk(half, federation, known)
+    forgotten = walk.forgotten
     if known.head.number >= max(walk.here, default=0):
         await walk.down(ObjectName(known.head.snapshot), known.head.number)
     for number in sorted(walk.here, reverse=True):
-        if number > 1 and number - 1 not in walk.here and number - 1 not in walk.failed:
+        gone = number - 1 in walk.failed or forgotten.covers(known.head.writer, number - 1)
+        if number > 1 and number - 1 not in walk.here and not gone:
             try:
                 snapshot, _ = await read_snapshot(half, federation, walk.here[number], known.seen_by)
             except NotFoundError as error:
                 federation.notices.append(f"snapshot {number} of this chain: {error}")
                 continue
             await walk.down(ObjectName(snapshot.previous_snapshot), number - 1)
+    for kept in reversed(forgotten.kept(known.head.writer)):  # behind snapshots that are forgotten and gone
+        if kept.number not in walk.here:
+            await walk.down(ObjectName(kept.name), kept.number)
     return walk.fresh
 
 
@@ -70,6 +92,7 @@ class _Walk:
         self.writer = Identity(known.head.writer)
         rows = half.catalog.snapshots.all("writer = ?", (self.writer,))
         self.here = {row.number: row.name for row in rows}
+        self.forgotten = Forgotten.of(half)
         self.failed: set[int] = set()
         self.fresh = 0
         self._asked = False
@@ -98,7 +121,8 @@ class _Walk:
             try:
                 snapshot, signed = await self._read(name, number)
             except NotFoundError as error:
-                self.federation.notices.append(f"snapshot {number} of this chain is out of sight: {error}")
+                if not self.forgotten.covers(self.writer, number):
+                    self.federation.notices.append(f"snapshot {number} of this chain is out of sight: {error}")
                 failed = number
                 break
             except (IntegrityError, FormatError) as error:

@@ -8,6 +8,7 @@ from replicator.crypto.sign import Context, verify
 from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, objects_of, pack_id, peer_id
 from replicator.engine.references import fold, split_ids
@@ -65,7 +66,7 @@ async def verify_sealed(half: Half, federation: Federation, edge: Edge, *, share
         if view.missing and identity in federation.links:
             name = federation.links[Identity(identity)].pin.name
             report.absent.append(f"{name}: {len(view.missing)} objects that it had receipted are gone")
-    snapshots = half.catalog.snapshots.all("published_ns != 0")
+    snapshots = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
     report.snapshots = len(snapshots)
     rows = objects_of(half, snapshots)
     report.objects = len(rows)

@@ -13,7 +13,7 @@
      112+n        segments, each sealed with a content key; then random bytes to the size class
 
     locator, before sealing
-         0     1  kind: 1 data pack, 2 tree pack, 3 index, 4 references, 5 snapshot
+         0     1  kind: 1 data pack, 2 tree pack, 3 index, 4 references, 5 snapshot, 6 forget
          1     1  encoding of the body: 0 as is, 1 zstd
          2     6  zero
          8     8  length of the sealed body (with its tag), little-endian
@@ -55,6 +55,7 @@ class Kind(enum.IntEnum):
     INDEX = 3
     REFERENCES = 4
     SNAPSHOT = 5
+    FORGET = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, ch
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
 from replicator.format.finding import Finding, Statement
+from replicator.format.forget import Forget, KeptChain, KeptSnapshot
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -208,6 +209,20 @@ DRILL = Drill(
     problems=2,
     unset=40,
     check="not run",
+)
+FORGET = Forget(
+    tenant=run(0x10, 16),
+    number=7,
+    previous=run(0x60, 32),
+    chains=[
+        KeptChain(
+            writer=run(0x20, 32),
+            upto=300,
+            kept=[KeptSnapshot(number=2, name=run(0x30, 32)), KeptSnapshot(number=300, name=run(0x40, 32))],
+        ),
+        KeptChain(writer=run(0xA0, 32), upto=1, kept=[]),
+    ],
+    created_ns=NOW,
 )
 DRILL_1 = Drill1(
     tenant=run(0x10, 16),
@@ -442,6 +457,7 @@ SAMPLES: dict[str, Record] = {
     "drill": DRILL,
     "drill 1": DRILL_1,
     "drill checks": CHECKS,
+    "forget": FORGET,
     "offer": OFFER,
     "invite": INVITE,
     "directory": DIRECTORY,

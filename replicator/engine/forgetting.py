@@ -1,0 +1,288 @@
+"""What is forgotten: learning it from providers' listings, saying it to all of them.
+
+The newest signed :class:`~replicator.format.forget.Forget` is the whole state. It is kept in the catalog, and found
+again in any provider's listing when that is lost: among what the catalog does not know, objects small enough are
+looked at once.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.charter.verify import NO_PREVIOUS, signed_hash
+from replicator.crypto.sign import Context, SigningKey, body_of, verify
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation, Link, check_receipt, patiently
+from replicator.engine.home import Half
+from replicator.errors import (
+    IntegrityError,
+    KeyMissingError,
+    MinimumNotMetError,
+    NotFoundError,
+    PeerError,
+    ReplicatorError,
+    UsageError,
+)
+from replicator.format.codec import decode, encode
+from replicator.format.container import Kind
+from replicator.format.forget import Forget, KeptChain, KeptSnapshot
+from replicator.format.merkle import name_of
+from replicator.ids import NAME_SIZE, Identity, ObjectName, short
+from replicator.pack.sealed import open_object, seal_object
+from replicator.wire.messages import INVENTORY_PAGE, Inventory, InventoryRequest
+
+LARGEST_FORGET: Final = 1 << 20
+"""Bytes of its object: larger ones in a listing are not looked at."""
+_SIGNED, _OBJECTS, _LOOKED_AT = "forget", "forget objects", "forget looked at"
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The state that this home knows of. ``signed`` is empty while nothing was ever forgotten."""
+
+    signed: bytes
+    chains: Mapping[bytes, KeptChain]
+    number: int = 0
+
+    @classmethod
+    def of(cls, half: Half) -> "Forgotten":
+        """Return what a home's catalog has of it."""
+        signed = half.catalog.meta(_SIGNED)
+        if not signed:
+            return cls(b"", {})
+        record = decode(Forget, body_of(signed))
+        return cls(signed, {one.writer: one for one in record.chains}, record.number)
+
+    def covers(self, writer: bytes, number: int) -> bool:
+        """Return whether the snapshot of this number is forgotten, whatever its name."""
+        chain = self.chains.get(writer)
+        return chain is not None and number <= chain.upto and all(one.number != number for one in chain.kept)
+
+    def hides(self, row: SnapshotRow) -> bool:
+        """Return whether a snapshot is forgotten."""
+        chain = self.chains.get(row.writer)
+        return chain is not None and row.number <= chain.upto and row.name not in {one.name for one in chain.kept}
+
+    def kept(self, writer: bytes) -> list[KeptSnapshot]:
+        """Return what is kept of the part of a chain that something was forgotten of."""
+        chain = self.chains.get(writer)
+        return chain.kept if chain else []
+
+
+def without_forgotten(half: Half, rows: Iterable[SnapshotRow]) -> list[SnapshotRow]:
+    """Return the snapshots that are wanted."""
+    forgotten = Forgotten.of(half)
+    return [row for row in rows if not forgotten.hides(row)]
+
+
+def next_chains(
+    before: Mapping[bytes, KeptChain], rows: Iterable[SnapshotRow], *, drop: Collection[bytes], undo: Collection[bytes]
+) -> list[KeptChain]:
+    """Return the chains of the next Forget, which drops and takes back these snapshots, by name.
+
+    ``rows`` are all that are known. A chain that nothing changes stays as it is.
+
+    Raises:
+        NotFoundError: a snapshot of a chain that would change is out of sight, and so might be forgotten unseen.
+    """
+    by_writer: dict[bytes, list[SnapshotRow]] = {}
+    for row in rows:
+        by_writer.setdefault(row.writer, []).append(row)
+    found = dict(before)
+    for writer, members in by_writer.items():
+        here = {row.number: row.name for row in members}
+        old = before.get(writer, KeptChain(writer=writer, upto=1, kept=[]))
+        known_to = old.upto if writer in before else 0
+        if not (set(here.values()) & {*drop, *undo}):
+            continue
+        upto = max(known_to, *here)
+        missing = [number for number in range(known_to + 1, upto + 1) if number not in here]
+        if missing:
+            raise NotFoundError(
+                f"snapshot {missing[0]} of {short(writer)} is out of sight, so nothing is forgotten of this chain",
+                hint="when more peers answer, try again; `status` says which do not",
+            )
+        kept = {one.number: one.name for one in old.kept if one.name not in drop}
+        kept |= {number: name for number, name in here.items() if number > known_to and name not in drop}
+        kept |= {number: name for number, name in here.items() if name in undo}
+        found[writer] = KeptChain(
+            writer=writer, upto=upto, kept=[KeptSnapshot(number=number, name=kept[number]) for number in sorted(kept)]
+        )
+    return [found[writer] for writer in sorted(found)]
+
+
+def maintenance_keys(half: Half) -> list[bytes]:
+    """Return the public keys that may forget."""
+    return [
+        right.holder_key for right in half.charter.charter.rights if right.role == "maintainer" and not right.revoked
+    ]
+
+
+async def learn(half: Half, federation: Federation) -> bool:
+    """Look for a newer Forget in every provider's listing; return whether there was one.
+
+    Providers that lack the newest one are given it. Nothing in here raises for a peer's fault.
+    """
+    listed: dict[Identity, set[bytes]] = {}
+    small: dict[bytes, Identity] = {}
+    for link in list(federation.links.values()):
+        try:
+            listed[link.identity] = await _list(link, small)
+        except PeerError as error:
+            await federation.drop(link, error)
+    changed = await _look(half, federation, small)
+    await _spread(half, federation, listed)
+    return changed
+
+
+async def _list(link: Link, small: dict[bytes, Identity]) -> set[bytes]:
+    """Return the names that a provider lists; note those of objects that are small enough, with who has them."""
+    found: set[bytes] = set()
+    after = b""
+    while True:
+        page = await link.connection.call("inventory", InventoryRequest(after=after, limit=INVENTORY_PAGE), Inventory)
+        names = [page.names[at : at + NAME_SIZE] for at in range(0, len(page.names), NAME_SIZE)]
+        found.update(names)
+        for name, size in zip(names, page.sizes, strict=False):
+            if size <= LARGEST_FORGET:
+                small.setdefault(name, link.identity)
+        if not page.more or page.last <= after:
+            return found
+        after = page.last
+
+
+async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity]) -> bool:
+    catalog = half.catalog
+    known: set[bytes] = {row.name for row in catalog.objects.all()}
+    known |= {half.charter_object()[0], half.charter.charter.keybag, *_split(catalog.meta(_LOOKED_AT))}
+    changed = False
+    looked_at = set(_split(catalog.meta(_LOOKED_AT))) & small.keys()
+    for name in sorted(small.keys() - known):
+        try:
+            data = await federation.fetch(ObjectName(name), [small[name]])
+        except NotFoundError as error:
+            federation.notices.append(str(error))
+            continue
+        looked_at.add(name)
+        signed = _opened(half, data)
+        if signed:
+            changed |= _adopt(half, federation, ObjectName(name), signed)
+    catalog.set_meta(_LOOKED_AT, b"".join(sorted(looked_at)))
+    return changed
+
+
+def _opened(half: Half, data: bytes) -> bytes:
+    """Return the signed Forget in an object, empty if it is something else."""
+    for domain in half.member.domains:
+        try:
+            return open_object(data, Kind.FORGET, half.keys(domain.id))
+        except ReplicatorError:
+            continue  # a charter of old, a snapshot that nothing names, another domain's
+    return b""
+
+
+def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) -> bool:
+    """Take a Forget over if it is the newest; return whether it was new."""
+    try:
+        record = decode(Forget, verify(signed, Context.FORGET, maintenance_keys(half)))
+        if record.tenant != half.tenant:
+            raise IntegrityError("forget: of another tenant")
+    except ReplicatorError as error:
+        federation.notices.append(f"object {short(name)} does not count: {error}")
+        return False
+    before = Forgotten.of(half)
+    catalog = half.catalog
+    if signed == before.signed:
+        catalog.set_meta(_OBJECTS, b"".join(sorted({*_split(catalog.meta(_OBJECTS)), name})))
+        return False
+    if record.number == before.number:
+        federation.notices.append(
+            f"two maintainers forgot at the same time (number {record.number}); what only one of them meant may be "
+            "listed again: run `forget` once more"
+        )
+    if (record.number, _lower_first(signed)) <= (before.number, _lower_first(before.signed)):
+        return False
+    with catalog.database.transaction("forget row"):
+        catalog.set_meta(_SIGNED, signed)
+        catalog.set_meta(_OBJECTS, name)
+    return True
+
+
+def _lower_first(signed: bytes) -> int:
+    return -int.from_bytes(signed_hash(signed), "big")
+
+
+async def _spread(half: Half, federation: Federation, listed: Mapping[Identity, set[bytes]]) -> None:
+    for name in _split(half.catalog.meta(_OBJECTS)):
+        for identity, names in listed.items():
+            link = federation.links.get(identity)
+            if link is None or name in names:
+                continue
+            try:
+                data = await federation.fetch(ObjectName(name), [one for one in listed if name in listed[one]])
+                await patiently(federation.edge, partial(link.connection.put, ObjectName(name), data))
+            except (PeerError, NotFoundError) as error:
+                federation.notices.append(f"{link.pin.name}: does not get what is forgotten: {error}")
+
+
+async def say(
+    half: Half, federation: Federation, edge: Edge, key: SigningKey, chains: Callable[[Forgotten], list[KeptChain]]
+) -> Forget:
+    """Sign the next Forget and store it at every provider that answers; return it.
+
+    Call :func:`learn` before: the next one follows the newest.
+
+    Raises:
+        KeyMissingError: this home lacks the index keys of a domain, or the charter gives the key no such right.
+        MinimumNotMetError: fewer providers took it than the strongest policy's minimum.
+        UsageError: it would be larger than providers' listings are searched for.
+    """
+    if key.public not in maintenance_keys(half):
+        raise KeyMissingError("the charter gives this maintenance key no right of a maintainer")
+    lacking = {one.id for one in half.private.domains} - {one.id for one in half.member.domains}
+    if lacking:
+        raise KeyMissingError(
+            "this home lacks the index keys of a domain, whose members could not read what is forgotten"
+        )
+    before = Forgotten.of(half)
+    record = Forget(
+        tenant=half.tenant,
+        number=before.number + 1,
+        previous=signed_hash(before.signed) if before.signed else NO_PREVIOUS,
+        chains=chains(before),
+        created_ns=edge.clock.now_ns(),
+    )
+    signed = key.sign(Context.FORGET, encode(record))
+    sealed = [seal_object(Kind.FORGET, signed, half.keys(one.id), edge.rng) for one in half.member.domains]
+    if any(len(data) > LARGEST_FORGET for data in sealed):
+        raise UsageError(
+            "too many snapshots are kept beside forgotten ones", hint="forget more of them, or fewer at once"
+        )
+    objects = {name_of(data): data for data in sealed}
+    taken = 0
+    for link in list(federation.links.values()):
+        try:
+            for name, data in objects.items():
+                receipt = await patiently(edge, partial(link.connection.put, name, data))
+                check_receipt(receipt, link, half.tenant, name, len(data))
+        except PeerError as error:
+            federation.notices.append(f"{link.pin.name}: does not get what is forgotten: {error}")
+            continue
+        taken += 1
+    if taken:  # it can be found from now on, so this home must not know less
+        with half.catalog.database.transaction("forget row"):
+            half.catalog.set_meta(_SIGNED, signed)
+            half.catalog.set_meta(_OBJECTS, b"".join(sorted(objects)))
+    minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)
+    if taken < min(minimum, max(1, len(half.peers))):
+        raise MinimumNotMetError(
+            f"{taken} of at least {minimum} providers know now what is forgotten",
+            hint="nothing was deleted: run again when more peers answer",
+        )
+    return record
+
+
+def _split(names: bytes | None) -> list[bytes]:
+    return [names[at : at + NAME_SIZE] for at in range(0, len(names), NAME_SIZE)] if names else []

@@ -1,0 +1,164 @@
+"""Forgetting snapshots by rules or by name: what stays and why, then one signed word about it."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.crypto.sign import SigningKey
+from replicator.engine.browse import Library, OpenSnapshot, label_of
+from replicator.engine.edge import Edge
+from replicator.engine.forgetting import next_chains, say
+from replicator.engine.naming import check_dataset, choose
+from replicator.errors import UsageError
+from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A snapshot and what becomes of it. ``counted_ns`` is the time that rules go by; ``reasons``: none, it goes."""
+
+    snapshot: OpenSnapshot
+    counted_ns: int
+    reasons: tuple[str, ...]
+
+    @property
+    def keep(self) -> bool:
+        """Whether it stays."""
+        return bool(self.reasons)
+
+
+async def by_rules(library: Library, edge: Edge, rules: KeepRules, datasets: Collection[str]) -> list[Judged]:
+    """Return what the rules make of every snapshot of some datasets (none: of all), by series and oldest first.
+
+    A snapshot that cannot be read is not judged, and stays.
+
+    Raises:
+        NotFoundError: there is no snapshot of such a dataset.
+    """
+    found = await library.snapshots()
+    for dataset in datasets:
+        check_dataset([label_of(one) for one in found], dataset)
+    wanted = [one for one in found if not datasets or one.details.dataset in datasets]
+    times, unknown = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns())
+    by_name: dict[bytes, OpenSnapshot] = {one.row.name: one for one in wanted}
+    return [
+        Judged(
+            snapshot=by_name[decision.candidate.name],
+            counted_ns=decision.candidate.at_ns,
+            reasons=decision.reasons,
+        )
+        for decision in decide(candidates_of(wanted, times, unknown), rules)
+    ]
+
+
+async def by_name(
+    library: Library, edge: Edge, names: Sequence[str], *, even_last: bool = False, undo: bool = False
+) -> list[Judged]:
+    """Return the snapshots that people call so, to be forgotten; with ``undo`` forgotten ones, to be taken back.
+
+    Raises:
+        NotFoundError: there is none, or more than one.
+        UsageError: it is tagged ``keep``, or the last good one of a dataset of a node, and not ``even_last``.
+    """
+    found = await library.snapshots(forgotten=undo)
+    labels = [label_of(one) for one in found]
+    chosen = {place: found[place] for place in (choose(labels, name) for name in names)}
+    times, _ = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns())
+    if not undo and not even_last:
+        _check_last(found, list(chosen.values()))
+    return [
+        Judged(
+            snapshot=chosen[place],
+            counted_ns=times[chosen[place].row.name],
+            reasons=("taken back",) if undo else (),
+        )
+        for place in sorted(chosen)
+    ]
+
+
+def _check_last(found: Sequence[OpenSnapshot], chosen: Sequence[OpenSnapshot]) -> None:
+    gone = {one.row.name for one in chosen}
+    for one in chosen:
+        if KEEP_TAG in one.details.tags:
+            raise UsageError(
+                f"snapshot {one.id[:12]} is tagged '{KEEP_TAG}'", hint="--even-last forgets such a one too"
+            )
+        others = [
+            other
+            for other in found
+            if series_of(other) == series_of(one) and other.row.name not in gone and not other.row.partial
+        ]
+        if not others and not one.row.partial:
+            raise UsageError(
+                f"snapshot {one.id[:12]} is the last good one of '{one.details.dataset}' from {one.node}",
+                hint="--even-last forgets such a one too",
+            )
+
+
+def series_of(one: OpenSnapshot) -> tuple[str, bytes]:
+    """Return what rules are applied to separately: a dataset of a node."""
+    return one.details.dataset, one.snapshot.writer
+
+
+def candidates_of(
+    found: Sequence[OpenSnapshot], times: Mapping[bytes, int], unknown: Collection[bytes]
+) -> list[Candidate]:
+    """Return snapshots as rules see them."""
+    created: dict[tuple[str, bytes], dict[int, int]] = {}
+    for one in found:
+        created.setdefault(series_of(one), {})[one.row.number] = one.row.created_ns
+    still = {series: stalled(of_series) for series, of_series in created.items()}
+    return [
+        Candidate(
+            name=one.row.name,
+            series=series_of(one),
+            number=one.row.number,
+            at_ns=times[one.row.name],
+            tags=frozenset(one.details.tags),
+            partial=one.row.partial,
+            gaps=bool(one.details.gaps),
+            sure=one.row.name not in unknown and one.row.number not in still[series_of(one)],
+        )
+        for one in found
+    ]
+
+
+def counted(rows: Sequence[SnapshotRow], now_ns: int) -> tuple[dict[bytes, int], set[bytes]]:
+    """Return the times that rules go by, of whole chains, and the names of those whose time nobody can know.
+
+    Forgotten snapshots bound those after them too.
+    """
+    found: dict[bytes, int] = {}
+    unknown: set[bytes] = set()
+    for writer in {row.writer for row in rows}:
+        members = {row.number: row for row in rows if row.writer == writer}
+        times, leapt = clamped({number: row.created_ns for number, row in members.items()}, now_ns=now_ns)
+        found |= {row.name: times[number] for number, row in members.items()}
+        unknown |= {members[number].name for number in leapt}
+    return found, unknown
+
+
+async def forget(
+    library: Library, edge: Edge, key: Callable[[], SigningKey], judged: Sequence[Judged], *, undo: bool
+) -> int:
+    """Carry out what was judged; return how many snapshots were forgotten or taken back. None: nothing is said.
+
+    Raises:
+        NotFoundError: a snapshot of a chain that would change is out of sight.
+        KeyMissingError, MinimumNotMetError: see :func:`replicator.engine.forgetting.say`.
+    """
+    keeper = library.keeper
+    names = {one.snapshot.row.name for one in judged if one.keep == undo}
+    if not names:
+        return 0
+    rows = keeper.catalog.snapshots.all()
+    drop, taken_back = (frozenset[bytes](), names) if undo else (names, frozenset[bytes]())
+    with keeper.lock():
+        await say(
+            keeper,
+            library.federation,
+            edge,
+            key(),
+            lambda before: next_chains(before.chains, rows, drop=drop, undo=taken_back),
+        )
+    return len(names)
