@@ -25,13 +25,12 @@ from replicator.format.claim import Claim, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.container import Kind
 from replicator.format.snapshot import Head
-from replicator.fs import PosixFs
 from replicator.ids import ObjectName
 from replicator.pack.sealed import open_object
 from replicator.provider.session import ProviderSession
 from replicator.transport.handler import RequestRefusedError
-from replicator.wire.messages import CharterNotice, CheckRequest, Empty, EnrolRequest, InventoryRequest, Signed
-from tests.provider.tenant import charter_object, data_object, put
+from replicator.wire.messages import CharterNotice, CheckRequest, EnrolRequest, InventoryRequest, Signed
+from tests.provider.tenant import data_object, put
 from tests.scenarios.joining import joined, keeping, opened
 from tests.scenarios.world import PROMISE, World
 
@@ -131,7 +130,7 @@ class Tenancy:
 
 
 async def settled(world: World) -> Tenancy:
-    """Let everybody join and a snapshot be taken; enrol every key with the first provider, by whoever vouches for it."""
+    """Let everybody join and a snapshot be taken; enrol the keys with providers by whoever vouches for them."""
     everywhere = msgspec.structs.replace(PROMISE, copies=5, spread=["owner"])
     world.small_dataset(policy=everywhere)
     await world.backup()
@@ -167,9 +166,9 @@ async def settled(world: World) -> Tenancy:
     order = root.signing.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=fresh[0].public, expires_ns=0)))
     world.services[0].enrol(EnrolRequest(holder_key=fresh[0].public, secret=b"", order=order, root=b""))
     for name in ("maintainer", "drill host"):
-        half = tenancy.holders[name].half
-        assert half is not None
-        async with Federation(half, world.edge) as federation:
+        member = tenancy.holders[name].half
+        assert member is not None
+        async with Federation(member, world.edge) as federation:
             assert len(federation.links) == 5
     return tenancy
 
@@ -455,7 +454,9 @@ def test_every_ability_is_somebodys_and_nobody_but_root_has_nearly_all() -> None
 
 def test_the_specification_has_this_table() -> None:
     text = (pathlib.Path(__file__).parents[2] / "docs" / "spec" / "crypto.md").read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
     [header] = [row for row in rows if row[0] == "can"]
     found: dict[str, set[str]] = {name: set() for name in header[1:]}
     at = rows.index(header) + 1
