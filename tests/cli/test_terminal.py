@@ -13,7 +13,7 @@ from tests.cli.federation import PASSPHRASE, PATIENCE_S, PROGRAM, Federation
 pytestmark = pytest.mark.process
 
 
-def _at_terminal(federation: Federation, *args: str, home: str, answers: tuple[str, ...] = ()) -> tuple[int, str, str]:
+def at_terminal(federation: Federation, *args: str, home: str, answers: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Run with a terminal for input and errors; return exit code, standard output, what the terminal showed."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -44,26 +44,26 @@ def _at_terminal(federation: Federation, *args: str, home: str, answers: tuple[s
 
 
 def test_a_passphrase_is_asked_for_and_not_shown(federation: Federation) -> None:
-    code, out, shown = _at_terminal(federation, "snapshots", home="keeper", answers=(PASSPHRASE,))
+    code, out, shown = at_terminal(federation, "snapshots", home="keeper", answers=(PASSPHRASE,))
     assert code == 0
     assert "docs" in out
     assert "Passphrase of björkby's keeper: " in shown
     assert PASSPHRASE not in shown + out
-    code, out, shown = _at_terminal(federation, "snapshots", home="keeper", answers=("not-the-right-one",))
+    code, out, shown = at_terminal(federation, "snapshots", home="keeper", answers=("not-the-right-one",))
     assert (code, out) == (1, "")
     assert "the passphrase is wrong" in shown
 
 
 def test_two_passphrases_that_differ_make_no_home(federation: Federation) -> None:
     answers = ("a good long one", "a good long two")
-    code, out, shown = _at_terminal(federation, "init", "--name", "x", home="typed", answers=answers)
+    code, out, shown = at_terminal(federation, "init", "--name", "x", home="typed", answers=answers)
     assert (code, out) == (1, "")
     assert "the two passphrases differ" in shown
     assert not (federation.path / "typed").exists()
 
 
 def test_a_terminal_gets_a_bar_and_standard_output_only_results(federation: Federation) -> None:
-    code, out, shown = _at_terminal(federation, "backup", home="node")
+    code, out, shown = at_terminal(federation, "backup", home="node")
     assert code == 0
     assert "\x1b[" in shown
     assert "reading docs" in shown

@@ -454,7 +454,7 @@ class TestMaintenance:
     @pytest.mark.parametrize("what", ["owner.key", "maintenance.key"])
     async def test_stopped_between_the_charter_and_the_file_the_new_key_counts(self, what: str, world: World) -> None:
         with keeping(world) as (keeper, siblings):
-            keeper.succeed = lambda _: None  # type: ignore[method-assign] # the crash
+            keeper.succeed = lambda name: None  # type: ignore[method-assign] # noqa: ARG005 - the crash; a parameter by its name
             if what == "owner.key":
                 await rotate_owner_until_charter(keeper, siblings, world)
             else:

@@ -130,7 +130,7 @@ class Tenancy:
 
 
 async def settled(world: World) -> Tenancy:
-    """Let everybody join and a snapshot be taken; enrol every key with the first provider, by whoever vouches for it."""
+    """Let everybody join and a snapshot be taken; enrol the keys with providers by whoever vouches for them."""
     everywhere = msgspec.structs.replace(PROMISE, copies=5, spread=["owner"])
     world.small_dataset(policy=everywhere)
     await world.backup()
@@ -166,9 +166,9 @@ async def settled(world: World) -> Tenancy:
     order = root.signing.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=fresh[0].public, expires_ns=0)))
     world.services[0].enrol(EnrolRequest(holder_key=fresh[0].public, secret=b"", order=order, root=b""))
     for name in ("maintainer", "drill host"):
-        half = tenancy.holders[name].half
-        assert half is not None
-        async with Federation(half, world.edge) as federation:
+        member = tenancy.holders[name].half
+        assert member is not None
+        async with Federation(member, world.edge) as federation:
             assert len(federation.links) == 5
     return tenancy
 
