@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.federation import Federation
     from replicator.engine.freshness import Freshness
+    from replicator.engine.node import NodeHome
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
     from replicator.snapshot.tree import TreePath, TreeReader
@@ -73,21 +74,7 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> N
         rows = with_library(session, _snapshot_rows)
     else:
         with session.node() as node:
-            rows = [
-                {
-                    "id": row.name.hex(),
-                    "dataset": row.dataset,
-                    "time": moment(row.created_ns),
-                    "node": session_name(node),
-                    "size": row.size,
-                    "files": row.files,
-                    "tags": list(row.tags),
-                    "published": bool(row.published_ns),
-                    "gaps": len(row.gaps),
-                }
-                for row in node.catalog.snapshots.all("writer = ?", (node.identity,))
-                if row.dataset
-            ]
+            rows = _own_rows(session, node)
     if dataset is not None:
         rows = [row for row in rows if row["dataset"] == dataset]
     rows = [row for row in rows if set(tags) <= set(row["tags"])]
@@ -107,11 +94,37 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...]) -> N
         ],
     )
     for row in rows:
-        if row.get("newest"):
-            text.append(f"{row['dataset']} of {row['node']}: {row['seen']}")
+        seen = row.pop("seen")
+        if row["newest"]:
+            text.append(f"{row['dataset']} of {row['node']}: {seen}")
             for warning in row["warnings"]:
                 session.out.notice(f"{row['dataset']} of {row['node']}: {warning}")
     session.out.result(rows, text)
+
+
+def _own_rows(session: Session, node: "NodeHome") -> list[dict[str, Any]]:
+    """Return what a node lists, which asks nobody: its own snapshots, and who is known to have seen them."""
+    from replicator.engine.freshness import freshness  # noqa: PLC0415 - commands import what they use
+
+    now = session.clock.now_ns()
+    own = [row for row in node.catalog.snapshots.all("writer = ?", (node.identity,)) if row.dataset]
+    newest = {row.dataset: row.name for row in own}
+    return [
+        {
+            "id": row.name.hex(),
+            "dataset": row.dataset,
+            "time": moment(row.created_ns),
+            "node": session_name(node),
+            "size": row.size,
+            "files": row.files,
+            "tags": list(row.tags),
+            "published": bool(row.published_ns),
+            "gaps": len(row.gaps),
+            "newest": row.name == newest[row.dataset],
+            **_freshness_row(freshness(node, row, None, now)),
+        }
+        for row in own
+    ]
 
 
 def session_name(node: Any) -> str:

@@ -7,6 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.audit import recheck, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.findings import Findings
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
@@ -78,6 +79,8 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
             else:
                 _judge(ground, rows, report)
             report.notices = [*federation.notices, *federation.integrity]
+            if any(kept.open for kept in Findings(half).all()):
+                report.exit_code = 4
     return report
 
 
