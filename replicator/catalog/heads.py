@@ -1,62 +1,64 @@
-"""What this home remembers of writers' chains and of what providers signed about them.
+"""Rows of signed heads of writers, and of what providers signed about them; bytes that were checked before."""
 
-Its loss costs no data and no finding that was made; what providers said before can then not be held against them.
-"""
+from collections.abc import Iterable
 
 from replicator.catalog.schema import Database
-from replicator.charter.chain import Link, Word, kept_head, read_word
-from replicator.format.finding import Statement
 from replicator.ids import Identity
 
 
 class Heads:
-    """Rows of signed heads, and of the last word of each provider in each incarnation of its store."""
+    """Signed heads, and the last word of each provider in each incarnation of its store.
+
+    Their loss costs no data and no finding that was made; what providers said before can then not be held against them.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def put(self, links: list[Link], *, witnessed: bool) -> None:
-        """Remember heads. ``witnessed``: a provider has shown or signed them; once so, it stays so."""
+    def put(self, rows: Iterable[tuple[bytes, int, bytes, bytes]], *, witnessed: bool) -> None:
+        """Remember heads: writer, number, hash, and as they were signed.
+
+        ``witnessed``: a provider has shown or signed them; once so, it stays so.
+        """
         with self._db.transaction("head rows") as connection:
             connection.executemany(
                 "INSERT INTO heads (writer, number, hash, signed, witnessed) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET witnessed = max(witnessed, excluded.witnessed)",
-                [(one.writer, one.number, one.hash, one.statement.signed, int(witnessed)) for one in links if one.hash],
+                [(*row, int(witnessed)) for row in rows],
             )
 
-    def since(self, writer: bytes, number: int) -> list[Link]:
-        """Return what is remembered of a chain from a number on, by number."""
+    def since(self, writer: bytes, number: int) -> list[bytes]:
+        """Return the signed heads of a chain from a number on, by number."""
         rows = self._db.rows(
             "SELECT signed FROM heads WHERE writer = ? AND number >= ? ORDER BY number, hash", (writer, number)
         )
-        return [kept_head(signed) for (signed,) in rows]
+        return [signed for (signed,) in rows]
 
-    def newest_witnessed(self, writer: bytes) -> Link | None:
-        """Return the head with the highest number that a provider has ever shown to this home."""
+    def newest_witnessed(self, writer: bytes) -> bytes | None:
+        """Return the signed head with the highest number that a provider has ever shown to this home."""
         rows = self._db.rows(
             "SELECT signed FROM heads WHERE writer = ? AND witnessed ORDER BY number DESC LIMIT 1", (writer,)
         )
-        return kept_head(rows[0][0]) if rows else None
+        return rows[0][0] if rows else None
 
-    def below(self, writer: bytes, number: int) -> Link | None:
-        """Return the head with the highest number below ``number``."""
+    def below(self, writer: bytes, number: int) -> bytes | None:
+        """Return the signed head with the highest number below ``number``."""
         rows = self._db.rows(
             "SELECT signed FROM heads WHERE writer = ? AND number < ? ORDER BY number DESC LIMIT 1", (writer, number)
         )
-        return kept_head(rows[0][0]) if rows else None
+        return rows[0][0] if rows else None
 
-    def put_word(self, word: Word) -> None:
-        """Remember what a provider signed; of each sort (and writer, for witnesses) and incarnation the last."""
-        writer = next(iter(word.heads)) if word.statement.context == "witness" else b""
+    def put_word(self, provider: Identity, incarnation: bytes, context: str, writer: bytes, signed: bytes) -> None:
+        """Remember what a provider signed, in place of what it signed in that context about that writer before."""
         with self._db.transaction("word row") as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO words (provider, incarnation, context, writer, signed) VALUES (?, ?, ?, ?, ?)",
-                (word.provider, word.incarnation, word.statement.context, writer, word.statement.signed),
+                (provider, incarnation, context, writer, signed),
             )
 
-    def words(self, provider: Identity, tenant: bytes) -> list[Word]:
-        """Return what a provider has signed, in all its incarnations."""
+    def words(self, provider: Identity) -> list[tuple[str, bytes]]:
+        """Return what a provider has signed, in all its incarnations, each with its context."""
         rows = self._db.rows(
             "SELECT context, signed FROM words WHERE provider = ? ORDER BY incarnation, context, writer", (provider,)
         )
-        return [read_word(Statement(context=context, signed=signed), tenant) for context, signed in rows]
+        return [(context, signed) for context, signed in rows]

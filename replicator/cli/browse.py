@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.federation import Federation
     from replicator.engine.freshness import Freshness
+    from replicator.engine.node import NodeHome
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
     from replicator.snapshot.tree import TreePath, TreeReader
@@ -70,29 +71,13 @@ def take_federation(session: Session, federation: "Federation") -> None:
 @command(keys="restore (keeper); a node lists what it wrote itself")
 def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...], forgotten: bool) -> None:
     """List snapshots, oldest first."""
-    from replicator.engine.forgetting import Forgotten  # noqa: PLC0415
     from replicator.engine.home import has_half  # noqa: PLC0415
 
     if has_half(session.home, "keeper") or has_half(session.home, "drill"):
         rows = with_library(session, partial(_snapshot_rows, forgotten=forgotten))
     else:
         with session.node() as node:
-            state = Forgotten.of(node)
-            rows = [
-                {
-                    "id": row.name.hex(),
-                    "dataset": row.dataset,
-                    "time": moment(row.created_ns),
-                    "node": session_name(node),
-                    "size": row.size,
-                    "files": row.files,
-                    "tags": list(row.tags),
-                    "published": bool(row.published_ns),
-                    "gaps": len(row.gaps),
-                }
-                for row in node.catalog.snapshots.all("writer = ?", (node.identity,))
-                if row.dataset and state.hides(row) == forgotten
-            ]
+            rows = _own_rows(session, node, forgotten=forgotten)
     if dataset is not None:
         rows = [row for row in rows if row["dataset"] == dataset]
     rows = [row for row in rows if set(tags) <= set(row["tags"])]
@@ -112,11 +97,39 @@ def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...], forg
         ],
     )
     for row in rows:
-        if row.get("newest"):
-            text.append(f"{row['dataset']} of {row['node']}: {row['seen']}")
+        seen = row.pop("seen")
+        if row["newest"]:
+            text.append(f"{row['dataset']} of {row['node']}: {seen}")
             for warning in row["warnings"]:
                 session.out.notice(f"{row['dataset']} of {row['node']}: {warning}")
     session.out.result(rows, text)
+
+
+def _own_rows(session: Session, node: "NodeHome", *, forgotten: bool) -> list[dict[str, Any]]:
+    """Return what a node lists, which asks nobody: its own snapshots, and who is known to have seen them."""
+    from replicator.engine.forgetting import Forgotten  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.freshness import freshness  # noqa: PLC0415
+
+    now, state = session.clock.now_ns(), Forgotten.of(node)
+    rows = node.catalog.snapshots.all("writer = ?", (node.identity,))
+    own = [row for row in rows if row.dataset and state.hides(row) == forgotten]
+    newest = {row.dataset: row.name for row in own}
+    return [
+        {
+            "id": row.name.hex(),
+            "dataset": row.dataset,
+            "time": moment(row.created_ns),
+            "node": session_name(node),
+            "size": row.size,
+            "files": row.files,
+            "tags": list(row.tags),
+            "published": bool(row.published_ns),
+            "gaps": len(row.gaps),
+            "newest": row.name == newest[row.dataset],
+            **_freshness_row(freshness(node, row, None, now)),
+        }
+        for row in own
+    ]
 
 
 def session_name(node: Any) -> str:

@@ -2,20 +2,21 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, read_stdin
 from replicator.cli.output import moment, table
-from replicator.errors import IntegrityError, UsageError
+from replicator.errors import IntegrityError, NotFoundError, UsageError
 from replicator.ids import identity_of, short
 
 if TYPE_CHECKING:
     from replicator.engine.findings import KeptFinding
     from replicator.engine.freshness import Freshness, Sighting
+    from replicator.engine.home import Half
 
 
 def finding_document(kept: "KeptFinding") -> dict[str, Any]:
@@ -72,17 +73,27 @@ def findings() -> None:
     """Evidence that somebody forked, cut or went on with the history of a node."""
 
 
+@contextmanager
+def _halves(session: Session) -> "Iterator[list[Half]]":
+    """Open both halves of this home, those that there are. No passphrase is asked for."""
+    from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
+
+    with ExitStack() as stack:
+        found: list[Half] = []
+        if has_half(session.home, "keeper"):
+            found.append(stack.enter_context(session.keeper()))
+        if has_half(session.home, "node") or not found:
+            found.append(stack.enter_context(session.node()))
+        yield found
+
+
 def _all(session: Session) -> "list[tuple[str, KeptFinding]]":
-    """Return the findings of both halves of this home, with what each says."""
+    """Return the findings of this home, with what each says; of one that both halves made, the one that is open."""
     from replicator.engine.findings import Findings, in_words  # noqa: PLC0415 - commands import what they use
-    from replicator.engine.home import has_half  # noqa: PLC0415
 
     found: dict[str, tuple[str, KeptFinding]] = {}
-    if has_half(session.home, "keeper"):
-        with session.keeper() as keeper:
-            found |= {kept.id: (in_words(keeper, kept.finding), kept) for kept in Findings(keeper).all()}
-    if has_half(session.home, "node") or not found:
-        with session.member() if not has_half(session.home, "node") else session.node() as half:
+    with _halves(session) as halves:
+        for half in halves:
             for kept in Findings(half).all():
                 if kept.id not in found or kept.open:
                     found[kept.id] = (in_words(half, kept.finding), kept)
@@ -90,8 +101,6 @@ def _all(session: Session) -> "list[tuple[str, KeptFinding]]":
 
 
 def _one(session: Session, text: str) -> "tuple[str, KeptFinding]":
-    from replicator.errors import NotFoundError  # noqa: PLC0415
-
     found = [one for one in _all(session) if one[1].id.startswith(text.lower())]
     if len(found) != 1 or not text:
         raise NotFoundError(
@@ -106,8 +115,6 @@ def _one(session: Session, text: str) -> "tuple[str, KeptFinding]":
 def list_findings(session: Session) -> None:
     """List what was found, oldest first; acknowledged findings stay."""
     rows = _all(session)
-    if any(kept.open for _, kept in rows):
-        session.worsen(exits.INTEGRITY)
     session.out.result(
         [finding_document(kept) for _, kept in rows],
         table(
@@ -147,22 +154,14 @@ def show(session: Session, finding: str) -> None:
 def acknowledge(session: Session, finding: str, note: str) -> None:
     """Say that you have seen a finding and done what it asks for. It stays, and stops no backup any more."""
     from replicator.engine.findings import Findings  # noqa: PLC0415
-    from replicator.engine.home import Half, has_half  # noqa: PLC0415
 
     _, kept = _one(session, finding)
-
-    def say(half: Half) -> None:
-        store = Findings(half)
-        for one in store.all():
-            if one.id == kept.id:
-                store.note(one, note, session.clock.now_ns())
-
-    if has_half(session.home, "keeper"):
-        with session.keeper() as keeper:
-            say(keeper)
-    if has_half(session.home, "node"):
-        with session.node() as node:
-            say(node)
+    with _halves(session) as halves:
+        for half in halves:
+            store = Findings(half)
+            for one in store.all():
+                if one.id == kept.id:
+                    store.note(one, note, session.clock.now_ns())
     session.out.result({"id": kept.id, "acknowledged": True, "note": note}, f"Acknowledged {kept.id}; it stays.")
 
 

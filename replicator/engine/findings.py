@@ -12,12 +12,12 @@ from blake3 import blake3
 from replicator.charter.chain import check_finding
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.engine.home import Half
-from replicator.errors import HomeError, NotFoundError, ReplicatorError
+from replicator.errors import HomeError, ReplicatorError
 from replicator.format.charter import Count
 from replicator.format.codec import Record, decode, encode
 from replicator.format.finding import Finding, FindingKind
 from replicator.fs import write_atomic
-from replicator.ids import identity_of, short
+from replicator.ids import short
 
 NOBODY = bytes(32)
 """The provider of a finding that is no provider's fault."""
@@ -63,20 +63,6 @@ class Findings:
         """
         names = [name for name, _ in self._half.fs.list_files(self._folder) if len(name) == _ID_HEX]
         return sorted((self._read(name) for name in names), key=lambda kept: (kept.finding.found_ns, kept.id))
-
-    def get(self, text: str) -> KeptFinding:
-        """Return one by the beginning of its id.
-
-        Raises:
-            NotFoundError: none, or more than one.
-        """
-        found = [kept for kept in self.all() if text and kept.id.startswith(text.lower())]
-        if len(found) != 1:
-            raise NotFoundError(
-                f"{'no' if not found else 'more than one'} finding '{text}' in this home",
-                hint="`replicator findings list` lists them",
-            )
-        return found[0]
 
     def keep(self, finding: Finding) -> KeptFinding:
         """Keep a finding and return it; what is known already, or is more of what nobody has looked at yet, is not new.
@@ -154,7 +140,7 @@ def in_words(half: Half, finding: Finding) -> str:
 
 def advice_for(finding: Finding) -> str:
     """Return what a person does about a finding, in one sentence."""
-    writer = {
+    return {
         "fork": "if the node was cloned or its disk put back while it ran on, stop one of the two; if neither, its key "
         "is stolen; in either case make a new key with `node request` and `node add`, and `node revoke` the old one",
         "rollback": "ask its operator whether disk or database were put back; if not, do not count on it: "
@@ -166,10 +152,4 @@ def advice_for(finding: Finding) -> str:
         "elsewhere: make a new one with `node request` and `node add`, and `node revoke` the old one",
         "interleaved": "if the home was really put back twice, say so with `findings acknowledge`; else stop one of "
         "the machines, or revoke a stolen key: `node request` and `node add` a new one, `node revoke` the old one",
-    }
-    return writer[finding.kind]
-
-
-def finder_of(signed: bytes) -> bytes:
-    """Return the identity of the home that signed a finding."""
-    return identity_of(signer_of(signed))
+    }[finding.kind]

@@ -6,6 +6,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
+from replicator.engine.memory import Memory
 from replicator.ids import Identity
 
 
@@ -65,7 +66,7 @@ def _signed_before(half: Half, provider: Identity, row: SnapshotRow) -> int:
     incarnation = half.catalog.peers.get(provider).incarnation
     times = [
         shown.seen_ns
-        for word in half.catalog.heads.words(provider, half.tenant)
+        for word in Memory(half).words(provider)
         if word.incarnation == incarnation
         and (shown := word.heads.get(row.writer)) is not None
         and shown.number >= row.number

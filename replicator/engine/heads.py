@@ -14,6 +14,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.federation import Link as Peer
 from replicator.engine.findings import NOBODY, QUIET, Findings, KeptFinding, in_words
 from replicator.engine.home import Half
+from replicator.engine.memory import Memory
 from replicator.errors import IntegrityError, PeerError, ProtocolError, ReplicatorError
 from replicator.format.claim import Shown, challenge_of
 from replicator.format.codec import decode
@@ -110,7 +111,7 @@ class _Look:
     def __init__(self, half: Half, federation: Federation) -> None:
         self.half = half
         self.federation = federation
-        self.heads = half.catalog.heads
+        self.heads = Memory(half)
         self.tenant = half.tenant
         self.writers = {identity_of(key): key for key in half.charter.writer_keys()}
         self.answers: dict[Identity, _Answer] = {}
@@ -137,7 +138,7 @@ class _Look:
             await self._ask(peer, [])
 
     async def _ask(self, peer: Peer, more: list[bytes]) -> None:
-        words = [one for one in self.heads.words(peer.identity, self.tenant) if self._is_of_now(one, peer)]
+        words = [one for one in self.heads.words(peer.identity) if self._is_of_now(one, peer)]
         parts = [*(word.hash for word in words), *more]
         challenge = challenge_of(parts)
         try:
@@ -227,7 +228,7 @@ class _Look:
             self._remember_testimony(word)
 
     def _compare(self, peer: Peer, word: Word, parts: list[bytes], told: list[Word]) -> None:
-        before = self.heads.words(peer.identity, self.tenant)
+        before = self.heads.words(peer.identity)
         known = {one.hash: one for one in (*before, *told) if one.provider == peer.identity}
         back = False
         for earlier in known.values():
@@ -267,7 +268,7 @@ class _Look:
         [writer] = word.heads
         kept = [
             one
-            for one in self.heads.words(word.provider, self.tenant)
+            for one in self.heads.words(word.provider)
             if one.incarnation == word.incarnation and one.statement.context == "witness" and writer in one.heads
         ]
         if not kept or kept[0].heads[writer].number < word.heads[writer].number:
@@ -355,7 +356,7 @@ class _Look:
     def _has_witnessed(self, provider: Identity, link: Link) -> bool:
         return any(
             (shown := word.heads.get(link.writer)) is not None and shown.number >= link.number
-            for word in self.heads.words(provider, self.tenant)
+            for word in self.heads.words(provider)
         )
 
     def _judge_revoked(self, writer: Identity) -> None:
@@ -387,7 +388,7 @@ class _Look:
 
     def newest(self) -> dict[bytes, KnownHead]:
         """Return the newest head of each writer that any provider shows."""
-        found = {}
+        found: dict[bytes, KnownHead] = {}
         for writer in self.writers:
             links = self._links(writer)
             if not links:
@@ -443,5 +444,5 @@ async def fetch_chain(
         if not page or not reply.more or page[-1].number <= above + 1:
             break
         before = page[-1].number
-    half.catalog.heads.put(found, witnessed=True)
+    Memory(half).put(found, witnessed=True)
     return found

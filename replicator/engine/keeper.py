@@ -130,7 +130,7 @@ class ReaderHome(Half):
         Raises:
             KeyWrongError: the passphrase is wrong.
         """
-        return SigningKey(self._unlock("maintenance.key", MAINTENANCE_LABEL))
+        return SigningKey(self.unlock("maintenance.key", MAINTENANCE_LABEL))
 
     def reader(self, domain: bytes) -> ReaderKeys:
         """Return a domain's restore key with its working keys.

@@ -4,6 +4,7 @@ from replicator.charter.chain import Link, kept_head
 from replicator.engine.federation import Federation
 from replicator.engine.heads import KnownHead, report
 from replicator.engine.home import Half
+from replicator.engine.memory import Memory
 from replicator.format.finding import Statement
 
 _ADOPTED = "chain adopted"
@@ -14,7 +15,7 @@ def chain_end(half: Half) -> Link | None:
 
     It may be one whose snapshot cannot be read here, or one that nobody has heard of yet.
     """
-    witnessed = half.catalog.heads.newest_witnessed(half.identity)
+    witnessed = Memory(half).newest_witnessed(half.identity)
     return max([*_own_links(half), *([witnessed] if witnessed is not None else [])], key=_number, default=None)
 
 

@@ -17,6 +17,7 @@ from replicator.charter.verify import signed_hash
 from replicator.crypto.sign import Context
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
+from replicator.engine.memory import Memory
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.send import Sender
@@ -263,9 +264,9 @@ class Publisher:
             raise ProtocolError(link.pin.name, "witnessed another head than the one that was sent")
         if (word.provider, word.incarnation) != (link.identity, link.info.incarnation):
             raise ProtocolError(link.pin.name, "its witness is another provider's, or of another store")
-        heads = self.node.catalog.heads
-        heads.put([read_head(snapshot.head, self.node.tenant)], witnessed=True)
-        heads.put_word(word)
+        memory = Memory(self.node)
+        memory.put([read_head(snapshot.head, self.node.tenant)], witnessed=True)
+        memory.put_word(word)
         return word
 
     async def _testify(self, words: list[Word]) -> None:
@@ -305,7 +306,7 @@ def sent_head(node: NodeHome) -> int:
 
 def note_sent(node: NodeHome, snapshot: SnapshotRow) -> None:
     """Remember, before it happens, that a peer hears of a snapshot: from then on its number is taken."""
-    node.catalog.heads.put([read_head(snapshot.head, node.tenant)], witnessed=False)
+    Memory(node).put([read_head(snapshot.head, node.tenant)], witnessed=False)
     if snapshot.number > sent_head(node):
         node.catalog.set_meta(_SENT_HEAD, snapshot.number.to_bytes(8, "big"))
 

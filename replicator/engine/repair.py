@@ -7,6 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.audit import recheck, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.findings import Findings
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
@@ -79,6 +80,8 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
             else:
                 _judge(ground, rows, report)
             report.notices = [*federation.notices, *federation.integrity]
+            if any(kept.open for kept in Findings(half).all()):
+                report.exit_code = 4
     return report
 
 

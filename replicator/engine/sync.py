@@ -10,6 +10,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, learn
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
+from replicator.engine.memory import Memory
 from replicator.engine.ownchain import note_continued
 from replicator.errors import ForkedError, FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
@@ -154,7 +155,7 @@ class _Walk:
     async def _take(self, name: ObjectName, snapshot: Snapshot) -> None:
         head = self.known.signed if snapshot.number == self.known.head.number else b""
         if not head:
-            link = self.half.catalog.heads.below(self.writer, snapshot.number + 1)
+            link = Memory(self.half).below(self.writer, snapshot.number + 1)
             if link is not None and (link.number, link.snapshot) == (snapshot.number, name):
                 head = link.statement.signed
         try:
@@ -173,16 +174,16 @@ class _Walk:
 
     async def _head_below(self, number: int) -> Link | None:
         """Return the newest known head below a number, asking providers for theirs once."""
-        heads = self.half.catalog.heads
+        memory = Memory(self.half)
         if not self._asked:
             self._asked = True
             for peer in list(self.federation.links.values()):
                 await fetch_chain(self.half, self.federation, peer, self.writer, above=0, below=number)
-        return heads.below(self.writer, number)
+        return memory.below(self.writer, number)
 
     def _report_fork(self, number: int, signed: bytes) -> None:
         """Keep the evidence, where the two statements are here: our head, and the snapshot that follows another."""
-        ours = self.half.catalog.heads.since(self.writer, number)[:1]
+        ours = Memory(self.half).since(self.writer, number)[:1]
         if not signed or not ours or ours[0].number != number:
             return
         theirs = read_snapshot_link(signed, b"", self.half.tenant)

@@ -1,11 +1,18 @@
 """Witnessed heads: numbers rise, chains hold, and forks are kept as evidence."""
 
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+
 from replicator.charter.verify import signed_hash
-from replicator.crypto.sign import Context, body_of, verify
-from replicator.format.claim import Witness
-from replicator.format.codec import decode
+from replicator.crypto.sign import Context, SigningKey, body_of, verify
+from replicator.format.claim import Shown, Standing, Witness
+from replicator.format.codec import decode, encode
 from replicator.provider.heads import MAX_FORKS
-from replicator.wire.messages import Heads, HeadsRequest, Signed
+from replicator.wire.messages import MAX_TESTIMONY, Chain, ChainRequest, Empty, Heads, HeadsRequest, Signed
+from replicator.wire.messages import Testimony as Told  # pytest takes what begins with "Test" for tests
 from tests.provider.stand import Stand, refusal
 from tests.provider.tenant import Tenant
 
@@ -98,3 +105,120 @@ def test_heads_survive_a_restart(stand: Stand) -> None:
     _head(stand, head)
     stand.restart()
     assert _heads(stand).heads == [head]
+
+
+# what is kept of a chain, and signed
+
+
+def _page(stand: Stand, before: int = 0, limit: int = 100) -> Chain:
+    answer = stand.call("chain", ChainRequest(writer=stand.tenant.node.identity, before=before, limit=limit))
+    assert isinstance(answer, Chain)
+    return answer
+
+
+def test_every_head_that_was_witnessed_is_kept_and_given_out_newest_first(stand: Stand) -> None:
+    chain = _chain(stand.tenant, 5)
+    for signed in (chain[0], chain[1], chain[3], chain[4]):
+        _head(stand, signed)
+    stand.restart()
+    assert (_page(stand).heads, _page(stand).more) == ([chain[4], chain[3], chain[1], chain[0]], False)
+    assert (_page(stand, limit=2).heads, _page(stand, limit=2).more) == ([chain[4], chain[3]], True)
+    assert _page(stand, before=4, limit=2).heads == [chain[1], chain[0]]
+    assert (_page(stand, before=1).heads, _page(stand, before=1).more) == ([], False)
+
+
+def test_a_database_of_an_earlier_build_keeps_its_newest_heads(stand: Stand) -> None:
+    chain = _chain(stand.tenant, 2)
+    _head(stand, chain[0])
+    stand.service.stop()
+    stand.provider.close()
+    path = os.path.join(stand.house.home, "provider", "provider.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE witnessed; DROP TABLE testimony; PRAGMA user_version = 1")
+    stand.provider = stand.house.open()
+    stand.service = stand.provider.start()
+    assert _page(stand).heads == [chain[0]]
+    _head(stand, chain[1])
+    assert _page(stand).heads == [chain[1], chain[0]]
+
+
+def test_a_writer_cannot_fill_the_disk_with_heads_and_none_pushes_another_out(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.provider.heads.MAX_AT_ONCE", 3)
+    monkeypatch.setattr("replicator.provider.heads.MAX_A_DAY", 2)
+    chain = _chain(stand.tenant, 6)
+    for signed in chain[:3]:
+        _head(stand, signed)
+    assert refusal(lambda: _head(stand, chain[3])) == "busy"
+    stand.clock.advance(86400)
+    _head(stand, chain[3])
+    _head(stand, chain[4])
+    assert refusal(lambda: _head(stand, chain[5])) == "busy"
+    assert _page(stand).heads == chain[4::-1]
+
+
+def _standing(stand: Stand, challenge: bytes) -> Standing:
+    answer = stand.call("heads", HeadsRequest(challenge=challenge))
+    assert isinstance(answer, Heads)
+    return decode(Standing, verify(answer.standing, Context.STANDING, [stand.provider.key.public]))
+
+
+def test_what_is_shown_is_signed_with_the_askers_challenge_and_first_times(stand: Stand) -> None:
+    assert _standing(stand, b"c" * 32).heads == []
+    chain = _chain(stand.tenant, 2)
+    for signed in chain:
+        stand.clock.advance(10)
+        _head(stand, signed)
+    seen_ns = stand.clock.now_ns()
+    stand.clock.advance(10)
+    found = _standing(stand, b"c" * 32)
+    assert (found.challenge, found.tenant, found.incarnation) == (
+        b"c" * 32,
+        stand.tenant.id,
+        stand.service.incarnation,
+    )
+    assert found.heads == [
+        Shown(writer=stand.tenant.node.identity, number=2, head=signed_hash(chain[1]), seen_ns=seen_ns)
+    ]
+    assert found.now_ns == stand.clock.now_ns()
+
+
+# testimony
+
+
+def _witness_of(key: SigningKey, stand: Stand, number: int, **changes: bytes) -> bytes:
+    fields: dict[str, bytes] = {"tenant": stand.tenant.id, "writer": stand.tenant.node.identity} | changes
+    witness = Witness(**fields, number=number, head=bytes(32), incarnation=bytes(16), seen_ns=1)
+    return key.sign(Context.WITNESS, encode(witness))
+
+
+def _testify(stand: Stand, *witnesses: bytes) -> None:
+    assert stand.call("testify", Told(witnesses=list(witnesses))) == Empty()
+
+
+def test_what_other_providers_signed_is_handed_on_the_last_word_of_each(stand: Stand) -> None:
+    one, other = SigningKey(b"1" * 32), SigningKey(b"2" * 32)
+    _testify(stand, _witness_of(one, stand, 1), _witness_of(other, stand, 1))
+    _testify(stand, _witness_of(one, stand, 2))
+    stand.restart()
+    assert set(_heads(stand).testimony) == {_witness_of(one, stand, 2), _witness_of(other, stand, 1)}
+
+
+def test_testimony_that_does_not_hold_or_is_not_the_holders_is_refused(stand: Stand) -> None:
+    key = SigningKey(b"1" * 32)
+    for wrong in (
+        _witness_of(key, stand, 1, writer=bytes(32)),
+        _witness_of(key, stand, 1, tenant=bytes(16)),
+        _witness_of(key, stand, 1)[:-1] + b"\x00",
+    ):
+        assert refusal(lambda signed=wrong: _testify(stand, signed)) == "bad-request"  # type: ignore[misc]
+    assert refusal(lambda: stand.keeper.testify(Told(witnesses=[]))) == "forbidden"
+    assert _heads(stand).testimony == []
+
+
+def test_a_writer_cannot_fill_the_disk_with_testimony(stand: Stand) -> None:
+    for first in (0, 40):
+        keys = [SigningKey(bytes([first + n]) * 32) for n in range(40)]
+        _testify(stand, *(_witness_of(key, stand, 1) for key in keys))
+    assert len(_heads(stand).testimony) == MAX_TESTIMONY
