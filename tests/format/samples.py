@@ -46,6 +46,7 @@ from replicator.format.keybag import (
     WrappedSecret,
     WriterDomain,
 )
+from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
 from replicator.format.offer import Invite, Offer
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.policy import Policy, policy_id
@@ -243,6 +244,23 @@ CHECKS = DrillChecks(
         DrillCheck(dataset="shop", command="pg_restore --list shop/shop.dump", limit_s=3600),
     ]
 )
+MARK = Mark(
+    tenant=run(0x10, 16),
+    provider=run(0xA0, 32),
+    incarnation=run(0xE0, 16),
+    number=4,
+    previous=run(0x23, 32),
+    view=[SeenWriter(writer=run(0xC0, 32), claim=5, head=9)],
+    dead=run(0x00, 64),
+    surplus=run(0x40, 32),
+    copies=2,
+    holders=b"signed holders",
+    receipts=[b"a signed receipt"],
+    created_ns=NOW,
+)
+HOLDERS = Holders(tenant=run(0x10, 16), charter=7, providers=run(0x00, 64))
+FENCE = Fence(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=6, head=10)
+RETIRE = Retire(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=5)
 OFFER = Offer(
     provider_key=run(0x01, 32),
     number=3,
@@ -458,6 +476,10 @@ SAMPLES: dict[str, Record] = {
     "drill 1": DRILL_1,
     "drill checks": CHECKS,
     "forget": FORGET,
+    "mark": MARK,
+    "holders": HOLDERS,
+    "fence": FENCE,
+    "retire": RETIRE,
     "offer": OFFER,
     "invite": INVITE,
     "directory": DIRECTORY,

@@ -7,11 +7,25 @@ import msgspec
 import pytest
 
 from replicator.crypto.sign import Context
-from replicator.format import charter, claim, drill, finding, forget, index, keybag, offer, pack, policy, snapshot, tree
+from replicator.format import (
+    charter,
+    claim,
+    drill,
+    finding,
+    forget,
+    index,
+    keybag,
+    mark,
+    offer,
+    pack,
+    policy,
+    snapshot,
+    tree,
+)
 from replicator.format.codec import Part, Record
 
 TEXT = (pathlib.Path(__file__).parents[2] / "docs" / "spec" / "format.md").read_text()
-MODULES = (charter, claim, drill, finding, forget, index, keybag, offer, pack, policy, snapshot, tree)
+MODULES = (charter, claim, drill, finding, forget, index, keybag, mark, offer, pack, policy, snapshot, tree)
 ABSTRACT = {"Record", "Part", "SecretRecord", "SecretPart"}
 
 
