@@ -8,7 +8,7 @@ are never taken for one because they begin alike, not even if a hostile writer m
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,22 +54,25 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackFacts:
-    """A pack that an index lists and of which a copy is left. ``number`` is how :class:`PackIds` call it.
+    """A pack that an index lists and of which a copy is left. ``number`` is how :data:`PackIds` call it.
 
-    Of two packs of one writer, domain, kind and policy that hold a chunk, the one given first is the one that counts.
+    ``moved``: a maintainer made it, and every reader takes its index beside those that snapshots name. What is in it is
+    not needed any more in the packs that its writer made, under the same policy.
     """
 
     number: int
     name: bytes
+    index: bytes
     writer: bytes
     domain: bytes
     kind: str
     policy: bytes
     size: int
+    moved: bool = False
 
 
 PackIds = Callable[[], Iterable[tuple[int, bytes]]]
-"""Yields packs' numbers and joined chunk ids in the order of preference, others too; called once for each part."""
+"""Yields packs' numbers and joined chunk ids, moved ones first, others too; called once for each part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +191,9 @@ def plan_prune(
     """Return what nothing in ``kept`` needs, and which packs are worth repacking.
 
     ``changes`` are all references by name that the kept snapshots name, ``packs`` all packs whose fate is to be decided
-    with their ids in the same order, ``records`` all other objects. A chunk that a snapshot of a domain needs is needed
-    in the packs of each writer that has it: nobody's word about another's chunks makes them unneeded.
+    with their ids, moved ones first, ``records`` all other objects. A chunk that a snapshot of a domain needs is needed
+    in every pack that has it, each writer's, as far as a kept snapshot names the pack's index: a snapshot is read
+    through the indexes it names, and nobody's word about another's chunks makes them unneeded.
 
     ``gaps`` are what the caller could not find out; they, chains that cannot be folded, and chunks that no pack holds
     leave the plan empty.
@@ -197,7 +201,7 @@ def plan_prune(
     plan = PrunePlan(gaps=[*gaps, *chain_gaps(kept, changes)], packs=len(packs))
     if plan.gaps:
         return plan
-    count = _Count(packs)
+    count = _Count(packs, {(one.domain, index) for one in kept for index in one.indexes})
     lacking = 0
     for low, high in _parts(sum(len(one.added) for one in changes.values()) // _ID.itemsize):
         needed = {
@@ -215,7 +219,7 @@ def plan_prune(
     plan.dead = [
         DeadObject(name=one.facts.name, kind=one.facts.kind, size=one.facts.size) for one in uses if not one.live
     ]
-    plan.dead += _dead_records(kept, records)
+    plan.dead += _dead_records(kept, records, {one.facts.index for one in uses if one.facts.moved and one.live})
     plan.groups = _worth_repacking(uses, max_unused)
     _check(plan, kept, uses)
     return plan
@@ -272,14 +276,19 @@ _Group = tuple[bytes, bytes, str, bytes]
 
 
 class _Count:
-    """Adds up the chunks of each pack, and those of them that are needed and in no pack before it in its group."""
+    """Adds up the chunks of each pack, and those of them that are needed there.
 
-    def __init__(self, packs: Sequence[PackFacts]) -> None:
+    ``named`` are the indexes, with their domains, that kept snapshots are read through.
+    """
+
+    def __init__(self, packs: Sequence[PackFacts], named: Collection[tuple[bytes, bytes]]) -> None:
         self._places = {one.number: place for place, one in enumerate(packs)}
         self._numbers: dict[bytes, int] = {}
         self._domains = np.array([self._numbers.setdefault(one.domain, len(self._numbers)) for one in packs], np.int64)
         keys: dict[_Group, int] = {}
         self._groups = np.array([keys.setdefault(_group(one), len(keys)) for one in packs], np.int64)
+        self._moved = np.array([one.moved for one in packs], np.bool_)
+        self._read = np.array([one.moved or (one.domain, one.index) in named for one in packs], np.bool_)
         self.chunks = np.zeros(len(packs), np.int64)
         self.live = np.zeros(len(packs), np.int64)
 
@@ -299,6 +308,7 @@ class _Count:
             inside = _inside(ids, low, high)
             ids, holders = ids[inside], holders[inside]
             np.add.at(self.chunks, holders, 1)
+            ids, holders = ids[self._read[holders]], holders[self._read[holders]]
             for domain, wanted in sets.items():
                 mine = np.flatnonzero(self._domains[holders] == self._numbers.get(domain, -1))
                 where, which = wanted.find(ids[mine])
@@ -307,12 +317,17 @@ class _Count:
                 met[domain][where] = True
                 for group in np.unique(self._groups[holding]).tolist():
                     of_group = self._groups[holding] == group
-                    # The first of each that comes, as packs come in the order of preference.
-                    found, first = np.unique(where[of_group], return_index=True)
                     seen = taken.setdefault(group, np.zeros(len(met[domain]), np.bool_))
-                    fresh = ~seen[found]
-                    np.add.at(self.live, holding[of_group][first[fresh]], 1)
-                    seen[found] = True
+                    for moved in (True, False):
+                        mine = of_group & (self._moved[holding] == moved)
+                        found, by = where[mine], holding[mine]
+                        if moved:
+                            found, first = np.unique(found, return_index=True)
+                            by = by[first]
+                        fresh = ~seen[found]
+                        np.add.at(self.live, by[fresh], 1)
+                        if moved:
+                            seen[found] = True
         return sum(int(np.count_nonzero(~found)) for found in met.values())
 
 
@@ -335,8 +350,9 @@ def _batches(packs: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[int], li
         yield numbers, runs
 
 
-def _dead_records(kept: Iterable[Kept], records: Iterable[RecordFacts]) -> list[DeadObject]:
-    named = {name for one in kept for name in (one.name, *one.indexes, *one.references)}
+def _dead_records(kept: Iterable[Kept], records: Iterable[RecordFacts], moved: Collection[bytes]) -> list[DeadObject]:
+    named = set(moved)
+    named |= {name for one in kept for name in (one.name, *one.indexes, *one.references)}
     return [DeadObject(name=one.name, kind=one.kind, size=one.size) for one in records if one.name not in named]
 
 

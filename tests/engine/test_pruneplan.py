@@ -49,7 +49,7 @@ def change(text: str, added: Iterable[str] = (), dropped: Iterable[str] = (), ba
     )
 
 
-def kept(text: str, *references: str, indexes: tuple[str, ...] = ()) -> Kept:
+def kept(text: str, *references: str, indexes: tuple[str, ...] = ("i",)) -> Kept:
     """Return a snapshot that stays."""
     return Kept(
         name=name(text),
@@ -69,6 +69,7 @@ class Case:
                 PackFacts(
                     number=10 + place,
                     name=name(text),
+                    index=name("i"),
                     writer=WRITER,
                     domain=DOMAIN,
                     kind="data",
@@ -156,9 +157,42 @@ def test_a_chunk_that_two_writers_have_is_needed_in_both_their_packs() -> None:
     assert dead(both.plan([kept("s", "r")], [change("r", ["a"])])) == set()
 
 
-def test_of_a_chunk_in_two_packs_of_one_writer_and_policy_the_pack_given_first_counts() -> None:
+def test_a_chunk_in_two_packs_keeps_both_as_snapshots_may_be_read_through_either() -> None:
     plan = Case({"first": ("a",), "second": ("a", "b")}).plan([kept("s", "r")], [change("r", ["a"])])
-    assert dead(plan) == {name("second")}
+    assert dead(plan) == set()
+
+
+def test_what_was_moved_is_not_needed_where_it_was_and_only_once_where_it_went() -> None:
+    moved = Case({"new": ("a", "b"), "newer": ("a",)}, moved=True, index=name("the maintainer's"))
+    plan = (moved + Case({"old": ("a", "b", "x")})).plan([kept("s", "r")], [change("r", ["a", "b"])])
+    assert dead(plan) == {name("old"), name("newer")}
+    plan = (moved + Case({"old": ("a", "b", "c", "x")})).plan([kept("s", "r")], [change("r", ["a", "b", "c"])])
+    assert dead(plan) == {name("newer")}
+    assert moving(plan) == [{name("old")}]
+
+
+def test_the_index_of_what_was_moved_stays_while_something_in_it_is_needed() -> None:
+    moved = Case({"new": ("a",)}, moved=True, index=name("m"))
+    records = [RecordFacts(name=name("m"), kind="index", size=65536)]
+    keep, changes = [kept("s", "r")], [change("r", ["a"])]
+    assert dead(moved.plan(keep, changes, records)) == set()
+    assert dead((moved + Case({"own": ("b",)})).plan(keep, [change("r", ["b"])], records)) == {name("new"), name("m")}
+
+
+def test_a_move_of_another_writer_or_policy_makes_nothing_unneeded() -> None:
+    for facts in ({"writer": OTHER}, {"policy": b"p" * 16}, {"kind": "tree"}):
+        both = Case({"new": ("a",)}, moved=True, **facts) + Case({"old": ("a",)})
+        assert dead(both.plan([kept("s", "r")], [change("r", ["a"])])) == set()
+
+
+def test_a_pack_whose_index_no_kept_snapshot_names_is_dead_and_holds_nothing() -> None:
+    unnamed = Case({"unnamed": ("a",)}, index=name("j"))
+    plan = (unnamed + Case({"named": ("a",)})).plan([kept("s", "r")], [change("r", ["a"])])
+    assert dead(plan) == {name("unnamed")}
+    assert unnamed.plan([kept("s", "r")], [change("r", ["a"])]).gaps
+    foreign = dataclasses.replace(kept("t", "q", indexes=("j",)), domain=ELSEWHERE)
+    changes = [change("r", ["a"]), dataclasses.replace(change("q"), domain=ELSEWHERE)]
+    assert dead((unnamed + Case({"named": ("a",)})).plan([kept("s", "r"), foreign], changes)) == {name("unnamed")}
 
 
 def test_a_chunk_under_two_policies_keeps_both_packs() -> None:
@@ -264,7 +298,7 @@ def plainly(keep: list[Kept], changes: dict[bytes, Change], case: Case) -> tuple
         seen = taken.setdefault(pack.policy, set())
         here = {joined[at : at + 32] for at in range(0, len(joined), 32)} & needed
         live[pack.name] = len(here - seen)
-        seen |= here
+        seen |= here if pack.moved else set()
     return {pack for pack, count in live.items() if not count}, live
 
 
@@ -293,7 +327,8 @@ def test_any_chains_and_packs_give_what_plain_sets_give(seed: int, at_once: int,
         for number in range(choice.randrange(8))
     }
     packs["all"] = tuple(pool)
-    case = Case(packs) + Case({"again": tuple(pool[:5])}, policy=b"p" * 16)
+    moved = {f"moved {number}": tuple(choice.sample(pool, choice.randrange(len(pool) + 1))) for number in range(3)}
+    case = Case(moved, moved=True) + Case(packs) + Case({"again": tuple(pool[:5])}, policy=b"p" * 16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "IDS_AT_ONCE", at_once)
         patch.setattr(module, "_BATCH", batch)

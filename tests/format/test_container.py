@@ -105,7 +105,7 @@ def test_a_locator_that_points_outside_its_object_is_refused(at: int, value: int
         decode_locator(bytes(data), SMALLEST)
 
 
-@pytest.mark.parametrize(("at", "value"), [(0, 0), (0, 6), (0, 255), (1, 2), (2, 1), (7, 1)])
+@pytest.mark.parametrize(("at", "value"), [(0, 0), (0, 7), (0, 255), (1, 2), (2, 1), (7, 1)])
 def test_an_unknown_kind_or_encoding_or_a_reserved_byte_is_refused(at: int, value: int) -> None:
     data = bytearray(encode_locator(FITS))
     data[at] = value

@@ -1,5 +1,6 @@
 import dataclasses
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -186,15 +187,10 @@ def test_two_segments_with_one_nonce_are_refused() -> None:
 
 
 def test_a_bit_that_flips_while_a_chunk_is_moved_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    import replicator.pack.repack as module
+    def misplaces(out: memoryview, *values: Any) -> int:
+        return write_envelope(out, *values) + 1
 
-    real = module.write_envelope
-
-    def flips(out: memoryview, *values: object) -> int:
-        start = real(out, *values)  # type: ignore[arg-type] # passed on
-        return start + 1
-
-    monkeypatch.setattr(module, "write_envelope", flips)
+    monkeypatch.setattr("replicator.pack.repack.write_envelope", misplaces)
     pack = sealed([b"a" * 70_000])
     with pytest.raises((IntegrityError, FormatError), match="on its way"):
         repacked((pack, set(pack.ids)))
