@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.fs import PosixFs, write_atomic
+from replicator.fs import PosixFs, exposure, way_out, write_atomic
 
 FS = PosixFs()
 
@@ -179,3 +179,25 @@ def test_a_failed_atomic_write_leaves_the_old_content(folder: str) -> None:
     with pytest.raises(OSError, match="No space"):
         write_atomic(Full(), f"{folder}/file", b"new")
     assert FS.read(f"{folder}/file") == b"old"
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "user", "said"),
+    [
+        (0o100600, 1000, 1000, ""),
+        (0o100400, 1000, 1000, ""),
+        (0o100600, 0, 1000, ""),
+        (0o100600, 1000, 0, ""),
+        (0o100640, 1000, 1000, "others can read it (mode 0640)"),
+        (0o100604, 0, 0, "others can read it (mode 0604)"),
+        (0o100601, 0, 1000, "others can read it (mode 0601)"),
+        (0o100600, 1001, 1000, "it belongs to another user (uid 1001, this is 1000)"),
+    ],
+)
+def test_a_secret_is_its_users_or_roots_and_nobody_elses_to_read(mode: int, owner: int, user: int, said: str) -> None:
+    assert exposure(mode, owner, user) == said
+
+
+def test_the_way_out_is_what_the_user_can_type() -> None:
+    assert way_out(1000, 1000) == way_out(0, 1000) == way_out(1000, 0) == "chmod 600"
+    assert way_out(1001, 1000) == "chown 1000"

@@ -12,7 +12,7 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -221,13 +221,13 @@ class Database:
                 hint="install a newer release of replicator",
             )
         if version < SCHEMA_VERSION:
-            self.write("schema", _bring_up)
+            self.write("schema", lambda connection: _bring_up(connection, version))
 
 
-def _bring_up(connection: sqlite3.Connection) -> None:
+def _bring_up(connection: sqlite3.Connection, version: int) -> None:
     """Make the tables that are not there, and change those of version 1 step by step: one way for old and new."""
     _create(connection)
-    for statement in _UPGRADE_2:
+    for statement in _UPGRADE_2 if version < 2 else ():
         connection.execute(statement)
     # Of a chain whose earlier heads were not kept there is the newest.
     connection.execute(

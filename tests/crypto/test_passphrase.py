@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from replicator.crypto.derive import commitment, hkdf
-from replicator.crypto.passphrase import LANES, MEMORY_KIB, PASSES, Wrapped, unwrap, wrap
-from replicator.errors import FormatError, IntegrityError, KeyWrongError
+from replicator.crypto.passphrase import LANES, MAX_MEMORY_KIB, MEMORY_KIB, PASSES, Cost, Wrapped, unwrap, wrap
+from replicator.errors import FormatError, IntegrityError, KeyWrongError, SpaceError, UsageError
 from tests.fakes import SeededRng
 
 PASSPHRASE = "correct horse båttery"
@@ -89,3 +89,32 @@ def test_a_label_may_end_in_any_bytes() -> None:
     assert unwrap(PASSPHRASE, again, label) == SECRET
     with pytest.raises(IntegrityError):
         unwrap(PASSPHRASE, dataclasses.replace(again, sealed=b""), label)
+
+
+def test_a_secret_may_cost_more_to_try(wrapped: Wrapped) -> None:
+    dear = wrap(PASSPHRASE, SECRET, b"owner key", SeededRng("dear"), Cost(memory_kib=65537, passes=4, lanes=2))
+    assert (dear.memory_kib, dear.passes, dear.lanes) == (65537, 4, 2)
+    assert unwrap(PASSPHRASE, dear, b"owner key") == SECRET
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"memory_kib": 65535}, {"memory_kib": 64 << 20}, {"passes": 2}, {"passes": 17}, {"lanes": 0}, {"lanes": 17}],
+)
+def test_nothing_cheaper_or_dearer_is_ever_written(changes: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="allowed are"):
+        Cost(**changes)
+    Cost(memory_kib=MAX_MEMORY_KIB, passes=16, lanes=16)
+
+
+def test_memory_that_is_not_there_is_told_in_mebibytes(wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def derive(self, _: bytes) -> bytes:
+            raise MemoryError
+
+    monkeypatch.setattr("replicator.crypto.passphrase.Argon2id", Starved)
+    with pytest.raises(SpaceError, match="takes 64 MiB of memory"):
+        unwrap(PASSPHRASE, wrapped, b"owner key")

@@ -2,9 +2,19 @@ import pytest
 import shamir_mnemonic
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shamir_mnemonic.wordlist import WORDLIST
 
 from replicator.crypto.derive import hkdf
-from replicator.crypto.recovery import WORD_COUNT, from_words, new_secret, root_of, to_words, unknown_words
+from replicator.crypto.recovery import (
+    WORD_COUNT,
+    from_words,
+    new_secret,
+    root_of,
+    suspects,
+    to_words,
+    unknown_words,
+    whole_word,
+)
 from replicator.crypto.sign import SigningKey
 from replicator.errors import KeyWrongError
 from tests.fakes import SeededRng
@@ -103,3 +113,41 @@ def test_root_never_shows_its_secrets() -> None:
 
 def test_a_new_secret_is_256_bits_from_the_source_it_is_given() -> None:
     assert new_secret(SeededRng("secret")) == SeededRng("secret").bytes(32)
+
+
+def test_four_letters_of_every_word_are_enough_and_mean_no_other() -> None:
+    for word in WORDLIST:
+        assert [whole_word(word[:length]) for length in range(4, len(word) + 1)] == [word] * (len(word) - 3)
+    assert from_words([word[:4] for word in WORDS]) == SECRET
+    assert from_words([word[:4].upper() for word in WORDS]) == SECRET
+
+
+@pytest.mark.parametrize("typed", ["", "aca", "acadx", "academicx", "academics", "1234", "zzzz"])
+def test_less_or_other_than_the_beginning_of_a_word_is_no_word(typed: str) -> None:
+    assert whole_word(typed) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, WORD_COUNT - 1), st.sampled_from(WORDLIST), st.binary(min_size=32, max_size=32))
+def test_the_checksum_tells_which_one_word_is_wrong(at: int, word: str, secret: bytes) -> None:
+    wrong = to_words(secret)
+    if wrong[at] == word:
+        return
+    wrong[at] = word
+    assert suspects(wrong) == [at + 1]
+    with pytest.raises(KeyWrongError, match="do not fit together") as caught:
+        from_words(wrong)
+    assert f"it is word {at + 1}:" in caught.value.hint
+    assert not any(right in caught.value.hint.split() for right in set(to_words(secret)) - {"word", "wrong", "paper"})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, WORD_COUNT - 1), min_size=2, max_size=2, unique=True), st.randoms(use_true_random=False))
+def test_of_two_wrong_words_none_is_accused(places: list[int], random: object) -> None:
+    wrong = [*WORDS]
+    for at in places:
+        wrong[at] = random.choice([word for word in WORDLIST if word != WORDS[at]])  # type: ignore[attr-defined]
+    assert suspects(wrong) == []
+    with pytest.raises(KeyWrongError) as caught:
+        from_words(wrong)
+    assert "compare each word" in caught.value.hint

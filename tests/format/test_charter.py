@@ -3,8 +3,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from replicator.format.charter import EVERY_OP, ROLE_OPS, DomainPublic, Floors, PeerPin, Right
-from tests.format.samples import CHARTER, ORDER, PRIVATE, RIGHT, ROOT, accepted, inside, refused
+from replicator.errors import UnsupportedVersionError
+from replicator.format.charter import (
+    EVERY_OP,
+    ROLE_OPS,
+    DomainPublic,
+    Floors,
+    PeerPin,
+    Right,
+    read_charter_private,
+)
+from replicator.format.codec import encode
+from tests.format.samples import (
+    CHARTER,
+    ORDER,
+    PRIVATE,
+    PRIVATE_1,
+    PRIVATE_2,
+    RIGHT,
+    ROOT,
+    accepted,
+    inside,
+    refused,
+)
 
 right = inside(RIGHT, lambda part: msgspec.structs.replace(CHARTER, rights=[part]))
 floors = inside(ROOT.floors, lambda part: msgspec.structs.replace(ROOT, floors=part))
@@ -92,3 +113,12 @@ def test_a_tenants_country_is_two_letters() -> None:
 def test_a_part_has_no_version_of_its_own() -> None:
     for part in (Floors, Right, PeerPin, DomainPublic):
         assert part.__struct_config__.tag is None
+
+
+def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> None:
+    assert read_charter_private(encode(PRIVATE)) == PRIVATE
+    second = msgspec.structs.replace(PRIVATE, notes=[], handed=[])
+    assert read_charter_private(encode(PRIVATE_2)) == second
+    assert read_charter_private(encode(PRIVATE_1)) == msgspec.structs.replace(second, checks=None)
+    with pytest.raises(UnsupportedVersionError):
+        read_charter_private(encode(PRIVATE).replace(b"\x99\x03", b"\x99\x04", 1))

@@ -6,13 +6,18 @@ import pytest
 from rich.pretty import pretty_repr
 
 from replicator.format.codec import encode
-from replicator.format.keybag import DomainKeyFile
+from replicator.format.keybag import DomainKeyFile, read_node_grant, read_node_request
 from tests.format.samples import (
     DOMAIN_FILE,
     GRANT,
+    GRANT_1,
+    INDEX_DOMAIN,
+    INDEX_DOMAINS,
     KEYBAG,
     MEMBER,
+    MEMBER_KEYS,
     REQUEST,
+    REQUEST_1,
     SECRETS,
     WRAPPED,
     WRITER,
@@ -21,7 +26,10 @@ from tests.format.samples import (
     refused,
 )
 
-SECRET = [KEYBAG, DOMAIN_FILE, GRANT, MEMBER, SECRETS, WRITER, SECRETS.index_keys[0]]
+SECRET = [
+    *(KEYBAG, DOMAIN_FILE, GRANT, GRANT_1, MEMBER, SECRETS, WRITER, SECRETS.index_keys[0]),
+    *(INDEX_DOMAIN, INDEX_DOMAINS, MEMBER_KEYS),
+]
 secrets = inside(SECRETS, lambda part: DomainKeyFile(secrets=part))
 
 
@@ -97,3 +105,16 @@ def test_limits(record: Any, field: str, bad: tuple[Any, ...], good: tuple[Any, 
 @pytest.mark.parametrize("epoch", [0, -1, 2**32])
 def test_epochs_begin_at_one_and_fit_the_header(epoch: int) -> None:
     refused(secrets(index_keys=[msgspec.structs.replace(SECRETS.index_keys[0], epoch=epoch)]))
+
+
+def test_what_an_earlier_release_asked_for_and_granted_is_a_nodes() -> None:
+    assert read_node_request(encode(REQUEST)) == REQUEST
+    assert read_node_request(encode(REQUEST_1)) == msgspec.structs.replace(REQUEST, role="node")
+    assert read_node_grant(encode(GRANT)) == GRANT
+    nodes = msgspec.structs.replace(GRANT, role="node", indexing=[], reading=[])
+    assert read_node_grant(encode(GRANT_1)) == nodes
+
+
+def test_nobody_asks_to_be_a_keeper() -> None:
+    refused(REQUEST, role="keeper")
+    refused(GRANT, role="keeper")

@@ -12,7 +12,8 @@ import pytest
 from replicator.crypto.handing import hand, take
 from replicator.crypto.passphrase import Cost
 from replicator.crypto.recovery import new_secret, to_words
-from replicator.crypto.sign import SigningKey
+from replicator.crypto.sign import Context, SigningKey
+from replicator.crypto.unseal import public_of
 from replicator.engine.federation import Federation
 from replicator.engine.handing import handed_to, name_of_key
 from replicator.engine.home import Half
@@ -41,8 +42,9 @@ from replicator.errors import (
 )
 from replicator.format.charter import HandedKeys
 from replicator.format.codec import encode
+from replicator.format.codes import write_code
 from replicator.format.container import Kind
-from replicator.format.keybag import JoiningRole, MemberKeys
+from replicator.format.keybag import JoiningRole, MemberKeys, NodeRequest1
 from replicator.fs import PosixFs
 from replicator.pack.sealed import open_object
 from tests.crashfs import Crash, CrashFs
@@ -657,3 +659,23 @@ class TestPrintedAddresses:
         home = os.path.join(world.root, "recovered")
         found = await recover(home, world.edge, words=words(world), address=lines[4], passphrase=NEW)
         assert found.peers == 5
+
+
+class TestEarlierReleases:
+    async def test_a_machine_of_an_earlier_release_may_ask_to_be_a_node(self, world: World) -> None:
+        key = SigningKey(SeededRng("old").bytes(32))
+        request = NodeRequest1(name="old", key=key.public, seal_key=public_of(bytes(32)))
+        code = write_code("request", key.sign(Context.NODE_REQUEST, encode(request)))
+        with keeping(world) as (keeper, siblings):
+            added = await add_node(keeper, siblings, world.edge, code)
+            assert (added.role, find_right(keeper, "old").role) == ("node", "node")
+
+    async def test_a_charter_without_notes_is_listed_and_its_keys_can_be_taken_away(self, world: World) -> None:
+        with keeping(world) as (keeper, siblings):
+            private = msgspec.structs.replace(keeper.private, notes=[], handed=[])
+            keeper.write_charter(world.edge, private=private)
+            row = next(row for row in list_keys(keeper, siblings) if row.kind == "node")
+            assert (row.name, row.since_ns, row.revoked) == ("testhost", 0, False)
+            await revoke(keeper, siblings, world.edge, "testhost")
+            row = next(row for row in list_keys(keeper, siblings) if row.kind == "node")
+            assert (row.name, row.since_ns, row.revoked_ns) == ("testhost", 0, world.clock.now_ns())
