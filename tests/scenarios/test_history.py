@@ -185,6 +185,37 @@ async def test_a_provider_that_missed_a_snapshot_is_no_liar(world: World, source
     assert [line for one in found.datasets for line in one.warnings] == []
 
 
+async def test_repair_ends_with_an_integrity_failure_while_a_finding_is_open(world: World, source: str) -> None:
+    await world.backup()
+    then = heads_of(world, 2)
+    change(source, "two")
+    await world.backup()
+    roll_back(world, 2, then)
+    repaired = await world.repair()
+    assert repaired.exit_code == 4
+    assert any("carol" in line for line in repaired.notices)
+    acknowledge(world)
+    assert (await world.repair()).exit_code == 0
+
+
+async def test_looking_while_a_snapshot_waits_that_another_life_made_anew_leaves_it_to_the_backup(
+    world: World, source: str
+) -> None:
+    await world.backup()
+    clone = copied(world, "clone")
+    change(source, "there")
+    world.silence(*range(5))
+    await world.backup(home=clone)
+    world.answer(*range(5))
+    change(source, "here")
+    await world.backup()
+    found = await world.status(clone)
+    assert (found.integrity, found.findings) == ([], [])
+    report = await world.backup(home=clone)
+    assert (report.integrity, report.datasets[0].published) == ([], True)
+    assert [one.row.number for one in await world.snapshots()] == [1, 2, 3]
+
+
 async def test_the_word_that_a_provider_gave_is_never_replaced_by_a_lesser_one(world: World, source: str) -> None:
     await world.backup()
     then = heads_of(world, 2)
