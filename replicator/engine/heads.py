@@ -340,11 +340,13 @@ class _Look:
         if before is None or not self.answers or newest >= before.number or writer in self.rolled_back:
             return
         witnesses = [pin for pin in self.half.peers if self._has_witnessed(Identity(pin.identity), before)]
+        # It is not known who has seen it (a catalog of an earlier build, or of a run that was stopped): anybody may.
+        witnesses = witnesses or self.half.peers
         silent = [pin.name for pin in witnesses if pin.identity not in self.answers]
         if silent:
             self.federation.notices.append(
-                f"{self._name(writer)}: nobody who answers shows snapshot {before.number}; {', '.join(silent)} saw it "
-                "and does not answer"
+                f"{self._name(writer)}: nobody who answers shows snapshot {before.number}; {', '.join(silent)} may "
+                "have it and does not answer"
             )
             return
         words = [answer.word.statement for answer in self.answers.values() if answer.word is not None]
