@@ -10,6 +10,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
+from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.words import read_words, rehearse
 from replicator.config import format_size, parse_name
 from replicator.errors import HomeError, ReplicatorError, UsageError
@@ -159,11 +160,13 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
     )
     from replicator.engine.browse import Library, newest_of_each  # noqa: PLC0415
     from replicator.engine.federation import Federation  # noqa: PLC0415
+    from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
     from replicator.engine.heap import settle_heap  # noqa: PLC0415
     from replicator.engine.keeper import KeeperHome  # noqa: PLC0415
     from replicator.engine.restore import RestoreReport, restore  # noqa: PLC0415
 
     settle_heap()
+    seen: dict[str, Freshness] = {}
     keeper = KeeperHome(session.home, session.fs, lambda _: passphrase)
     try:
         with session.edge() as edge:
@@ -176,6 +179,8 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
                     newest = newest_of_each(await library.snapshots())
                     reports = []
                     for snapshot, folder in zip(newest, folders_of(target, newest), strict=True):
+                        known = library.heads.get(snapshot.row.writer)
+                        seen[snapshot.id] = freshness(keeper, snapshot.row, known, edge.clock.now_ns())
                         try:
                             reports.append(
                                 await restore(
@@ -199,14 +204,18 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
     lines = []
     for report in reports:
         take_restore(session, report)
-        snapshot = report.snapshot
+        snapshot, new = report.snapshot, seen[report.snapshot.id]
         lines.append(
             f"{snapshot.details.dataset} of {snapshot.created.isoformat(timespec='seconds')} "
-            f"({short(snapshot.row.name)}): {report.files} files, {format_size(report.bytes)} in {report.seconds:.1f} s"
+            f"({short(snapshot.row.name)}): {report.files} files, {format_size(report.bytes)} "
+            f"in {report.seconds:.1f} s; "
+            f"{seen_in_words(new.age_s, new.witnesses)}"
         )
+        for warning in new.warnings:
+            session.out.notice(f"{snapshot.details.dataset}: {warning}")
     if not reports:
         lines.append("No snapshot was restored.")
-    return [restore_document(report) for report in reports], lines
+    return [{**restore_document(report), **freshness_document(seen[report.snapshot.id])} for report in reports], lines
 
 
 def folders_of(target: str, snapshots: "Sequence[OpenSnapshot]") -> list[str]:

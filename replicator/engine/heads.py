@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from replicator.charter.chain import Link, Word, connected, excludes, forks, gone_back, read_head, read_word
-from replicator.charter.verify import verify_charter
 from replicator.clock import NS, SKEW_S
 from replicator.crypto.sign import body_of
 from replicator.engine.federation import Federation
@@ -16,6 +15,7 @@ from replicator.engine.findings import NOBODY, QUIET, Findings, KeptFinding, in_
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.errors import IntegrityError, PeerError, ProtocolError, ReplicatorError
+from replicator.format.charter import Charter
 from replicator.format.claim import Shown, challenge_of
 from replicator.format.codec import decode
 from replicator.format.finding import Finding, FindingKind, Statement
@@ -143,6 +143,8 @@ class _Look:
         challenge = challenge_of(parts)
         try:
             reply = await peer.connection.call("heads", HeadsRequest(challenge=challenge), Heads)
+            if reply.incarnation != peer.info.incarnation:
+                raise ProtocolError(peer.pin.name, "its store became another one while it was asked")
         except PeerError as error:
             await self.federation.drop(peer, error)
             self.answers.pop(peer.identity, None)
@@ -251,7 +253,8 @@ class _Look:
         for earlier in before:
             if earlier.incarnation != word.incarnation:
                 self._say_loss(peer, earlier, word)
-        if not back:
+        # Another process of this home may have heard more since this one asked.
+        if not back and not any(gone_back(earlier, word) for earlier in before):
             self.heads.put_word(word)
 
     def _say_loss(self, peer: Peer, earlier: Word, word: Word) -> None:
@@ -337,11 +340,13 @@ class _Look:
         if before is None or not self.answers or newest >= before.number or writer in self.rolled_back:
             return
         witnesses = [pin for pin in self.half.peers if self._has_witnessed(Identity(pin.identity), before)]
+        # It is not known who has seen it (a catalog of an earlier build, or of a run that was stopped): anybody may.
+        witnesses = witnesses or self.half.peers
         silent = [pin.name for pin in witnesses if pin.identity not in self.answers]
         if silent:
             self.federation.notices.append(
-                f"{self._name(writer)}: nobody who answers shows snapshot {before.number}; {', '.join(silent)} saw it "
-                "and does not answer"
+                f"{self._name(writer)}: nobody who answers shows snapshot {before.number}; {', '.join(silent)} may "
+                "have it and does not answer"
             )
             return
         words = [answer.word.statement for answer in self.answers.values() if answer.word is not None]
@@ -366,8 +371,7 @@ class _Look:
         if kept is None:
             kept = self.half.charter.signed
             self.half.catalog.set_meta(key, kept)
-        charter = verify_charter(kept, root_key=self.half.member.root_key, known=None)
-        limit = charter.charter.created_ns + SKEW_S * NS
+        limit = decode(Charter, body_of(kept)).created_ns + SKEW_S * NS
         seen = self._shown(writer)
         for answer, shown in seen:
             earlier = any(one.head == shown.head and one.seen_ns <= limit for _, one in seen)

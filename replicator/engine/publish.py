@@ -265,8 +265,8 @@ class Publisher:
         if (word.provider, word.incarnation) != (link.identity, link.info.incarnation):
             raise ProtocolError(link.pin.name, "its witness is another provider's, or of another store")
         memory = Memory(self.node)
+        memory.put_word(word)  # before the head: what counts as witnessed, somebody is known to have seen
         memory.put([read_head(snapshot.head, self.node.tenant)], witnessed=True)
-        memory.put_word(word)
         return word
 
     async def _testify(self, words: list[Word]) -> None:

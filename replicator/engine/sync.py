@@ -175,7 +175,8 @@ class _Walk:
     async def _head_below(self, number: int) -> Link | None:
         """Return the newest known head below a number, asking providers for theirs once."""
         memory = Memory(self.half)
-        if not self._asked:
+        below = memory.below(self.writer, number)
+        if not self._asked and (below is None or below.number < number - 1):
             self._asked = True
             for peer in list(self.federation.links.values()):
                 await fetch_chain(self.half, self.federation, peer, self.writer, above=0, below=number)

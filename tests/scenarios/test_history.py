@@ -185,6 +185,37 @@ async def test_a_provider_that_missed_a_snapshot_is_no_liar(world: World, source
     assert [line for one in found.datasets for line in one.warnings] == []
 
 
+async def test_repair_ends_with_an_integrity_failure_while_a_finding_is_open(world: World, source: str) -> None:
+    await world.backup()
+    then = heads_of(world, 2)
+    change(source, "two")
+    await world.backup()
+    roll_back(world, 2, then)
+    repaired = await world.repair()
+    assert repaired.exit_code == 4
+    assert any("carol" in line for line in repaired.notices)
+    acknowledge(world)
+    assert (await world.repair()).exit_code == 0
+
+
+async def test_looking_while_a_snapshot_waits_that_another_life_made_anew_leaves_it_to_the_backup(
+    world: World, source: str
+) -> None:
+    await world.backup()
+    clone = copied(world, "clone")
+    change(source, "there")
+    world.silence(*range(5))
+    await world.backup(home=clone)
+    world.answer(*range(5))
+    change(source, "here")
+    await world.backup()
+    found = await world.status(clone)
+    assert (found.integrity, found.findings) == ([], [])
+    report = await world.backup(home=clone)
+    assert (report.integrity, report.datasets[0].published) == ([], True)
+    assert [one.row.number for one in await world.snapshots()] == [1, 2, 3]
+
+
 async def test_the_word_that_a_provider_gave_is_never_replaced_by_a_lesser_one(world: World, source: str) -> None:
     await world.backup()
     then = heads_of(world, 2)
@@ -257,7 +288,7 @@ async def test_all_providers_that_were_put_back_together_have_lost_a_snapshot_an
     world.silence(1)
     found = await world.status(keeper=True)
     assert kinds(kept(world, keeper=True)) == [], "bob may know it"
-    assert any("bob saw it and does not answer" in line for line in found.notices)
+    assert any("bob may have it and does not answer" in line for line in found.notices)
     world.answer(1)
     assert (await world.status(keeper=True)).exit_code == 4
     [one] = kept(world, keeper=True)
@@ -269,6 +300,24 @@ async def test_all_providers_that_were_put_back_together_have_lost_a_snapshot_an
     assert [one.row.number for one in await world.snapshots()] == [1, 2, 3]
     assert (await world.status()).exit_code == 0
     assert await world.differences(source) == []
+
+
+async def test_a_home_that_does_not_know_who_saw_its_newest_snapshot_accuses_nobody_while_one_is_silent(
+    world: World, source: str
+) -> None:
+    """As after an update: the catalog has the snapshot, and no word of any provider."""
+    world.silence(4)
+    await world.backup()
+    world.answer(4)
+    node = world.node()
+    with node.catalog.database.transaction("test") as connection:
+        connection.execute("DELETE FROM words")
+        connection.execute("DELETE FROM heads")
+    node.close()
+    world.silence(0, 1, 2, 3)
+    found = await world.status()
+    assert (found.integrity, found.findings) == ([], [])
+    assert any("alice, bob, carol, dave may have it" in line for line in found.notices)
 
 
 async def test_heads_that_are_not_those_that_a_provider_signed_for_count_against_it(world: World, source: str) -> None:
