@@ -95,8 +95,8 @@ class Protocol:
     """The machine for a number of providers and of names at each.
 
     Copies are numbered; copy ``s`` is name ``s % names`` at provider ``s // names``. ``minimum``: how many claimed
-    copies a writer wants before it publishes. ``needed``: how many copies must be there for the content to be read:
-    more than one models shards.
+    copies a writer wants before it publishes. ``shards``: each copy is another shard, of which ``needed`` must be
+    there for the content to be read; so none stands in for another.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class Protocol:
         maintainers: int = 2,
         minimum: int = 1,
         needed: int = 1,
+        shards: bool = False,
         rules: Rules | None = None,
     ) -> None:
         self.rules = rules or Rules()
@@ -118,6 +119,7 @@ class Protocol:
         self.copies = range(providers * names)
         self.minimum = minimum
         self.needed = needed
+        self.shards = shards
         layout = self.layout = Layout()
         take = layout.take
         self.present = [take(f"present {s}") for s in self.copies]
@@ -196,7 +198,7 @@ class Protocol:
             for s in self.copies:
                 steps.append((f"decide {m} {s} dead", self._decide(m, s, DEAD, s)))
                 for other in self.copies:
-                    if other != s:
+                    if other != s and not self.shards:
                         kind = DUPLICATE if self.at(other) == self.at(s) else SURPLUS
                         word = "duplicate of" if kind == DUPLICATE else "surplus to"
                         steps.append((f"decide {m} {s} {word} {other}", self._decide(m, s, kind, other)))
