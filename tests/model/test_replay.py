@@ -1,0 +1,55 @@
+"""Random walks of the machine, taken by the real provider code: both say the same after every step."""
+
+import numpy as np
+import pytest
+
+from tests.fakes import SeededRng
+from tests.model.protocol import Protocol, Size
+from tests.model.replay import Walk, expected, expire
+
+STEPS = 120
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("size", [Size(providers=2), Size(providers=1, names=2)], ids=str)
+def test_the_code_does_what_the_machine_does(size: Size, seed: int, tmp_path: str) -> None:
+    assert walk(Protocol(size), seed, str(tmp_path)) > STEPS // 4
+
+
+def walk(protocol: Protocol, seed: int, path: str) -> int:
+    """Take steps; return how many kinds of them were taken."""
+    rng = SeededRng(f"walk {seed}")
+    real = Walk(path, protocol, rng)
+    states = protocol.start()
+    taken: list[str] = []
+    try:
+        assert real.seen() == expected(protocol, states)
+        for _ in range(STEPS):
+            kinds: dict[str, list[str]] = {}
+            for name, step in protocol.steps.items():
+                waiting = name.startswith("mark") and bool(protocol.target[int(name[-1])].on(states)[0])
+                # A mark that will not stand is delivered too: it must change nothing.
+                if step(states)[0][0] or waiting:
+                    kinds.setdefault(name.split()[0], []).append(name)
+            kind = sorted(kinds)[rng.below(len(kinds))]
+            name = kinds[kind][rng.below(len(kinds[kind]))]
+            if kind == "expire":
+                real.wait()
+                states = expire(protocol, states)
+            else:
+                told = real.take(name, states)
+                enabled, after = protocol.steps[name](states)
+                states = np.where(enabled, after, states)
+                if told is not None:
+                    w, s = (int(one) for one in name.split()[1:])
+                    here = protocol.here(protocol.at(s))
+                    assert told == {one for one in here if protocol.relied[w][one].on(states)[0]}, taken
+            if name.startswith("put back"):
+                # What is found on the disk without a row counts as received now, which holds it longer.
+                real.wait()
+                states = expire(protocol, states)
+            taken.append(name)
+            assert real.seen() == expected(protocol, states), (taken, protocol.describe(int(states[0])))
+    finally:
+        real.close()
+    return len(taken)
