@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.clock import DAY_S
@@ -205,6 +206,17 @@ class Walk:
             except RequestRefusedError:
                 relied = any(self.protocol.relied[w][s].on(before)[0] for s in self.protocol.here(p))
                 assert not relied, "a head was refused where the claim holds"
+
+    def try_to_publish(self, w: int, states: States) -> None:
+        """Send a head where the machine says that it is refused."""
+        chain = self.heads.get(w, [])
+        previous = signed_hash(chain[-1]) if chain else NO_PREVIOUS
+        head = self.places[0].tenant.head(len(chain) + 1, previous, by=self.writers[w])
+        for p, place in enumerate(self.places):
+            holds = self.protocol.current[w][p].on(states)[0] and not self.protocol.retired[w][p].on(states)[0]
+            if not holds and any(self.protocol.relied[w][s].on(states)[0] for s in self.protocol.here(p)):
+                with pytest.raises(RequestRefusedError, match="claim anew"):
+                    place.session(self.writers[w]).head(Signed(statement=head))
 
     def _retire(self, _rest: list[str], numbers: list[int], _before: States) -> None:
         w, p = numbers
