@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from replicator.charter.verify import signed_hash
-from replicator.clock import HOUR_S
+from replicator.clock import DAY_S
 from replicator.crypto.sign import body_of
 from replicator.errors import ReplicatorError
 from replicator.format.claim import Receipt, Witness, set_root
@@ -292,8 +292,8 @@ def _mark_after(world: World, service: ProviderService) -> None:
 def _sweep_before(world: World, service: ProviderService) -> None:
     _mark_before(world, service)
     _mark(world, service, name_of(SECOND))
-    for _ in range(24 * 31):
-        world.clock.advance(HOUR_S)
+    for _ in range(31):
+        world.clock.advance(DAY_S)
         service.tick()
 
 
