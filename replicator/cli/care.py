@@ -52,7 +52,20 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
+    for one in document["deletions"]:
+        one["first"] = moment(one.pop("first_ns"))
+        one["frozen_until"] = moment(one.pop("frozen_until_ns"))
     return document
+
+
+def _deletions_text(found: "Status") -> list[str]:
+    return [
+        f"Marked for deletion at {one.name}: {one.objects} objects, {format_size(one.bytes)}"
+        + (f", the first may go on {moment(one.first_ns)[:10]}" if one.first_ns else "")
+        + f"; {format_size(one.swept)} went in the last 7 days."
+        + (" Its clock leapt, so nothing goes now." if one.frozen_until_ns else "")
+        for one in found.deletions
+    ]
 
 
 def _status_text(found: "Status") -> list[str]:
@@ -98,6 +111,7 @@ def _status_text(found: "Status") -> list[str]:
             ],
         )
         lines.append("")
+    lines += _deletions_text(found)
     if found.spooled_bytes:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]

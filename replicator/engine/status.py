@@ -7,6 +7,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import PeerView, survey
+from replicator.engine.digest import Deletions, digest
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
@@ -96,6 +97,8 @@ class Status:
     """Of the problems those that are integrity failures."""
     findings: list[KeptFinding] = field(default_factory=list)
     """Evidence that nobody has acknowledged."""
+    deletions: list[Deletions] = field(default_factory=list)
+    """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
 
 
 async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline: bool = False) -> Status:
@@ -112,7 +115,9 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     async with federation:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
-        return _judge(half, keeper, edge, federation, views, heads, asked=True)
+        found = _judge(half, keeper, edge, federation, views, heads, asked=True)
+        found.deletions = await digest(list(federation.links.values()))
+        return found
 
 
 def _judge(

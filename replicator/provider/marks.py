@@ -1,7 +1,7 @@
 """Marks: what maintenance says may go, taken only from who has seen every claim and head that was accepted here.
 
 Everything here happens inside one transaction of the provider's database, which is what orders claims, marks and
-sweeps; docs/spec/protocol.md §6 has the rules and why they suffice.
+sweeps; docs/spec/protocol.md §10 has the rules and why they suffice.
 """
 
 import sqlite3

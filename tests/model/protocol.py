@@ -69,7 +69,8 @@ class Bits:
 
     def on(self, states: States) -> Flags:
         """Return where the field is not 0."""
-        return (states & np.uint64(self.mask)) != 0
+        found: Flags = (states & np.uint64(self.mask)) != 0
+        return found
 
     def set(self, states: States, value: int) -> States:
         """Return the states with the field set."""
@@ -91,33 +92,38 @@ class Layout:
         return bits
 
 
-class Protocol:
-    """The machine for a number of providers and of names at each.
+@dataclass(frozen=True)
+class Size:
+    """How large the federation is.
 
-    Copies are numbered; copy ``s`` is name ``s % names`` at provider ``s // names``. ``minimum``: how many claimed
-    copies a writer wants before it publishes. ``needed``: how many copies must be there for the content to be read:
-    more than one models shards.
+    ``minimum``: how many claimed copies a writer wants before it publishes. ``shards``: each copy is another shard,
+    of which ``needed`` must be there for the content to be read; so none stands in for another.
     """
+
+    providers: int
+    names: int = 1
+    writers: int = 2
+    maintainers: int = 2
+    minimum: int = 1
+    needed: int = 1
+    shards: bool = False
+
+
+class Protocol:
+    """The machine. Copies are numbered; copy ``s`` is name ``s % names`` at provider ``s // names``."""
 
     def __init__(
         self,
-        *,
-        providers: int,
-        names: int = 1,
-        writers: int = 2,
-        maintainers: int = 2,
-        minimum: int = 1,
-        needed: int = 1,
+        size: Size,
         rules: Rules | None = None,
     ) -> None:
         self.rules = rules or Rules()
-        self.writers = range(writers)
-        self.maintainers = range(maintainers)
-        self.providers = range(providers)
-        self.names = names
-        self.copies = range(providers * names)
-        self.minimum = minimum
-        self.needed = needed
+        self.size = size
+        self.writers = range(size.writers)
+        self.maintainers = range(size.maintainers)
+        self.providers = range(size.providers)
+        self.names = size.names
+        self.copies = range(size.providers * size.names)
         layout = self.layout = Layout()
         take = layout.take
         self.present = [take(f"present {s}") for s in self.copies]
@@ -154,11 +160,12 @@ class Protocol:
         count = np.zeros(len(states), dtype=np.uint8)
         for s in self.copies:
             count += self.present[s].on(states)
-        return self._live(states) & (count < self.needed)
+        return np.logical_and(self._live(states), count < self.size.needed)
 
     def _live(self, states: States) -> Flags:
         """Return where a published snapshot needs the content."""
-        return np.logical_or.reduce([bits.on(states) for bits in self.published])
+        live: Flags = np.any([bits.on(states) for bits in self.published], axis=0)
+        return live
 
     def describe(self, state: int) -> str:
         """Return a state in words."""
@@ -196,7 +203,7 @@ class Protocol:
             for s in self.copies:
                 steps.append((f"decide {m} {s} dead", self._decide(m, s, DEAD, s)))
                 for other in self.copies:
-                    if other != s:
+                    if other != s and not self.size.shards:
                         kind = DUPLICATE if self.at(other) == self.at(s) else SURPLUS
                         word = "duplicate of" if kind == DUPLICATE else "surplus to"
                         steps.append((f"decide {m} {s} {word} {other}", self._decide(m, s, kind, other)))
@@ -225,7 +232,7 @@ class Protocol:
     def _needed(self, states: States, s: int) -> Flags:
         """Return where somebody claims a copy who is not retired."""
         p = self.at(s)
-        found = np.logical_or.reduce([adopted[s].on(states) for adopted in self.adopted])
+        found: Flags = np.any([adopted[s].on(states) for adopted in self.adopted], axis=0)
         for w in self.writers:
             found |= self.claimed[w][s].on(states) & ~self.retired[w][p].on(states)
         return found
@@ -281,18 +288,19 @@ class Protocol:
             count = np.zeros(len(states), dtype=np.uint8)
             enabled = self.working[w].on(states)
             after = self.published[w].set(self.working[w].set(states, 0), 1)
-            for s in self.copies:
-                relied = self.relied[w][s].on(states)
-                count += relied
-                p = self.at(s)
-                if self.rules.retired_heads:
-                    enabled &= ~(relied & self.retired[w][p].on(states))
-                if self.rules.anew_heads:
-                    enabled &= ~relied | self.current[w][p].on(states)
-                after = self.relied[w][s].set(after, 0)
             for p in self.providers:
-                after = self._accepted(after, p)
-            return enabled & (count >= self.minimum), after
+                heard = np.ones(len(states), dtype=np.bool_)
+                if self.rules.retired_heads:
+                    heard &= ~self.retired[w][p].on(states)
+                if self.rules.anew_heads:
+                    heard &= self.current[w][p].on(states)
+                after = np.where(heard, self._accepted(after, p), after)
+                for s in self.here(p):
+                    relied = self.relied[w][s].on(states)
+                    enabled &= ~relied | heard
+                    count += relied
+                    after = self.relied[w][s].set(after, 0)
+            return enabled & (count >= self.size.minimum), after
 
         return step
 
@@ -321,7 +329,7 @@ class Protocol:
                 if other != s:
                     claimed = self.claimed[w][other].on(states) & ~self.retired[w][self.at(other)].on(states)
                     others += claimed & self.present[other].on(states)
-            enough = ~self.published[w].on(states) | (others >= self.minimum)
+            enough = ~self.published[w].on(states) | (others >= self.size.minimum)
             enabled = self.claimed[w][s].on(states) & ~self.working[w].on(states) & enough
             after = self.claimed[w][s].set(states, 0)
             if self.rules.clears:
@@ -380,39 +388,46 @@ class Protocol:
         return step
 
     def _mark(self, m: int) -> Step:
-        """Deliver a mark; it may come again until it is lost."""
+        """Deliver a mark; it may come again until it is lost.
+
+        One that stands is the next in the chain, also when the copy that it is about is refused.
+        """
 
         def step(states: States) -> tuple[Flags, States]:
             enabled = np.zeros(len(states), dtype=np.bool_)
             after = states
             for s in self.copies:
-                stands = (self.target[m].get(states) == s + 1) & self.present[s].on(states)
-                changed = self.marked[s].set(states, 1)
+                mine = self.target[m].get(states) == s + 1
+                enabled |= mine & self._stands(states, m, self.at(s))
+                changed = np.where(self._taken(states, m, s), self.marked[s].set(states, 1), states)
                 for other in self.maintainers:
                     about = self._about(states, other, self.at(s))
                     changed = np.where(about, self.next[other].set(changed, 0), changed)
-                enabled |= stands & self.stands(states, m, s)
-                after = np.where(self.target[m].get(states) == s + 1, changed, after)
+                after = np.where(mine, changed, after)
             return enabled, after
 
         return step
 
-    def stands(self, states: States, m: int, s: int) -> Flags:
-        """Return where a provider accepts a maintainer's mark of a copy that is there."""
-        p = self.at(s)
+    def _stands(self, states: States, m: int, p: int) -> Flags:
+        """Return where a provider accepts a maintainer's mark."""
         stands = np.ones(len(states), dtype=np.bool_)
         if self.rules.view:
             stands &= self.fresh[m].on(states)
         if self.rules.compare:
             stands &= self.next[m].on(states)
-        if self.rules.refuse_claimed:
-            stands &= ~self._needed(states, s)
         if self.rules.anew:
             for w in self.writers:
                 stands &= self.current[w][p].on(states) | self.retired[w][p].on(states)
-        if self.rules.hold:
-            stands &= ~self.release[m].on(states) | (self.proven[m].on(states) & ~self.held[s].on(states))
         return stands
+
+    def _taken(self, states: States, m: int, s: int) -> Flags:
+        """Return where a mark that stands marks the copy that it is about."""
+        taken = self.present[s].on(states)
+        if self.rules.refuse_claimed:
+            taken &= ~self._needed(states, s)
+        if self.rules.hold:
+            taken &= ~self.release[m].on(states) | (self.proven[m].on(states) & ~self.held[s].on(states))
+        return taken
 
     def _lose(self, m: int) -> Step:
         def step(states: States) -> tuple[Flags, States]:
@@ -429,10 +444,10 @@ class Protocol:
         """Store a copy again from another, or vouch for it."""
 
         def step(states: States) -> tuple[Flags, States]:
-            source = self.present[s].on(states)
+            others = np.zeros(len(states), dtype=np.uint8)
             for other in self.copies:
-                source |= self.present[other].on(states)
-            return source, self._stored(states, s)
+                others += self.present[other].on(states)
+            return self.present[s].on(states) | (others >= self.size.needed), self._stored(states, s)
 
         return step
 

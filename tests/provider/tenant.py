@@ -1,6 +1,7 @@
 """A tenant as a provider meets it: keys, root statement, charters, claims, heads, objects; and a provider's home."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
@@ -10,6 +11,7 @@ from replicator.format.claim import Claim, set_root
 from replicator.format.codec import decode, encode
 from replicator.format.codes import read_code
 from replicator.format.container import record_fill, wrap_record
+from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
 from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
 from replicator.format.snapshot import Head
@@ -18,7 +20,7 @@ from replicator.ids import Identity, ObjectName
 from replicator.provider.home import Provider, Terms, init_provider, open_provider
 from replicator.provider.service import ProviderService
 from replicator.provider.session import ProviderSession
-from replicator.wire.messages import CharterNotice, EnrolReply, EnrolRequest
+from replicator.wire.messages import CharterNotice, Claims, EnrolReply, EnrolRequest
 from tests.fakes import FakeClock, SeededRng
 
 KIB = 1 << 10
@@ -63,6 +65,9 @@ def right(key: SigningKey, role: Role, **changes: object) -> Right:
     return Right(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
 
 
+NO_FLOORS = Floors(lock_s=0, grace_s=0, delete_budget_percent=10, residency=[], minimum_copies=1)
+
+
 @dataclass
 class Tenant:
     """A tenant's signing side."""
@@ -72,6 +77,7 @@ class Tenant:
     root_number: int = 1
     root_previous: bytes = NO_PREVIOUS
     charters: list[bytes] = field(default_factory=list)
+    floors: Floors = NO_FLOORS
 
     def __post_init__(self) -> None:
         rng = SeededRng(f"tenant {self.name}")
@@ -80,6 +86,7 @@ class Tenant:
         self.owner = SigningKey(rng.bytes(32))
         self.keeper = SigningKey(rng.bytes(32))
         self.node = SigningKey(rng.bytes(32))
+        self.maintainer = SigningKey(rng.bytes(32))
 
     def root_statement(self, **changes: object) -> bytes:
         """Return the signed root statement."""
@@ -90,7 +97,7 @@ class Tenant:
             "root_key": self.root.public,
             "root_seal_key": bytes(32),
             "owner_key": self.owner.public,
-            "floors": Floors(lock_s=0, grace_s=0, delete_budget_percent=10, residency=[], minimum_copies=1),
+            "floors": self.floors,
             "created_ns": 0,
         }
         statement = RootStatement(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
@@ -145,17 +152,90 @@ class Tenant:
         claim = Claim(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
         return writer.sign(Context.CLAIM, encode(claim))
 
-    def head(self, number: int, previous: bytes = NO_PREVIOUS, *, snapshot: bytes = bytes(32)) -> bytes:
+    def head(
+        self,
+        number: int,
+        previous: bytes = NO_PREVIOUS,
+        *,
+        snapshot: bytes = bytes(32),
+        by: SigningKey | None = None,
+    ) -> bytes:
         """Return a signed head."""
+        writer = by or self.node
         head = Head(
             tenant=self.id,
-            writer=self.node.identity,
+            writer=writer.identity,
             number=number,
             previous=previous,
             snapshot=snapshot,
             created_ns=0,
         )
-        return self.node.sign(Context.HEAD, encode(head))
+        return writer.sign(Context.HEAD, encode(head))
+
+    def mark(
+        self,
+        provider: Identity,
+        now: Claims,
+        *,
+        dead: Iterable[bytes] = (),
+        surplus: Iterable[bytes] = (),
+        by: SigningKey | None = None,
+        **changes: object,
+    ) -> bytes:
+        """Return a signed mark that was made knowing ``now``."""
+        values: dict[str, object] = {
+            "tenant": self.id,
+            "provider": provider,
+            "incarnation": now.incarnation,
+            "number": now.mark + 1,
+            "previous": now.mark_hash,
+            "view": [SeenWriter(writer=one.writer, claim=one.claim, head=one.head) for one in now.writers],
+            "dead": b"".join(sorted(dead)),
+            "surplus": b"".join(sorted(surplus)),
+            "copies": 1,
+            "holders": b"",
+            "receipts": [],
+            "created_ns": 0,
+        }
+        mark = Mark(**(values | changes))  # type: ignore[arg-type]  # a test names the field it changes
+        return (by or self.maintainer).sign(Context.MARK, encode(mark))
+
+    def holders(self, *providers: bytes, by: SigningKey | None = None, charter: int = 0) -> bytes:
+        """Return the owner's word on which providers count."""
+        holders = Holders(tenant=self.id, charter=charter or len(self.charters), providers=b"".join(sorted(providers)))
+        return (by or self.owner).sign(Context.HOLDERS, encode(holders))
+
+    def fence(
+        self, provider: Identity, *, claim: int = 0, head: int = 0, by: SigningKey | None = None, writer: bytes = b""
+    ) -> bytes:
+        """Return a signed fence."""
+        fence = Fence(tenant=self.id, provider=provider, writer=writer or self.node.identity, claim=claim, head=head)
+        return (by or self.maintainer).sign(Context.FENCE, encode(fence))
+
+    def retire(self, provider: Identity, claim: int, *, by: SigningKey | None = None, writer: bytes = b"") -> bytes:
+        """Return a signed retirement."""
+        retire = Retire(tenant=self.id, provider=provider, writer=writer or self.node.identity, claim=claim)
+        return (by or self.maintainer).sign(Context.RETIRE, encode(retire))
+
+
+def hire(service: ProviderService, tenant: Tenant, **floors: object) -> None:
+    """Enrol the maintainer, with a next charter that gives it its right, and floors of the test's own."""
+    if floors:
+        values: dict[str, object] = {
+            "lock_s": 0,
+            "grace_s": 0,
+            "delete_budget_percent": 10,
+            "residency": [],
+            "minimum_copies": 1,
+        }
+        tenant.root_previous = signed_hash(tenant.root_statement())
+        tenant.root_number += 1
+        tenant.floors = Floors(**(values | floors))  # type: ignore[arg-type]  # a test names the field it changes
+    rights = [right(tenant.keeper, "keeper"), right(tenant.node, "node"), right(tenant.maintainer, "maintainer")]
+    publish_charter(service.session(tenant.keeper.public), tenant.charter(rights, keybag=name_of(data_object(7))))
+    service.enrol(
+        EnrolRequest(holder_key=tenant.maintainer.public, secret=b"", order=tenant.order(tenant.maintainer), root=b"")
+    )
 
 
 def charter_object(signed: bytes) -> bytes:

@@ -20,6 +20,7 @@ import msgspec
 import pytest
 
 from replicator.charter.verify import signed_hash
+from replicator.clock import DAY_S
 from replicator.crypto.sign import body_of
 from replicator.errors import ReplicatorError
 from replicator.format.claim import Receipt, Witness, set_root
@@ -37,6 +38,7 @@ from replicator.wire.messages import (
     EnrolRequest,
     HeadsRequest,
     InventoryRequest,
+    MarksRequest,
     Signed,
 )
 from tests.crashfs import Crash, CrashFs, subsets
@@ -47,6 +49,7 @@ from tests.provider.tenant import (
     Tenant,
     charter_object,
     data_object,
+    hire,
     put,
     right,
     secret_of,
@@ -72,6 +75,9 @@ class World:
     charter: int = 1
     enrolled: set[bytes] = field(default_factory=set)
     code: str = ""
+    marked: int = 0
+    swept: bool = False
+    retired: bool = False
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
@@ -262,6 +268,76 @@ def _order_after(world: World, service: ProviderService) -> None:
     _order(world, service)
 
 
+def _mark(world: World, service: ProviderService, *names: ObjectName) -> None:
+    maintainer = service.session(world.tenant.maintainer.public)
+    statement = world.tenant.mark(service.identity, maintainer.claims(), dead=names)
+    assert maintainer.mark(Signed(statement=statement)).state == "stands"
+    world.marked = maintainer.claims().mark
+
+
+def _mark_before(world: World, service: ProviderService) -> None:
+    [settled] = _rows(world, "SELECT charter FROM tenants")
+    world.tenant.charters = [settled[0]]
+    hire(service, world.tenant)
+    put(world.session(service), SECOND)
+
+
+def _mark_after(world: World, service: ProviderService) -> None:
+    maintainer = service.session(world.tenant.maintainer.public)
+    chain = maintainer.claims().mark
+    listed = [one.name for one in maintainer.marks(MarksRequest(after=b"", limit=9)).marks]
+    assert chain in {world.marked, 1}, "an accepted mark is not in the chain"
+    assert listed == ([name_of(SECOND)] if chain else []), "the chain and the marks are not of one mind"
+    if not chain:
+        _mark(world, service, name_of(SECOND))
+
+
+def _sweep_before(world: World, service: ProviderService) -> None:
+    _mark_before(world, service)
+    _mark(world, service, name_of(SECOND))
+    for _ in range(31):
+        world.clock.advance(DAY_S)
+        service.tick()
+
+
+def _sweep(world: World, service: ProviderService) -> None:
+    [(_, gone)] = service.sweep()
+    assert [one.name for one in gone] == [name_of(SECOND)]
+    world.swept = True
+
+
+def _sweep_after(world: World, service: ProviderService) -> None:
+    session = world.session(service)
+    names = session.inventory(InventoryRequest(after=b"", limit=100)).names
+    there = name_of(SECOND) in {names[at : at + 32] for at in range(0, len(names), 32)}
+    assert there == ((name_of(SECOND),) in _rows(world, "SELECT name FROM objects")), (
+        "an object without its row, or a row without its object"
+    )
+    assert not (there and world.swept), "what was swept has come back"
+    if there:
+        _sweep(world, service)
+    assert world.session(service).claims().mark == 1
+
+
+def _retire_before(world: World, service: ProviderService) -> None:
+    _mark_before(world, service)
+    _claim_before(world, service)
+
+
+def _retire(world: World, service: ProviderService) -> None:
+    maintainer = service.session(world.tenant.maintainer.public)
+    maintainer.retire(Signed(statement=world.tenant.retire(service.identity, 1)))
+    world.retired = True
+
+
+def _retire_after(world: World, service: ProviderService) -> None:
+    [writer] = world.session(service).claims().writers
+    kept = bool(_rows(world, "SELECT signed FROM orders"))
+    assert writer.retired == kept, "a retirement without its evidence, or the other way round"
+    assert writer.retired or not world.retired, "an accepted retirement is gone"
+    _retire(world, service)
+
+
 ACTS = {
     "put": Act(_put),
     "put over a damaged object": Act(_put_over_damage, before=_damaged_before, bare=_damage_is_kept, rotten=True),
@@ -271,6 +347,9 @@ ACTS = {
     "charter": Act(_charter, before=_charter_before, after=_charter_after),
     "enrol by invite": Act(_enrol, before=_enrol_before, after=_enrol_after),
     "enrol by order": Act(_order, after=_order_after),
+    "mark": Act(lambda world, service: _mark(world, service, name_of(SECOND)), _mark_before, _mark_after),
+    "sweep": Act(_sweep, _sweep_before, _sweep_after),
+    "retire": Act(_retire, _retire_before, _retire_after),
 }
 
 PROTECTING = [
@@ -288,6 +367,11 @@ PROTECTING = [
     ("charter", "commit charter"),
     ("enrol by invite", "commit enrol by invite"),
     ("enrol by order", "commit enrol by order"),
+    ("mark", "commit mark"),
+    ("sweep", "commit sweep"),
+    ("sweep", "unlink objects"),
+    ("sweep", "fsync folder objects"),
+    ("retire", "commit retire"),
 ]
 
 
@@ -325,6 +409,13 @@ def test_every_step_of_a_put_is_known_here(template: str, tmp_path: str) -> None
     for name in ("put", "put over a damaged object"):
         steps = set(undisturbed(ACTS[name], template, os.path.join(tmp_path, name)))
         assert steps - free <= {step for _, step in PROTECTING}
+
+
+def test_every_step_of_a_sweep_is_known_here(template: str, tmp_path: str) -> None:
+    # The clock is only looked at; there is nothing in quarantine; a note that is left is done once more.
+    free = {"commit clock", "fsync folder quarantine", "commit sweep done"}
+    steps = set(undisturbed(ACTS["sweep"], template, os.path.join(tmp_path, "steps")))
+    assert steps - free <= {step for _, step in PROTECTING}
 
 
 def search(act: Act, template: str, work: str, *, skip: str = "") -> Iterator[None]:

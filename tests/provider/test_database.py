@@ -131,3 +131,34 @@ def test_a_ballast_that_was_cut_is_made_whole(tmp_path: str) -> None:
     os.truncate(path, 5)
     assert ballast.fill()
     assert os.path.getsize(path) == Ballast.size
+
+
+def test_a_database_of_version_1_is_brought_up_with_what_it_holds(tmp_path: str) -> None:
+    path = os.path.join(tmp_path, "provider.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+    with closing(_open(PosixFs(), str(tmp_path))) as database:
+        assert database.row("PRAGMA user_version") == (SCHEMA_VERSION,)
+        assert database.row("SELECT incarnation, lives, days FROM meta") == (b"\x07", 0, 0)
+        assert database.row("SELECT number, incarnation, retired FROM claims") == (4, b"\x07", 0)
+        assert database.row("SELECT size, lock_until_ns, received_day, unclaimed_ns FROM objects") == (65536, 9, 0, 0)
+        assert database.rows("SELECT * FROM marks") == []
+    _open(PosixFs(), str(tmp_path)).close()
+
+
+VERSION_1 = """
+CREATE TABLE meta (id INTEGER PRIMARY KEY, store BLOB, incarnation BLOB, generation INTEGER, offer BLOB,
+  advertised INTEGER);
+CREATE TABLE tenants (id BLOB PRIMARY KEY, root_key BLOB, root BLOB, owner_key BLOB, quota INTEGER, label TEXT,
+  charter_number INTEGER, charter_hash BLOB, charter_name BLOB, charter BLOB, created_ns INTEGER);
+CREATE TABLE objects (tenant BLOB, name BLOB, size INTEGER, holder BLOB, received_ns INTEGER, lock_until_ns INTEGER,
+  PRIMARY KEY (tenant, name), FOREIGN KEY (tenant) REFERENCES tenants (id)) WITHOUT ROWID;
+CREATE TABLE claims (tenant BLOB, writer BLOB, number INTEGER, root BLOB, claimed_ns INTEGER,
+  PRIMARY KEY (tenant, writer), FOREIGN KEY (tenant) REFERENCES tenants (id));
+INSERT INTO meta VALUES (1, x'01', x'07', 3, x'', 0);
+INSERT INTO tenants (id, quota, charter_number) VALUES (x'01', 5, 0);
+INSERT INTO objects VALUES (x'01', x'02', 65536, x'', 1, 9);
+INSERT INTO claims VALUES (x'01', x'03', 4, x'', 1);
+PRAGMA user_version = 1;
+"""
+"""What a provider of an earlier build left, of the tables that change."""

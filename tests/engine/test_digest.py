@@ -1,0 +1,95 @@
+"""The digest: what is marked at each provider, for whoever asks status."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from replicator.cli.care import _deletions_text, _status_document
+from replicator.engine.digest import Deletions, digest
+from replicator.engine.federation import Link
+from replicator.engine.status import Status
+from replicator.format.codec import Record
+from replicator.ids import Identity
+from replicator.transport.base import Target
+from replicator.transport.handler import RequestRefusedError
+from replicator.transport.memory import MemoryConnection, MemoryNetwork, refused
+from replicator.wire.messages import Info
+from tests.provider.stand import Stand
+from tests.provider.tenant import SMALL, data_object, hire, put
+from tests.provider.test_marks import NA, NB, mark, marks
+
+
+class _Refusing:
+    """A provider of an earlier release."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    async def call(self, op: str, request: Record, answer: type[Record]) -> Record:
+        raise refused(self.target, RequestRefusedError("bad-request", "no such operation"))
+
+
+class _Pin:
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.name = "bo"
+
+
+@pytest.fixture
+def link(tmp_path: str) -> tuple[Stand, Link]:
+    stand = Stand(str(tmp_path))
+    hire(stand.service, stand.tenant)
+    put(stand.node, data_object(1))
+    put(stand.node, data_object(2))
+    from replicator.crypto.certificates import client_certificate
+
+    key = stand.tenant.node
+    target = Target(
+        identity=stand.service.identity,
+        name="bo",
+        endpoints=(),
+        key=key,
+        certificate=client_certificate(stand.provider.key, key.public, stand.house.rng),
+    )
+    connection = MemoryConnection(MemoryNetwork(stand.service), target)
+    pin = _Pin(stand.service.identity)
+    made = Link(pin, connection, cast("Info", None), stand.provider.offer(), 0, [])  # type: ignore[arg-type]
+    return stand, made
+
+
+def test_a_provider_with_nothing_marked_says_nothing(link: tuple[Stand, Link]) -> None:
+    assert asyncio.run(digest([link[1]])) == []
+
+
+def test_marks_are_told_with_count_bytes_and_first_day(link: tuple[Stand, Link]) -> None:
+    stand, one = link
+    mark(stand, NA, NB)
+    [found] = asyncio.run(digest([one]))
+    assert (found.name, found.objects, found.bytes) == ("bo", 2, 2 * SMALL)
+    assert found.first_ns == marks(stand).first_ns
+    status = Status(
+        tenant="t",
+        as_of_ns=0,
+        asked=True,
+        datasets=[],
+        peers=[],
+        problems=[],
+        notices=[],
+        advice=[],
+        spooled_bytes=0,
+        exit_code=0,
+        deletions=[found],
+    )
+    assert "bo: 2 objects" in _deletions_text(status)[0]
+    assert "2026-01-31" in _deletions_text(status)[0]
+    [row] = _status_document(status)["deletions"]
+    assert (row["id"], row["first"][:10]) == (stand.service.identity.hex(), "2026-01-31")
+
+
+def test_a_provider_that_knows_no_marks_is_passed_over(link: tuple[Stand, Link]) -> None:
+    stand, one = link
+    mark(stand, NA)
+    old = Link(one.pin, _Refusing(one.connection.target), one.info, one.offer, 0, [])  # type: ignore[arg-type]
+    [found] = asyncio.run(digest([old, one]))
+    assert isinstance(found, Deletions)
