@@ -48,7 +48,9 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
     views = await survey(half, federation, edge, count=0)
     known.gaps += federation.integrity
     objects = half.catalog.objects
-    names = {row.id: row.name for row in objects.all("kind = 'index'")}
+    names: dict[int | None, bytes] = {row.id: row.name for row in objects.all("kind = 'index'")}
+    if len(half.private.domains) == 1:  # so are those of snapshots that are gone
+        known.domains = dict.fromkeys(names.values(), half.private.domains[0].id)
     packs = [
         PackFacts(
             number=row.id,
@@ -61,7 +63,7 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
             size=row.size,
         )
         for row in objects.all("kind IN ('data', 'tree') AND NOT lost AND index_id IS NOT NULL")
-        if names.get(row.index_id or 0, b"") in known.domains  # of others nothing is decided
+        if names.get(row.index_id) in known.domains  # of others nothing is decided
     ]
     records = [
         RecordFacts(name=row.name, kind=row.kind, size=row.size) for row in objects.all() if row.kind in _RECORDS
@@ -75,16 +77,24 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
         gaps=known.gaps,
         max_unused=max_unused,
     )
-    dead = {one.name for one in found.dead}
+    needed = _needed(known.kept, packs) - {one.name for one in found.dead}
     for identity, view in views.items():
-        lacking = [row for row in (*view.missing, *view.damaged) if row.name not in dead]
-        if lacking and not found.gaps:
-            link = federation.links.get(Identity(identity))
-            who = link.pin.name if link else short(identity)
-            return PrunePlan(
-                gaps=[f"{who} lacks {len(lacking)} objects that are needed, or has them damaged: run `repair` first"]
-            )
+        lacking = [row for row in (*view.missing, *view.damaged) if row.name in needed]
+        link = federation.links.get(Identity(identity))
+        if lacking and link and not found.gaps:
+            what = f"{link.pin.name} lacks {len(lacking)} objects that are needed, or has them damaged"
+            return PrunePlan(gaps=[f"{what}: run `repair` first"])
     return found
+
+
+def _needed(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
+    """Return the names of what snapshots name and of the packs in their indexes, dead ones too."""
+    found: set[bytes] = set()
+    indexes: set[bytes] = set()
+    for one in kept:
+        found.update((one.name, *one.indexes, *one.references))
+        indexes.update(one.indexes)
+    return found | {one.name for one in packs if one.index in indexes}
 
 
 def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> list[str]:
@@ -115,7 +125,7 @@ def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Itera
 
 
 async def _read_snapshots(half: Half, federation: Federation, rows: Iterable[SnapshotRow], known: _Known) -> None:
-    """Read the snapshots that are kept; of forgotten ones, if they are there, learn of which domain their indexes are."""
+    """Read the snapshots that are kept; of forgotten ones that are there, learn the domain of their indexes."""
     forgotten = Forgotten.of(half)
     for row in rows:
         try:
