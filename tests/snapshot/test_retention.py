@@ -70,6 +70,10 @@ def test_a_week_begins_on_monday_also_across_a_new_year() -> None:
     assert kept(found) == {1: ("weekly",), 3: ("weekly",), 4: ("weekly", "newest")}
 
 
+def test_weeks_of_two_years_are_told_apart() -> None:
+    assert kept(decide(chain("2025-03-03 01:00", "2026-03-02 01:00"), KeepRules(weekly=2))).keys() == {1, 2}
+
+
 def test_months_of_two_years_and_years_are_told_apart() -> None:
     days = ("2024-12-31 23:00", "2025-01-01 01:00", "2025-12-31 23:00", "2026-01-01 01:00")
     assert kept(decide(chain(*days), KeepRules(yearly=2))) == {3: ("yearly",), 4: ("yearly", "newest")}
@@ -110,6 +114,11 @@ def test_each_dataset_of_each_node_is_a_series_of_its_own() -> None:
 def test_a_partial_snapshot_stays_while_it_is_the_newest_and_uses_up_no_rule() -> None:
     candidates = changed(chain("2026-03-01 01:00", "2026-03-02 01:00", "2026-03-02 02:00"), 3, partial=True)
     assert kept(decide(candidates, KeepRules(daily=1))) == {2: ("daily",), 3: ("newest",)}
+
+
+def test_partial_snapshots_are_not_among_the_last() -> None:
+    candidates = changed(chain("2026-03-01 01:00", "2026-03-02 01:00", "2026-03-02 02:00"), 3, partial=True)
+    assert kept(decide(candidates, KeepRules(last=2))) == {1: ("last",), 2: ("last",), 3: ("newest",)}
 
 
 def test_a_partial_snapshot_goes_when_a_newer_one_is_whole() -> None:

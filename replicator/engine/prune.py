@@ -1,0 +1,178 @@
+"""Finding out all that a plan to prune stands on, without a content key; whatever is not known is a gap."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from replicator.catalog.snapshots import SnapshotRow
+from replicator.crypto.sign import Context, verify
+from replicator.engine.audit import survey
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation
+from replicator.engine.forgetting import Forgotten
+from replicator.engine.heads import KnownHead
+from replicator.engine.home import Half
+from replicator.engine.pruneplan import MAX_UNUSED, Change, Kept, PackFacts, PrunePlan, RecordFacts, plan_prune
+from replicator.engine.sync import read_snapshot, sync_all
+from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
+from replicator.format.codec import decode
+from replicator.format.container import Kind
+from replicator.format.index import References
+from replicator.ids import Identity, ObjectName, identity_of, short
+from replicator.pack.sealed import open_object
+
+_RECORDS = ("snapshot", "index", "references")
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out. ``domains`` are those of indexes, which a catalog does not know."""
+
+    kept: list[Kept] = field(default_factory=list)
+    changes: dict[bytes, Change] = field(default_factory=dict)
+    domains: dict[bytes, bytes] = field(default_factory=dict)
+    gaps: list[str] = field(default_factory=list)
+
+
+async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: float = MAX_UNUSED) -> PrunePlan:
+    """Return what may be deleted and is worth repacking, as far as everything about it is known.
+
+    A gap is: a fork, or anything else that does not hold; a snapshot, chain or references that cannot be read; a
+    provider that lacks what it had receipted. Providers that do not answer are none: nothing is deleted there without
+    them, and each refuses what was decided without knowing its newest claims and heads.
+    """
+    heads = await sync_all(half, federation)
+    rows = half.catalog.snapshots.all()
+    known = _Known()
+    known.gaps += _chains_with_holes(half, heads, rows)
+    await _read_snapshots(half, federation, rows, known)
+    await _read_references(half, federation, known)
+    views = await survey(half, federation, edge, count=0)
+    known.gaps += federation.integrity
+    objects = half.catalog.objects
+    names: dict[int | None, bytes] = {row.id: row.name for row in objects.all("kind = 'index'")}
+    if len(half.private.domains) == 1:  # so are those of snapshots that are gone
+        known.domains = dict.fromkeys(names.values(), half.private.domains[0].id)
+    packs = [
+        PackFacts(
+            number=row.id,
+            name=row.name,
+            index=names[row.index_id],
+            writer=row.writer,
+            domain=known.domains[names[row.index_id]],
+            kind=row.kind,
+            policy=row.policy,
+            size=row.size,
+        )
+        for row in objects.all("kind IN ('data', 'tree') AND NOT lost AND index_id IS NOT NULL")
+        if names.get(row.index_id) in known.domains  # of others nothing is decided
+    ]
+    records = [
+        RecordFacts(name=row.name, kind=row.kind, size=row.size) for row in objects.all() if row.kind in _RECORDS
+    ]
+    found = plan_prune(
+        known.kept,
+        known.changes,
+        packs,
+        lambda: ((one.number, objects.chunk_ids(one.number)) for one in packs),
+        records,
+        gaps=known.gaps,
+        max_unused=max_unused,
+    )
+    needed = _needed(known.kept, packs) - {one.name for one in found.dead}
+    for identity, view in views.items():
+        lacking = [row for row in (*view.missing, *view.damaged) if row.name in needed]
+        link = federation.links.get(Identity(identity))
+        if lacking and link and not found.gaps:
+            what = f"{link.pin.name} lacks {len(lacking)} objects that are needed, or has them damaged"
+            return PrunePlan(gaps=[f"{what}: run `repair` first"])
+    return found
+
+
+def _needed(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
+    """Return the names of what snapshots name and of the packs in their indexes, dead ones too."""
+    found: set[bytes] = set()
+    indexes: set[bytes] = set()
+    for one in kept:
+        found.update((one.name, *one.indexes, *one.references))
+        indexes.update(one.indexes)
+    return found | {one.name for one in packs if one.index in indexes}
+
+
+def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> list[str]:
+    """Return in words which chains are not known from their first snapshot to their newest."""
+    forgotten = Forgotten.of(half)
+    writers = {bytes(identity_of(key)) for key in half.charter.writer_keys()}
+    numbers: dict[bytes, set[int]] = {}
+    for row in rows:
+        numbers.setdefault(row.writer, set()).add(row.number)
+    found = []
+    for writer in sorted(numbers.keys() | heads.keys()):
+        here, head = numbers.get(writer, set()), heads.get(writer)
+        if writer not in writers:
+            found.append(f"{short(writer)} is no writer that the charter names")
+        elif head is None:
+            found.append(f"no provider knows a head of {short(writer)}, of which there are snapshots here")
+        elif max(here, default=0) > head.head.number:
+            found.append(f"providers know {short(writer)} up to {head.head.number}, and here is snapshot {max(here)}")
+        else:
+            missing = [
+                number
+                for number in range(1, head.head.number + 1)
+                if number not in here and not forgotten.covers(writer, number)
+            ]
+            if missing:
+                found.append(f"snapshot {missing[0]} of {short(writer)} is out of sight")
+    return found
+
+
+async def _read_snapshots(half: Half, federation: Federation, rows: Iterable[SnapshotRow], known: _Known) -> None:
+    """Read the snapshots that are kept; of forgotten ones that are there, learn the domain of their indexes."""
+    forgotten = Forgotten.of(half)
+    for row in rows:
+        try:
+            snapshot, _ = await read_snapshot(half, federation, row.name)
+        except (NotFoundError, IntegrityError, FormatError) as error:
+            if not forgotten.hides(row):
+                known.gaps.append(f"snapshot {short(row.name)} cannot be read: {error}")
+            continue
+        known.domains |= dict.fromkeys(snapshot.indexes, snapshot.domain)
+        if forgotten.hides(row):
+            continue
+        known.gaps += [
+            f"index {short(name)} of snapshot {short(row.name)} cannot be read"
+            for name in snapshot.indexes
+            if half.catalog.objects.by_name(name) is None
+        ]
+        known.kept.append(
+            Kept(
+                name=row.name,
+                writer=snapshot.writer,
+                domain=snapshot.domain,
+                indexes=tuple(snapshot.indexes),
+                references=tuple(snapshot.references),
+            )
+        )
+
+
+async def _read_references(half: Half, federation: Federation, known: _Known) -> None:
+    for snapshot in known.kept:
+        for name in snapshot.references:
+            if name in known.changes:
+                continue
+            try:
+                data = await federation.fetch(ObjectName(name), ())
+                signed = open_object(data, Kind.REFERENCES, half.keys(snapshot.domain))
+                record = decode(References, verify(signed, Context.REFERENCES, half.charter.writer_keys()))
+                if identity_of(signed[:32]) != record.writer or record.tenant != half.tenant:
+                    raise IntegrityError("of another writer or tenant than its signer")
+            except ReplicatorError as error:
+                known.gaps.append(f"references {short(name)} cannot be read: {error}")
+                continue
+            known.changes[name] = Change(
+                name=name,
+                writer=record.writer,
+                domain=record.domain,
+                base=record.base,
+                added=record.added,
+                dropped=record.dropped,
+            )
