@@ -12,11 +12,12 @@ import pytest
 from replicator.crypto.handing import hand, take
 from replicator.crypto.passphrase import Cost
 from replicator.crypto.recovery import new_secret, to_words
+from replicator.crypto.seal import PURPOSE_GRANT, seal_to
 from replicator.crypto.sign import Context, SigningKey
-from replicator.crypto.unseal import public_of
+from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.federation import Federation
 from replicator.engine.handing import handed_to, name_of_key
-from replicator.engine.home import Half
+from replicator.engine.home import Half, has_half
 from replicator.engine.keeper import KeeperHome, read_wrapped, sign_charter, wrapped_record
 from replicator.engine.keys import (
     change_passphrase,
@@ -28,7 +29,7 @@ from replicator.engine.keys import (
     rotate_maintenance,
     rotate_owner,
 )
-from replicator.engine.members import add_node, find_right, remove_peer, request_node, revoke, revoke_node
+from replicator.engine.members import accept_grant, add_node, find_right, remove_peer, request_node, revoke, revoke_node
 from replicator.engine.printed import addresses_of, last_printed, remember_printed
 from replicator.engine.recover import recover
 from replicator.engine.tenant import seal_keybag
@@ -42,10 +43,11 @@ from replicator.errors import (
 )
 from replicator.format.charter import HandedKeys
 from replicator.format.codec import encode
-from replicator.format.codes import write_code
+from replicator.format.codes import read_code, write_code
 from replicator.format.container import Kind
-from replicator.format.keybag import JoiningRole, MemberKeys, NodeRequest1
+from replicator.format.keybag import JoiningRole, MemberKeys, NodeRequest1, read_node_grant
 from replicator.fs import PosixFs
+from replicator.ids import identity_of
 from replicator.pack.sealed import open_object
 from tests.crashfs import Crash, CrashFs
 from tests.fakes import SeededRng
@@ -679,3 +681,28 @@ class TestEarlierReleases:
             await revoke(keeper, siblings, world.edge, "testhost")
             row = next(row for row in list_keys(keeper, siblings) if row.kind == "node")
             assert (row.name, row.since_ns, row.revoked_ns) == ("testhost", 0, world.clock.now_ns())
+
+    async def test_a_grant_of_another_role_than_was_asked_for_or_given_is_refused(self, world: World) -> None:
+        home = os.path.join(world.root, "asks")
+        code = request_node(home, world.edge, name="asks", role="drill")
+        seal_private = bytes.fromhex(json.loads(read(os.path.join(home, "drill", "request.json")))["seal"])
+        with keeping(world) as (keeper, siblings):
+            added = await add_node(keeper, siblings, world.edge, code)
+            rights = [
+                msgspec.structs.replace(one, role="maintainer")
+                if identity_of(one.holder_key) == added.identity
+                else one
+                for one in keeper.charter.charter.rights
+            ]
+            keeper.write_charter(world.edge, rights=rights)
+            other_right = keeper.charter.signed
+        grant = read_node_grant(unseal(seal_private, read_code("grant", added.code), PURPOSE_GRANT, "grant"))
+        for changes, said in (
+            ({"role": "maintainer"}, "of a maintainer, and a drill was asked for"),
+            ({"charter": other_right}, "gives this machine no such right"),
+        ):
+            forged = encode(msgspec.structs.replace(grant, **changes))
+            sealed = seal_to(public_of(seal_private), forged, PURPOSE_GRANT)
+            with pytest.raises(IntegrityError, match=said):
+                accept_grant(home, world.edge, write_code("grant", sealed), lambda _: "none is asked for")
+        assert not has_half(home, "drill")
