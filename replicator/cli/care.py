@@ -44,6 +44,7 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["as_of"] = moment(document.pop("as_of_ns"))
     document["exit"] = document.pop("exit_code")
     for one in document["datasets"]:
+        one["id"] = one["id"] or one["name"]  # what was adopted has no dataset's name
         one["newest"] = moment(one.pop("newest_ns"))
         for witness in one["witnesses"]:
             witness["seen"] = moment(witness.pop("seen_ns"))

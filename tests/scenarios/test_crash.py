@@ -58,6 +58,8 @@ PROTECTING = (
     "commit meta row",
     "commit published row",
     "commit spool row",
+    "commit head rows",
+    "commit word row",
 )
 """Steps of a backup that cannot be left out."""
 FREE = {
@@ -68,8 +70,6 @@ FREE = {
     "commit stat cache": "likewise",
     "fsync file needed": "likewise, once it has been renamed",
     "unlink needed": "there is something only after a backup that did not end",
-    "commit head rows": "what providers have seen they show again; a run that forgets it accuses nobody",
-    "commit word row": "likewise",
     f"write {SEEN}": "the seen-index is a cache too: what it has not is added from the catalog when it is opened",
     f"fsync file {SEEN}": "likewise",
     f"fsync folder {SEEN}": "likewise",

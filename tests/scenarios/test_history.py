@@ -14,6 +14,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, in_words
 from replicator.engine.freshness import freshness
 from replicator.engine.members import revoke_node
+from replicator.engine.memory import Memory
 from replicator.errors import ForkedError
 from replicator.format.claim import Shown, Standing
 from replicator.format.codec import decode, encode
@@ -221,11 +222,16 @@ async def test_the_word_that_a_provider_gave_is_never_replaced_by_a_lesser_one(w
     then = heads_of(world, 2)
     change(source, "two")
     await world.backup()
+    await world.status()
     roll_back(world, 2, then)
     for _ in range(3):
         await world.status()
     [one] = kept(world)
     assert one.finding.number == 2
+    node = world.node()
+    words = [word for word in Memory(node).words(world.identity(2)) if word.statement.context == "standing"]
+    assert [word.heads[node.identity].number for word in words] == [2]
+    node.close()
 
 
 async def test_a_provider_whose_database_was_put_back_is_told_and_hears_of_the_newest_again(
