@@ -266,7 +266,6 @@ async def test_a_provider_that_does_not_list_what_it_holds_is_still_read_from(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await nights(world, 1)
-    world.silence(1, 2, 3, 4)
 
     async def refuses(link: Link, _small: object) -> set[bytes]:
         raise BusyError(link.pin.name, "busy", after_s=1.0)
