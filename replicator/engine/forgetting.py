@@ -131,7 +131,7 @@ async def learn(half: Half, federation: Federation) -> bool:
         try:
             listed[link.identity] = await _list(link, small)
         except PeerError as error:
-            await federation.drop(link, error)
+            federation.notices.append(str(error))  # it may still give what a restore needs
     changed = await _look(half, federation, small)
     await _spread(half, federation, listed)
     return changed

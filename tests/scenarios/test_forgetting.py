@@ -12,10 +12,10 @@ from replicator.charter.verify import signed_hash
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine import retain
 from replicator.engine.browse import Library
-from replicator.engine.federation import Federation
+from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten, learn, say
 from replicator.engine.sync import sync_all
-from replicator.errors import KeyMissingError, MinimumNotMetError, NotFoundError, UsageError
+from replicator.errors import BusyError, KeyMissingError, MinimumNotMetError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
 from replicator.format.forget import Forget, KeptChain
@@ -260,6 +260,18 @@ async def forged(world: World, key: SigningKey, created_ns: int = 0, tenant: byt
         return signed
     finally:
         keeper.close()
+
+
+async def test_a_provider_that_does_not_list_what_it_holds_is_still_read_from(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await nights(world, 1)
+
+    async def refuses(link: Link, _small: object) -> set[bytes]:
+        raise BusyError(link.pin.name, "busy", after_s=1.0)
+
+    monkeypatch.setattr("replicator.engine.forgetting._list", refuses)
+    assert await world.differences(path) == []
 
 
 async def test_what_a_node_or_another_tenants_maintainer_signs_forgets_nothing(world: World) -> None:
