@@ -175,9 +175,9 @@ async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identi
 
 def _opened(half: Half, data: bytes) -> bytes:
     """Return the signed Forget in an object, empty if it is something else."""
-    for domain in half.member.domains:
+    for domain in half.domain_ids:
         try:
-            return open_object(data, Kind.FORGET, half.keys(domain.id))
+            return open_object(data, Kind.FORGET, half.keys(domain))
         except ReplicatorError:
             continue  # a charter of old, a snapshot that nothing names, another domain's
     return b""
@@ -241,7 +241,7 @@ async def say(
     """
     if key.public not in maintenance_keys(half):
         raise KeyMissingError("the charter gives this maintenance key no right of a maintainer")
-    lacking = {one.id for one in half.private.domains} - {one.id for one in half.member.domains}
+    lacking = {one.id for one in half.private.domains} - {*half.domain_ids}
     if lacking:
         raise KeyMissingError(
             "this home lacks the index keys of a domain, whose members could not read what is forgotten"
@@ -255,7 +255,7 @@ async def say(
         created_ns=edge.clock.now_ns(),
     )
     signed = key.sign(Context.FORGET, encode(record))
-    sealed = [seal_object(Kind.FORGET, signed, half.keys(one.id), edge.rng) for one in half.member.domains]
+    sealed = [seal_object(Kind.FORGET, signed, half.keys(domain), edge.rng) for domain in half.domain_ids]
     if any(len(data) > LARGEST_FORGET for data in sealed):
         raise UsageError(
             "too many snapshots are kept beside forgotten ones", hint="forget more of them, or fewer at once"

@@ -101,8 +101,9 @@ class EnrolReply(Record, frozen=True, kw_only=True):
 class Info(Record, frozen=True, kw_only=True):
     """How the provider sees the asking holder's tenant. ``charter`` is an object's name, or empty.
 
-    ``claim`` is the number of the holder's last claim here, 0 for none. ``free`` is what the tenant may still
-    store: the least of its quota, the offered capacity and the disk. ``now_ns`` is the provider's clock.
+    ``claim`` is the number of the holder's last claim here, or of its fence if that is higher; 0 for neither.
+    ``free`` is what the tenant may still store: the least of its quota, the offered capacity and the disk. ``now_ns``
+    is the provider's clock.
     """
 
     incarnation: Incarnation

@@ -1,16 +1,19 @@
 """The daemon as a process: it announces itself, answers, finishes what it began, and is alone in its home."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
-from replicator.clock import SystemClock
+from replicator.clock import DAY_S, SystemClock
 from replicator.crypto.sign import SigningKey
 from replicator.errors import HomeError, LockedError
 from replicator.format.codec import decode
@@ -18,11 +21,16 @@ from replicator.format.codes import read_code
 from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
 from replicator.ids import Identity
-from replicator.provider.daemon import only_daemon, run_daemon, serve
+from replicator.provider.daemon import TICK_S, TICKS_A_SWEEP, _keep_house, only_daemon, run_daemon, serve
+from replicator.provider.service import ProviderService
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
+from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolRequest
-from tests.provider.tenant import MIB, House, Tenant, data_object
+from tests.fakes import FakeClock
+from tests.provider.stand import Stand
+from tests.provider.tenant import MIB, House, Tenant, data_object, hire, put
+from tests.provider.test_marks import mark
 
 SERVE = """
 import sys
@@ -142,3 +150,62 @@ def test_an_address_that_cannot_be_listened_on_is_said_so(tmp_path: str) -> None
             with pytest.raises(HomeError) as caught:
                 serve(house.home, fs=house.fs, clock=SystemClock(), rng=house.rng, announce=print, listen=listen)
             assert "--listen" in caught.value.hint
+
+
+class _House:
+    """A service that only counts, and after two days of looks has enough."""
+
+    def __init__(self, stop: Callable[[], object], *, fails: Exception | None = None) -> None:
+        self.looks: list[str] = []
+        self._stop = stop
+        self._fails = fails
+
+    def tick(self) -> None:
+        self.looks.append("tick")
+        if len(self.looks) == 2 * TICKS_A_SWEEP:
+            self._stop()
+
+    def sweep(self) -> None:
+        self.looks.append("sweep")
+        if self._fails is not None:
+            raise self._fails
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [None, OSError(5, "objects/secret"), RequestRefusedError("unavailable", "not mounted"), HomeError("broken")],
+    ids=repr,
+)
+def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
+    fails: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> _House:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        house = _House(lambda: loop.call_soon_threadsafe(stop.set), fails=fails)
+        await _keep_house(cast("ProviderService", house), FakeClock(), stop)
+        return house
+
+    house = asyncio.run(work())
+    assert TICKS_A_SWEEP * TICK_S == DAY_S
+    assert [at for at, look in enumerate(house.looks) if look == "sweep"] == [0, TICKS_A_SWEEP]
+    assert bool(caplog.records) == (fails is not None)
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.process
+def test_a_sweep_by_hand_shows_what_waits_and_needs_the_daemon_stopped(tmp_path: str) -> None:
+    stand = Stand(str(tmp_path))
+    hire(stand.service, stand.tenant)
+    put(stand.node, data_object(1))
+    mark(stand, name_of(data_object(1)))
+    stand.service.stop()
+    stand.provider.close()
+    command = [sys.executable, "-m", "replicator", "--home", stand.house.home, "provider", "sweep", "--json"]
+    for more in (["--dry-run"], []):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
+        [row] = json.loads(done.stdout)
+        assert (row["id"], row["gone"], row["waiting"]) == (stand.tenant.id.hex(), 0, 1)
+    with only_daemon(os.path.join(stand.house.home, "provider")):
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+        assert subprocess.run([*command, "--dry-run"], capture_output=True, check=False).returncode == 0
