@@ -295,8 +295,9 @@ def test_a_run_names_what_it_leaves_out_and_snapshots_are_found_by_their_tags(br
         rows = breakable.json("snapshots", "studio", home=home)
         assert [row["tags"] for row in rows] == [["before the move", "ö"], ["ö"]]
         assert [row["tags"] for row in breakable.json("snapshots", "docs", home=home)][:1] == [[]]
-        assert breakable.json("snapshots", "--tag", "ö", home=home) == rows
-        assert breakable.json("snapshots", *tags, home=home) == rows[:1]
+        ids = [row["id"] for row in rows]  # ages and who answers differ from call to call
+        assert [row["id"] for row in breakable.json("snapshots", "--tag", "ö", home=home)] == ids
+        assert [row["id"] for row in breakable.json("snapshots", *tags, home=home)] == ids[:1]
         assert breakable.json("snapshots", "--tag", "none", home=home) == []
         assert "before the move, ö\n" in breakable.ok("snapshots", home=home).text
     assert "cannot be a tag" in breakable.fails(2, "backup", "--tag", " ", home="node")

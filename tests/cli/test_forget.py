@@ -7,33 +7,37 @@ from tests.cli.federation import Federation
 pytestmark = pytest.mark.process
 
 
+def snapshots(federation: Federation, *options: str) -> list[str]:
+    return [row["id"] for row in federation.json("snapshots", *options, home="keeper")]
+
+
 def test_rules_are_shown_carried_out_and_taken_back(breakable: Federation) -> None:
     federation = breakable
     federation.ok("backup", home="node")
     federation.ok("backup", home="node")
-    before = federation.json("snapshots", home="keeper")
+    before = snapshots(federation)
     assert len(before) > 2
 
     planned = federation.json("forget", "--keep-last", "1", "--dry-run", home="keeper")
-    assert [row["id"] for row in planned if row["keep"]] == [before[-1]["id"]]
+    assert [row["id"] for row in planned if row["keep"]] == [before[-1]]
     assert planned[-1]["reasons"] == ["last", "newest"]
     assert not any(row["done"] for row in planned)
-    assert federation.json("snapshots", home="keeper") == before
+    assert snapshots(federation) == before
 
     said = federation.ok("forget", "docs", "--keep-last", "1", home="keeper").text
     assert f"{len(before) - 1} snapshots forgotten" in said
     assert "last, newest" in said
-    assert federation.json("snapshots", home="keeper") == before[-1:]
-    assert federation.json("snapshots", "--forgotten", home="keeper") == before[:-1]
+    assert snapshots(federation) == before[-1:]
+    assert snapshots(federation, "--forgotten") == before[:-1]
 
     federation.ok("status", home="node")
-    assert [row["id"] for row in federation.json("snapshots", home="node")] == [before[-1]["id"]]
-    gone = [row["id"] for row in before[:-1]]
+    assert [row["id"] for row in federation.json("snapshots", home="node")] == [before[-1]]
+    gone = before[:-1]
     assert [row["id"] for row in federation.json("snapshots", "--forgotten", home="node")] == gone
 
     taken = federation.json("forget", "--undo", *gone, home="keeper")
     assert [(row["id"], row["done"]) for row in taken] == [(one, True) for one in gone]
-    assert federation.json("snapshots", home="keeper") == before
+    assert snapshots(federation) == before
     assert "nothing to forget" in federation.ok("forget", "--keep-last", "99", home="keeper").text
 
 
