@@ -6,12 +6,17 @@ Messages never leave the machine and live as long as a run, so they have no vers
 message that names them (SCM_RIGHTS), so that the other side resolves no path a second time.
 """
 
+import signal
 import socket
 import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from replicator.engine.heap import settle_heap
 from replicator.errors import ReplicatorError
 
 MOST_DESCRIPTORS: Final = 200
@@ -91,3 +96,19 @@ def failure_of(error: Exception) -> Failed:
     if isinstance(error, ReplicatorError):
         return Failed(type(error).__name__, str(error), error.hint or "")
     return Failed("", f"{type(error).__name__}: {error}", "")
+
+
+def help_over_socket(serve: Callable[[socket.socket], None]) -> None:
+    """Be a helping process: serve the inherited socket whose descriptor is the argument, until nobody is there.
+
+    What ends it is told over the socket. Ctrl-C is the matter of the process that started this one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle_heap()
+    with socket.socket(fileno=int(sys.argv[1])) as sock, suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            serve(sock)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            sock.sendall(framed(failure_of(error)))

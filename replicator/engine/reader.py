@@ -3,9 +3,7 @@
 It speaks over the inherited socket, ends when that closes, and leaves Ctrl-C to the process that started it.
 """
 
-import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +20,7 @@ from replicator.engine.frames import (
     Wanted,
     to_reader,
 )
-from replicator.engine.heap import settle_heap
-from replicator.engine.mail import Inbox, failure_of, framed
+from replicator.engine.mail import Inbox, framed, help_over_socket
 from replicator.engine.reading import FileWork
 from replicator.engine.spool import spool_store
 from replicator.fs import PosixFs
@@ -95,7 +92,7 @@ def serve(sock: socket.socket) -> None:
     mail = SocketMail(sock)
     work: FileWork | None = None
     proc = PosixSource().proc
-    try:
+    with suppress(_ClosedError):
         while True:
             if work is not None and work.catch_up():
                 continue
@@ -111,11 +108,6 @@ def serve(sock: socket.socket) -> None:
                 mail.say(Finished())
             else:
                 mail.wait()
-    except (_ClosedError, BrokenPipeError, ConnectionResetError):
-        return
-    except Exception as error:
-        with suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to be told
-            mail.say(failure_of(error))
 
 
 def _read(work: FileWork, message: Read, folders: Sequence[PosixFolder]) -> None:
@@ -139,13 +131,5 @@ def _work(setup: Setup, mail: SocketMail) -> FileWork:
     )
 
 
-def main() -> None:
-    """Serve the socket whose descriptor is given."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settle_heap()
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
-        serve(sock)
-
-
 if __name__ == "__main__":
-    main()
+    help_over_socket(serve)

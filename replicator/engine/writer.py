@@ -5,13 +5,9 @@ It speaks over the inherited socket, ends when that closes, and leaves Ctrl-C to
 
 import mmap
 import os
-import signal
 import socket
-import sys
-from contextlib import suppress
 
-from replicator.engine.heap import settle_heap
-from replicator.engine.mail import Inbox, failure_of, framed
+from replicator.engine.mail import Inbox, framed, help_over_socket
 from replicator.engine.writeframes import Setup, ToWriter, Write, Wrote, to_writer
 from replicator.engine.writing import WriteWork
 
@@ -22,25 +18,19 @@ def serve(sock: socket.socket) -> None:
     work: WriteWork | None = None
     slots: list[int] = []
     load, pack = -1, memoryview(b"")
-    try:
-        while True:
-            message = inbox.next()
-            if message is None:
-                if not inbox.receive(sock):
-                    return
-            elif isinstance(message, Setup):
-                work = WriteWork(message)
-                slots = inbox.take(message.slots)
-            else:
-                assert work is not None, "set up first"
-                if message.load != load:
-                    load, pack = message.load, _pack(slots[message.slot], message.size)
-                sock.sendall(framed(_written(work, message, pack, inbox)))
-    except (BrokenPipeError, ConnectionResetError):
-        return
-    except Exception as error:
-        with suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to be told
-            sock.sendall(framed(failure_of(error)))
+    while True:
+        message = inbox.next()
+        if message is None:
+            if not inbox.receive(sock):
+                return
+        elif isinstance(message, Setup):
+            work = WriteWork(message)
+            slots = inbox.take(message.slots)
+        else:
+            assert work is not None, "set up first"
+            if message.load != load:
+                load, pack = message.load, _pack(slots[message.slot], message.size)
+            sock.sendall(framed(_written(work, message, pack, inbox)))
 
 
 def _written(work: WriteWork, message: Write, pack: memoryview, inbox: Inbox[ToWriter]) -> Wrote:
@@ -56,13 +46,5 @@ def _pack(slot: int, size: int) -> memoryview:
     return memoryview(mmap.mmap(slot, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ))
 
 
-def main() -> None:
-    """Serve the socket whose descriptor is given."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settle_heap()
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
-        serve(sock)
-
-
 if __name__ == "__main__":
-    main()
+    help_over_socket(serve)
