@@ -496,7 +496,7 @@ class Applier(Planner):
         except OSError:
             return False
         try:
-            return self._metadata.is_set(fd, found, entry)
+            return self._metadata.is_bare(fd)
         finally:
             os.close(fd)
 
@@ -562,7 +562,7 @@ class Applier(Planner):
                 self._gaps.add(extra.path, f"{NOT_REMOVED} ({reason})")
         with self._naming(place.parent, place.entry):
             fd = self._target.fd(place)
-            if place.is_new or not self._metadata.is_set(fd, os.fstat(fd), place.entry):
+            if not (self._metadata.is_like(os.fstat(fd), place.entry) and self._metadata.is_bare(fd)):
                 self._set_metadata(place.parent, place.entry, fd)
         self._folders.pop(place, None)
 
@@ -824,7 +824,10 @@ class Applier(Planner):
 
     def _raise_if_full(self, error: OSError) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SpaceError(f"{self._target.shown()}: the disk is full", hint="make room and restore again") from error
+            raise SpaceError(
+                f"{self._target.shown()}: the disk is full",
+                hint="what has its name is whole: make room, then go on with --overwrite if-changed",
+            ) from error
 
     def _gap(self, place: Place, entry: Entry, reason: str) -> None:
         beyond = reason in BEYOND_A_USER and not self._metadata.rights.privileged

@@ -106,10 +106,8 @@ class Metadata:
             return False
         return (status.st_uid, status.st_gid) == self._owners.of(entry)
 
-    def is_set(self, fd: int, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether a file or folder with this status is known to have all of its metadata already."""
-        if not self.is_like(status, entry):
-            return False
+    def is_bare(self, fd: int) -> bool:
+        """Return whether a file or folder has no attributes that :meth:`apply` would remove; False if not known."""
         try:
             names = os.listxattr(fd)
         except OSError as error:

@@ -1,6 +1,7 @@
 """A restore over the whole way: in windows, over what is there, after a kill, and with a part of the tree lost."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections import Counter
@@ -109,6 +110,35 @@ async def test_after_a_kill_the_same_again_finishes_and_fetches_only_the_rest(
     assert any(name.startswith(".replicator-") for name in os.listdir(restored(target)))
     report = await world.restore(target, overwrite="if-changed")
     assert report.reused_bytes > 9 * MIB
+    assert compare(wide, restored(target), RULES) == []
+
+
+async def test_a_disk_that_is_full_in_the_middle_is_said_and_what_is_whole_stays(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    real = newfile.make_whole
+    made = 0
+
+    def make_some(*values: Any, **options: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made > 30:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*values, **options)
+
+    monkeypatch.setattr(writing, "make_whole", make_some)
+    with pytest.raises(SpaceError, match="the disk is full") as raised:
+        await world.restore(target)
+    assert "--overwrite if-changed" in raised.value.hint
+    monkeypatch.undo()
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(target) for name in names]
+    whole = [path for path in files if ".replicator-" not in path]
+    assert len(whole) == 30
+    for path in whole:
+        assert read(path) == read(wide + path.removeprefix(restored(target)))
+    assert (await world.restore(target, overwrite="if-changed")).kept == 30
     assert compare(wide, restored(target), RULES) == []
 
 
