@@ -31,12 +31,17 @@ _RAISED: Final[Mapping[str, type[ReplicatorError]]] = {
 class Helper(Generic[M]):
     """One process and this end of its socket pair, which does not block.
 
-    ``what`` is what people call it: "a reading process". ``load`` is its owner's count of what it has not answered;
-    ``finished``: that it may end is known.
+    ``what`` is what people call it: "a reading process"; ``hint`` what they do when it has died. ``load`` is its
+    owner's count of what it has not answered; ``finished``: that it may end is known.
     """
 
     def __init__(
-        self, process: "subprocess.Popen[bytes]", sock: socket.socket, decoder: "msgspec.msgpack.Decoder[M]", what: str
+        self,
+        process: "subprocess.Popen[bytes]",
+        sock: socket.socket,
+        decoder: "msgspec.msgpack.Decoder[M]",
+        what: str,
+        hint: str,
     ) -> None:
         sock.settimeout(0)
         self.process = process
@@ -45,9 +50,10 @@ class Helper(Generic[M]):
         self._sock = sock
         self._inbox = Inbox(decoder)
         self._what = what
+        self._hint = hint
 
     @classmethod
-    def start(cls, module: str, decoder: "msgspec.msgpack.Decoder[M]", what: str) -> Self:
+    def start(cls, module: str, decoder: "msgspec.msgpack.Decoder[M]", what: str, hint: str) -> Self:
         """Start ``python -m MODULE FD``; to end it, :func:`close`."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -59,7 +65,7 @@ class Helper(Generic[M]):
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
-        return cls(process, ours, decoder, what)
+        return cls(process, ours, decoder, what, hint)
 
     def fileno(self) -> int:
         """Return what becomes readable when it says something."""
@@ -140,7 +146,7 @@ class Helper(Generic[M]):
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return ReplicatorError(
             f"{self._what} {how}",
-            hint="nothing is lost, run again; signal 9 without a person behind it means that memory ran out",
+            hint=f"{self._hint}; signal 9 without a person behind it means that memory ran out",
         )
 
 

@@ -41,6 +41,7 @@ BATCH_FILES: Final = 256
 BATCH_BYTES: Final = 1 << 20
 BATCHES: Final = 3
 """A reader works on one, the answer to the next is on its way, and one waits."""
+RUN_AGAIN: Final = "nothing is lost, run again"
 ALONE_FROM: Final = 16 << 20
 """A file of so many bytes is all that a reader is given."""
 
@@ -187,7 +188,9 @@ class Readers:
                 self._receive(wait=True)
 
     def _start(self) -> None:
-        reader = _Reader.start("replicator.engine.reader", from_reader, "a reading process")
+        reader = _Reader.start(
+            "replicator.engine.reader", from_reader, "a reading process", "nothing is lost, run again"
+        )
         self._readers.append(reader)
         reader.say(self._setup)
 

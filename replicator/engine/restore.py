@@ -14,8 +14,7 @@ from typing import NamedTuple, Self
 from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
-from replicator.engine.mail import MOST_DESCRIPTORS
-from replicator.engine.writeframes import NewFile, Setup, Unfinished, Wrote
+from replicator.engine.writeframes import NewFile, Setup, Wrote
 from replicator.engine.writeframes import Part as FilePart
 from replicator.engine.writers import Order, Writers
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
@@ -446,12 +445,11 @@ class _Restoring:
                 fd = applier.folder_of(job)
                 if fd is None:
                     continue
-                if len(order.descriptors) >= MOST_DESCRIPTORS:
+                if order.is_full:
                     yield order
                     order = Order(_Sent(pack))
                 folder = job.place
-                order.descriptors.append(os.dup(fd))
-                order.folders.append([])
+                order.add_folder(fd)
             order.context.new += 1
             order.folders[-1].append(NewFile(job.entry, place.chunk, identify=job.first is not None))
             order.context.places.append(place)
@@ -462,12 +460,11 @@ class _Restoring:
                 fd = applier.file_of(job)
                 if fd is None:
                     continue
-                if len(order.descriptors) >= MOST_DESCRIPTORS:
+                if order.is_full:
                     yield order
                     order = Order(_Sent(pack))
                 last = job
-                order.descriptors.append(os.dup(fd))
-                order.files.append(Unfinished(job.entry.holes, []))
+                order.add_file(fd, job.entry.holes)
             order.files[-1].parts.append(FilePart(place.chunk, place.offset, place.length))
             order.context.places.append(place)
         yield order

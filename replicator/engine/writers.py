@@ -14,13 +14,16 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 from msgspec.structs import replace
 
 from replicator.engine.helpers import Helper, close
+from replicator.engine.mail import MOST_DESCRIPTORS
 from replicator.engine.writeframes import FromWriter, NewFile, Setup, Unfinished, Write, Wrote, from_writer
 from replicator.engine.writing import WriteWork
+from replicator.format.tree import Hole
 
 ALONE_BYTES: Final = 48 << 20
 """Bytes of packs that are written before a process is started, which takes half a second of a core."""
 
 MOMENT_S: Final = 0.5
+GO_ON: Final = "what has its name is whole: go on with --overwrite if-changed"
 
 C = TypeVar("C")
 
@@ -44,6 +47,21 @@ class Order(Generic[C]):
     folders: list[list[NewFile]] = field(default_factory=list)
     files: list[Unfinished] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other folder or file can be added."""
+        return len(self.descriptors) >= MOST_DESCRIPTORS
+
+    def add_folder(self, fd: int) -> None:
+        """Let files that follow be made in a folder, whose descriptor stays the caller's."""
+        self.descriptors.append(os.dup(fd))
+        self.folders.append([])
+
+    def add_file(self, fd: int, holes: list[Hole]) -> None:
+        """Let parts that follow be of a file; after all folders. The descriptor stays the caller's."""
+        self.descriptors.append(os.dup(fd))
+        self.files.append(Unfinished(holes, []))
 
 
 @dataclass(slots=True)
@@ -94,14 +112,14 @@ class Writers(Generic[C]):
 
     def keep(self, pack: int) -> bool:
         """Return whether a pack is still in a slot; then it stays there until it is sent from."""
-        slot = next((slot for slot in self._slots if slot.pack == pack), None)
+        slot = self._slot_of(pack)
         if slot is not None:
             slot.uses += 1
         return slot is not None
 
     def has(self, pack: int) -> bool:
         """Return whether a pack is in a slot now."""
-        return any(slot.pack == pack for slot in self._slots)
+        return self._slot_of(pack) is not None
 
     def has_room(self) -> bool:
         """Return whether a pack can be taken now."""
@@ -119,6 +137,7 @@ class Writers(Generic[C]):
             self._write_alone(data, orders)
             return
         slot = self._slot_of(pack) if data is None else self._filled(pack, data)
+        assert slot is not None, "it was kept"
         try:
             for order in orders:
                 self._give(slot, order)
@@ -177,12 +196,12 @@ class Writers(Generic[C]):
         # One for each writer to work on and one that is being filled or waits.
         self._slots = [_Slot(os.memfd_create("pack", os.MFD_CLOEXEC)) for _ in range(self._count + 1)]
         for _ in range(self._count):
-            writer = Helper.start("replicator.engine.writer", from_writer, "a writing process")
+            writer = Helper.start("replicator.engine.writer", from_writer, "a writing process", GO_ON)
             self._writers.append(writer)
             writer.say(replace(self._setup, slots=len(self._slots)), [slot.fd for slot in self._slots])
 
-    def _slot_of(self, pack: int) -> _Slot:
-        return next(slot for slot in self._slots if slot.pack == pack)
+    def _slot_of(self, pack: int) -> _Slot | None:
+        return next((slot for slot in self._slots if slot.pack == pack), None)
 
     def _filled(self, pack: int, data: bytes) -> _Slot:
         # The one that was filled first, so that those stay longest that the next part of a tree may need.

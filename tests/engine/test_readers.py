@@ -346,7 +346,7 @@ def test_what_a_reader_said_last_is_the_error_also_if_it_was_not_listened_to(
         with theirs:
             if said is not None:
                 theirs.sendall(framed(failure_of(said)))
-        pool._readers.append(_Reader(subprocess.Popen(["true"]), ours, from_reader, "a reading process"))
+        pool._readers.append(_Reader(subprocess.Popen(["true"]), ours, from_reader, "a reading process", "run again"))
 
     monkeypatch.setattr(Readers, "_start", failing)
     with ending(), pytest.raises(ReplicatorError) as raised:

@@ -223,8 +223,9 @@ def test_a_writer_that_is_gone_ends_the_restore(
         pool.send(0, pack_of(b"x"), [])
         os.kill(pool._writers[0].process.pid, signal.SIGKILL)
         order = folder_order(1, tmp_path, new_file(b"a", plain(1)))
-        with pytest.raises(ReplicatorError, match="a writing process was ended by signal 9"):
+        with pytest.raises(ReplicatorError, match="a writing process was ended by signal 9") as raised:
             send_and_finish(pool, pack_of(plain(1)), order)
+        assert "--overwrite if-changed" in raised.value.hint, "the same command again would refuse what is there"
     assert children() == []
 
 
