@@ -123,8 +123,7 @@ class _Look:
     def _remembered(self, writer: Identity) -> Link | None:
         """Return the newest head that any provider was known to have seen, before this round."""
         found = self.heads.newest_witnessed(writer)
-        rows = self.half.catalog.snapshots.all("writer = ? AND published_ns != 0 AND head != x''", (writer,))
-        newest = max(rows, key=lambda row: row.number, default=None)
+        newest = self.half.catalog.snapshots.newest("writer = ? AND published_ns != 0 AND head != x''", (writer,))
         if newest is not None and (found is None or newest.number > found.number):
             found = read_head(newest.head, self.tenant)  # by a catalog of an earlier build
             self.heads.put([found], witnessed=True)
