@@ -6,7 +6,7 @@ looked at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -45,6 +45,8 @@ class Forgotten:
     signed: bytes
     chains: Mapping[bytes, KeptChain]
     number: int = 0
+    _kept: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
+    """The names in ``chains``, by writer: a listing asks for those of every snapshot."""
 
     @classmethod
     def of(cls, half: Half) -> "Forgotten":
@@ -53,7 +55,8 @@ class Forgotten:
         if not signed:
             return cls(b"", {})
         record = decode(Forget, body_of(signed))
-        return cls(signed, {one.writer: one for one in record.chains}, record.number)
+        kept = {chain.writer: frozenset(one.name for one in chain.kept) for chain in record.chains}
+        return cls(signed, {one.writer: one for one in record.chains}, record.number, kept)
 
     def covers(self, writer: bytes, number: int) -> bool:
         """Return whether the snapshot of this number is forgotten, whatever its name."""
@@ -63,7 +66,7 @@ class Forgotten:
     def hides(self, row: SnapshotRow) -> bool:
         """Return whether a snapshot is forgotten."""
         chain = self.chains.get(row.writer)
-        return chain is not None and row.number <= chain.upto and row.name not in {one.name for one in chain.kept}
+        return chain is not None and row.number <= chain.upto and row.name not in self._kept[row.writer]
 
     def kept(self, writer: bytes) -> list[KeptSnapshot]:
         """Return what is kept of the part of a chain that something was forgotten of."""

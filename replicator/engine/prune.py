@@ -43,8 +43,9 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
     heads = await sync_all(half, federation)
     rows = half.catalog.snapshots.all()
     known = _Known()
-    known.gaps += _chains_with_holes(half, heads, rows)
-    await _read_snapshots(half, federation, rows, known)
+    forgotten = Forgotten.of(half)
+    known.gaps += _chains_with_holes(half, heads, rows, forgotten)
+    await _read_snapshots(half, federation, rows, forgotten, known)
     await _read_references(half, federation, known)
     views = await survey(half, federation, edge, count=0)
     known.gaps += federation.integrity
@@ -98,9 +99,10 @@ def _needed(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
     return found | {one.name for one in packs if one.index in indexes}
 
 
-def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> list[str]:
+def _chains_with_holes(
+    half: Half, heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow], forgotten: Forgotten
+) -> list[str]:
     """Return in words which chains are not known from their first snapshot to their newest."""
-    forgotten = Forgotten.of(half)
     writers = {bytes(identity_of(key)) for key in half.charter.writer_keys()}
     numbers: dict[bytes, set[int]] = {}
     for row in rows:
@@ -125,9 +127,10 @@ def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Itera
     return found
 
 
-async def _read_snapshots(half: Half, federation: Federation, rows: Iterable[SnapshotRow], known: _Known) -> None:
+async def _read_snapshots(
+    half: Half, federation: Federation, rows: Iterable[SnapshotRow], forgotten: Forgotten, known: _Known
+) -> None:
     """Read the snapshots that are kept; of forgotten ones that are there, learn the domain of their indexes."""
-    forgotten = Forgotten.of(half)
     for row in rows:
         try:
             snapshot, _ = await read_snapshot(half, federation, row.name)
