@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.charter.chain import must_be_own
 from replicator.crypto.sign import Context, verify
 from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
@@ -166,8 +167,7 @@ async def _read_references(half: Half, federation: Federation, known: _Known) ->
                 data = await federation.fetch(ObjectName(name), ())
                 signed = open_object(data, Kind.REFERENCES, half.keys(snapshot.domain))
                 record = decode(References, verify(signed, Context.REFERENCES, half.charter.writer_keys()))
-                if identity_of(signed[:32]) != record.writer or record.tenant != half.tenant:
-                    raise IntegrityError("of another writer or tenant than its signer")
+                must_be_own(signed, record.writer, record.tenant, half.tenant, "references")
             except ReplicatorError as error:
                 known.gaps.append(f"references {short(name)} cannot be read: {error}")
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.charter.chain import Link, excludes, read_snapshot_link
+from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_link
 from replicator.charter.verify import NO_PREVIOUS
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
@@ -18,7 +18,7 @@ from replicator.format.container import Kind
 from replicator.format.index import Index
 from replicator.format.policy import policy_id
 from replicator.format.snapshot import Snapshot
-from replicator.ids import Identity, ObjectName, identity_of, short
+from replicator.ids import Identity, ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
 
@@ -229,8 +229,7 @@ def open_signed_snapshot(half: Half, data: bytes) -> tuple[Snapshot, bytes]:
     """Return the snapshot in an object and its signed bytes, after checking who signed it."""
     signed = _open_any_domain(half, data, Kind.SNAPSHOT)
     snapshot = decode(Snapshot, verify(signed, Context.SNAPSHOT, half.charter.writer_keys()))
-    if identity_of(signed[:32]) != snapshot.writer or snapshot.tenant != half.tenant:
-        raise IntegrityError("snapshot: of another writer or tenant than its signer")
+    must_be_own(signed, snapshot.writer, snapshot.tenant, half.tenant, "snapshot")
     return snapshot, signed
 
 
@@ -300,8 +299,9 @@ async def _read_index(
     data = await federation.fetch(name, holders)
     signed = open_object(data, Kind.INDEX, half.keys(snapshot.domain))
     index = decode(Index, verify(signed, Context.INDEX, half.charter.writer_keys()))
-    if identity_of(signed[:32]) != index.writer or (index.tenant, index.domain) != (half.tenant, snapshot.domain):
-        raise IntegrityError(f"index {short(name)}: of another writer, tenant or domain than its signer")
+    must_be_own(signed, index.writer, index.tenant, half.tenant, f"index {short(name)}")
+    if index.domain != snapshot.domain:
+        raise IntegrityError(f"index {short(name)}: of another domain than the snapshot that names it")
     known_policies = {policy_id(policy) for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)
