@@ -215,18 +215,20 @@ class _Look:
 
     async def confront(self) -> None:
         """Hold what providers signed, to us and to writers, against what they say now; remember what they say."""
-        told = [word for answer in self.answers.values() for word in answer.testimony]
+        # Of one witness several providers tell, as a rule.
+        told = list({word.hash: word for answer in self.answers.values() for word in answer.testimony}.values())
         for identity, answer in list(self.answers.items()):
             mine = [word for word in told if word.provider == identity and self._is_of_now(word, answer.peer)]
             against = [word for word in mine if answer.word is not None and gone_back(word, answer.word)]
             if against:
                 # Asked again with that in hand, its answer is one it gave after having signed the other.
                 await self._ask(answer.peer, [word.hash for word in against])
-        for answer in self.answers.values():
-            if answer.word is not None:
-                self._compare(answer.peer, answer.word, answer.parts, told)
-        for word in told:
-            self._remember_testimony(word)
+        with self.half.catalog.database.transaction("word rows"):  # a commit for each would wait for the disk each time
+            for answer in self.answers.values():
+                if answer.word is not None:
+                    self._compare(answer.peer, answer.word, answer.parts, told)
+            for word in told:
+                self._remember_testimony(word)
 
     def _compare(self, peer: Peer, word: Word, parts: list[bytes], told: list[Word]) -> None:
         before = self.heads.words(peer.identity)
