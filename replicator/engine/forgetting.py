@@ -135,7 +135,7 @@ async def learn(half: Half, federation: Federation) -> bool:
             listed[link.identity] = await _list(link, small)
         except PeerError as error:
             federation.notices.append(str(error))  # it may still give what a restore needs
-    changed = await _look(half, federation, small)
+    changed = await _look(half, federation, small, whole=len(listed) == len(half.peers))
     await _spread(half, federation, listed)
     return changed
 
@@ -152,11 +152,14 @@ async def _list(link: Link, small: dict[bytes, Identity]) -> set[bytes]:
     return found
 
 
-async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity]) -> bool:
+async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity], *, whole: bool) -> bool:
+    """Look at what is new; ``whole``: all providers listed, and what none of them has need not be remembered."""
     catalog = half.catalog
     before = catalog.meta(_LOOKED_AT) or b""
     changed = False
-    looked_at = small.keys() & set(split_ids(before))
+    looked_at = set(split_ids(before))
+    if whole:
+        looked_at &= small.keys()
     known = looked_at | {half.charter_object()[0], half.charter.charter.keybag}
     for name in sorted(catalog.objects.unknown(small.keys() - known)):
         try:
