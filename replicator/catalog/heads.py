@@ -23,7 +23,7 @@ class Heads:
         with self._db.transaction("head rows") as connection:
             connection.executemany(
                 "INSERT INTO heads (writer, number, hash, signed, witnessed) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET witnessed = max(witnessed, excluded.witnessed)",
+                "ON CONFLICT DO UPDATE SET witnessed = excluded.witnessed WHERE excluded.witnessed > witnessed",
                 [(*row, int(witnessed)) for row in rows],
             )
 

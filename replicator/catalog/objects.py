@@ -162,6 +162,16 @@ class Objects:
         rows = self.all("name = ?", (name,))
         return rows[0] if rows else None
 
+    def unknown(self, names: Collection[bytes]) -> set[bytes]:
+        """Return those of some names that this home knows no object of."""
+        found = set(names)
+        for marks, part in _marked(sorted(found)):
+            found.difference_update(
+                row[0]
+                for row in self._db.rows(f"SELECT name FROM objects WHERE name IN ({marks})", part)  # noqa: S608
+            )
+        return found
+
     def of_indexes(self, names: Collection[bytes]) -> list[ObjectRow]:
         """Return the packs that the named index objects list."""
         found: list[ObjectRow] = []

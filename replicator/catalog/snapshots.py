@@ -117,6 +117,14 @@ class Snapshots:
         )
         return [_snapshot(row) for row in rows]
 
+    def newest(self, where: str, values: tuple[object, ...]) -> SnapshotRow | None:
+        """Return the snapshot with the highest number by a condition on the columns, None if there is none."""
+        rows = self._db.rows(
+            f"SELECT {_SNAPSHOT} FROM snapshots WHERE {where} ORDER BY number DESC LIMIT 1",  # noqa: S608
+            values,
+        )
+        return _snapshot(rows[0]) if rows else None
+
 
 def _snapshot(row: tuple[Any, ...]) -> SnapshotRow:
     return SnapshotRow(

@@ -56,7 +56,7 @@ def read_head(signed: bytes, tenant: bytes) -> Link:
         FormatError, IntegrityError: it is no head of this tenant signed by its writer.
     """
     head = decode(Head, verify(signed, Context.HEAD, [signer_of(signed)]))
-    _must_be_own(signed, head.writer, head.tenant, tenant, "head")
+    must_be_own(signed, head.writer, head.tenant, tenant, "head")
     return _link_of(head, signed)
 
 
@@ -88,7 +88,7 @@ def read_snapshot_link(signed: bytes, name: bytes, tenant: bytes) -> Link:
         FormatError, IntegrityError: it is no snapshot of this tenant signed by its writer.
     """
     snapshot = decode(Snapshot, verify(signed, Context.SNAPSHOT, [signer_of(signed)]))
-    _must_be_own(signed, snapshot.writer, snapshot.tenant, tenant, "snapshot")
+    must_be_own(signed, snapshot.writer, snapshot.tenant, tenant, "snapshot")
     return Link(
         writer=Identity(snapshot.writer),
         number=snapshot.number,
@@ -99,7 +99,12 @@ def read_snapshot_link(signed: bytes, name: bytes, tenant: bytes) -> Link:
     )
 
 
-def _must_be_own(signed: bytes, writer: bytes, named: bytes, tenant: bytes, what: str) -> None:
+def must_be_own(signed: bytes, writer: bytes, named: bytes, tenant: bytes, what: str) -> None:
+    """Check that a record names its signer as its writer, and this tenant; the signature was checked before.
+
+    Raises:
+        IntegrityError: it names another.
+    """
     if identity_of(signer_of(signed)) != writer:
         raise IntegrityError(f"{what}: of another writer than its signer")
     if named != tenant:

@@ -5,20 +5,17 @@ from dataclasses import dataclass, field
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link
+from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.home import Half
 from replicator.errors import PeerError
 from replicator.format.merkle import leaf_count, proves
 from replicator.format.sizes import is_allowed
 from replicator.ids import ObjectName, short
 from replicator.wire.messages import (
-    INVENTORY_PAGE,
     MAX_CHECKS,
     MAX_PROBES,
     CheckReply,
     CheckRequest,
-    Inventory,
-    InventoryRequest,
     ProveReply,
     ProveRequest,
 )
@@ -110,9 +107,7 @@ async def _inventory(
     view = PeerView()
     states: dict[int, HoldingState] = {}
     listed: dict[bytes, int] = {}
-    after = b""
-    while True:
-        page = await link.connection.call("inventory", InventoryRequest(after=after, limit=INVENTORY_PAGE), Inventory)
+    async for page in inventory_pages(link):
         names = [page.names[at : at + _NAME] for at in range(0, len(page.names), _NAME)]
         for name, size in zip(names, page.sizes, strict=False):
             view.objects += 1
@@ -129,9 +124,7 @@ async def _inventory(
                 row = rows.get(joined[at : at + _NAME])
                 if row is not None:
                     states[row.id] = state
-        if not page.more or page.last <= after:
-            return view, states, listed
-        after = page.last
+    return view, states, listed
 
 
 async def _probe(

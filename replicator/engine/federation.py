@@ -1,7 +1,7 @@
 """Being in touch with a tenant's providers: dialling, enrolling, newer charters and offers, fetching objects."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
@@ -30,7 +30,16 @@ from replicator.format.merkle import name_of
 from replicator.format.offer import Offer
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.transport.base import Connection, Target
-from replicator.wire.messages import WIRE_VERSION, CharterNotice, Empty, EnrolRequest, Info
+from replicator.wire.messages import (
+    INVENTORY_PAGE,
+    WIRE_VERSION,
+    CharterNotice,
+    Empty,
+    EnrolRequest,
+    Info,
+    Inventory,
+    InventoryRequest,
+)
 
 T = TypeVar("T")
 MAX_BUSY_WAITS = 5
@@ -326,6 +335,21 @@ async def get_whole(connection: Connection, name: ObjectName) -> bytes:
     if name_of(data) != name:
         raise IntegrityError(f"{connection.target.name}: answered with other bytes than object {short(name)}")
     return data
+
+
+async def inventory_pages(link: Link) -> AsyncIterator[Inventory]:
+    """Yield all that a provider lists, page by page; each page costs it a look through its folder.
+
+    Raises:
+        PeerError: it did not answer, or refused.
+    """
+    after = b""
+    while True:
+        page = await link.connection.call("inventory", InventoryRequest(after=after, limit=INVENTORY_PAGE), Inventory)
+        yield page
+        if not page.more or page.last <= after:
+            return
+        after = page.last
 
 
 def read_offer(signed: bytes, target: Target) -> Offer:

@@ -6,15 +6,16 @@ looked at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from replicator.catalog.objects import split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.crypto.sign import Context, SigningKey, body_of, verify
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link, check_receipt, patiently
+from replicator.engine.federation import Federation, Link, check_receipt, inventory_pages, patiently
 from replicator.engine.home import Half
 from replicator.errors import (
     IntegrityError,
@@ -29,9 +30,8 @@ from replicator.format.codec import decode, encode
 from replicator.format.container import Kind
 from replicator.format.forget import Forget, KeptChain, KeptSnapshot
 from replicator.format.merkle import name_of
-from replicator.ids import NAME_SIZE, Identity, ObjectName, short
+from replicator.ids import Identity, ObjectName, short
 from replicator.pack.sealed import open_object, seal_object
-from replicator.wire.messages import INVENTORY_PAGE, Inventory, InventoryRequest
 
 LARGEST_FORGET: Final = 1 << 20
 """Bytes of its object: larger ones in a listing are not looked at."""
@@ -45,6 +45,8 @@ class Forgotten:
     signed: bytes
     chains: Mapping[bytes, KeptChain]
     number: int = 0
+    _kept: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
+    """The names in ``chains``, by writer: a listing asks for those of every snapshot."""
 
     @classmethod
     def of(cls, half: Half) -> "Forgotten":
@@ -53,7 +55,8 @@ class Forgotten:
         if not signed:
             return cls(b"", {})
         record = decode(Forget, body_of(signed))
-        return cls(signed, {one.writer: one for one in record.chains}, record.number)
+        kept = {chain.writer: frozenset(one.name for one in chain.kept) for chain in record.chains}
+        return cls(signed, {one.writer: one for one in record.chains}, record.number, kept)
 
     def covers(self, writer: bytes, number: int) -> bool:
         """Return whether the snapshot of this number is forgotten, whatever its name."""
@@ -63,7 +66,7 @@ class Forgotten:
     def hides(self, row: SnapshotRow) -> bool:
         """Return whether a snapshot is forgotten."""
         chain = self.chains.get(row.writer)
-        return chain is not None and row.number <= chain.upto and row.name not in {one.name for one in chain.kept}
+        return chain is not None and row.number <= chain.upto and row.name not in self._kept[row.writer]
 
     def kept(self, writer: bytes) -> list[KeptSnapshot]:
         """Return what is kept of the part of a chain that something was forgotten of."""
@@ -132,7 +135,7 @@ async def learn(half: Half, federation: Federation) -> bool:
             listed[link.identity] = await _list(link, small)
         except PeerError as error:
             federation.notices.append(str(error))  # it may still give what a restore needs
-    changed = await _look(half, federation, small)
+    changed = await _look(half, federation, small, whole=len(listed) == len(half.peers))
     await _spread(half, federation, listed)
     return changed
 
@@ -140,26 +143,25 @@ async def learn(half: Half, federation: Federation) -> bool:
 async def _list(link: Link, small: dict[bytes, Identity]) -> set[bytes]:
     """Return the names that a provider lists; note those of objects that are small enough, with who has them."""
     found: set[bytes] = set()
-    after = b""
-    while True:
-        page = await link.connection.call("inventory", InventoryRequest(after=after, limit=INVENTORY_PAGE), Inventory)
-        names = [page.names[at : at + NAME_SIZE] for at in range(0, len(page.names), NAME_SIZE)]
+    async for page in inventory_pages(link):
+        names = split_ids(page.names)
         found.update(names)
         for name, size in zip(names, page.sizes, strict=False):
             if size <= LARGEST_FORGET:
                 small.setdefault(name, link.identity)
-        if not page.more or page.last <= after:
-            return found
-        after = page.last
+    return found
 
 
-async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity]) -> bool:
+async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity], *, whole: bool) -> bool:
+    """Look at what is new; ``whole``: all providers listed, and what none of them has need not be remembered."""
     catalog = half.catalog
-    known: set[bytes] = {row.name for row in catalog.objects.all()}
-    known |= {half.charter_object()[0], half.charter.charter.keybag, *_split(catalog.meta(_LOOKED_AT))}
+    before = catalog.meta(_LOOKED_AT) or b""
     changed = False
-    looked_at = set(_split(catalog.meta(_LOOKED_AT))) & small.keys()
-    for name in sorted(small.keys() - known):
+    looked_at = set(split_ids(before))
+    if whole:
+        looked_at &= small.keys()
+    known = looked_at | {half.charter_object()[0], half.charter.charter.keybag}
+    for name in sorted(catalog.objects.unknown(small.keys() - known)):
         try:
             data = await federation.fetch(ObjectName(name), [small[name]])
         except NotFoundError as error:
@@ -169,7 +171,9 @@ async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identi
         signed = _opened(half, data)
         if signed:
             changed |= _adopt(half, federation, ObjectName(name), signed)
-    catalog.set_meta(_LOOKED_AT, b"".join(sorted(looked_at)))
+    after = b"".join(sorted(looked_at))
+    if after != before:  # a listing that shows nothing new costs no commit
+        catalog.set_meta(_LOOKED_AT, after)
     return changed
 
 
@@ -195,7 +199,7 @@ def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) 
     before = Forgotten.of(half)
     catalog = half.catalog
     if signed == before.signed:
-        catalog.set_meta(_OBJECTS, b"".join(sorted({*_split(catalog.meta(_OBJECTS)), name})))
+        catalog.set_meta(_OBJECTS, b"".join(sorted({*_objects(half), name})))
         return False
     if record.number == before.number:
         federation.notices.append(
@@ -215,7 +219,7 @@ def _lower_first(signed: bytes) -> int:
 
 
 async def _spread(half: Half, federation: Federation, listed: Mapping[Identity, set[bytes]]) -> None:
-    for name in _split(half.catalog.meta(_OBJECTS)):
+    for name in _objects(half):
         for identity, names in listed.items():
             link = federation.links.get(identity)
             if link is None or name in names:
@@ -284,5 +288,6 @@ async def say(
     return record
 
 
-def _split(names: bytes | None) -> list[bytes]:
-    return [names[at : at + NAME_SIZE] for at in range(0, len(names), NAME_SIZE)] if names else []
+def _objects(half: Half) -> list[bytes]:
+    """Return the names of the objects, one a domain, that hold the newest Forget."""
+    return split_ids(half.catalog.meta(_OBJECTS) or b"")

@@ -123,8 +123,7 @@ class _Look:
     def _remembered(self, writer: Identity) -> Link | None:
         """Return the newest head that any provider was known to have seen, before this round."""
         found = self.heads.newest_witnessed(writer)
-        rows = self.half.catalog.snapshots.all("writer = ? AND published_ns != 0 AND head != x''", (writer,))
-        newest = max(rows, key=lambda row: row.number, default=None)
+        newest = self.half.catalog.snapshots.newest("writer = ? AND published_ns != 0 AND head != x''", (writer,))
         if newest is not None and (found is None or newest.number > found.number):
             found = read_head(newest.head, self.tenant)  # by a catalog of an earlier build
             self.heads.put([found], witnessed=True)
@@ -216,18 +215,20 @@ class _Look:
 
     async def confront(self) -> None:
         """Hold what providers signed, to us and to writers, against what they say now; remember what they say."""
-        told = [word for answer in self.answers.values() for word in answer.testimony]
+        # Of one witness several providers tell, as a rule.
+        told = list({word.hash: word for answer in self.answers.values() for word in answer.testimony}.values())
         for identity, answer in list(self.answers.items()):
             mine = [word for word in told if word.provider == identity and self._is_of_now(word, answer.peer)]
             against = [word for word in mine if answer.word is not None and gone_back(word, answer.word)]
             if against:
                 # Asked again with that in hand, its answer is one it gave after having signed the other.
                 await self._ask(answer.peer, [word.hash for word in against])
-        for answer in self.answers.values():
-            if answer.word is not None:
-                self._compare(answer.peer, answer.word, answer.parts, told)
-        for word in told:
-            self._remember_testimony(word)
+        with self.half.catalog.database.transaction("word rows"):  # a commit for each would wait for the disk each time
+            for answer in self.answers.values():
+                if answer.word is not None:
+                    self._compare(answer.peer, answer.word, answer.parts, told)
+            for word in told:
+                self._remember_testimony(word)
 
     def _compare(self, peer: Peer, word: Word, parts: list[bytes], told: list[Word]) -> None:
         before = self.heads.words(peer.identity)

@@ -16,7 +16,8 @@ def chain_end(half: Half) -> Link | None:
     It may be one whose snapshot cannot be read here, or one that nobody has heard of yet.
     """
     witnessed = Memory(half).newest_witnessed(half.identity)
-    return max([*_own_links(half), *([witnessed] if witnessed is not None else [])], key=_number, default=None)
+    ends = [link for link in (_own_end(half), witnessed) if link is not None]
+    return max(ends, key=lambda link: link.number, default=None)
 
 
 def note_continued(half: Half, federation: Federation, known: KnownHead) -> None:
@@ -25,7 +26,7 @@ def note_continued(half: Half, federation: Federation, known: KnownHead) -> None
     As a rule it was this home, before it was put back to an earlier state. One that adopted once, published, and finds
     its chain gone on with again has another explanation: two machines take turns.
     """
-    end = max(_own_links(half), key=_number, default=None)
+    end = _own_end(half)
     if known.head.number <= (0 if end is None else end.number):
         return
     last = int.from_bytes(half.catalog.meta(_ADOPTED) or b"", "big")
@@ -44,11 +45,7 @@ def note_continued(half: Half, federation: Federation, known: KnownHead) -> None
     half.catalog.set_meta(_ADOPTED, known.head.number.to_bytes(8, "big"))
 
 
-def _own_links(half: Half) -> list[Link]:
-    """Return the heads of the snapshots of this node that are in its catalog."""
-    rows = half.catalog.snapshots.all("writer = ? AND head != x''", (half.identity,))
-    return [kept_head(row.head) for row in rows]
-
-
-def _number(link: Link) -> int:
-    return link.number
+def _own_end(half: Half) -> Link | None:
+    """Return the newest head among the snapshots of this node that are in its catalog."""
+    row = half.catalog.snapshots.newest("writer = ? AND head != x''", (half.identity,))
+    return None if row is None else kept_head(row.head)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.charter.chain import must_be_own
 from replicator.crypto.sign import Context, verify
 from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
@@ -43,8 +44,9 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
     heads = await sync_all(half, federation)
     rows = half.catalog.snapshots.all()
     known = _Known()
-    known.gaps += _chains_with_holes(half, heads, rows)
-    await _read_snapshots(half, federation, rows, known)
+    forgotten = Forgotten.of(half)
+    known.gaps += _chains_with_holes(half, heads, rows, forgotten)
+    await _read_snapshots(half, federation, rows, forgotten, known)
     await _read_references(half, federation, known)
     views = await survey(half, federation, edge, count=0)
     known.gaps += federation.integrity
@@ -98,9 +100,10 @@ def _needed(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
     return found | {one.name for one in packs if one.index in indexes}
 
 
-def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> list[str]:
+def _chains_with_holes(
+    half: Half, heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow], forgotten: Forgotten
+) -> list[str]:
     """Return in words which chains are not known from their first snapshot to their newest."""
-    forgotten = Forgotten.of(half)
     writers = {bytes(identity_of(key)) for key in half.charter.writer_keys()}
     numbers: dict[bytes, set[int]] = {}
     for row in rows:
@@ -125,9 +128,10 @@ def _chains_with_holes(half: Half, heads: Mapping[bytes, KnownHead], rows: Itera
     return found
 
 
-async def _read_snapshots(half: Half, federation: Federation, rows: Iterable[SnapshotRow], known: _Known) -> None:
+async def _read_snapshots(
+    half: Half, federation: Federation, rows: Iterable[SnapshotRow], forgotten: Forgotten, known: _Known
+) -> None:
     """Read the snapshots that are kept; of forgotten ones that are there, learn the domain of their indexes."""
-    forgotten = Forgotten.of(half)
     for row in rows:
         try:
             snapshot, _ = await read_snapshot(half, federation, row.name)
@@ -163,8 +167,7 @@ async def _read_references(half: Half, federation: Federation, known: _Known) ->
                 data = await federation.fetch(ObjectName(name), ())
                 signed = open_object(data, Kind.REFERENCES, half.keys(snapshot.domain))
                 record = decode(References, verify(signed, Context.REFERENCES, half.charter.writer_keys()))
-                if identity_of(signed[:32]) != record.writer or record.tenant != half.tenant:
-                    raise IntegrityError("of another writer or tenant than its signer")
+                must_be_own(signed, record.writer, record.tenant, half.tenant, "references")
             except ReplicatorError as error:
                 known.gaps.append(f"references {short(name)} cannot be read: {error}")
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.charter.chain import Link, excludes, read_snapshot_link
+from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_link
 from replicator.charter.verify import NO_PREVIOUS
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
@@ -18,7 +18,7 @@ from replicator.format.container import Kind
 from replicator.format.index import Index
 from replicator.format.policy import policy_id
 from replicator.format.snapshot import Snapshot
-from replicator.ids import Identity, ObjectName, identity_of, short
+from replicator.ids import Identity, ObjectName, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
 
@@ -41,6 +41,7 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
 
 
 async def _sync_chains(half: Half, federation: Federation, heads: Mapping[bytes, KnownHead]) -> None:
+    forgotten = Forgotten.of(half)
     for writer, known in heads.items():
         try:
             if writer == half.identity:
@@ -48,14 +49,14 @@ async def _sync_chains(half: Half, federation: Federation, heads: Mapping[bytes,
                 if any(row.number <= known.head.number for row in waiting):
                     continue  # the next backup finds out what became of them
                 note_continued(half, federation, known)
-            await sync_chain(half, federation, known)
+            await sync_chain(half, federation, known, forgotten)
         except IntegrityError as error:
             federation.integrity.append(f"chain of {short(writer)}: {error}")
         except ReplicatorError as error:
             federation.notices.append(f"chain of {short(writer)}: {error}")
 
 
-async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> int:
+async def sync_chain(half: Half, federation: Federation, known: KnownHead, forgotten: Forgotten | None = None) -> int:
     """Walk a chain back from its newest head to what the catalog has; return how many snapshots were new.
 
     A snapshot that nobody has, or that is not what it should be, hides none before it: heads that providers keep name
@@ -64,20 +65,20 @@ async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> in
     Raises:
         ForkedError: a snapshot is another than the one that is known here.
     """
-    walk = _Walk(half, federation, known)
-    forgotten = walk.forgotten
+    forgotten = forgotten or Forgotten.of(half)
+    walk = _Walk(half, federation, known, forgotten)
     if known.head.number >= max(walk.here, default=0):
         await walk.down(ObjectName(known.head.snapshot), known.head.number)
     for number in sorted(walk.here, reverse=True):
-        gone = number - 1 in walk.failed or forgotten.covers(known.head.writer, number - 1)
-        if number > 1 and number - 1 not in walk.here and not gone:
+        before = number - 1
+        if before and not (before in walk.here or before in walk.failed or forgotten.covers(walk.writer, before)):
             try:
                 snapshot, _ = await read_snapshot(half, federation, walk.here[number], known.seen_by)
             except NotFoundError as error:
                 federation.notices.append(f"snapshot {number} of this chain: {error}")
                 continue
-            await walk.down(ObjectName(snapshot.previous_snapshot), number - 1)
-    for kept in reversed(forgotten.kept(known.head.writer)):  # behind snapshots that are forgotten and gone
+            await walk.down(ObjectName(snapshot.previous_snapshot), before)
+    for kept in reversed(forgotten.kept(walk.writer)):  # behind snapshots that are forgotten and gone
         if kept.number not in walk.here:
             await walk.down(ObjectName(kept.name), kept.number)
     return walk.fresh
@@ -86,14 +87,14 @@ async def sync_chain(half: Half, federation: Federation, known: KnownHead) -> in
 class _Walk:
     """One look through a chain, from newer to older."""
 
-    def __init__(self, half: Half, federation: Federation, known: KnownHead) -> None:
+    def __init__(self, half: Half, federation: Federation, known: KnownHead, forgotten: Forgotten) -> None:
         self.half = half
         self.federation = federation
         self.known = known
         self.writer = Identity(known.head.writer)
         rows = half.catalog.snapshots.all("writer = ?", (self.writer,))
         self.here = {row.number: row.name for row in rows}
-        self.forgotten = Forgotten.of(half)
+        self.forgotten = forgotten
         self.failed: set[int] = set()
         self.fresh = 0
         self._asked = False
@@ -228,8 +229,7 @@ def open_signed_snapshot(half: Half, data: bytes) -> tuple[Snapshot, bytes]:
     """Return the snapshot in an object and its signed bytes, after checking who signed it."""
     signed = _open_any_domain(half, data, Kind.SNAPSHOT)
     snapshot = decode(Snapshot, verify(signed, Context.SNAPSHOT, half.charter.writer_keys()))
-    if identity_of(signed[:32]) != snapshot.writer or snapshot.tenant != half.tenant:
-        raise IntegrityError("snapshot: of another writer or tenant than its signer")
+    must_be_own(signed, snapshot.writer, snapshot.tenant, half.tenant, "snapshot")
     return snapshot, signed
 
 
@@ -299,8 +299,9 @@ async def _read_index(
     data = await federation.fetch(name, holders)
     signed = open_object(data, Kind.INDEX, half.keys(snapshot.domain))
     index = decode(Index, verify(signed, Context.INDEX, half.charter.writer_keys()))
-    if identity_of(signed[:32]) != index.writer or (index.tenant, index.domain) != (half.tenant, snapshot.domain):
-        raise IntegrityError(f"index {short(name)}: of another writer, tenant or domain than its signer")
+    must_be_own(signed, index.writer, index.tenant, half.tenant, f"index {short(name)}")
+    if index.domain != snapshot.domain:
+        raise IntegrityError(f"index {short(name)}: of another domain than the snapshot that names it")
     known_policies = {policy_id(policy) for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)

@@ -66,6 +66,14 @@ def test_an_object_is_found_by_name(catalog: Catalog) -> None:
     assert catalog.objects.by_name(name(2)) is None
 
 
+def test_of_many_names_those_are_told_that_nothing_is_known_of(catalog: Catalog) -> None:
+    for number in range(0, 1200, 3):
+        add(catalog, number)
+    asked = {name(number) for number in range(1200)}
+    assert catalog.objects.unknown(asked) == {name(number) for number in range(1200) if number % 3}
+    assert catalog.objects.unknown(set()) == set()
+
+
 def test_an_object_that_is_known_keeps_its_row_and_what_was_learnt(catalog: Catalog) -> None:
     index = add(catalog, 9, kind="index")
     row = add(catalog, 1, index=index)

@@ -55,6 +55,15 @@ def dataset(name: str = "photos", **changes: Any) -> Dataset:
     return dataclasses.replace(row, **changes)
 
 
+def test_the_newest_is_the_one_with_the_highest_number_whatever_its_time(catalog: Catalog) -> None:
+    for row in (snapshot(1), snapshot(2, created_ns=9000), snapshot(3, created_ns=2000), snapshot(4, head=b"")):
+        catalog.snapshots.put(row)
+    catalog.snapshots.put(snapshot(5, writer=OTHER))
+    newest = catalog.snapshots.newest("writer = ? AND head != x''", (WRITER,))
+    assert newest == snapshot(3, created_ns=2000)
+    assert catalog.snapshots.newest("writer = ?", (bytes(32),)) is None
+
+
 def test_a_snapshot_is_remembered_as_given(catalog: Catalog) -> None:
     rows = [
         snapshot(1),

@@ -60,6 +60,7 @@ PROTECTING = (
     "commit spool row",
     "commit head rows",
     "commit word row",
+    "commit word rows",
 )
 """Steps of a backup that cannot be left out."""
 FREE = {

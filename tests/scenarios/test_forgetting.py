@@ -305,6 +305,33 @@ async def test_of_two_with_one_number_all_homes_take_the_same_and_it_is_said(wor
         assert Forgotten.of(library.keeper).signed == min(rivals, key=signed_hash)
 
 
+async def test_what_a_provider_has_alone_is_not_looked_at_again_when_it_was_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nights(world, 1)
+    assert await numbers(world) == [1]
+    await forged(world, SigningKey(bytes(32)))
+    assert await numbers(world) == [1]
+    world.silence(0)
+    assert await numbers(world) == [1]
+    world.answer(0)
+    keeper = world.keeper()
+    try:
+        async with Federation(keeper, world.edge) as federation:
+            assert len(federation.links) == world.providers
+            fetched: list[bytes] = []
+
+            async def fetch(name: bytes, _holders: object) -> bytes:
+                fetched.append(name)
+                raise AssertionError
+
+            monkeypatch.setattr(federation, "fetch", fetch)
+            assert not await learn(keeper, federation)
+            assert fetched == []
+    finally:
+        keeper.close()
+
+
 async def test_a_key_without_the_right_cannot_say_it(world: World) -> None:
     await nights(world, 1)
     async with library_of(world) as library:

@@ -28,7 +28,7 @@ from tests.scenarios.hostile.specwriter import Chain as WriterChain
 from tests.scenarios.hostile.specwriter import Writer
 from tests.scenarios.hostile.stage import Stage, keys_of
 from tests.scenarios.liars import Handle, Liar
-from tests.scenarios.test_node_reset import change, copied, put_back
+from tests.scenarios.test_node_reset import change, copied, fork, put_back
 from tests.scenarios.world import World
 
 
@@ -90,15 +90,20 @@ def roll_back(world: World, number: int, then: Heads, *, to: Sequence[bytes] = (
     world.network.add(Liar(world.services[number], ops=showing(world, number, then, to=to)))
 
 
-# rollback and split view
-
-
-async def test_a_provider_that_shows_less_than_it_witnessed_is_found_by_the_node(world: World, source: str) -> None:
+async def went_back(world: World, source: str) -> None:
+    """Let a provider witness two snapshots and show one of them from then on."""
     await world.backup()
     then = heads_of(world, 2)
     change(source, "two")
     await world.backup()
     roll_back(world, 2, then)
+
+
+# rollback and split view
+
+
+async def test_a_provider_that_shows_less_than_it_witnessed_is_found_by_the_node(world: World, source: str) -> None:
+    await went_back(world, source)
     report = await world.backup()
     assert report.datasets[0].published, "the others are enough"
     assert any("carol" in line and "it went back" in line for line in report.integrity)
@@ -112,11 +117,7 @@ async def test_a_provider_that_shows_less_than_it_witnessed_is_found_by_the_node
 
 
 async def test_a_finding_stays_after_it_was_acknowledged_and_stops_being_a_failure(world: World, source: str) -> None:
-    await world.backup()
-    then = heads_of(world, 2)
-    change(source, "two")
-    await world.backup()
-    roll_back(world, 2, then)
+    await went_back(world, source)
     await world.status()
     before = kept(world)
     acknowledge(world)
@@ -130,11 +131,7 @@ async def test_a_finding_stays_after_it_was_acknowledged_and_stops_being_a_failu
 async def test_a_finding_is_shown_until_it_is_acknowledged_even_if_the_provider_mended_its_ways(
     world: World, source: str
 ) -> None:
-    await world.backup()
-    then = heads_of(world, 2)
-    change(source, "two")
-    await world.backup()
-    roll_back(world, 2, then)
+    await went_back(world, source)
     await world.status()
     world.answer(2)
     assert (await world.status()).exit_code == 4
@@ -187,11 +184,7 @@ async def test_a_provider_that_missed_a_snapshot_is_no_liar(world: World, source
 
 
 async def test_repair_ends_with_an_integrity_failure_while_a_finding_is_open(world: World, source: str) -> None:
-    await world.backup()
-    then = heads_of(world, 2)
-    change(source, "two")
-    await world.backup()
-    roll_back(world, 2, then)
+    await went_back(world, source)
     repaired = await world.repair()
     assert repaired.exit_code == 4
     assert any("carol" in line for line in repaired.notices)
@@ -351,21 +344,6 @@ async def test_an_answer_to_another_question_convicts_nobody_and_is_not_believed
 
 
 # forks
-
-
-async def fork(world: World, source: str) -> str:
-    """Let a clone of the home write beside it where neither can know; return the clone."""
-    await world.backup()
-    clone = copied(world, "clone")
-    world.silence(3, 4)
-    change(source, "here")
-    assert (await world.backup()).datasets[0].published
-    world.silence(0, 1, 2)
-    world.answer(3, 4)
-    change(source, "there")
-    assert (await world.backup(home=clone)).datasets[0].published
-    world.answer(*range(5))
-    return clone
 
 
 async def test_a_fork_is_kept_as_two_signed_heads_and_stops_publishing_until_a_person_says_so(

@@ -39,6 +39,21 @@ def change(source: str, name: str) -> None:
     write(os.path.join(source, name), SeededRng(name).bytes(90_000))
 
 
+async def fork(world: World, source: str) -> str:
+    """Let a clone of the home write beside it where neither can know; return the clone."""
+    await world.backup()
+    clone = copied(world, "clone")
+    world.silence(3, 4)
+    change(source, "here")
+    assert (await world.backup()).datasets[0].published
+    world.silence(0, 1, 2)
+    world.answer(3, 4)
+    change(source, "there")
+    assert (await world.backup(home=clone)).datasets[0].published, "neither could know"
+    world.answer(*range(5))
+    return clone
+
+
 async def test_a_home_put_back_from_an_older_copy_goes_on_after_what_peers_have_seen(world: World, source: str) -> None:
     await world.backup()
     older = copied(world, "older")
@@ -180,17 +195,7 @@ async def test_two_copies_of_a_home_that_take_turns_are_found_when_one_meets_the
 
 
 async def test_two_copies_of_a_home_that_both_write_are_a_fork_and_it_is_said(world: World, source: str) -> None:
-    await world.backup()
-    clone = copied(world, "clone")
-    world.silence(3, 4)
-    change(source, "here")
-    assert (await world.backup()).datasets[0].published
-    world.silence(0, 1, 2)
-    world.answer(3, 4)
-    change(source, "there")
-    report = await world.backup(home=clone)
-    world.answer(*range(5))
-    assert report.datasets[0].published, "neither could know"
+    clone = await fork(world, source)
     report = await world.backup()
     assert any("fork" in line for line in report.integrity)
     for home in (world.home, clone):

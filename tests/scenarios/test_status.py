@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from replicator.clock import DAY_S
-from replicator.engine import audit
+from replicator.engine import federation
 from replicator.engine.repair import repair
 from replicator.engine.status import Status
 from replicator.transport.handler import RequestRefusedError, Session
@@ -342,7 +342,7 @@ async def test_a_provider_that_was_made_anew_from_an_empty_database_is_said(worl
 async def test_an_inventory_of_many_pages_is_read_to_its_end(
     world: World, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "INVENTORY_PAGE", 2)
+    monkeypatch.setattr(federation, "INVENTORY_PAGE", 2)
     await world.backup()
     assert (await world.status()).exit_code == 0
     gone = world.stored(2, ["data", "tree", "index", "references", "snapshot"])
