@@ -275,8 +275,9 @@ class _Run:
 
     async def _show_again(self, known: KnownHead) -> None:
         """Let providers that have seen less of our chain than was published witness its newest head."""
-        rows = self.node.catalog.snapshots.all("writer = ? AND published_ns != 0", (self.node.identity,))
-        newest = max((row for row in rows if row.head), key=lambda row: row.number, default=None)
+        newest = self.node.catalog.snapshots.newest(
+            "writer = ? AND published_ns != 0 AND length(head) > 0", (self.node.identity,)
+        )
         if newest is not None and newest.number >= known.head.number:
             behind = {sight.provider for sight in known.sights if sight.number < newest.number}
             await self.publisher.witness_again(newest, behind)
