@@ -365,9 +365,9 @@ class KeeperHome(ReaderHome):
         return msgspec.structs.replace(self.private, peers=peers)
 
 
-def enrol_order(owner: SigningKey, holder_key: bytes) -> bytes:
-    """Return an order that gives the holder of a key certificates, for ever."""
-    return owner.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
+def enrol_order(signer: SigningKey, holder_key: bytes) -> bytes:
+    """Return an order by owner, or root, that gives the holder of a key certificates, for ever."""
+    return signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
 
 
 def sign_charter(

@@ -10,9 +10,8 @@ import msgspec
 from replicator.charter.verify import signed_hash
 from replicator.crypto.passphrase import Cost
 from replicator.crypto.recovery import Root, from_words, root_of
-from replicator.crypto.seal import PURPOSE_KEYBAG
 from replicator.crypto.sign import Context, SigningKey
-from replicator.crypto.unseal import public_of, unseal
+from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole
 from replicator.engine.handing import free_name, handed_to, name_of_key, noted, noted_revoked
@@ -27,12 +26,11 @@ from replicator.engine.keeper import (
     enrol_order,
 )
 from replicator.engine.members import catch_up, spread_charter, write_with_epochs
-from replicator.engine.tenant import MAINTENANCE_NAME, right_of, seal_keybag
+from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
 from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, ReplicatorError
 from replicator.format.charter import Right
-from replicator.format.codec import decode, encode
-from replicator.format.container import unwrap_record
-from replicator.format.keybag import DomainKeyFile, Keybag
+from replicator.format.codec import encode
+from replicator.format.keybag import DomainKeyFile
 from replicator.ids import Identity, ObjectName, identity_of, root_fingerprint, short
 
 ABILITIES: Final[dict[str, tuple[str, str]]] = {
@@ -298,15 +296,6 @@ def _check_keybag(keeper: KeeperHome, root: Root, data: bytes, what: str) -> lis
     return [Checked(id=what, problem="; ".join(problems), integrity=bool(problems))]
 
 
-def open_keybag(root: Root, data: bytes) -> Keybag:
-    """Return the secrets in a keybag object.
-
-    Raises:
-        KeyWrongError: it is sealed to another root, or damaged.
-    """
-    return decode(Keybag, unseal(root.seal_private, unwrap_record(data), PURPOSE_KEYBAG, "keybag"))
-
-
 def change_passphrase(home: ReaderHome, edge: Edge, passphrase: str, cost: Cost) -> None:
     """Wrap a home's keys with another passphrase, or make the same one dearer to try.
 
@@ -332,8 +321,8 @@ async def reset_passphrase(keeper: KeeperHome, edge: Edge, words: list[str], pas
     check_passphrase(passphrase)
     root = root_of_sheet(keeper, words)
     if keeper.keybag_object() is None:
-        order = root.signing
-        async with Federation(keeper, edge, ticket=lambda _: enrol_order(order, keeper.signing.public)):
+        order = enrol_order(root.signing, keeper.signing.public)
+        async with Federation(keeper, edge, ticket=lambda _: order):
             pass  # it takes the keybag that the charter names
     found = keeper.keybag_object()
     if found is None:

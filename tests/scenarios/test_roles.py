@@ -17,8 +17,8 @@ from replicator.engine.browse import Library
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half, open_private
 from replicator.engine.keeper import KeeperHome, ReaderHome, sign_charter
-from replicator.engine.keys import open_keybag
 from replicator.engine.members import revoke
+from replicator.engine.tenant import open_keybag
 from replicator.errors import ReplicatorError
 from replicator.format.charter import EnrolOrder
 from replicator.format.claim import Claim, set_root
