@@ -28,9 +28,9 @@ from replicator.engine.keeper import (
 from replicator.engine.members import catch_up, spread_charter, write_with_epochs
 from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
 from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, ReplicatorError
-from replicator.format.charter import Right
+from replicator.format.charter import DomainPublic, Right
 from replicator.format.codec import encode
-from replicator.format.keybag import DomainKeyFile
+from replicator.format.keybag import DomainKeyFile, DomainSecrets
 from replicator.ids import Identity, ObjectName, identity_of, root_fingerprint, short
 
 ABILITIES: Final[dict[str, tuple[str, str]]] = {
@@ -192,6 +192,11 @@ def _judge(what: str, right: bool, problem: str) -> Checked:
     return Checked(id=what, problem="" if right else problem, integrity=not right)
 
 
+def _missing_epochs(domain: DomainPublic, secrets: DomainSecrets) -> list[int]:
+    """Return the epochs up to the one that is written under now whose index keys are not among the secrets."""
+    return sorted(set(range(1, domain.epoch + 1)) - {one.epoch for one in secrets.index_keys})
+
+
 def check_wrapped(home: ReaderHome) -> list[Checked]:
     """Open everything that this home's passphrase should open and compare it with the charter. Changes nothing.
 
@@ -219,9 +224,8 @@ def check_wrapped(home: ReaderHome) -> list[Checked]:
             continue
         secrets = home.domain_secrets(domain.id)
         found.append(_judge(what, public_of(secrets.restore_private) == domain.restore_key, "not the charter's"))
-        epochs = {one.epoch for one in secrets.index_keys}
-        missing = set(range(1, domain.epoch + 1)) - epochs
-        said = f"epochs that are missing: {', '.join(map(str, sorted(missing)))}"
+        missing = _missing_epochs(domain, secrets)
+        said = f"epochs that are missing: {', '.join(map(str, missing))}"
         found.append(_judge(f"index keys of {domain.name}", not missing, said))
     return found
 
@@ -291,7 +295,7 @@ def _check_keybag(keeper: KeeperHome, root: Root, data: bytes, what: str) -> lis
         secrets = held.get(domain.id)
         if secrets is None or public_of(secrets.restore_private) != domain.restore_key:
             problems.append(f"it lacks the restore key of {domain.name}")
-        elif {one.epoch for one in secrets.index_keys} < set(range(1, domain.epoch + 1)):
+        elif _missing_epochs(domain, secrets):
             problems.append(f"it lacks index keys of {domain.name}")
     return [Checked(id=what, problem="; ".join(problems), integrity=bool(problems))]
 
@@ -371,7 +375,7 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
     rights.append(right_of("maintainer", fresh.public, [one.id for one in keeper.member.domains]))
     now = edge.clock.now_ns()
     private = keeper.private
-    if len(rights) > 1 and any(one.holder_key == former.public for one in rights):
+    if any(one.holder_key == former.public for one in rights):
         private = noted_revoked(private, [former.identity], now)
     private = noted(private, fresh.identity, free_name(MAINTENANCE_NAME, private), now)
     bag = msgspec.structs.replace(bag, maintenance_seed=fresh.seed())
