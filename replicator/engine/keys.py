@@ -17,8 +17,6 @@ from replicator.engine.federation import Federation, get_whole
 from replicator.engine.handing import free_name, handed_to, name_of_key, noted, noted_revoked
 from replicator.engine.home import Half
 from replicator.engine.keeper import (
-    MAINTENANCE_LABEL,
-    OWNER_LABEL,
     KeeperHome,
     ReaderHome,
     check_passphrase,
@@ -205,11 +203,11 @@ def check_wrapped(home: ReaderHome) -> list[Checked]:
     """
     found = []
     if isinstance(home, KeeperHome):
-        owner = SigningKey(home.unlock("owner.key", OWNER_LABEL))
+        owner = home.counting("owner.key")
         found.append(
             _judge("owner key", owner.public == home.charter.root.owner_key, "not the owner that root has named")
         )
-        maintenance = SigningKey(home.unlock("maintenance.key", MAINTENANCE_LABEL))
+        maintenance = home.counting("maintenance.key")
         found.append(
             Checked(
                 id="maintenance key",

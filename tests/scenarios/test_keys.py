@@ -186,7 +186,6 @@ class TestCheck:
         assert len(wrong) == 6
         assert all(one.integrity and "lacks the restore key of main" in one.problem for one in wrong)
 
-
     async def test_a_keybag_that_lacks_one_epoch_of_several_is_an_integrity_failure(self, world: World) -> None:
         with keeping(world) as (keeper, siblings):
             await rotate_index(keeper, siblings, world.edge)
@@ -480,6 +479,9 @@ class TestMaintenance:
             else:
                 await rotate_maintenance(keeper, siblings, world.edge)
             assert keeper.fs.size(keeper.file(f"{what}.next")) is not None
+        fresh = world.keeper()
+        assert [one.problem for one in check_wrapped(fresh)] == [""] * 4
+        fresh.close()
         again = world.keeper()
         assert again.owner().public == again.charter.root.owner_key
         again.maintenance()
