@@ -125,12 +125,12 @@ class ReaderHome(Half):
         return {domain_file(one.id): DOMAIN_LABEL + one.id for one in self.member.domains}
 
     def maintenance(self) -> SigningKey:
-        """Return the maintenance key.
+        """Return the maintenance key, which only a keeper has.
 
         Raises:
-            KeyWrongError: the passphrase is wrong.
+            KeyMissingError: this is a drill host.
         """
-        return SigningKey(self.unlock("maintenance.key", MAINTENANCE_LABEL))
+        raise KeyMissingError(f"this {_WHOSE[self.role]} has no maintenance key", hint="run this on the keeper")
 
     def reader(self, domain: bytes) -> ReaderKeys:
         """Return a domain's restore key with its working keys.
