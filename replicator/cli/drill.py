@@ -128,16 +128,18 @@ def _remove_check(session: Session, dataset: str) -> None:
 def _drill(
     session: Session, snapshots: tuple[str, ...], share: float, wanted: "Wanted", scratch: str, *, keep: bool
 ) -> None:
-    from replicator.engine.browse import newest_of_each  # noqa: PLC0415
+    from replicator.engine.browse import label_of, newest_of_each  # noqa: PLC0415
     from replicator.engine.checks import kept_checks  # noqa: PLC0415
     from replicator.engine.drill import drill as run  # noqa: PLC0415
     from replicator.engine.drills import remember_datasets  # noqa: PLC0415
+    from replicator.engine.naming import choose  # noqa: PLC0415
 
     async def work(library: "Library", edge: "Edge") -> "list[DrillReport]":
         known = await library.snapshots()
         if not known:
             raise NotFoundError("there are no snapshots yet")
-        chosen = [await library.find(one) for one in snapshots] if snapshots else newest_of_each(known)
+        labels = [label_of(one) for one in known]
+        chosen = [known[choose(labels, text)] for text in snapshots] if snapshots else newest_of_each(known)
         kept = kept_checks(library.keeper)
         names = {one.details.dataset for one in known}
         remember_datasets(library.keeper, names)

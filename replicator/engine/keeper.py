@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -125,12 +125,12 @@ class ReaderHome(Half):
         return {domain_file(one.id): DOMAIN_LABEL + one.id for one in self.member.domains}
 
     def maintenance(self) -> SigningKey:
-        """Return the maintenance key.
+        """Return the maintenance key, which only a keeper has.
 
         Raises:
-            KeyWrongError: the passphrase is wrong.
+            KeyMissingError: this is a drill host.
         """
-        return SigningKey(self.unlock("maintenance.key", MAINTENANCE_LABEL))
+        raise KeyMissingError(f"this {_WHOSE[self.role]} has no maintenance key", hint="run this on the keeper")
 
     def reader(self, domain: bytes) -> ReaderKeys:
         """Return a domain's restore key with its working keys.
@@ -241,7 +241,7 @@ class KeeperHome(ReaderHome):
             KeyMissingError: root has named another owner, whose key is not here.
         """
         if self._owner is None:
-            found = self._settled("owner.key", OWNER_LABEL, lambda key: key == self.charter.root.owner_key)
+            found = self._settled("owner.key")
             if found.public != self.charter.root.owner_key:
                 raise KeyMissingError(
                     "root has named another owner key than this keeper's",
@@ -270,23 +270,42 @@ class KeeperHome(ReaderHome):
         return self._own_maintenance().public
 
     def _own_maintenance(self) -> SigningKey:
-        return self._settled("maintenance.key", MAINTENANCE_LABEL, self.may_maintain)
+        return self._settled("maintenance.key")
 
     def may_maintain(self, key: bytes) -> bool:
         """Return whether the charter gives a key the rights of a maintainer."""
         right = self.charter.right_of(key)
         return right is not None and right.role == "maintainer"
 
-    def _settled(self, name: str, label: bytes, is_right: Callable[[bytes], bool]) -> SigningKey:
-        """Return the signing key in a file, or its successor if the charter speaks of that one already."""
+    def counting(self, name: str) -> SigningKey:
+        """Return the signing key in a file, or its successor if the charter speaks of that one already.
+
+        Changes nothing.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return self._counting(name)[0]
+
+    def _settled(self, name: str) -> SigningKey:
+        """Return the signing key that counts, put in its place if it is the successor."""
+        found, follows = self._counting(name)
+        if follows:
+            self.succeed(name)
+        return found
+
+    def _counting(self, name: str) -> tuple[SigningKey, bool]:
+        """Return the signing key that counts, and whether it lies beside its place still."""
+        label = self.key_files()[name]
+        is_right = self._is_owner if name == "owner.key" else self.may_maintain
         found = SigningKey(self.unlock(name, label))
         if is_right(found.public) or self.fs.size(self.file(name + NEXT)) is None:
-            return found
+            return found, False
         following = SigningKey(self.unlock(name + NEXT, label))
-        if not is_right(following.public):
-            return found
-        self.succeed(name)
-        return following
+        return (following, True) if is_right(following.public) else (found, False)
+
+    def _is_owner(self, key: bytes) -> bool:
+        return key == self.charter.root.owner_key
 
     def prepare(self, edge: Edge, name: str, key: SigningKey) -> None:
         """Lay a signing key's successor beside it, wrapped; it counts from the charter on that speaks of it."""
@@ -365,9 +384,9 @@ class KeeperHome(ReaderHome):
         return msgspec.structs.replace(self.private, peers=peers)
 
 
-def enrol_order(owner: SigningKey, holder_key: bytes) -> bytes:
-    """Return an order that gives the holder of a key certificates, for ever."""
-    return owner.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
+def enrol_order(signer: SigningKey, holder_key: bytes) -> bytes:
+    """Return an order by owner, or root, that gives the holder of a key certificates, for ever."""
+    return signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
 
 
 def sign_charter(

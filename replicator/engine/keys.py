@@ -10,16 +10,13 @@ import msgspec
 from replicator.charter.verify import signed_hash
 from replicator.crypto.passphrase import Cost
 from replicator.crypto.recovery import Root, from_words, root_of
-from replicator.crypto.seal import PURPOSE_KEYBAG
 from replicator.crypto.sign import Context, SigningKey
-from replicator.crypto.unseal import public_of, unseal
+from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole
 from replicator.engine.handing import free_name, handed_to, name_of_key, noted, noted_revoked
 from replicator.engine.home import Half
 from replicator.engine.keeper import (
-    MAINTENANCE_LABEL,
-    OWNER_LABEL,
     KeeperHome,
     ReaderHome,
     check_passphrase,
@@ -27,12 +24,11 @@ from replicator.engine.keeper import (
     enrol_order,
 )
 from replicator.engine.members import catch_up, spread_charter, write_with_epochs
-from replicator.engine.tenant import MAINTENANCE_NAME, right_of, seal_keybag
+from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
 from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, ReplicatorError
-from replicator.format.charter import Right
-from replicator.format.codec import decode, encode
-from replicator.format.container import unwrap_record
-from replicator.format.keybag import DomainKeyFile, Keybag
+from replicator.format.charter import DomainPublic, Right
+from replicator.format.codec import encode
+from replicator.format.keybag import DomainKeyFile, DomainSecrets
 from replicator.ids import Identity, ObjectName, identity_of, root_fingerprint, short
 
 ABILITIES: Final[dict[str, tuple[str, str]]] = {
@@ -194,6 +190,11 @@ def _judge(what: str, right: bool, problem: str) -> Checked:
     return Checked(id=what, problem="" if right else problem, integrity=not right)
 
 
+def _missing_epochs(domain: DomainPublic, secrets: DomainSecrets) -> list[int]:
+    """Return the epochs up to the one that is written under now whose index keys are not among the secrets."""
+    return sorted(set(range(1, domain.epoch + 1)) - {one.epoch for one in secrets.index_keys})
+
+
 def check_wrapped(home: ReaderHome) -> list[Checked]:
     """Open everything that this home's passphrase should open and compare it with the charter. Changes nothing.
 
@@ -202,11 +203,11 @@ def check_wrapped(home: ReaderHome) -> list[Checked]:
     """
     found = []
     if isinstance(home, KeeperHome):
-        owner = SigningKey(home.unlock("owner.key", OWNER_LABEL))
+        owner = home.counting("owner.key")
         found.append(
             _judge("owner key", owner.public == home.charter.root.owner_key, "not the owner that root has named")
         )
-        maintenance = SigningKey(home.unlock("maintenance.key", MAINTENANCE_LABEL))
+        maintenance = home.counting("maintenance.key")
         found.append(
             Checked(
                 id="maintenance key",
@@ -221,9 +222,8 @@ def check_wrapped(home: ReaderHome) -> list[Checked]:
             continue
         secrets = home.domain_secrets(domain.id)
         found.append(_judge(what, public_of(secrets.restore_private) == domain.restore_key, "not the charter's"))
-        epochs = {one.epoch for one in secrets.index_keys}
-        missing = set(range(1, domain.epoch + 1)) - epochs
-        said = f"epochs that are missing: {', '.join(map(str, sorted(missing)))}"
+        missing = _missing_epochs(domain, secrets)
+        said = f"epochs that are missing: {', '.join(map(str, missing))}"
         found.append(_judge(f"index keys of {domain.name}", not missing, said))
     return found
 
@@ -293,18 +293,9 @@ def _check_keybag(keeper: KeeperHome, root: Root, data: bytes, what: str) -> lis
         secrets = held.get(domain.id)
         if secrets is None or public_of(secrets.restore_private) != domain.restore_key:
             problems.append(f"it lacks the restore key of {domain.name}")
-        elif {one.epoch for one in secrets.index_keys} < set(range(1, domain.epoch + 1)):
+        elif _missing_epochs(domain, secrets):
             problems.append(f"it lacks index keys of {domain.name}")
     return [Checked(id=what, problem="; ".join(problems), integrity=bool(problems))]
-
-
-def open_keybag(root: Root, data: bytes) -> Keybag:
-    """Return the secrets in a keybag object.
-
-    Raises:
-        KeyWrongError: it is sealed to another root, or damaged.
-    """
-    return decode(Keybag, unseal(root.seal_private, unwrap_record(data), PURPOSE_KEYBAG, "keybag"))
 
 
 def change_passphrase(home: ReaderHome, edge: Edge, passphrase: str, cost: Cost) -> None:
@@ -332,8 +323,8 @@ async def reset_passphrase(keeper: KeeperHome, edge: Edge, words: list[str], pas
     check_passphrase(passphrase)
     root = root_of_sheet(keeper, words)
     if keeper.keybag_object() is None:
-        order = root.signing
-        async with Federation(keeper, edge, ticket=lambda _: enrol_order(order, keeper.signing.public)):
+        order = enrol_order(root.signing, keeper.signing.public)
+        async with Federation(keeper, edge, ticket=lambda _: order):
             pass  # it takes the keybag that the charter names
     found = keeper.keybag_object()
     if found is None:
@@ -382,7 +373,7 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
     rights.append(right_of("maintainer", fresh.public, [one.id for one in keeper.member.domains]))
     now = edge.clock.now_ns()
     private = keeper.private
-    if len(rights) > 1 and any(one.holder_key == former.public for one in rights):
+    if any(one.holder_key == former.public for one in rights):
         private = noted_revoked(private, [former.identity], now)
     private = noted(private, fresh.identity, free_name(MAINTENANCE_NAME, private), now)
     bag = msgspec.structs.replace(bag, maintenance_seed=fresh.seed())

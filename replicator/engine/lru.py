@@ -32,6 +32,11 @@ class Lru(Generic[K, V]):
             self._kept.move_to_end(key)
             return found[0]
 
+    def __contains__(self, key: K) -> bool:
+        """Return whether a key is kept, which does not count as a use."""
+        with self._lock:
+            return key in self._kept
+
     def put(self, key: K, value: V, weight: int) -> None:
         """Keep a value; those that were used longest ago make room for it."""
         with self._lock:

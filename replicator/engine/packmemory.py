@@ -112,11 +112,12 @@ class PackMemory:
 
     def _begin(self, fetcher: ChunkFetcher, packs: Iterable[int]) -> None:
         # What fell out of memory unread, as its reader went away, is not waited for any more.
-        self._unread = {pack for pack in self._unread if pack in self._loading or self._packs.get(pack) is not None}
+        # To look whether it is there is no use of it; and readers on other threads take from the set meanwhile.
+        self._unread -= {pack for pack in list(self._unread) if pack not in self._loading and pack not in self._packs}
         for pack in packs:
             if self._is_closed or len(self._unread) >= AHEAD:
                 return
-            if self._packs.get(pack) is None and pack not in self._loading and self._problem(pack) is None:
+            if pack not in self._packs and pack not in self._loading and self._problem(pack) is None:
                 self._unread.add(pack)
                 self._load(fetcher, pack)
 

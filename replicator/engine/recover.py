@@ -6,9 +6,8 @@ import msgspec
 
 from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.crypto.recovery import Root, from_words, root_of
-from replicator.crypto.seal import PURPOSE_KEYBAG
-from replicator.crypto.sign import Context, SigningKey
-from replicator.crypto.unseal import public_of, unseal
+from replicator.crypto.sign import SigningKey
+from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
 from replicator.engine.handing import free_name, noted, noted_revoked
@@ -18,12 +17,12 @@ from replicator.engine.keeper import (
     KeeperSecrets,
     check_passphrase,
     create_keeper,
+    enrol_order,
     sign_charter,
 )
-from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, right_of
+from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag, right_of
 from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError, UsageError
-from replicator.format.charter import EnrolOrder, NodeName
-from replicator.format.codec import decode, encode
+from replicator.format.charter import NodeName
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import Keybag, MemberFile
 from replicator.ids import Identity, ObjectName, identity_of, parse_address_form
@@ -118,7 +117,8 @@ async def _ask(
         NotFoundError: it has no charter, or none newer than ``known``.
         PeerError, IntegrityError, KeyWrongError: it does not answer, refuses, or what it has does not hold.
     """
-    request = EnrolRequest(holder_key=target.key.public, secret=b"", order=_order(root, target.key), root=b"")
+    order = enrol_order(root.signing, target.key.public)
+    request = EnrolRequest(holder_key=target.key.public, secret=b"", order=order, root=b"")
     reply = await edge.network.enrol(target, request)
     target = replace(target, certificate=reply.certificate)
     connection = await edge.network.connect(target)
@@ -132,8 +132,7 @@ async def _ask(
         keybag_data = await get_whole(connection, ObjectName(found.charter.keybag))
     finally:
         await connection.close()
-    keybag = decode(Keybag, unseal(root.seal_private, unwrap_record(keybag_data), PURPOSE_KEYBAG, "keybag"))
-    return found, keybag, keybag_data
+    return found, open_keybag(root, keybag_data), keybag_data
 
 
 async def _newest(
@@ -160,10 +159,6 @@ async def _newest(
                 # Not newer, away or wrong: the charter in hand is good, and the new home meets this peer again.
                 if isinstance(error, IntegrityError):
                     edge.progress.note(f"{pin.name}: {error}")
-
-
-def _order(root: Root, key: SigningKey) -> bytes:
-    return root.signing.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=key.public, expires_ns=0)))
 
 
 async def _make_home(
@@ -235,13 +230,12 @@ async def _make_home(
         passphrase=passphrase,
     )
     if node_key is not None:
-        ticket = owner.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=node_key.public, expires_ns=0)))
         create_half(
             home,
             "node",
             edge.fs,
             seed=node_key.seed(),
-            member=msgspec.structs.replace(member, ticket=ticket),
+            member=msgspec.structs.replace(member, ticket=enrol_order(owner, node_key.public)),
             charter_data=charter_data,
             keybag_data=keybag_data,
         )
@@ -254,7 +248,8 @@ async def _make_home(
     keeper = KeeperHome(home, edge.fs, lambda _: passphrase)
     try:
         # With root at hand every provider takes the new charter, also one that has not heard of this keeper.
-        async with Federation(keeper, edge, ticket=lambda _: _order(root, keeper_key)) as federation:
+        order = enrol_order(root.signing, keeper_key.public)
+        async with Federation(keeper, edge, ticket=lambda _: order) as federation:
             recovered.peers = len(federation.links)
             recovered.notices = [*federation.notices, *federation.integrity]
             recovered.unreachable = [str(error) for error in federation.failures.values()]

@@ -8,13 +8,14 @@ from replicator.clock import DAY_S
 from replicator.crypto.recovery import Root, from_words, new_secret, root_of, to_words
 from replicator.crypto.seal import PURPOSE_KEYBAG, seal_to
 from replicator.crypto.sign import Context, SigningKey
-from replicator.crypto.unseal import public_of
+from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.edge import Edge
 from replicator.engine.home import create_half, has_half
 from replicator.engine.keeper import (
     KeeperSecrets,
     check_passphrase,
     create_keeper,
+    enrol_order,
     record_object,
     sign_charter,
 )
@@ -23,7 +24,6 @@ from replicator.format.charter import (
     ROLE_OPS,
     CharterPrivate,
     DomainPublic,
-    EnrolOrder,
     Floors,
     KeyNote,
     NodeName,
@@ -31,7 +31,8 @@ from replicator.format.charter import (
     Role,
     RootStatement,
 )
-from replicator.format.codec import encode
+from replicator.format.codec import decode, encode
+from replicator.format.container import unwrap_record
 from replicator.format.keybag import DomainSecrets, IndexKey, Keybag, MemberFile
 from replicator.format.merkle import name_of
 from replicator.ids import Identity, identity_of
@@ -90,6 +91,15 @@ def new_domain(name: str, rng: Rng) -> DomainSecrets:
 def seal_keybag(keybag: Keybag, root_seal_key: bytes, rng: Rng) -> bytes:
     """Return a keybag as the object that every provider keeps."""
     return record_object(seal_to(root_seal_key, encode(keybag), PURPOSE_KEYBAG), rng)
+
+
+def open_keybag(root: Root, data: bytes) -> Keybag:
+    """Return the secrets in a keybag object.
+
+    Raises:
+        KeyWrongError: it is sealed to another root, or damaged.
+    """
+    return decode(Keybag, unseal(root.seal_private, unwrap_record(data), PURPOSE_KEYBAG, "keybag"))
 
 
 def check_country(country: str) -> str:
@@ -223,7 +233,6 @@ def create_tenant(
         passphrase=passphrase,
     )
     if node_key is not None:
-        ticket = owner.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=node_key.public, expires_ns=0)))
         create_half(
             home,
             "node",
@@ -235,7 +244,7 @@ def create_tenant(
                 root_key=member.root_key,
                 member_key=member_key,
                 domains=member.domains,
-                ticket=ticket,
+                ticket=enrol_order(owner, node_key.public),
             ),
             charter_data=charter_data,
             keybag_data=keybag_data,

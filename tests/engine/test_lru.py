@@ -16,6 +16,15 @@ def test_what_was_used_longest_ago_makes_room() -> None:
     assert kept.weight == 7
 
 
+def test_to_look_whether_it_is_there_is_no_use() -> None:
+    kept: Lru[str, int] = Lru(2)
+    kept.put("a", 0, 1)
+    kept.put("b", 1, 1)
+    assert "a" in kept
+    kept.put("c", 2, 1)
+    assert [key in kept for key in "abc"] == [False, True, True]
+
+
 def test_a_key_is_counted_once_and_what_is_too_heavy_is_not_kept() -> None:
     kept: Lru[str, int] = Lru(10)
     kept.put("a", 1, 6)

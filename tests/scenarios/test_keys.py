@@ -186,6 +186,21 @@ class TestCheck:
         assert len(wrong) == 6
         assert all(one.integrity and "lacks the restore key of main" in one.problem for one in wrong)
 
+    async def test_a_keybag_that_lacks_one_epoch_of_several_is_an_integrity_failure(self, world: World) -> None:
+        with keeping(world) as (keeper, siblings):
+            await rotate_index(keeper, siblings, world.edge)
+            bag = keeper.keybag()
+            [domain] = bag.domains
+            first = msgspec.structs.replace(domain.index_keys[0], epoch=3)
+            holed = msgspec.structs.replace(domain, index_keys=[first, domain.index_keys[1]])
+            bag = msgspec.structs.replace(bag, domains=[holed])
+            data = seal_keybag(bag, keeper.charter.root.root_seal_key, SeededRng("bag"))
+            keeper.write_charter(world.edge, keybag_data=data)
+            found = await check_sheet(keeper, world.edge, words(world))
+        wrong = [one for one in found if one.problem]
+        assert len(wrong) == 6
+        assert all(one.integrity and one.problem == "it lacks index keys of main" for one in wrong)
+
 
 class TestPassphrase:
     async def test_the_new_one_opens_all_and_the_old_one_nothing(self, world: World, source: str) -> None:
@@ -464,6 +479,9 @@ class TestMaintenance:
             else:
                 await rotate_maintenance(keeper, siblings, world.edge)
             assert keeper.fs.size(keeper.file(f"{what}.next")) is not None
+        fresh = world.keeper()
+        assert [one.problem for one in check_wrapped(fresh)] == [""] * 4
+        fresh.close()
         again = world.keeper()
         assert again.owner().public == again.charter.root.owner_key
         again.maintenance()

@@ -193,6 +193,27 @@ async def test_a_reader_that_went_away_does_not_stop_others_from_being_read_ahea
         assert len(stand.gets) > before, "packs are fetched that nobody waits for yet"
 
 
+async def test_what_was_read_ahead_for_who_went_away_makes_room_while_another_reads_on(
+    large: tuple[World, bytes],
+) -> None:
+    world, _ = large
+    await world.backup()
+    async with shown(world, packs=3) as stand:
+        reading = await stand.open("films/film")
+        for at in range(0, MB, MB // 8):
+            await asyncio.to_thread(reading.read, at, MB // 8)
+        await stand.settled()
+        left = set(stand.memory._unread)
+        assert left
+        fetcher = reading.node.shown.source._fetcher  # type: ignore[union-attr]
+        others = [row.id for row in stand.library.keeper.catalog.objects.all("kind = 'data'") if row.id not in left]
+        for pack in others:
+            await asyncio.to_thread(stand.memory._reader, fetcher, pack)
+            stand.memory.ahead(fetcher, [pack])
+            await stand.settled()
+        assert not left & stand.memory._unread
+
+
 async def test_memory_stays_within_its_limits(large: tuple[World, bytes]) -> None:
     world, data = large
     await world.backup()

@@ -17,9 +17,9 @@ from replicator.engine.browse import Library
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half, open_private
 from replicator.engine.keeper import KeeperHome, ReaderHome, sign_charter
-from replicator.engine.keys import open_keybag
 from replicator.engine.members import revoke
-from replicator.errors import ReplicatorError
+from replicator.engine.tenant import open_keybag
+from replicator.errors import KeyMissingError, ReplicatorError
 from replicator.format.charter import EnrolOrder
 from replicator.format.claim import Claim, set_root
 from replicator.format.codec import Record, encode
@@ -446,6 +446,15 @@ async def test_a_key_can_do_what_the_table_says_and_nothing_else(name: str, worl
         can.add(ability)
     tenancy.close()
     assert can == TABLE[name]
+
+
+async def test_a_drill_host_that_is_to_forget_says_that_it_lacks_the_key(world: World) -> None:
+    half = opened(await joined(world, "drill", "attic"), "drill")
+    assert isinstance(half, ReaderHome)
+    with pytest.raises(KeyMissingError, match="this drill host has no maintenance key") as caught:
+        half.maintenance()
+    half.close()
+    assert caught.value.hint == "run this on the keeper"
 
 
 def test_every_ability_is_somebodys_and_nobody_but_root_has_nearly_all() -> None:
