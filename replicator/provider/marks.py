@@ -50,10 +50,10 @@ class Ground:
     days: Days
     now_ns: int
 
-    @property
-    def kept(self) -> frozenset[bytes]:
-        """Names that are locked without end: what a recovery begins with."""
-        return frozenset({self.charter.charter.keybag})
+
+def kept_names(charter_name: bytes, charter: VerifiedCharter) -> frozenset[bytes]:
+    """Return the names that a tenant's recovery begins with: never deleted while they are in force."""
+    return frozenset({charter_name, charter.charter.keybag})
 
 
 def signers(charter: VerifiedCharter, op: Op) -> list[bytes]:
@@ -182,7 +182,7 @@ def accept_mark(
         return _reply("wrong previous", now)
     if mark.incarnation != now.incarnation or not covers(mark, now):
         return _reply("stale", now)
-    kept = ground.kept | {charter_name}
+    kept = kept_names(charter_name, ground.charter)
     needed = max(mark.copies, ground.charter.root.floors.minimum_copies)
     refused: dict[str, list[bytes]] = {"claimed": [], "locked": [], "short": [], "absent": []}
     taken: list[tuple[bytes, Why]] = []

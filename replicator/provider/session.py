@@ -38,13 +38,14 @@ from replicator.provider.marks import (
     accept_retire,
     claims_now,
     keep_order,
+    kept_names,
     proven,
     signers,
 )
 from replicator.provider.objects import size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
-from replicator.provider.sweeping import kept_names, marks_page
+from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
 from replicator.store.base import Incoming
 from replicator.store.folder import FolderObjectStore
@@ -331,7 +332,7 @@ class ProviderSession:
             tenant.id,
             after=request.after,
             limit=request.limit,
-            kept=kept_names(tenant, charter),
+            kept=kept_names(tenant.charter_name, charter),
             limits=self._core.limits(charter),
             days=self._core.days,
             now_ns=self._core.clock.now_ns(),
