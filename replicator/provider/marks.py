@@ -17,6 +17,7 @@ from replicator.format.claim import Receipt
 from replicator.format.codec import decode
 from replicator.format.mark import Fence, Holders, Mark, Retire, sorted_names
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
+from replicator.provider.audit import names_in
 from replicator.provider.days import Days
 from replicator.provider.sweep import Marked, Why
 from replicator.transport.handler import RequestRefusedError
@@ -187,7 +188,7 @@ def accept_mark(
     refused: dict[str, list[bytes]] = {"claimed": [], "locked": [], "short": [], "absent": []}
     taken: list[tuple[bytes, Why]] = []
     for why, run in (("dead", mark.dead), ("surplus", mark.surplus)):
-        for name in sorted_names(run, why):
+        for name in names_in(run):
             held = connection.execute(
                 f"SELECT received_ns, lock_until_ns, {_NEEDED.format('objects')} FROM objects "  # noqa: S608 - constant text
                 "WHERE tenant = ? AND name = ?",

@@ -26,6 +26,7 @@ from replicator.provider.database import Database
 from replicator.provider.days import Days
 from replicator.provider.gate import Gate
 from replicator.provider.marks import kept_names, marked_rows
+from replicator.provider.objects import used_now
 from replicator.provider.sweep import WEEK_DAYS, Limits, Marked, SweepPlan, budget_of, plan_sweep
 from replicator.provider.tenants import all_tenants, find_tenant
 from replicator.wire.messages import Marks, Outstanding
@@ -104,15 +105,9 @@ def plan_for(
         limits=limits,
         days=days,
         now_ns=now_ns,
-        held=held_bytes(connection, tenant),
+        held=used_now(connection, tenant),
         swept=swept_bytes(connection, tenant, days=days, now_ns=now_ns),
     )
-
-
-def held_bytes(connection: sqlite3.Connection, tenant: TenantId) -> int:
-    """Return the bytes that a tenant's objects count."""
-    [total] = connection.execute("SELECT coalesce(sum(bytes), 0) FROM usage WHERE tenant = ?", (tenant,)).fetchone()
-    return int(total)
 
 
 def swept_bytes(connection: sqlite3.Connection, tenant: TenantId, *, days: Days, now_ns: int) -> int:
@@ -140,7 +135,7 @@ def marks_page(
     rows, held, swept = database.read(
         lambda connection: (
             marked_rows(connection, tenant, kept),
-            held_bytes(connection, tenant),
+            used_now(connection, tenant),
             swept_bytes(connection, tenant, days=days, now_ns=now_ns),
         )
     )
