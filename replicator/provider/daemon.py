@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 
 from replicator.clock import Clock
@@ -88,18 +89,19 @@ async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Even
 
 
 def _look(service: ProviderService, *, sweep: bool) -> None:
+    what = "the sweep stopped (%s); the next one goes on" if sweep else "the clock was not noted (%s)"
     try:
         if sweep:
             service.sweep()
         else:
             service.tick()
     except RequestRefusedError as refused:
-        log.warning("nothing was swept: %s", refused.message)
-    except ReplicatorError as error:
-        log.error("nothing was swept: %s", error.message)  # noqa: TRY400 - a traceback has names
+        log.warning(what, refused.message)
+    except (ReplicatorError, sqlite3.Error) as error:
+        log.error(what, error)  # noqa: TRY400 - a traceback has names
     except OSError as error:
         # Without the error's text: it holds the file's name.
-        log.error("the sweep stopped: %s", os.strerror(error.errno or 0))  # noqa: TRY400 - a traceback has names
+        log.error(what, os.strerror(error.errno or 0))  # noqa: TRY400 - a traceback has names
 
 
 async def _until_told(provider: Provider, clock: Clock, listen: str, announce: Callable[[str], None]) -> None:

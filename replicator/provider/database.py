@@ -13,6 +13,7 @@ from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
 SCHEMA_VERSION = 3
+"""2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 

@@ -17,6 +17,7 @@ from replicator.format.claim import Receipt
 from replicator.format.codec import decode
 from replicator.format.mark import Fence, Holders, Mark, Retire, sorted_names
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
+from replicator.provider.audit import names_in
 from replicator.provider.days import Days
 from replicator.provider.sweep import Marked, Why
 from replicator.transport.handler import RequestRefusedError
@@ -50,10 +51,10 @@ class Ground:
     days: Days
     now_ns: int
 
-    @property
-    def kept(self) -> frozenset[bytes]:
-        """Names that are locked without end: what a recovery begins with."""
-        return frozenset({self.charter.charter.keybag})
+
+def kept_names(charter_name: bytes, charter: VerifiedCharter) -> frozenset[bytes]:
+    """Return the names that a tenant's recovery begins with: never deleted while they are in force."""
+    return frozenset({charter_name, charter.charter.keybag})
 
 
 def signers(charter: VerifiedCharter, op: Op) -> list[bytes]:
@@ -182,12 +183,12 @@ def accept_mark(
         return _reply("wrong previous", now)
     if mark.incarnation != now.incarnation or not covers(mark, now):
         return _reply("stale", now)
-    kept = ground.kept | {charter_name}
+    kept = kept_names(charter_name, ground.charter)
     needed = max(mark.copies, ground.charter.root.floors.minimum_copies)
     refused: dict[str, list[bytes]] = {"claimed": [], "locked": [], "short": [], "absent": []}
     taken: list[tuple[bytes, Why]] = []
     for why, run in (("dead", mark.dead), ("surplus", mark.surplus)):
-        for name in sorted_names(run, why):
+        for name in names_in(run):
             held = connection.execute(
                 f"SELECT received_ns, lock_until_ns, {_NEEDED.format('objects')} FROM objects "  # noqa: S608 - constant text
                 "WHERE tenant = ? AND name = ?",

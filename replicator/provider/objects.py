@@ -64,9 +64,13 @@ def record(
 
 def used(database: Database, tenant: TenantId) -> int:
     """Return the bytes that a tenant's objects count."""
-    row = database.row("SELECT coalesce(sum(bytes), 0) FROM usage WHERE tenant = ?", (tenant,))
-    assert row is not None, "an aggregate always gives a row"
-    return int(row[0])
+    return database.read(lambda connection: used_now(connection, tenant))
+
+
+def used_now(connection: sqlite3.Connection, tenant: TenantId) -> int:
+    """Return the same as a transaction sees it."""
+    [total] = connection.execute("SELECT coalesce(sum(bytes), 0) FROM usage WHERE tenant = ?", (tenant,)).fetchone()
+    return int(total)
 
 
 def used_by(database: Database, tenant: TenantId, holder: bytes) -> int:

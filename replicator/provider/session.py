@@ -38,13 +38,14 @@ from replicator.provider.marks import (
     accept_retire,
     claims_now,
     keep_order,
+    kept_names,
     proven,
     signers,
 )
 from replicator.provider.objects import size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
-from replicator.provider.sweeping import kept_names, marks_page
+from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
 from replicator.store.base import Incoming
 from replicator.store.folder import FolderObjectStore
@@ -81,6 +82,7 @@ from replicator.wire.messages import (
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
+Order = TypeVar("Order", bound=Fence | Retire)
 
 
 class ProviderSession:
@@ -331,7 +333,7 @@ class ProviderSession:
             tenant.id,
             after=request.after,
             limit=request.limit,
-            kept=kept_names(tenant, charter),
+            kept=kept_names(tenant.charter_name, charter),
             limits=self._core.limits(charter),
             days=self._core.days,
             now_ns=self._core.clock.now_ns(),
@@ -340,31 +342,19 @@ class ProviderSession:
 
     def fence(self, request: Signed) -> Claims:
         """Refuse what a hung session of a writer may still send."""
-        tenant, charter = self._under_charter()
-        fence = self._order(Fence, Context.FENCE, request, charter)
-        self._must_be_ours(fence.tenant, fence.provider, tenant)
-        now_ns = self._core.clock.now_ns()
-
-        def work(connection: sqlite3.Connection) -> Claims:
-            accept_fence(connection, fence)
-            keep_order(connection, tenant.id, "fence", request.statement, now_ns)
-            return claims_now(connection, tenant.id, charter)
-
-        return self._core.database.write("fence", work)
+        return self._order(
+            "fence", Fence, Context.FENCE, request, lambda connection, fence, _: accept_fence(connection, fence)
+        )
 
     def retire(self, request: Signed) -> Claims:
         """Wait for a writer no longer."""
-        tenant, charter = self._under_charter()
-        retire = self._order(Retire, Context.RETIRE, request, charter)
-        self._must_be_ours(retire.tenant, retire.provider, tenant)
-        now_ns = self._core.clock.now_ns()
-
-        def work(connection: sqlite3.Connection) -> Claims:
-            accept_retire(connection, retire, days=self._core.days, now_ns=now_ns)
-            keep_order(connection, tenant.id, "retire", request.statement, now_ns)
-            return claims_now(connection, tenant.id, charter)
-
-        return self._core.database.write("retire", work)
+        return self._order(
+            "retire",
+            Retire,
+            Context.RETIRE,
+            request,
+            lambda connection, retire, now_ns: accept_retire(connection, retire, days=self._core.days, now_ns=now_ns),
+        )
 
     def vouch(self, request: VouchRequest) -> VouchReply:
         """Read objects whole and sign fresh receipts for those that are intact, as if they were put again."""
@@ -440,9 +430,27 @@ class ProviderSession:
             raise RequestRefusedError("forbidden", "there is no charter here that says who may do this")
         return tenant, charter
 
-    def _order(self, kind: type[R], context: Context, request: Signed, charter: VerifiedCharter) -> R:
+    def _order(
+        self,
+        what: Literal["fence", "retire"],
+        kind: type[Order],
+        context: Context,
+        request: Signed,
+        accept: Callable[[sqlite3.Connection, Order, int], None],
+    ) -> Claims:
+        """Take in what maintenance or the owner says of a writer: ``accept`` is given the order and the time."""
+        tenant, charter = self._under_charter()
         keys = [*signers(charter, "mark"), charter.root.owner_key]
-        return decode(kind, verify(request.statement, context, keys), limit=MAX_REQUEST)
+        order = decode(kind, verify(request.statement, context, keys), limit=MAX_REQUEST)
+        self._must_be_ours(order.tenant, order.provider, tenant)
+        now_ns = self._core.clock.now_ns()
+
+        def work(connection: sqlite3.Connection) -> Claims:
+            accept(connection, order, now_ns)
+            keep_order(connection, tenant.id, what, request.statement, now_ns)
+            return claims_now(connection, tenant.id, charter)
+
+        return self._core.database.write(what, work)
 
     def _must_be_ours(self, tenant: bytes, provider: bytes, ours: Tenant) -> None:
         if (tenant, provider) != (ours.id, self._core.identity):

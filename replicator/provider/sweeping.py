@@ -13,6 +13,7 @@ A start, and the next sweep, do steps 2 and 3 for what is noted. While the steps
 
 import logging
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,9 +25,10 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
 from replicator.provider.gate import Gate
-from replicator.provider.marks import marked_rows
+from replicator.provider.marks import kept_names, marked_rows
+from replicator.provider.objects import used_now
 from replicator.provider.sweep import WEEK_DAYS, Limits, Marked, SweepPlan, budget_of, plan_sweep
-from replicator.provider.tenants import Tenant, all_tenants, find_tenant
+from replicator.provider.tenants import all_tenants, find_tenant
 from replicator.wire.messages import Marks, Outstanding
 
 log = logging.getLogger(__name__)
@@ -63,28 +65,28 @@ def limits_of(offer: Offer, charter: VerifiedCharter) -> Limits:
     )
 
 
-def kept_names(tenant: Tenant, charter: VerifiedCharter) -> frozenset[bytes]:
-    """Return the names that a tenant's recovery begins with: never deleted while they are in force."""
-    return frozenset({tenant.charter_name, charter.charter.keybag})
-
-
 def plan_all(database: Database, charters: Charters, offer: Offer, *, days: Days, now_ns: int) -> list[TenantSweep]:
     """Return what a sweep would delete now, for each tenant that has a charter here."""
     found = []
+    for tenant, limits, kept in _under_charter(database, charters, offer):
+        plan = database.read(
+            lambda connection, kept=kept, limits=limits, tenant=tenant: plan_for(  # type: ignore[misc]
+                connection, tenant, kept, limits=limits, days=days, now_ns=now_ns
+            )
+        )
+        found.append(TenantSweep(tenant=tenant, plan=plan, limits=limits, kept=kept))
+    return found
+
+
+def _under_charter(
+    database: Database, charters: Charters, offer: Offer
+) -> Iterator[tuple[TenantId, Limits, frozenset[bytes]]]:
     for tenant_id in all_tenants(database):
         tenant = find_tenant(database, tenant_id)
         assert tenant is not None, "tenants are never removed"
         charter = charters.current(tenant)
         if charter is not None:
-            limits = limits_of(offer, charter)
-            kept = kept_names(tenant, charter)
-            plan = database.read(
-                lambda connection, kept=kept, limits=limits, tenant_id=tenant_id: plan_for(  # type: ignore[misc]
-                    connection, tenant_id, kept, limits=limits, days=days, now_ns=now_ns
-                )
-            )
-            found.append(TenantSweep(tenant=tenant_id, plan=plan, limits=limits, kept=kept))
-    return found
+            yield tenant_id, limits_of(offer, charter), kept_names(tenant.charter_name, charter)
 
 
 def plan_for(
@@ -103,15 +105,9 @@ def plan_for(
         limits=limits,
         days=days,
         now_ns=now_ns,
-        held=held_bytes(connection, tenant),
+        held=used_now(connection, tenant),
         swept=swept_bytes(connection, tenant, days=days, now_ns=now_ns),
     )
-
-
-def held_bytes(connection: sqlite3.Connection, tenant: TenantId) -> int:
-    """Return the bytes that a tenant's objects count."""
-    [total] = connection.execute("SELECT coalesce(sum(bytes), 0) FROM usage WHERE tenant = ?", (tenant,)).fetchone()
-    return int(total)
 
 
 def swept_bytes(connection: sqlite3.Connection, tenant: TenantId, *, days: Days, now_ns: int) -> int:
@@ -139,7 +135,7 @@ def marks_page(
     rows, held, swept = database.read(
         lambda connection: (
             marked_rows(connection, tenant, kept),
-            held_bytes(connection, tenant),
+            used_now(connection, tenant),
             swept_bytes(connection, tenant, days=days, now_ns=now_ns),
         )
     )
@@ -166,30 +162,30 @@ def deletions(
 ) -> list[dict[str, object]]:
     """Return for each tenant with a charter what is marked and how it is braked: for the operator's status."""
     found: list[dict[str, object]] = []
-    for part in plan_all(database, charters, offer, days=days, now_ns=now_ns):
+    for tenant, limits, kept in _under_charter(database, charters, offer):
         marks = marks_page(
             database,
-            part.tenant,
+            tenant,
             after=b"",
             limit=1,
-            kept=part.kept,
-            limits=part.limits,
+            kept=kept,
+            limits=limits,
             days=days,
             now_ns=now_ns,
             incarnation=b"\0" * 16,
         )
         found.append(
             {
-                "id": part.tenant.hex(),
+                "id": tenant.hex(),
                 "marked": marks.count,
                 "marked_bytes": marks.size,
                 "first_ns": marks.first_ns,
                 "swept": marks.swept,
                 "budget": marks.budget,
-                "grace_s": part.limits.grace_s,
-                "lock_s": part.limits.lock_s,
-                "percent": part.limits.percent,
-                "unbraked": part.limits.unbraked,
+                "grace_s": limits.grace_s,
+                "lock_s": limits.lock_s,
+                "percent": limits.percent,
+                "unbraked": limits.unbraked,
             }
         )
     return found

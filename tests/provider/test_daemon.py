@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from replicator.format.codes import read_code
 from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
 from replicator.ids import Identity
-from replicator.provider.daemon import TICK_S, TICKS_A_SWEEP, _keep_house, only_daemon, run_daemon, serve
+from replicator.provider.daemon import TICK_S, TICKS_A_SWEEP, _keep_house, _look, only_daemon, run_daemon, serve
 from replicator.provider.service import ProviderService
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
@@ -172,12 +173,18 @@ class _House:
 
 
 @pytest.mark.parametrize(
-    "fails",
-    [None, OSError(5, "objects/secret"), RequestRefusedError("unavailable", "not mounted"), HomeError("broken")],
+    ("fails", "said"),
+    [
+        (None, ""),
+        (OSError(5, "objects/secret"), "Input/output error"),
+        (RequestRefusedError("unavailable", "not mounted"), "not mounted"),
+        (HomeError("broken"), "broken"),
+        (sqlite3.OperationalError("database is locked"), "database is locked"),
+    ],
     ids=repr,
 )
 def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
-    fails: Exception | None, caplog: pytest.LogCaptureFixture
+    fails: Exception | None, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> _House:
         stop = asyncio.Event()
@@ -190,7 +197,19 @@ def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
     assert TICKS_A_SWEEP * TICK_S == DAY_S
     assert [at for at, look in enumerate(house.looks) if look == "sweep"] == [0, TICKS_A_SWEEP]
     assert bool(caplog.records) == (fails is not None)
+    assert {record.getMessage() for record in caplog.records} == (
+        {f"the sweep stopped ({said}); the next one goes on"} if said else set()
+    )
     assert "secret" not in caplog.text
+
+
+def test_a_clock_that_cannot_be_noted_is_not_called_a_sweep(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def tick(self) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    _look(cast("ProviderService", Broken()), sweep=False)
+    assert caplog.messages == ["the clock was not noted (disk I/O error)"]
 
 
 @pytest.mark.process

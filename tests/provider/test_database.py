@@ -143,6 +143,9 @@ def test_a_database_of_version_1_is_brought_up_with_what_it_holds(tmp_path: str)
         assert database.row("SELECT number, incarnation, retired FROM claims") == (4, b"\x07", 0)
         assert database.row("SELECT size, lock_until_ns, received_day, unclaimed_ns FROM objects") == (65536, 9, 0, 0)
         assert database.rows("SELECT * FROM marks") == []
+        assert database.rows("SELECT writer, number, signed, seen_ns FROM witnessed") == [(b"\x03", 8, b"\x05", 6)]
+        assert database.rows("SELECT number, hash FROM heads") == [(8, b"\x04")]
+        assert database.rows("SELECT * FROM testimony") == []
     _open(PosixFs(), str(tmp_path)).close()
 
 
@@ -155,10 +158,13 @@ CREATE TABLE objects (tenant BLOB, name BLOB, size INTEGER, holder BLOB, receive
   PRIMARY KEY (tenant, name), FOREIGN KEY (tenant) REFERENCES tenants (id)) WITHOUT ROWID;
 CREATE TABLE claims (tenant BLOB, writer BLOB, number INTEGER, root BLOB, claimed_ns INTEGER,
   PRIMARY KEY (tenant, writer), FOREIGN KEY (tenant) REFERENCES tenants (id));
+CREATE TABLE heads (tenant BLOB, writer BLOB, number INTEGER, hash BLOB, signed BLOB, seen_ns INTEGER,
+  PRIMARY KEY (tenant, writer), FOREIGN KEY (tenant) REFERENCES tenants (id));
 INSERT INTO meta VALUES (1, x'01', x'07', 3, x'', 0);
 INSERT INTO tenants (id, quota, charter_number) VALUES (x'01', 5, 0);
 INSERT INTO objects VALUES (x'01', x'02', 65536, x'', 1, 9);
 INSERT INTO claims VALUES (x'01', x'03', 4, x'', 1);
+INSERT INTO heads VALUES (x'01', x'03', 8, x'04', x'05', 6);
 PRAGMA user_version = 1;
 """
 """What a provider of an earlier build left, of the tables that change."""

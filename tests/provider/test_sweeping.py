@@ -1,6 +1,7 @@
 """The sweep done: what goes leaves no trace, what is needed stays, and a disk that fails is caught up with."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +26,22 @@ def stand(tmp_path: str) -> Stand:
     put(stand.node, A)
     put(stand.node, B)
     return stand
+
+
+@pytest.fixture
+def stopped(tmp_path: str) -> Iterator[tuple[Stand, CrashFs]]:
+    """A provider whose disk, broken still, stopped a sweep of A when its row was gone and its file was not."""
+    fs = CrashFs(os.path.join(tmp_path, "graveyard"))
+    stand = Stand(str(tmp_path), fs)
+    hire(stand.service, stand.tenant)
+    put(stand.node, A)
+    mark(stand, NA)
+    live(stand, 31)
+    fs.errors["unlink objects"] = OSError(5, "broken")
+    with pytest.raises(OSError, match="broken"):
+        stand.service.sweep()
+    yield stand, fs
+    fs.close()
 
 
 def live(stand: Stand, days: int) -> None:
@@ -143,16 +160,8 @@ def test_a_dry_run_shows_the_same_and_changes_nothing(stand: Stand) -> None:
     assert sweep(stand) == [NA]
 
 
-def test_a_disk_that_fails_in_the_middle_is_caught_up_with(tmp_path: str) -> None:
-    fs = CrashFs(os.path.join(tmp_path, "graveyard"))
-    stand = Stand(str(tmp_path), fs)
-    hire(stand.service, stand.tenant)
-    put(stand.node, A)
-    mark(stand, NA)
-    live(stand, 31)
-    fs.errors["unlink objects"] = OSError(5, "broken")
-    with pytest.raises(OSError, match="broken"):
-        stand.service.sweep()
+def test_a_disk_that_fails_in_the_middle_is_caught_up_with(stopped: tuple[Stand, CrashFs]) -> None:
+    stand, fs = stopped
     assert claim(stand, 1, [NA]).missing == NA, "it was called there while it was going"
     fs.errors.clear()
     stand.service.sweep()
@@ -160,26 +169,16 @@ def test_a_disk_that_fails_in_the_middle_is_caught_up_with(tmp_path: str) -> Non
     put(stand.node, A)
     stand.service.sweep()
     assert stand.node.get(NA) == A
-    fs.close()
 
 
-def test_what_is_stored_again_after_a_stopped_sweep_stays(tmp_path: str) -> None:
-    fs = CrashFs(os.path.join(tmp_path, "graveyard"))
-    stand = Stand(str(tmp_path), fs)
-    hire(stand.service, stand.tenant)
-    put(stand.node, A)
-    mark(stand, NA)
-    live(stand, 31)
-    fs.errors["unlink objects"] = OSError(5, "broken")
-    with pytest.raises(OSError, match="broken"):
-        stand.service.sweep()
+def test_what_is_stored_again_after_a_stopped_sweep_stays(stopped: tuple[Stand, CrashFs]) -> None:
+    stand, fs = stopped
     fs.errors.clear()
     put(stand.node, A)
     stand.service.sweep()
     assert stand.node.get(NA) == A
     stand.restart()
     assert stand.node.get(NA) == A
-    fs.close()
 
 
 def test_a_damaged_object_leaves_quarantine_too(stand: Stand) -> None:
@@ -192,21 +191,12 @@ def test_a_damaged_object_leaves_quarantine_too(stand: Stand) -> None:
     assert os.listdir(stand.house.objects(stand.tenant, "quarantine")) == []
 
 
-def test_a_store_that_was_put_back_deletes_nothing_of_what_was_leaving(tmp_path: str) -> None:
-    fs = CrashFs(os.path.join(tmp_path, "graveyard"))
-    stand = Stand(str(tmp_path), fs)
-    hire(stand.service, stand.tenant)
-    put(stand.node, A)
-    mark(stand, NA)
-    live(stand, 31)
-    fs.errors["unlink objects"] = OSError(5, "broken")
-    with pytest.raises(OSError, match="broken"):
-        stand.service.sweep()
+def test_a_store_that_was_put_back_deletes_nothing_of_what_was_leaving(stopped: tuple[Stand, CrashFs]) -> None:
+    stand, fs = stopped
     fs.errors.clear()
     orphan(stand)
     assert stand.node.get(NA) == A
     assert marked(stand) == []
-    fs.close()
 
 
 def test_a_disk_that_is_not_mounted_is_not_swept(stand: Stand) -> None:
