@@ -132,6 +132,8 @@ class PrunePlan:
     packs: int = 0
     chunks: int = 0
     needed: int = 0
+    scattered: int = 0
+    """About how many bytes nobody needs in packs that stay as they are, one copy of each."""
 
     @property
     def dead_bytes(self) -> int:
@@ -221,6 +223,8 @@ def plan_prune(
     ]
     plan.dead += _dead_records(kept, records, {one.facts.index for one in uses if one.facts.moved and one.live})
     plan.groups = _worth_repacking(uses, max_unused)
+    moving = {one.facts.name for group in plan.groups for one in group.packs}
+    plan.scattered = sum(one.facts.size - one.live_bytes for one in uses if one.live and one.facts.name not in moving)
     _check(plan, kept, uses)
     return plan
 

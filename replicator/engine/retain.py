@@ -7,7 +7,8 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.crypto.sign import SigningKey
 from replicator.engine.browse import Library, OpenSnapshot, label_of
 from replicator.engine.edge import Edge
-from replicator.engine.forgetting import next_chains, say
+from replicator.engine.forgetting import next_chains, say, with_chains
+from replicator.engine.home import Half
 from replicator.engine.naming import check_dataset, choose
 from replicator.errors import UsageError
 from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
@@ -159,6 +160,15 @@ async def forget(
             library.federation,
             edge,
             key(),
-            lambda before: next_chains(before.chains, rows, drop=drop, undo=taken_back),
+            lambda before: with_chains(
+                before, next_chains(before.chains, rows, drop=drop, undo=taken_back), _packs_of(keeper, taken_back)
+            ),
         )
     return len(names)
+
+
+def _packs_of(half: Half, snapshots: Collection[bytes]) -> set[bytes]:
+    """Return the names of all packs that the indexes of some snapshots list: they may need any of them."""
+    rows = half.catalog.snapshots.all()
+    indexes = {name for row in rows if row.name in snapshots for name in row.indexes}
+    return {row.name for row in half.catalog.objects.of_indexes(indexes)}

@@ -18,7 +18,7 @@ from replicator.engine.sync import sync_all
 from replicator.errors import BusyError, KeyMissingError, MinimumNotMetError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
-from replicator.format.forget import Forget, KeptChain
+from replicator.format.forget import Forget1, KeptChain
 from replicator.format.merkle import name_of
 from replicator.pack.sealed import seal_object
 from replicator.snapshot.retention import KeepRules
@@ -245,7 +245,7 @@ async def forged(world: World, key: SigningKey, created_ns: int = 0, tenant: byt
     keeper = world.keeper()
     try:
         rows = keeper.catalog.snapshots.all()
-        record = Forget(
+        record = Forget1(
             tenant=tenant or world.tenant_id,
             number=1,
             previous=bytes(32),
