@@ -6,7 +6,7 @@ looked at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -55,6 +55,8 @@ class Forgotten:
     moved: tuple[MovedPacks, ...] = ()
     highest: int = 0
     """The next one's number is above it."""
+    said_ns: int = 0
+    """When it was signed, by its signer's clock."""
 
     @classmethod
     def of(cls, half: Half) -> "Forgotten":
@@ -74,7 +76,14 @@ class Forgotten:
             frozenset(split_ids(record.gone)),
             tuple(record.moved) if lapsed is None else _merged(record.moved, lapsed),
             record.number if lapsed is None else lapsed.number,
+            record.created_ns,
         )
+
+    def supposing(self, chains: Iterable[KeptChain]) -> "Forgotten":
+        """Return the state as it would be with other chains."""
+        by_writer = {one.writer: one for one in chains}
+        kept = {writer: frozenset(one.name for one in chain.kept) for writer, chain in by_writer.items()}
+        return replace(self, chains=by_writer, _kept=kept)
 
     @property
     def replaced(self) -> frozenset[bytes]:

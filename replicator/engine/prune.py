@@ -17,6 +17,7 @@ from replicator.engine.sync import fetch_index, knows_index, read_snapshot, sync
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
+from replicator.format.forget import KeptChain
 from replicator.format.index import References
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.sealed import open_object
@@ -54,8 +55,15 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
     return (await look(half, federation, edge, max_unused=max_unused)).plan
 
 
-async def look(half: Half, federation: Federation, edge: Edge, *, max_unused: float = MAX_UNUSED) -> Look:
-    """Find out everything that a plan stands on, and plan.
+async def look(
+    half: Half,
+    federation: Federation,
+    edge: Edge,
+    *,
+    max_unused: float = MAX_UNUSED,
+    supposing: Iterable[KeptChain] | None = None,
+) -> Look:
+    """Find out everything that a plan stands on, and plan; with ``supposing`` as if that were what stays.
 
     A gap is: a fork, or anything else that does not hold; a snapshot, chain or references that cannot be read; a
     provider that lacks what it had receipted. Providers that do not answer are none: nothing is deleted there without
@@ -65,6 +73,8 @@ async def look(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
     rows = half.catalog.snapshots.all()
     known = _Known()
     forgotten = Forgotten.of(half)
+    if supposing is not None:
+        forgotten = forgotten.supposing(supposing)
     known.gaps += _chains_with_holes(half, heads, rows, forgotten)
     await _read_snapshots(half, federation, rows, forgotten, known)
     await _read_references(half, federation, known)

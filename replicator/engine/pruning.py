@@ -10,7 +10,7 @@ The order, each step harmless by itself, so that a run that is stopped anywhere 
     5. what nobody claims any more is marked, at each provider with a view of all that it had accepted
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,7 +38,7 @@ from replicator.engine.prune import Look, look
 from replicator.engine.pruneplan import MAX_UNUSED, PrunePlan
 from replicator.engine.relying import claim_what_is_left
 from replicator.errors import LockedError, PeerError
-from replicator.format.forget import MovedPacks
+from replicator.format.forget import KeptChain, MovedPacks
 from replicator.ids import Identity, identity_of
 from replicator.wire.messages import Claims, Marks, MarksRequest
 
@@ -95,12 +95,14 @@ async def prune(
     nodes: Sequence[NodeHome] = (),
     retiring: Collection[str] = (),
     dry_run: bool = False,
+    supposing: Iterable[KeptChain] | None = None,
     max_unused: float = MAX_UNUSED,
 ) -> PruneReport:
     """Mark at every provider what nothing needs that is not forgotten; with ``dry_run`` only say what that would be.
 
     ``key`` gives a maintenance key, ``nodes`` are in this home and claim anew at once. ``retiring`` are names of nodes
-    that are not waited for: what they claim protects nothing until they claim again; revoked ones never are.
+    that are not waited for: what they claim protects nothing until they claim again; revoked ones never are. A dry run
+    may suppose other snapshots to stay.
 
     Raises:
         KeyMissingError: this home has no maintenance key.
@@ -113,7 +115,7 @@ async def prune(
     with half.lock():
         async with Federation(half, edge, ticket=ticket) as federation:
             run = _Run(half, federation, edge, signing, nodes, leaving, max_unused)
-            report = await run.plan() if dry_run else await run.carry_out()
+            report = await run.plan(supposing) if dry_run else await run.carry_out()
             report.dry_run = dry_run
             report.notices = list(dict.fromkeys(federation.notices))
             report.integrity = list(federation.integrity)
@@ -148,10 +150,10 @@ class _Run:
         self.max_unused = max_unused
         self.retired: list[str] = []
 
-    async def plan(self) -> PruneReport:
+    async def plan(self, supposing: Iterable[KeptChain] | None) -> PruneReport:
         """Say what would be done."""
         claims = await ask_claims(self.federation)
-        found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
+        found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused, supposing=supposing)
         report = PruneReport(plan=found.plan, dry_run=True)
         if not found.plan.gaps:
             names = self._to_mark(found)
