@@ -53,6 +53,7 @@ def run_prune(
                 edge,
                 half.maintenance,
                 ticket=half.lazy_ticket if isinstance(half, KeeperHome) else None,
+                order=half.ticket if isinstance(half, KeeperHome) else None,
                 nodes=[one for one in siblings if isinstance(one, NodeHome)],
                 retiring=retiring,
                 dry_run=dry_run,

@@ -229,6 +229,19 @@ def plan_prune(
     return plan
 
 
+def needed_among(kept: Iterable[Kept], changes: Mapping[bytes, Change], domain: bytes, ids: bytes) -> set[bytes]:
+    """Return which of some joined ids the snapshots of a domain need."""
+    members = [one for one in kept if one.domain == domain]
+    asked = np.unique(np.frombuffer(ids, _ID))
+    found: set[bytes] = set()
+    for low, high in _parts(sum(len(one.added) for one in changes.values()) // _ID.itemsize):
+        here = asked[_inside(asked, low, high)]
+        for part in _needed(members, changes, low, high):
+            met = np.intersect1d(here, part, assume_unique=True).tobytes()
+            found.update(met[at : at + _ID.itemsize] for at in range(0, len(met), _ID.itemsize))
+    return found
+
+
 def _by_domain(kept: Iterable[Kept]) -> dict[bytes, list[Kept]]:
     found: dict[bytes, list[Kept]] = {}
     for one in kept:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.catalog.objects import split_ids
+from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.clock import DAY_S, NS
 from replicator.config import format_size
 from replicator.crypto.sign import SigningKey
@@ -23,6 +23,7 @@ from replicator.engine.federation import Federation, Link, Ticket
 from replicator.engine.forgetting import Draft, Forgotten, drop_old, old_objects, say
 from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
+from replicator.engine.maintenance import Claimant, EnrolOrderFor
 from replicator.engine.marking import (
     MarkedAt,
     ask_claims,
@@ -37,12 +38,13 @@ from replicator.engine.node import NodeHome
 from replicator.engine.prune import Look, look
 from replicator.engine.pruneplan import MAX_UNUSED, PrunePlan
 from replicator.engine.relying import claim_what_is_left
+from replicator.engine.repacking import Repacking
 from replicator.errors import LockedError, PeerError
 from replicator.format.forget import KeptChain, MovedPacks
 from replicator.ids import Identity, identity_of
 from replicator.wire.messages import Claims, Marks, MarksRequest
 
-MAX_ROUNDS: Final = 4
+MAX_ROUNDS: Final = 6
 MOST_GONE: Final = 100_000
 """Names of packs that a Forget has room for; further ones are told when indexes that list some have gone."""
 WEEK_NS: Final = 7 * DAY_S * NS
@@ -92,6 +94,7 @@ async def prune(
     key: Callable[[], SigningKey],
     *,
     ticket: Ticket | None = None,
+    order: EnrolOrderFor | None = None,
     nodes: Sequence[NodeHome] = (),
     retiring: Collection[str] = (),
     dry_run: bool = False,
@@ -100,9 +103,9 @@ async def prune(
 ) -> PruneReport:
     """Mark at every provider what nothing needs that is not forgotten; with ``dry_run`` only say what that would be.
 
-    ``key`` gives a maintenance key, ``nodes`` are in this home and claim anew at once. ``retiring`` are names of nodes
-    that are not waited for: what they claim protects nothing until they claim again; revoked ones never are. A dry run
-    may suppose other snapshots to stay.
+    ``key`` gives a maintenance key, ``order`` an enrol order for it where it is not this home's identity. ``nodes`` are
+    in this home and claim anew at once. ``retiring`` are names of nodes that are not waited for: what they claim
+    protects nothing until they claim again; revoked ones never are. A dry run may suppose other snapshots to stay.
 
     Raises:
         KeyMissingError: this home has no maintenance key.
@@ -114,7 +117,7 @@ async def prune(
     leaving = gone_writers(half) | {identity_of(find_right(half, name, "node").holder_key) for name in retiring}
     with half.lock():
         async with Federation(half, edge, ticket=ticket) as federation:
-            run = _Run(half, federation, edge, signing, nodes, leaving, max_unused)
+            run = _Run(half, federation, edge, signing, order, nodes, leaving, max_unused)
             report = await run.plan(supposing) if dry_run else await run.carry_out()
             report.dry_run = dry_run
             report.notices = list(dict.fromkeys(federation.notices))
@@ -136,6 +139,7 @@ class _Run:
         federation: Federation,
         edge: Edge,
         key: SigningKey,
+        order: EnrolOrderFor | None,
         nodes: Sequence[NodeHome],
         leaving: Collection[bytes],
         max_unused: float,
@@ -149,6 +153,8 @@ class _Run:
         self.leaving = set(leaving)
         self.max_unused = max_unused
         self.retired: list[str] = []
+        self.claimant = Claimant(half, federation, edge, key, order)
+        self.repacked = False
 
     async def plan(self, supposing: Iterable[KeptChain] | None) -> PruneReport:
         """Say what would be done."""
@@ -156,7 +162,7 @@ class _Run:
         found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused, supposing=supposing)
         report = PruneReport(plan=found.plan, dry_run=True)
         if not found.plan.gaps:
-            names = self._to_mark(found)
+            names = self._to_mark(found, set())
             report.at = [await self._at(link, names[link.identity], None) for link in self._links()]
             report.stays = self._stays(found, claims)
         return report
@@ -170,12 +176,15 @@ class _Run:
             report = PruneReport(plan=found.plan, dry_run=False)
             if found.plan.gaps:
                 return report
-            await self._tell(found)
-            if await self._nodes_let_go():
-                continue  # they have claimed: everything is to be looked at again
+            draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
+            claimed = await self._claim(found, draft)
+            await self._tell(draft)
+            if claimed or await self._nodes_let_go():
+                continue  # something was claimed: everything is to be looked at again
             for identity in list(claims):
                 claims[identity] = await self._retire(identity, claims[identity], found)
-            names = self._to_mark(found)
+            unripe = self._unripe(found)
+            names = self._to_mark(found, unripe)
             answers = await mark_dead(
                 *(self.half, self.federation, self.edge, self.key), before=claims, seen=found.seen, names=names
             )
@@ -186,15 +195,51 @@ class _Run:
         report.retired = sorted(set(self.retired))
         report.at = [await self._at(link, names[link.identity], marked.get(link.identity)) for link in self._links()]
         report.stays = self._stays(found, claims)
+        if unripe:
+            report.stays.append(
+                f"{len(unripe)} packs were put together anew and stay until enough providers have the new ones"
+            )
         return report
 
     def _links(self) -> list[Link]:
         return sorted(self.federation.links.values(), key=lambda link: link.pin.name)
 
-    async def _tell(self, found: Look) -> None:
-        """Say which packs are gone, if that is not what was said last."""
+    async def _repack(self, found: Look) -> list[MovedPacks]:
+        """Put together anew what is worth it; once in a run."""
+        if self.repacked:
+            return []
+        self.repacked = True
+        return await Repacking(self.half, self.federation, self.edge, self.key, found).carry_out()
+
+    async def _claim(self, found: Look, draft: Draft) -> bool:
+        """Let maintenance claim what it put together anew, where it lies, before anything gives way to it."""
+        dead = {one.name for one in found.plan.dead}
+        rows = {row.id: row.name for row in _of_moved(self.half, draft.moved) if row.name not in dead}
+
+        def lying(identity: Identity) -> list[bytes]:
+            holdings = self.half.catalog.objects.holdings(peer=identity)
+            return [rows[one.object_id] for one in holdings if one.object_id in rows and one.state == "held"]
+
+        return await self.claimant.claim(lying)
+
+    def _unripe(self, found: Look) -> set[bytes]:
+        """Return the packs that must stay, as what took their place is not claimed at the minimum of holders yet."""
+        dead = {one.name for one in found.plan.dead}
+        policies = self.half.catalog.datasets.policies()
+        own = {Identity(pin.identity) for pin in self.half.peers if pin.own}
+        unripe: set[bytes] = set()
+        for one in Forgotten.of(self.half).moved:
+            rows = [row for row in _of_moved(self.half, [one]) if row.name not in dead]
+            promises = [policies[row.policy] for row in rows if row.policy in policies]
+            minimum = max((policy.minimum for policy in promises), default=1)
+            uncounted = set() if any(policy.count_own for policy in promises) else own
+            if any(len(self.claimant.held.get(row.name, set()) - uncounted) < minimum for row in rows):
+                unripe.update(split_ids(one.packs))
+        return unripe
+
+    async def _tell(self, draft: Draft) -> None:
+        """Say which packs are gone and which moved, if that is not what was said last."""
         before = Forgotten.of(self.half)
-        draft = draft_of(found, before)
         same = (
             set(draft.gone) == before.gone
             and sorted(draft.moved, key=lambda one: one.index) == sorted(before.moved, key=lambda one: one.index)
@@ -235,9 +280,9 @@ class _Run:
             claims = with_writer_retired(claims, now, state.writer)
         return claims
 
-    def _to_mark(self, found: Look) -> dict[Identity, set[bytes]]:
+    def _to_mark(self, found: Look, unripe: Collection[bytes]) -> dict[Identity, set[bytes]]:
         """Return by provider which names lie there and are needed by nobody."""
-        dead = {one.name for one in found.plan.dead}
+        dead = {one.name for one in found.plan.dead}.difference(unripe)
         old = old_objects(self.half)
         rows = {row.id: row.name for row in self.half.catalog.objects.by_names(dead)}
         names: dict[Identity, set[bytes]] = {}
@@ -314,8 +359,14 @@ def _claims_there(claims: Claims, writer: bytes) -> bool:
     return any(one.writer == writer and one.claim and not one.retired for one in claims.writers)
 
 
-def draft_of(found: Look, before: Forgotten) -> Draft:
-    """Return what the next Forget is to say, as the plan has it."""
+def _of_moved(half: Half, moved: Collection[MovedPacks]) -> list[ObjectRow]:
+    """Return the indexes of what was put together anew, and the packs that they list."""
+    indexes = [one.index for one in moved]
+    return [*half.catalog.objects.by_names(indexes), *half.catalog.objects.of_indexes(indexes)]
+
+
+def draft_of(found: Look, before: Forgotten, fresh: Collection[MovedPacks]) -> Draft:
+    """Return what the next Forget is to say, as the plan has it; ``fresh`` was put together anew since."""
     dead = {one.name for one in found.plan.dead}
     listed = {name for one in found.kept for name in one.indexes}
     living = {one.index for one in found.packs.values() if one.moved and one.name not in dead}
@@ -325,6 +376,7 @@ def draft_of(found: Look, before: Forgotten) -> Draft:
         if one.index in living:
             packs = b"".join(sorted(set(split_ids(one.packs)) & still))
             moved.append(MovedPacks(writer=one.writer, index=one.index, packs=packs))
+    moved += fresh
     replaced = {name for one in moved for name in split_ids(one.packs)}
     room = max(0, MOST_GONE - len(replaced))
     gone = sorted(still - replaced, key=lambda name: (name not in before.gone, name))[:room]

@@ -1,8 +1,14 @@
 """Pruning for real: what is marked, who lets go of it, what providers delete in the end, and what all see of it."""
 
+import os
+import shutil
 from collections.abc import Collection
 
+from replicator.catalog.objects import split_ids
+from replicator.engine.dismissed import dismissed_packs
+from replicator.engine.forgetting import Forgotten
 from replicator.engine.pruning import PruneReport, prune
+from replicator.engine.sync import knows_index
 from replicator.snapshot.retention import KeepRules
 from tests.fakes import NS
 from tests.scenarios.test_forgetting import DAY_S, keep
@@ -24,6 +30,7 @@ async def pruned(
             world.edge,
             keeper.maintenance,
             ticket=lambda _: keeper.ticket(),
+            order=keeper.ticket,
             nodes=[node] if beside else [],
             retiring=retiring,
             dry_run=dry_run,
@@ -69,3 +76,30 @@ async def test_what_is_forgotten_is_freed_at_every_provider_after_its_waits_and_
     assert [one for one in status.problems if "gone" in one] == []
     again = await pruned(world)
     assert again.exit_code == 0
+
+
+async def test_packs_that_are_put_together_anew_are_taken_over_by_their_node_and_the_old_ones_go(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    report = await pruned(world, max_unused=0.01)
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    node = world.node()
+    try:
+        moved = Forgotten.of(node).moved
+        assert moved
+        assert all(knows_index(node, one.index) for one in moved)
+        assert {name for one in moved for name in split_ids(one.packs)} <= dismissed_packs(node)
+    finally:
+        node.close()
+    done = await world.backup("docs")
+    assert done.datasets[0].new_chunks == 0  # nothing is stored again: the node relies on the new packs
+    assert days_pass(world) > 0
+    await world.backup("docs")
+    copies |= dict.fromkeys((5, 6), copies[4])
+    os.unlink(os.path.join(world.home, "keeper", "catalog.db"))
+    shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
+    await check_restores(world, copies)
+    for keeper in (False, True):
+        status = await world.status(keeper=keeper)
+        assert [one for one in status.problems if "gone" in one or "missing" in one] == []
+    assert (await pruned(world, max_unused=0.01)).exit_code == 0
