@@ -21,7 +21,19 @@ from replicator.errors import PeerError, RefusedError
 from replicator.format.codec import encode
 from replicator.format.mark import Mark, Retire, SeenWriter
 from replicator.ids import Identity, identity_of
-from replicator.wire.messages import Claims, Empty, MarkReply, Marks, MarksRequest, Outstanding, Signed, WriterState
+from replicator.wire.messages import (
+    MAX_CHECKS,
+    Claims,
+    Empty,
+    MarkReply,
+    Marks,
+    MarksRequest,
+    Outstanding,
+    Signed,
+    VouchReply,
+    VouchRequest,
+    WriterState,
+)
 
 NAMES_AT_ONCE: Final = 100_000
 """Names in one mark: 3.2 MB of the 8 MiB that a request may have."""
@@ -205,3 +217,23 @@ async def outstanding(link: Link) -> list[Outstanding]:
         if not page.more or not page.marks:
             return found
         after = page.marks[-1].name
+
+
+async def take_back(federation: Federation, names: Collection[bytes]) -> int:
+    """Have providers read what is marked of some objects, and take the marks off; return how many were taken off.
+
+    What was deleted already, or is damaged, stays as it is.
+    """
+    count = 0
+    for link in list(federation.links.values()):
+        try:
+            marked = sorted(one.name for one in await outstanding(link) if one.name in names)
+            for at in range(0, len(marked), MAX_CHECKS):
+                request = VouchRequest(names=b"".join(marked[at : at + MAX_CHECKS]))
+                reply = await link.connection.call("vouch", request, VouchReply)
+                count += sum(bool(receipt) for receipt in reply.receipts)
+        except RefusedError as error:
+            federation.notices.append(str(error))
+        except PeerError as error:
+            await federation.drop(link, error)
+    return count

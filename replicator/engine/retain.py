@@ -9,7 +9,9 @@ from replicator.engine.browse import Library, OpenSnapshot, label_of
 from replicator.engine.edge import Edge
 from replicator.engine.forgetting import Forgotten, next_chains, say, with_chains
 from replicator.engine.home import Half
+from replicator.engine.marking import take_back
 from replicator.engine.naming import check_dataset, choose
+from replicator.engine.placing import objects_of
 from replicator.errors import UsageError
 from replicator.format.forget import KeptChain
 from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
@@ -170,6 +172,9 @@ async def forget(
             key(),
             lambda before: with_chains(before, chains_after(keeper, before, names, undo=undo), again),
         )
+        if undo:
+            rows = [one.snapshot.row for one in judged if one.snapshot.row.name in names]
+            await take_back(library.federation, {row.name for row in objects_of(keeper, rows)})
     return len(names)
 
 
