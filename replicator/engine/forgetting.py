@@ -15,7 +15,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.crypto.sign import Context, SigningKey, body_of, signer_of, verify
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link, check_receipt, inventory_pages, patiently
+from replicator.engine.federation import Federation, Link, Ticket, check_receipt, inventory_pages, patiently
 from replicator.engine.home import Half
 from replicator.errors import (
     IntegrityError,
@@ -396,6 +396,18 @@ async def say(
             hint="nothing was deleted: run again when more peers answer",
         )
     return record
+
+
+async def say_anew(half: Half, edge: Edge, key: SigningKey, ticket: Ticket | None = None) -> list[str]:
+    """Say again, with a key that counts, what one said that counts no more; return what could not be told to whom."""
+    if not Forgotten.of(half).signed:
+        return []
+    async with Federation(half, edge, ticket=ticket) as federation:
+        try:
+            await say(half, federation, edge, key, lambda before: with_chains(before, list(before.chains.values())))
+        except ReplicatorError as error:
+            federation.notices.append(f"what is forgotten is not said anew: {error}; the next `prune` does it")
+        return federation.notices
 
 
 def _objects(half: Half) -> list[bytes]:

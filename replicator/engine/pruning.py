@@ -17,10 +17,10 @@ from typing import Final
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.clock import DAY_S, NS
 from replicator.config import format_size
-from replicator.crypto.sign import SigningKey
+from replicator.crypto.sign import SigningKey, signer_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, Ticket
-from replicator.engine.forgetting import Draft, Forgotten, drop_old, old_objects, say
+from replicator.engine.forgetting import Draft, Forgotten, drop_old, maintenance_keys, old_objects, say
 from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
 from replicator.engine.maintenance import Claimant, EnrolOrderFor
@@ -244,6 +244,7 @@ class _Run:
             set(draft.gone) == before.gone
             and sorted(draft.moved, key=lambda one: one.index) == sorted(before.moved, key=lambda one: one.index)
             and before.highest == before.number
+            and (not before.signed or signer_of(before.signed) in maintenance_keys(self.half))
         )
         if same and (not (draft.gone or draft.moved) or draft.view == before.view):
             return
