@@ -215,6 +215,11 @@ class Objects:
         for part in self._packs(where, (writer, policy, upto), after=after):
             yield from ((object_id, ids) for object_id, _, ids in part)
 
+    def all_packs(self) -> Iterator[tuple[int, bytes]]:
+        """Yield row id and joined chunk ids of every pack, by row id."""
+        for part in self._packs("1"):
+            yield from ((object_id, ids) for object_id, _, ids in part)
+
     def _packs(
         self, where: str, values: tuple[object, ...] = (), *, after: int = -1
     ) -> Iterator[list[tuple[int, bytes, bytes]]]:
