@@ -13,6 +13,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
+from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
@@ -267,6 +268,7 @@ class ChunkFetcher:
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
         self._given_up: set[tuple[int, bytes]] = set()
+        self._leaving = dismissed(library.keeper)
         self._busy: Counter[Identity] = Counter()
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
@@ -289,7 +291,7 @@ class ChunkFetcher:
         ]
 
     def places(self, ids: Sequence[bytes]) -> list[list[int]]:
-        """Return all packs that hold each chunk, as catalog rows.
+        """Return all packs that hold each chunk, as catalog rows; those that are to go, or are gone, last.
 
         Raises:
             IntegrityError: no index names one of them.
@@ -298,7 +300,12 @@ class ChunkFetcher:
         for chunk, places in zip(ids, found, strict=True):
             if not places:
                 raise IntegrityError(f"chunk {chunk.hex()[:12]}: no index names a pack for it")
-        return [[place.object_number for place in places] for places in found]
+        return [
+            sorted((place.object_number for place in places), key=self._leaving.__contains__)
+            if self._leaving and len(places) > 1
+            else [place.object_number for place in places]
+            for places in found
+        ]
 
     def give_up(self, pack: int, chunk: bytes, why: ReplicatorError) -> bool:
         """Look for a chunk in another pack from now on; return whether there is one."""

@@ -26,7 +26,7 @@ from replicator.errors import (
     ReplicatorError,
     UsageError,
 )
-from replicator.format.codec import encode
+from replicator.format.codec import HASH_SIZE, encode
 from replicator.format.container import Kind
 from replicator.format.forget import Forget, KeptChain, KeptSnapshot, MovedPacks, SeenChain, read_forget
 from replicator.format.merkle import name_of
@@ -36,7 +36,7 @@ from replicator.pack.sealed import open_object, seal_object
 LARGEST_FORGET: Final = 4 << 20
 """Bytes of its object: larger ones in a listing are not looked at."""
 _SIGNED, _OBJECTS, _OLD, _LOOKED_AT = "forget", "forget objects", "forget old objects", "forget looked at 2"
-_LAPSED = "forget lapsed"
+_HIGHEST, _BESIDE = "forget highest", "forget moved beside"
 MOST_LAPSED: Final = 1_000_000
 """Forgets that a key whose right is gone may be ahead: its holder must not use the numbers up."""
 
@@ -62,11 +62,15 @@ class Forgotten:
     def of(cls, half: Half) -> "Forgotten":
         """Return what a home's catalog has of it."""
         signed = half.catalog.meta(_SIGNED)
-        record = read_forget(body_of(signed)) if signed else None
-        lapsed = _lapsed(half, record)
-        if not signed or record is None:
-            return cls(b"", {}) if lapsed is None else cls(b"", {}, highest=lapsed.number, moved=_merged([], lapsed))
+        beside = [
+            MovedPacks(writer=one[:HASH_SIZE], index=one[HASH_SIZE:], packs=b"") for one in sorted(moved_beside(half))
+        ]
+        highest = int.from_bytes(half.catalog.meta(_HIGHEST) or b"", "big")
+        if not signed:
+            return cls(b"", {}, highest=highest, moved=tuple(beside))
+        record = read_forget(body_of(signed))
         kept = {chain.writer: frozenset(one.name for one in chain.kept) for chain in record.chains}
+        known = {one.index for one in record.moved}
         return cls(
             signed,
             {one.writer: one for one in record.chains},
@@ -74,8 +78,8 @@ class Forgotten:
             kept,
             {one.writer: one.number for one in record.view},
             frozenset(split_ids(record.gone)),
-            tuple(record.moved) if lapsed is None else _merged(record.moved, lapsed),
-            record.number if lapsed is None else lapsed.number,
+            (*record.moved, *(one for one in beside if one.index not in known)),
+            max(record.number, highest),
             record.created_ns,
         )
 
@@ -106,22 +110,28 @@ class Forgotten:
         return chain.kept if chain else []
 
 
-def _lapsed(half: Half, record: Forget | None) -> Forget | None:
-    """Return the newest Forget of a key whose right is gone, if it is ahead of what counts.
+def moved_beside(half: Half) -> set[bytes]:
+    """Return writers and indexes, joined, of what a Forget moved that is not the newest one's word.
 
-    What it forgot does not count. What it moved is only told here, and must not be lost with the key: which packs hold
-    the chunks of old ones.
+    Its key has lost its right, or another one was said by somebody who had not heard of it. What it forgot does not
+    count; which packs hold the chunks of others must not be lost with it. A reader only looks at further places.
     """
-    signed = half.catalog.meta(_LAPSED)
-    found = read_forget(body_of(signed)) if signed else None
-    return found if found is not None and (record is None or found.number > record.number) else None
+    joined = half.catalog.meta(_BESIDE) or b""
+    return {joined[at : at + 2 * HASH_SIZE] for at in range(0, len(joined), 2 * HASH_SIZE)}
 
 
-def _merged(moved: Collection[MovedPacks], lapsed: Forget) -> tuple[MovedPacks, ...]:
-    """Return what was moved, with the indexes of a Forget that does not count: further places to look at."""
-    known = {one.index for one in moved}
-    more = [MovedPacks(writer=one.writer, index=one.index, packs=b"") for one in lapsed.moved if one.index not in known]
-    return (*moved, *more)
+def look_beside_no_more(half: Half, index: bytes) -> None:
+    """Forget an index that nobody has any more, if it is only looked at beside what was said last."""
+    _set_beside(half, {one for one in moved_beside(half) if one[HASH_SIZE:] != index})
+
+
+def _also_beside(half: Half, record: Forget) -> None:
+    _set_beside(half, moved_beside(half) | {one.writer + one.index for one in record.moved})
+
+
+def _set_beside(half: Half, entries: set[bytes]) -> None:
+    if entries != moved_beside(half):
+        half.catalog.set_meta(_BESIDE, b"".join(sorted(entries)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,9 +293,12 @@ def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) 
             "listed again: run `forget` once more"
         )
     if (record.number, _lower_first(signed)) <= (before.number, _lower_first(before.signed)):
+        _also_beside(half, record)  # an ancestor, or said by somebody who had not heard of it
         _note_old(half, [name])
         return False
     with catalog.database.transaction("forget row"):
+        if before.signed and record.previous != signed_hash(before.signed):
+            _also_beside(half, read_forget(body_of(before.signed)))  # it may have been said without knowing that
         _note_old(half, _objects(half))
         catalog.set_meta(_SIGNED, signed)
         catalog.set_meta(_OBJECTS, name)
@@ -297,9 +310,10 @@ def _adopt_lapsed(half: Half, signed: bytes) -> bool:
     record = read_forget(verify(signed, Context.FORGET, half.charter.maintainer_keys()))
     if record.tenant != half.tenant:
         raise IntegrityError("forget: of another tenant")
-    if not record.moved or not 0 < record.number - Forgotten.of(half).highest <= MOST_LAPSED:
+    if not 0 < record.number - Forgotten.of(half).highest <= MOST_LAPSED:
         return False
-    half.catalog.set_meta(_LAPSED, signed)
+    half.catalog.set_meta(_HIGHEST, record.number.to_bytes(8, "big"))
+    _also_beside(half, record)
     return True
 
 
@@ -387,6 +401,7 @@ async def say(
     if taken:  # it can be found from now on, so this home must not know less
         with half.catalog.database.transaction("forget row"):
             _note_old(half, _objects(half))
+            _set_beside(half, set())  # the draft was made with these in sight
             half.catalog.set_meta(_SIGNED, signed)
             half.catalog.set_meta(_OBJECTS, b"".join(sorted(objects)))
     minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)

@@ -10,7 +10,7 @@ from replicator.crypto.sign import Context, verify
 from replicator.engine.audit import PeerView, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten
+from replicator.engine.forgetting import Forgotten, moved_beside
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
 from replicator.engine.pruneplan import (
@@ -228,11 +228,17 @@ async def _read_snapshots(
 
 
 async def _read_moved(half: Half, federation: Federation, forgotten: Forgotten, known: _Known) -> None:
-    """Learn the domains of the indexes of what was put together anew."""
+    """Learn the domains of the indexes of what was put together anew.
+
+    One that nobody speaks of any more and nobody has is no gap: if a chunk is in no other pack, that is one.
+    """
+    beside = moved_beside(half)
     for one in forgotten.moved:
         try:
             index, _ = await fetch_index(half, federation, ObjectName(one.index))
         except ReplicatorError as error:
+            if one.writer + one.index in beside:
+                continue
             known.gaps.append(f"index {short(one.index)} of packs that were put together anew cannot be read: {error}")
             continue
         known.domains[one.index] = index.domain

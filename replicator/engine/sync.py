@@ -7,7 +7,7 @@ from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_
 from replicator.charter.verify import NO_PREVIOUS
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten, learn
+from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
@@ -51,7 +51,10 @@ async def _sync_moved(half: Half, federation: Federation) -> None:
         except (IntegrityError, FormatError) as error:
             federation.integrity.append(f"index {short(one.index)} of packs that were put together anew: {error}")
         except NotFoundError as error:
-            federation.notices.append(f"index {short(one.index)} of packs that were put together anew: {error}")
+            if one.packs or len(federation.links) < len(half.peers):
+                federation.notices.append(f"index {short(one.index)} of packs that were put together anew: {error}")
+            else:
+                look_beside_no_more(half, one.index)  # nobody has it, and what was said last does not name it
 
 
 def knows_index(half: Half, name: bytes) -> bool:

@@ -11,13 +11,13 @@ from replicator.catalog.objects import split_ids
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten
+from replicator.engine.forgetting import Forgotten, say, with_chains
 from replicator.engine.keys import rotate_maintenance
 from replicator.engine.maintainer import MaintainerHome
 from replicator.engine.members import revoke, revoke_node
 from replicator.engine.placing import objects_of
 from replicator.engine.pruning import PruneReport, prune
-from replicator.engine.sync import knows_index
+from replicator.engine.sync import knows_index, sync_all
 from replicator.pack.repack import Repacker
 from replicator.snapshot.retention import KeepRules
 from tests.compare import Rules, compare
@@ -291,6 +291,36 @@ async def test_what_a_maintainer_moved_stays_readable_when_it_is_revoked(world: 
     target = os.path.join(world.root, "back")
     assert (await world.restore(target, newest)).lost == []
     assert compare(copies[4], os.path.join(target, "docs"), Rules(owners=os.geteuid() == 0)) == []
+
+
+async def test_what_was_moved_is_found_though_another_maintainer_spoke_without_having_heard_of_it(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    home = await joined(world, "maintainer", "second machine")
+    other = opened(home, "maintainer")
+    assert isinstance(other, MaintainerHome)
+    try:
+        async with Federation(other, world.edge) as federation:
+            await sync_all(other, federation)
+            before = Forgotten.of(other)
+            await pruned(world, max_unused=0.01)  # by the keeper, meanwhile
+            for _ in range(2):
+                await say(
+                    *(other, federation, world.edge, other.maintenance()),
+                    lambda now: with_chains(now, list(now.chains.values())),
+                )
+            assert Forgotten.of(other).number > before.number + 1
+    finally:
+        other.close()
+    days_pass(world)
+    async with library_of_any(world) as library:
+        assert Forgotten.of(library.keeper).signed
+        assert Forgotten.of(library.keeper).moved
+    await check_restores(world, copies)
+    lose_catalog(world)
+    report = await pruned(world)
+    assert (report.plan.gaps, report.exit_code) == ([], 0)
+    await check_restores(world, copies)
 
 
 async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: World) -> None:
