@@ -157,6 +157,21 @@ async def test_what_is_taken_back_loses_its_marks_and_stays(world: World) -> Non
         assert [one.row.number for one in await library.snapshots()] == [2, 4, 5]
 
 
+async def test_what_comes_back_to_a_source_is_stored_anew_where_its_pack_is_to_go(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    path = os.path.join(world.root, "source", "docs")
+    shutil.copy2(os.path.join(copies[1], "new"), os.path.join(path, "new"))
+    done = await world.backup("docs")
+    assert done.datasets[0].new_chunks > 0
+    copies[5] = shutil.copytree(path, os.path.join(world.root, "as it was", "5", "docs"), symlinks=True)
+    await world.backup("docs")
+    copies[6] = copies[5]
+    days_pass(world)
+    await check_restores(world, copies)
+
+
 async def test_what_a_silent_node_claims_stays_until_it_has_heard_or_is_not_waited_for(world: World) -> None:
     copies = await changing_nights(world, 4)
     await keep(world, KeepRules(last=1))
