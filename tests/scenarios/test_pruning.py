@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from replicator.catalog.objects import split_ids
+from replicator.engine import backup as backup_module
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
@@ -170,6 +171,36 @@ async def test_what_comes_back_to_a_source_is_stored_anew_where_its_pack_is_to_g
     copies[6] = copies[5]
     days_pass(world)
     await check_restores(world, copies)
+
+
+async def test_a_node_lets_go_of_nothing_that_a_snapshot_may_rely_on_which_maintenance_had_not_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world, beside=False, max_unused=0.01)
+    path = os.path.join(world.root, "source", "docs")
+    shutil.copy2(os.path.join(copies[1], "new"), os.path.join(path, "new"))
+    with monkeypatch.context() as patch:  # a session that had begun before it was said
+        patch.setattr(backup_module, "learn_what_is_gone", _nothing_is_learned)
+        await world.backup("docs")
+    copies[5] = shutil.copytree(path, os.path.join(world.root, "as it was", "5", "docs"), symlinks=True)
+    await world.backup("docs")
+    copies[6] = copies[5]
+    node = world.node()
+    try:
+        assert Forgotten.of(node).view == {node.identity: 4}
+        assert Forgotten.of(node).replaced
+        assert dismissed_packs(node) == set()
+    finally:
+        node.close()
+    await pruned(world, max_unused=0.01)
+    days_pass(world)
+    await check_restores(world, copies)
+
+
+async def _nothing_is_learned(*_: object) -> None:
+    return None
 
 
 async def test_what_a_silent_node_claims_stays_until_it_has_heard_or_is_not_waited_for(world: World) -> None:
