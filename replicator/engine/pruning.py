@@ -170,6 +170,8 @@ class _Run:
     async def carry_out(self) -> PruneReport:
         """Do it, as far as providers and nodes let us."""
         marked: dict[Identity, MarkedAt] = {}
+        names: dict[Identity, set[bytes]] = {}
+        unripe: set[bytes] = set()
         for _ in range(MAX_ROUNDS):
             claims = await ask_claims(self.federation)
             found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
@@ -193,11 +195,13 @@ class _Run:
                 break
         self._forget_old(marked)
         report.retired = sorted(set(self.retired))
-        report.at = [await self._at(link, names[link.identity], marked.get(link.identity)) for link in self._links()]
+        report.at = [
+            await self._at(link, names.get(link.identity, ()), marked.get(link.identity)) for link in self._links()
+        ]
         report.stays = self._stays(found, claims)
         if unripe:
             report.stays.append(
-                f"{len(unripe)} packs were put together anew and stay until enough providers have the new ones"
+                f"{len(unripe)} packs stay: too few of the providers that answer have the new ones made of some of them"
             )
         return report
 
@@ -223,7 +227,11 @@ class _Run:
         return await self.claimant.claim(lying)
 
     def _unripe(self, found: Look) -> set[bytes]:
-        """Return the packs that must stay, as what took their place is not claimed at the minimum of holders yet."""
+        """Return the dead packs that stay: of writers some of whose packs gave way to new ones that too few hold.
+
+        Too few are less than the minimum of holders, of those that answer, with a claim of maintenance. All packs of
+        such a writer stay, as a Forget that does not count any more may have said which ones they took the place of.
+        """
         dead = {one.name for one in found.plan.dead}
         policies = self.half.catalog.datasets.policies()
         own = {Identity(pin.identity) for pin in self.half.peers if pin.own}
@@ -234,7 +242,7 @@ class _Run:
             minimum = max((policy.minimum for policy in promises), default=1)
             uncounted = set() if any(policy.count_own for policy in promises) else own
             if any(len(self.claimant.held.get(row.name, set()) - uncounted) < minimum for row in rows):
-                unripe.update(split_ids(one.packs))
+                unripe |= {name for name in dead & found.packs.keys() if found.packs[name].writer == one.writer}
         return unripe
 
     async def _tell(self, draft: Draft) -> None:

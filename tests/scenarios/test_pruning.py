@@ -9,6 +9,7 @@ import pytest
 
 from replicator.catalog.objects import split_ids
 from replicator.engine import backup as backup_module
+from replicator.engine import pruning
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
@@ -156,6 +157,31 @@ async def test_what_is_taken_back_loses_its_marks_and_stays(world: World) -> Non
     await check_restores(world, copies)
     async with library_of(world) as library:
         assert [one.row.number for one in await library.snapshots()] == [2, 4, 5]
+
+
+async def test_old_packs_stay_while_too_few_providers_that_answer_have_the_new_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "mark_dead", _nothing_is_marked)
+        await pruned(world, max_unused=0.01)
+    keeper = world.keeper()
+    replaced = Forgotten.of(keeper).replaced
+    keeper.close()
+    assert replaced
+    world.silence(1, 2, 3, 4)
+    report = await pruned(world, beside=False, max_unused=0.01)
+    assert any("too few of the providers that answer" in one for one in report.stays)
+    assert not replaced & marked_at(world, 0)
+    world.answer(1, 2, 3, 4)
+    assert (await pruned(world, beside=False, max_unused=0.01)).exit_code == 0
+    assert replaced <= set().union(*(marked_at(world, number) for number in range(5)))
+
+
+async def _nothing_is_marked(*_: object, **__: object) -> list[object]:
+    return []
 
 
 async def test_what_comes_back_to_a_source_is_stored_anew_where_its_pack_is_to_go(world: World) -> None:
