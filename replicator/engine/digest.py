@@ -1,10 +1,10 @@
 """What is marked for deletion at each provider: the digest that every node and keeper sees, whoever marked it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from replicator.engine.federation import Link
-from replicator.errors import PeerError
+from replicator.engine.asking import ask_all
+from replicator.engine.federation import Federation
+from replicator.errors import RefusedError
 from replicator.wire.messages import Marks, MarksRequest
 
 
@@ -25,28 +25,30 @@ class Deletions:
     frozen_until_ns: int
 
 
-async def digest(links: Iterable[Link]) -> list[Deletions]:
+async def digest(federation: Federation) -> list[Deletions]:
     """Return what each provider that answers has marked or deleted lately; those with nothing to tell are left out.
 
-    One that does not know marks yet, or has no charter, is one of those.
+    One that has no charter yet, under which alone it takes marks, is one of those. Who does not answer is named in
+    the notices.
     """
-    found = []
-    for link in links:
-        try:
-            marks = await link.connection.call("marks", MarksRequest(after=b"", limit=1), Marks)
-        except PeerError:
-            continue
-        if marks.count or marks.swept or marks.frozen_until_ns:
-            found.append(
-                Deletions(
-                    id=link.identity.hex(),
-                    name=link.pin.name,
-                    objects=marks.count,
-                    bytes=marks.size,
-                    first_ns=marks.first_ns,
-                    swept=marks.swept,
-                    budget=marks.budget,
-                    frozen_until_ns=marks.frozen_until_ns,
-                )
-            )
-    return found
+    request = MarksRequest(after=b"", limit=1)
+    asked = await ask_all(federation.links.values(), lambda link: link.connection.call("marks", request, Marks))
+    federation.notices += [
+        f"what is marked for deletion there is not known: {error}"
+        for error in asked.failed.values()
+        if not (isinstance(error, RefusedError) and error.code == "forbidden")
+    ]
+    return [
+        Deletions(
+            id=identity.hex(),
+            name=federation.links[identity].pin.name,
+            objects=marks.count,
+            bytes=marks.size,
+            first_ns=marks.first_ns,
+            swept=marks.swept,
+            budget=marks.budget,
+            frozen_until_ns=marks.frozen_until_ns,
+        )
+        for identity, marks in asked.given.items()
+        if marks.count or marks.swept or marks.frozen_until_ns
+    ]

@@ -7,7 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.crypto.sign import SigningKey
 from replicator.engine.browse import Library, OpenSnapshot, label_of
 from replicator.engine.edge import Edge
-from replicator.engine.forgetting import next_chains, say
+from replicator.engine.forgetting import next_chains, say, say_again
 from replicator.engine.naming import check_dataset, choose
 from replicator.errors import UsageError
 from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
@@ -141,7 +141,9 @@ def counted(rows: Sequence[SnapshotRow], now_ns: int) -> tuple[dict[bytes, int],
 async def forget(
     library: Library, edge: Edge, key: Callable[[], SigningKey], judged: Sequence[Judged], *, undo: bool
 ) -> int:
-    """Carry out what was judged; return how many snapshots were forgotten or taken back. None: nothing is said.
+    """Carry out what was judged; return how many snapshots were forgotten or taken back.
+
+    If that is none, what an earlier run said to too few providers is said again.
 
     Raises:
         NotFoundError: a snapshot of a chain that would change is out of sight.
@@ -150,6 +152,8 @@ async def forget(
     keeper = library.keeper
     names = {one.snapshot.row.name for one in judged if one.keep == undo}
     if not names:
+        with keeper.lock():
+            await say_again(keeper, library.federation, edge)
         return 0
     rows = keeper.catalog.snapshots.all()
     drop, taken_back = (frozenset[bytes](), names) if undo else (names, frozenset[bytes]())

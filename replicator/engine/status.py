@@ -115,8 +115,9 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     async with federation:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
+        deletions = await digest(federation)
         found = _judge(half, keeper, edge, federation, views, heads, asked=True)
-        found.deletions = await digest(list(federation.links.values()))
+        found.deletions = deletions
         return found
 
 

@@ -22,6 +22,28 @@ def rows_after(database: Database, tenant: TenantId, after: bytes, limit: int) -
     ]
 
 
+def arrived_after(
+    database: Database, tenant: TenantId, after: int, *, largest: int, limit: int
+) -> tuple[list[ObjectName], int, bool]:
+    """Return objects of at most ``largest`` bytes that were stored after the ``after``-th, how far, and if more were.
+
+    Looks at ``limit`` rows, of whatever size.
+    """
+
+    def look(connection: sqlite3.Connection) -> tuple[list[ObjectName], int, bool]:
+        rows = connection.execute(
+            "SELECT arrival, size, name FROM objects WHERE tenant = ? AND arrival > ? ORDER BY arrival LIMIT ?",
+            (tenant, after, limit + 1),
+        ).fetchall()
+        found = [ObjectName(name) for _, size, name in rows[:limit] if size <= largest]
+        if len(rows) > limit:
+            return found, int(rows[limit - 1][0]), True
+        [last] = connection.execute("SELECT arrivals FROM tenants WHERE id = ?", (tenant,)).fetchone()
+        return found, int(last), False
+
+    return database.read(look)
+
+
 def record(
     connection: sqlite3.Connection,
     *,
@@ -35,8 +57,11 @@ def record(
 ) -> int:
     """Record that an object is durable; return until when it is locked. A lock never gets shorter.
 
-    Whoever stores an object needs it: a mark on it is gone.
+    Whoever stores an object needs it: a mark on it is gone. It is the newest to have arrived, also if it was here.
     """
+    [arrival] = connection.execute(
+        "UPDATE tenants SET arrivals = arrivals + 1 WHERE id = ? RETURNING arrivals", (tenant,)
+    ).fetchone()
     connection.execute("DELETE FROM marks WHERE tenant = ? AND name = ?", (tenant, name))
     connection.execute("DELETE FROM leaving WHERE tenant = ? AND name = ?", (tenant, name))
     row = connection.execute(
@@ -45,14 +70,15 @@ def record(
     if row is not None:
         lock_until_ns = max(lock_until_ns, row[0])
         connection.execute(
-            "UPDATE objects SET received_ns = ?, received_day = ?, lock_until_ns = ? WHERE tenant = ? AND name = ?",
-            (received_ns, received_day, lock_until_ns, tenant, name),
+            "UPDATE objects SET received_ns = ?, received_day = ?, lock_until_ns = ?, arrival = ? "
+            "WHERE tenant = ? AND name = ?",
+            (received_ns, received_day, lock_until_ns, arrival, tenant, name),
         )
         return lock_until_ns
     connection.execute(
-        "INSERT INTO objects (tenant, name, size, holder, received_ns, received_day, lock_until_ns) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (tenant, name, size, holder, received_ns, received_day, lock_until_ns),
+        "INSERT INTO objects (tenant, name, size, holder, received_ns, received_day, lock_until_ns, arrival) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (tenant, name, size, holder, received_ns, received_day, lock_until_ns, arrival),
     )
     connection.execute(
         "INSERT INTO usage (tenant, holder, bytes) VALUES (?, ?, ?) "

@@ -42,7 +42,7 @@ from replicator.provider.marks import (
     proven,
     signers,
 )
-from replicator.provider.objects import size_of, used
+from replicator.provider.objects import arrived_after, size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
 from replicator.provider.sweeping import marks_page
@@ -55,6 +55,8 @@ from replicator.wire.messages import (
     MAX_PROBES,
     MAX_REQUEST,
     WIRE_VERSION,
+    Arrivals,
+    ArrivalsRequest,
     Chain,
     ChainRequest,
     CharterNotice,
@@ -126,7 +128,7 @@ class ProviderSession:
         )
 
     def inventory(self, request: InventoryRequest) -> Inventory:
-        """Return a page of what lies on the disk now."""
+        """Return a page of what was received, as it lies on the disk now."""
         tenant, _ = self._permit("audit")
         store = self._core.store(tenant.id)
         return inventory(
@@ -137,6 +139,14 @@ class ProviderSession:
             limit=request.limit,
             incarnation=self._core.incarnation,
         )
+
+    def arrivals(self, request: ArrivalsRequest) -> Arrivals:
+        """Return a page of what was stored since, in order; also without the disk."""
+        tenant, _ = self._permit("audit")
+        names, last, more = arrived_after(
+            self._core.database, tenant.id, request.after, largest=request.largest, limit=request.limit
+        )
+        return Arrivals(incarnation=self._core.incarnation, names=b"".join(names), last=last, more=more)
 
     def prove(self, request: ProveRequest) -> ProveReply:
         """Prove leaves from the disk."""
@@ -578,6 +588,7 @@ def _claims(session: ProviderSession, body: bytes) -> Record:
 HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "info": _info,
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
+    "arrivals": lambda session, body: session.arrivals(_read(ArrivalsRequest, body)),
     "prove": lambda session, body: session.prove(_read(ProveRequest, body)),
     "check": lambda session, body: session.check(_read(CheckRequest, body)),
     "claim": lambda session, body: session.claim(_read(Signed, body)),
