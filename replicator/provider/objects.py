@@ -24,18 +24,18 @@ def rows_after(database: Database, tenant: TenantId, after: bytes, limit: int) -
 
 def arrived_after(
     database: Database, tenant: TenantId, after: int, *, largest: int, limit: int
-) -> tuple[list[ObjectName], int, bool]:
-    """Return objects of at most ``largest`` bytes that were stored after the ``after``-th, how far, and if more were.
+) -> tuple[list[tuple[ObjectName, int]], int, bool]:
+    """Return objects stored after the ``after``-th and their sizes; how far this goes; and whether there are more.
 
-    Looks at ``limit`` rows, of whatever size.
+    Of ``limit`` rows that are looked at, those of at most ``largest`` bytes.
     """
 
-    def look(connection: sqlite3.Connection) -> tuple[list[ObjectName], int, bool]:
+    def look(connection: sqlite3.Connection) -> tuple[list[tuple[ObjectName, int]], int, bool]:
         rows = connection.execute(
             "SELECT arrival, size, name FROM objects WHERE tenant = ? AND arrival > ? ORDER BY arrival LIMIT ?",
             (tenant, after, limit + 1),
         ).fetchall()
-        found = [ObjectName(name) for _, size, name in rows[:limit] if size <= largest]
+        found = [(ObjectName(name), size) for _, size, name in rows[:limit] if size <= largest]
         if len(rows) > limit:
             return found, int(rows[limit - 1][0]), True
         [last] = connection.execute("SELECT arrivals FROM tenants WHERE id = ?", (tenant,)).fetchone()

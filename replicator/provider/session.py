@@ -141,11 +141,13 @@ class ProviderSession:
         )
 
     def arrivals(self, request: ArrivalsRequest) -> Arrivals:
-        """Return a page of what was stored since, in order; also without the disk."""
+        """Return a page of what was stored since, in order, and lies on the disk now."""
         tenant, _ = self._permit("audit")
-        names, last, more = arrived_after(
+        store = self._core.store(tenant.id)
+        found, last, more = arrived_after(
             self._core.database, tenant.id, request.after, largest=request.largest, limit=request.limit
         )
+        names = [name for name, size in found if store.size(name) == size]
         return Arrivals(incarnation=self._core.incarnation, names=b"".join(names), last=last, more=more)
 
     def prove(self, request: ProveRequest) -> ProveReply:

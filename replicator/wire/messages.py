@@ -23,7 +23,7 @@ MAX_ANSWER = 16 << 20
 MAX_PROBES = 256
 MAX_CHECKS = 64
 INVENTORY_PAGE = 10_000
-ARRIVALS_PAGE = 100_000
+ARRIVALS_PAGE = 20_000
 """Objects that a provider looks at for an answer; those that are told are a part of them."""
 CHAIN_PAGE = 4096
 """Heads; each has some 300 bytes."""
@@ -160,7 +160,7 @@ class ArrivalsRequest(Record, frozen=True, kw_only=True):
 
 
 class Arrivals(Record, frozen=True, kw_only=True):
-    """``names`` in the order they were stored, from the rows: a hint of what to look at, and never proof of absence.
+    """``names`` in the order they were stored, as far as they lie there: what to look at, never proof of absence.
 
     ``last`` is how far this answer goes and the next question begins; it is below ``after`` if fewer were ever stored.
     ``more``: there are others behind it.

@@ -103,16 +103,27 @@ def test_of_another_tenant_nothing_is_told_and_counts_are_apart(stand: Stand) ->
     assert arrivals(stand, seen).last == seen
 
 
-def test_it_is_told_without_the_disk_and_after_a_restart(stand: Stand) -> None:
-    made = stored(stand, 1)
+def test_it_is_told_again_after_a_restart_and_says_nothing_without_the_disk(stand: Stand) -> None:
+    stored(stand, 1)
     before = arrivals(stand)
     stand.restart()
     assert arrivals(stand) == before
     shutil.move(stand.house.data, stand.house.data + ".away")
     try:
-        assert made[0] in names(arrivals(stand))
+        assert refusal(lambda: arrivals(stand)) == "unavailable"
     finally:
         shutil.move(stand.house.data + ".away", stand.house.data)
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut"])
+def test_what_does_not_lie_there_is_not_told_until_it_is_stored_again(stand: Stand, kind: str) -> None:
+    seen = arrivals(stand).last
+    [broken, sound] = stored(stand, 1, 2)
+    break_file(stand.house.file(stand.tenant, broken), kind)
+    found = arrivals(stand, seen)
+    assert names(found) == [sound]
+    stored(stand, 1)
+    assert names(arrivals(stand, found.last)) == [broken]
 
 
 def test_what_a_start_takes_in_arrives_then(stand: Stand) -> None:
