@@ -10,6 +10,7 @@ from replicator.crypto.sign import SigningKey, body_of
 from replicator.format.codec import decode
 from replicator.format.offer import Offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
+from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
@@ -28,6 +29,8 @@ from replicator.transport.handler import RequestRefusedError
 log = logging.getLogger(__name__)
 
 INCARNATION_SIZE = 16
+CLAIMED_SETS = 32 << 20
+"""Bytes of memory, for a million names in all."""
 NOBODY = b""
 """Holder of objects that were found on the disk without a row."""
 
@@ -45,6 +48,8 @@ class Core:
         self.rng = rng
         self.charters = Charters(database)
         self.quotas = Quotas()
+        self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
+        """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data
         self._attaching = threading.Lock()
         self._ticking = threading.Lock()

@@ -1,6 +1,7 @@
 """Rows about received objects. They say what should be on the disk; only the disk says what is."""
 
 import sqlite3
+from collections.abc import Sequence
 
 from replicator.ids import ObjectName, TenantId
 from replicator.provider.database import Database
@@ -10,6 +11,15 @@ def size_of(database: Database, tenant: TenantId, name: ObjectName) -> int | Non
     """Return the size that an object was received with, None if it never was."""
     row = database.row("SELECT size FROM objects WHERE tenant = ? AND name = ?", (tenant, name))
     return None if row is None else row[0]
+
+
+def sizes_of(connection: sqlite3.Connection, tenant: TenantId, names: Sequence[ObjectName]) -> list[int | None]:
+    """Return the same for several, in order."""
+    found = []
+    for name in names:
+        row = connection.execute("SELECT size FROM objects WHERE tenant = ? AND name = ?", (tenant, name)).fetchone()
+        found.append(None if row is None else row[0])
+    return found
 
 
 def rows_after(database: Database, tenant: TenantId, after: bytes, limit: int) -> list[tuple[ObjectName, int]]:

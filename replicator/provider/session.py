@@ -19,7 +19,7 @@ from replicator.format.snapshot import Head
 from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import store_charter
-from replicator.provider.claims import apply_claim, claimed_with_sizes, number_of
+from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.heads import (
     ForkError,
@@ -186,7 +186,7 @@ class ProviderSession:
             raise RequestRefusedError("bad-request", "this claim is of another tenant, writer or provider")
         store = self._core.store(tenant.id)
         now_ns = self._core.clock.now_ns()
-        self._core.database.write(
+        names = self._core.database.write(
             "claim",
             lambda connection: apply_claim(
                 connection,
@@ -195,13 +195,10 @@ class ProviderSession:
                 incarnation=self._core.incarnation,
                 days=self._core.days,
                 now_ns=now_ns,
+                recent=self._core.claimed_sets,
             ),
         )
-        missing = [
-            name
-            for name, size in claimed_with_sizes(self._core.database, tenant.id, self._holder.identity)
-            if size is None or store.size(name) != size
-        ]
+        missing = lacking(self._core.database, tenant.id, names, store.size)
         return ClaimReply(incarnation=self._core.incarnation, number=claim.number, missing=b"".join(missing))
 
     def head(self, request: Signed) -> Signed:
