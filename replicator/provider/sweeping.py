@@ -15,7 +15,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import DAY_S, NS
@@ -65,28 +65,39 @@ def limits_of(offer: Offer, charter: VerifiedCharter) -> Limits:
     )
 
 
+class Swept(NamedTuple):
+    """What became of a tenant's part: what is gone, and in words what stopped the rest, if something did."""
+
+    part: TenantSweep
+    gone: list[Marked]
+    stopped: str = ""
+
+
 def plan_all(database: Database, charters: Charters, offer: Offer, *, days: Days, now_ns: int) -> list[TenantSweep]:
     """Return what a sweep would delete now, for each tenant that has a charter here."""
-    found = []
-    for tenant, limits, kept in _under_charter(database, charters, offer):
-        plan = database.read(
-            lambda connection, kept=kept, limits=limits, tenant=tenant: plan_for(  # type: ignore[misc]
-                connection, tenant, kept, limits=limits, days=days, now_ns=now_ns
-            )
-        )
-        found.append(TenantSweep(tenant=tenant, plan=plan, limits=limits, kept=kept))
-    return found
+    plans = (plan_of(database, charters, offer, one, days=days, now_ns=now_ns) for one in all_tenants(database))
+    return [plan for plan in plans if plan is not None]
+
+
+def plan_of(
+    database: Database, charters: Charters, offer: Offer, tenant: TenantId, *, days: Days, now_ns: int
+) -> TenantSweep | None:
+    """Return what a sweep would delete of a tenant now; None without a charter."""
+    under = _under_charter(database, charters, offer, tenant)
+    if under is None:
+        return None
+    limits, kept = under
+    plan = database.read(lambda connection: plan_for(connection, tenant, kept, limits=limits, days=days, now_ns=now_ns))
+    return TenantSweep(tenant=tenant, plan=plan, limits=limits, kept=kept)
 
 
 def _under_charter(
-    database: Database, charters: Charters, offer: Offer
-) -> Iterator[tuple[TenantId, Limits, frozenset[bytes]]]:
-    for tenant_id in all_tenants(database):
-        tenant = find_tenant(database, tenant_id)
-        assert tenant is not None, "tenants are never removed"
-        charter = charters.current(tenant)
-        if charter is not None:
-            yield tenant_id, limits_of(offer, charter), kept_names(tenant.charter_name, charter)
+    database: Database, charters: Charters, offer: Offer, tenant_id: TenantId
+) -> tuple[Limits, frozenset[bytes]] | None:
+    tenant = find_tenant(database, tenant_id)
+    assert tenant is not None, "tenants are never removed"
+    charter = charters.current(tenant)
+    return None if charter is None else (limits_of(offer, charter), kept_names(tenant.charter_name, charter))
 
 
 def plan_for(
@@ -162,7 +173,11 @@ def deletions(
 ) -> list[dict[str, object]]:
     """Return for each tenant with a charter what is marked and how it is braked: for the operator's status."""
     found: list[dict[str, object]] = []
-    for tenant, limits, kept in _under_charter(database, charters, offer):
+    for tenant in all_tenants(database):
+        under = _under_charter(database, charters, offer, tenant)
+        if under is None:
+            continue
+        limits, kept = under
         marks = marks_page(
             database,
             tenant,
@@ -199,13 +214,12 @@ def apply_sweep(
     *,
     days: Days,
     now_ns: int,
-) -> list[Marked]:
-    """Delete what was planned and may still go; return that.
+) -> Iterator[tuple[Marked, ...]]:
+    """Delete what was planned and may still go; yield that, batch by batch.
 
     Raises:
         OSError: the disk does not do it. What was begun is finished by the next sweep.
     """
-    done: list[Marked] = []
     names = [one.name for one in part.plan.gone]
     for at in range(0, len(names), BATCH):
         with gate.leaving(part.tenant, names[at : at + BATCH]) as free:
@@ -220,8 +234,7 @@ def apply_sweep(
             gone = database.write("sweep", take)
             if gone:
                 _finish(database, part.tenant, store, [one.name for one in gone])
-                done += gone
-    return done
+        yield gone
 
 
 def finish_leaving(database: Database, tenant: TenantId, store: Store, gate: Gate) -> None:
