@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.output import moment, table
 from replicator.config import format_size, parse_duration, parse_name
-from replicator.errors import UsageError
+from replicator.errors import KeyMissingError, UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
+    from replicator.engine.keeper import ReaderHome
     from replicator.engine.retain import Judged
     from replicator.snapshot.retention import KeepRules
 
@@ -74,18 +76,32 @@ def forget(
             within_s=parse_duration(keep_within) if keep_within else 0,
             tags=frozenset(parse_name(tag, "a tag") for tag in tags),
         )
-    judged = _run(session, what, rules, even_last=even_last, undo=undo, dry_run=dry_run)
+    judged, lacking = _run(session, what, rules, even_last=even_last, undo=undo, dry_run=dry_run)
     changed = [one for one in judged if one.keep == undo]
     session.out.result(
         [document(one, undo=undo, done=not dry_run) for one in judged],
         [*_table(judged), "", _sentence(changed, undo=undo, dry_run=dry_run)],
     )
+    if lacking is not None:
+        session.worsen(exits.NO_KEY)
+        session.out.notice(f"{lacking.message}, so this home could not do it: {lacking.hint}")
 
 
 def _run(
     session: Session, what: Sequence[str], rules: "KeepRules | None", *, even_last: bool, undo: bool, dry_run: bool
-) -> "list[Judged]":
+) -> "tuple[list[Judged], KeyMissingError | None]":
+    """Judge and, unless it is a dry run, carry out; return also why this home lacks the key for it."""
     from replicator.engine import retain  # noqa: PLC0415
+
+    lacking: list[KeyMissingError] = []
+
+    def look_for_key(keeper: "ReaderHome") -> None:
+        try:
+            keeper.maintenance()
+        except KeyMissingError as error:
+            if not dry_run:
+                raise
+            lacking.append(error)
 
     async def work(library: "Library", edge: "Edge") -> "list[Judged]":
         if rules is not None:
@@ -96,7 +112,7 @@ def _run(
             await retain.forget(library, edge, library.keeper.maintenance, judged, undo=undo)
         return judged
 
-    return with_library(session, work)
+    return with_library(session, work, first=look_for_key), next(iter(lacking), None)
 
 
 def document(one: "Judged", *, undo: bool, done: bool) -> dict[str, Any]:

@@ -140,9 +140,13 @@ async def learn(half: Half, federation: Federation) -> bool:
 
 
 def _able(half: Half) -> bytes:
-    """Return a hash of whose signature counts and which keys this home has (their epochs; no secret goes into it)."""
+    """Return a hash of what this release reads, whose signature counts, and which keys this home has.
+
+    Of keys the epochs: no secret goes into it.
+    """
+    reads = (Forget.__struct_config__.tag, LARGEST_FORGET)
     epochs = [(domain, sorted(half.keys(domain).index_keys)) for domain in sorted(half.domain_ids)]
-    return blake3(repr((epochs, sorted(maintenance_keys(half)))).encode()).digest()
+    return blake3(repr((reads, epochs, sorted(maintenance_keys(half)))).encode()).digest()
 
 
 async def _look(half: Half, federation: Federation, fresh: Mapping[Identity, Arrived]) -> tuple[bool, set[Identity]]:

@@ -25,7 +25,7 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
 from replicator.provider.gate import Gate
-from replicator.provider.marks import kept_names, marked_rows
+from replicator.provider.marks import kept_names, marked_page, marked_rows, marked_sums
 from replicator.provider.objects import used_now
 from replicator.provider.sweep import WEEK_DAYS, Limits, Marked, SweepPlan, budget_of, plan_sweep
 from replicator.provider.tenants import all_tenants, find_tenant
@@ -143,25 +143,30 @@ def marks_page(
     incarnation: bytes,
 ) -> Marks:
     """Return a page of what is marked, with the sums of all of it."""
-    rows, held, swept = database.read(
+    rows, (count, size, first_ns), held, swept = database.read(
         lambda connection: (
-            marked_rows(connection, tenant, kept),
+            marked_page(connection, tenant, kept, after=after, limit=limit + 1),
+            marked_sums(connection, tenant, limits, days, now_ns),
             used_now(connection, tenant),
             swept_bytes(connection, tenant, days=days, now_ns=now_ns),
         )
     )
-    due = [one.earliest_ns(limits, days, now_ns) for one in rows]
-    shown = [(one, at) for one, at in zip(rows, due, strict=True) if one.name > after]
     return Marks(
         incarnation=incarnation,
         marks=[
-            Outstanding(name=one.name, size=one.size, why=one.why, marked_ns=one.marked_ns, due_ns=at)
-            for one, at in shown[:limit]
+            Outstanding(
+                name=one.name,
+                size=one.size,
+                why=one.why,
+                marked_ns=one.marked_ns,
+                due_ns=one.earliest_ns(limits, days, now_ns),
+            )
+            for one in rows[:limit]
         ],
-        more=len(shown) > limit,
-        count=len(rows),
-        size=sum(one.size for one in rows),
-        first_ns=min(due, default=0),
+        more=len(rows) > limit,
+        count=count,
+        size=size,
+        first_ns=first_ns,
         swept=swept,
         budget=budget_of(limits, held, swept),
         frozen_until_ns=days.frozen_until_ns if days.frozen(now_ns) else 0,
