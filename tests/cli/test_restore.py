@@ -152,6 +152,30 @@ def test_a_drill_restores_checks_and_is_remembered(federation: Federation, tmp_p
     assert [one["id"] for one in json.loads(status.out)["drills"]] == [listed["id"]]
 
 
+def test_what_one_drill_meets_takes_nothing_from_the_others(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = drill.drill
+    full: list[str] = []
+
+    async def once_full(*args: Any, **options: Any) -> drill.DrillReport:
+        if not full:
+            full.append("once")
+            raise SpaceError("no room for it", hint="make some")
+        return await real(*args, **options)
+
+    monkeypatch.setattr("replicator.engine.drill.drill", once_full)
+    home, secret = str(federation.path / "keeper"), str(federation.passphrase_file)
+    common = ("--home", home, "--passphrase-file", secret, "--json", "drill", "--scratch", str(tmp_path))
+    done = CliRunner().invoke(cli, [*common, "latest", "latest:docs"], obj=Session())
+    assert done.exit_code == 1
+    assert [one["dataset"] for one in json.loads(done.stdout)] == ["docs"]
+    assert "docs: no room for it" in done.stderr
+    full.clear()
+    done = CliRunner().invoke(cli, [*common, "latest"], obj=Session())
+    assert isinstance(done.exception, SpaceError)
+
+
 def test_a_kept_check_looks_at_every_whole_drill(federation: Federation, tmp_path: Path) -> None:
     command = ("drill", "latest:docs", "--scratch", tmp_path)
     check = ("--check", "test -s docs/letters/one.txt", "--check-timeout", "5m")
