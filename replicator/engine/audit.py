@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.engine.asking import ask_all
+from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.forgetting import known_there, note_there
@@ -49,7 +50,7 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     integrity list too.
     """
     rows: dict[bytes, ObjectRow] = {row.name: row for row in half.catalog.objects.all()}
-    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost])
+    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost]) | dismissed(half)
     found = await ask_all(
         federation.links.values(), lambda link: _survey_one(half, federation, edge, link, rows, replaced, count)
     )

@@ -1,11 +1,16 @@
 """What is marked for deletion at each provider: the digest that every node and keeper sees, whoever marked it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from replicator.engine.asking import ask_all
-from replicator.engine.federation import Federation
+from replicator.engine.federation import Federation, Link
 from replicator.errors import RefusedError
+from replicator.format.charter import Floors
 from replicator.wire.messages import Marks, MarksRequest
+
+WHOLE: Final = 100
+"""A budget of so many percent is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +18,7 @@ class Deletions:
     """Marked objects at one provider; ``first_ns`` is the day from which the first may go.
 
     ``swept`` bytes went in the last seven days, of ``budget`` that may. ``frozen_until_ns``: its clock leapt (0: no).
+    ``unbraked`` names the brakes on deletions that are off there, by root's word and the provider's: for tests.
     """
 
     id: str
@@ -23,9 +29,10 @@ class Deletions:
     swept: int
     budget: int
     frozen_until_ns: int
+    unbraked: list[str] = field(default_factory=list)
 
 
-async def digest(federation: Federation) -> list[Deletions]:
+async def digest(federation: Federation, floors: Floors) -> list[Deletions]:
     """Return what each provider that answers has marked or deleted lately; those with nothing to tell are left out.
 
     One that has no charter yet, under which alone it takes marks, is one of those. Who does not answer is named in
@@ -38,17 +45,34 @@ async def digest(federation: Federation) -> list[Deletions]:
         for error in asked.failed.values()
         if not (isinstance(error, RefusedError) and error.code == "forbidden")
     ]
-    return [
-        Deletions(
-            id=identity.hex(),
-            name=federation.links[identity].pin.name,
-            objects=marks.count,
-            bytes=marks.size,
-            first_ns=marks.first_ns,
-            swept=marks.swept,
-            budget=marks.budget,
-            frozen_until_ns=marks.frozen_until_ns,
+    found = []
+    for identity, marks in asked.given.items():
+        link = federation.links[identity]
+        unbraked = _unbraked(floors, link)
+        if marks.count or marks.swept or marks.frozen_until_ns or unbraked:
+            found.append(
+                Deletions(
+                    id=identity.hex(),
+                    name=link.pin.name,
+                    objects=marks.count,
+                    bytes=marks.size,
+                    first_ns=marks.first_ns,
+                    swept=marks.swept,
+                    budget=marks.budget,
+                    frozen_until_ns=marks.frozen_until_ns,
+                    unbraked=unbraked,
+                )
+            )
+    return found
+
+
+def _unbraked(floors: Floors, link: Link) -> list[str]:
+    off = [
+        word
+        for word, floor, offered in (
+            ("grace", floors.grace_s, link.offer.grace_s),
+            ("lock", floors.lock_s, link.offer.lock_s),
         )
-        for identity, marks in asked.given.items()
-        if marks.count or marks.swept or marks.frozen_until_ns
+        if not max(floor, offered)
     ]
+    return [*off, "budget"] if floors.delete_budget_percent >= WHOLE else off

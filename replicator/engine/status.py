@@ -115,7 +115,7 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     async with federation:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
-        deletions = await digest(federation)
+        deletions = await digest(federation, half.charter.root.floors)
         found = _judge(half, keeper, edge, federation, views, heads, asked=True)
         found.deletions = deletions
         return found

@@ -4,9 +4,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from replicator.cli.base import Session
+from replicator.cli.main import cli
+from replicator.engine import drill
+from replicator.errors import SpaceError
 from tests.cli.federation import Federation, make_files
 from tests.compare import compare
 
