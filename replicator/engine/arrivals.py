@@ -17,7 +17,7 @@ from replicator.ids import NAME_SIZE, Identity, ObjectName
 from replicator.wire.messages import ARRIVALS_PAGE, Arrivals, ArrivalsRequest
 
 MAX_PAGES: Final = 1000
-"""Of one provider's answers in a run: a hundred million objects."""
+"""Of one provider's answers in a run: twenty million objects."""
 _NUMBER: Final = 8
 
 

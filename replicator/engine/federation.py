@@ -120,9 +120,12 @@ class Federation:
         rows = await asyncio.gather(*(self._dial(pin) for pin in pins))
         if not rows:
             return
+        peers = self.half.catalog.peers
         with self.half.catalog.database.transaction("peer row"):  # a commit for each would wait for the disk each time
             for row in rows:
-                self.half.catalog.peers.put(row)
+                # A run beside this one may have claimed there while others were slow to answer.
+                claim = 0 if row.identity in self.changed_stores else peers.get(row.identity).claim_number
+                peers.put(replace(row, claim_number=claim))
 
     async def _dial(self, pin: PeerPin) -> PeerRow:
         identity = Identity(pin.identity)

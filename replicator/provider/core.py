@@ -22,7 +22,15 @@ from replicator.provider.gate import Gate
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
 from replicator.provider.sweep import Limits, Marked
-from replicator.provider.sweeping import Swept, TenantSweep, apply_sweep, finish_leaving, limits_of, plan_of
+from replicator.provider.sweeping import (
+    Swept,
+    TenantSweep,
+    apply_sweep,
+    finish_leaving,
+    limits_of,
+    nothing_of,
+    plan_of,
+)
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
 from replicator.store.folder import FolderObjectStore
@@ -97,6 +105,7 @@ class Core:
                 part = plan_of(self.database, self.charters, self.offer()[1], tenant, days=days, now_ns=now_ns)
             except (ReplicatorError, sqlite3.Error) as error:
                 log.error("a tenant is not swept (%s)", error)  # noqa: TRY400 - a traceback has names
+                found.append(Swept(nothing_of(tenant), [], str(error)))
                 continue
             if part is not None:
                 found.append(self._sweep(part, days, now_ns))

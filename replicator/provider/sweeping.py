@@ -73,6 +73,16 @@ class Swept(NamedTuple):
     stopped: str = ""
 
 
+def nothing_of(tenant: TenantId) -> TenantSweep:
+    """Return the part of a tenant of whom nothing can be decided."""
+    return TenantSweep(
+        tenant=tenant,
+        plan=SweepPlan(gone=(), waiting=0, over_budget=0, budget=0, swept=0, frozen=False),
+        limits=Limits(grace_s=0, lock_s=0, percent=0),
+        kept=frozenset(),
+    )
+
+
 def plan_all(database: Database, charters: Charters, offer: Offer, *, days: Days, now_ns: int) -> list[TenantSweep]:
     """Return what a sweep would delete now, for each tenant that has a charter here."""
     plans = (plan_of(database, charters, offer, one, days=days, now_ns=now_ns) for one in all_tenants(database))

@@ -265,7 +265,8 @@ def test_a_tenant_whose_charter_cannot_be_read_is_passed_over_and_told(
         "rot", lambda connection: connection.execute("UPDATE tenants SET charter = x'00' WHERE id = ?", (other.id,))
     )
     stand.restart()
-    assert sweep(stand) == [NA]
+    found = {bytes(part.tenant): ([one.name for one in gone], bool(why)) for part, gone, why in stand.service.sweep()}
+    assert found == {stand.tenant.id: ([NA], False), other.id: ([], True)}
     assert "a tenant is not swept" in caplog.text
 
 
