@@ -12,7 +12,7 @@ from replicator.catalog.objects import split_ids
 from replicator.engine.asking import ask_all
 from replicator.engine.federation import Federation, Link
 from replicator.engine.home import Half
-from replicator.errors import ProtocolError
+from replicator.errors import PeerError, ProtocolError, RefusedError
 from replicator.ids import NAME_SIZE, Identity, ObjectName
 from replicator.wire.messages import ARRIVALS_PAGE, Arrivals, ArrivalsRequest
 
@@ -36,8 +36,14 @@ async def arrivals(half: Half, federation: Federation, *, largest: int, able: by
     in the notices: it may still give what a restore needs.
     """
     found = await ask_all(federation.links.values(), lambda link: _arrived(half, link, able, largest))
-    federation.notices += found.reasons()
+    federation.notices += [f"{error}{_hint(error)}" for error in found.failed.values()]
     return found.given
+
+
+def _hint(error: PeerError) -> str:
+    if isinstance(error, RefusedError) and error.code == "bad-request":
+        return ": it cannot be asked yet what is new there; update it"
+    return ""
 
 
 def remember_places(half: Half, arrived: Mapping[Identity, Arrived], *, but: Iterable[Identity]) -> None:

@@ -13,7 +13,7 @@ from replicator.engine.arrivals import MAX_PAGES
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, lacks
 from replicator.engine.sync import sync_all
-from replicator.errors import MinimumNotMetError, UnreachableError
+from replicator.errors import MinimumNotMetError, RefusedError, UnreachableError
 from replicator.fs import PosixFs
 from replicator.ids import Identity, ObjectName
 from replicator.provider.session import ProviderSession
@@ -246,6 +246,23 @@ async def test_all_that_arrived_is_looked_through_page_by_page(world: World, mon
     await forget(world, first)
     os.unlink(os.path.join(world.home, "keeper", "catalog.db"))
     assert await numbers(world) == [2, 3]
+
+
+async def test_a_provider_of_an_earlier_build_is_named_with_what_to_do_and_no_other_is_lost(world: World) -> None:
+    await nights(world, 2)
+    await keep(world, KeepRules(last=1))
+    old = world.identity(0)
+
+    def unknown(identity: Identity, op: str, _phase: Phase) -> None:
+        if (identity, op) == (old, "arrivals"):
+            raise RefusedError("alice", "no such operation", code="bad-request")
+
+    world.network.faults = unknown
+    os.unlink(os.path.join(world.home, "keeper", "catalog.db"))
+    async with library_of(world) as library:
+        assert [one.row.number for one in await library.snapshots()] == [2]
+        [said] = [notice for notice in library.federation.notices if notice.startswith("alice: ")]
+    assert said.endswith("update it")
 
 
 @pytest.mark.parametrize("fault", ["repeats", "too many", "half a name", "another store", "no end"])
