@@ -48,13 +48,6 @@ class Catalog:
         )
         return [_run(row) for row in rows]
 
-    def last_run(self, kind: str) -> dict[str, object] | None:
-        """Return the newest run of a kind, None if there was none."""
-        rows = self.database.rows(
-            "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)
-        )
-        return _run(rows[0]) if rows else None
-
     def meta(self, key: str) -> bytes | None:
         """Return a small value kept beside the tables."""
         rows = self.database.rows("SELECT value FROM meta WHERE key = ?", (key,))

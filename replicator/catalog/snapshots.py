@@ -117,6 +117,11 @@ class Snapshots:
         )
         return [_snapshot(row) for row in rows]
 
+    def names(self, writer: bytes) -> dict[int, ObjectName]:
+        """Return the names of a writer's snapshots by their numbers."""
+        rows = self._db.rows("SELECT number, name FROM snapshots WHERE writer = ? ORDER BY number", (writer,))
+        return {number: ObjectName(name) for number, name in rows}
+
     def newest(self, where: str, values: tuple[object, ...]) -> SnapshotRow | None:
         """Return the snapshot with the highest number by a condition on the columns, None if there is none."""
         rows = self._db.rows(

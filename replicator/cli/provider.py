@@ -1,16 +1,21 @@
 """provider init|serve|invite|status."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
 from replicator.config import format_size, parse_duration, parse_name, parse_size
-from replicator.errors import UsageError
+from replicator.errors import HomeError, UsageError
 from replicator.ids import address_form
+
+if TYPE_CHECKING:
+    from replicator.provider.service import ProviderService
+    from replicator.provider.sweeping import Swept
 
 PORT = 7144
 
@@ -108,21 +113,18 @@ def sweep(session: Session, dry_run: bool) -> None:
     """Delete what maintenance marked and whose wait is over. A running daemon does it by itself, once a day."""
     from replicator.provider.daemon import only_daemon  # noqa: PLC0415
     from replicator.provider.home import open_provider  # noqa: PLC0415
+    from replicator.provider.sweeping import Swept  # noqa: PLC0415
 
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
         if dry_run:
-            plans = [(part, part.plan.gone) for part in opened.plan_sweep()]
+            plans = [Swept(part, list(part.plan.gone)) for part in opened.plan_sweep()]
         else:
             with only_daemon(opened.folder):
-                service = opened.start()
-                try:
-                    plans = [(part, tuple(gone)) for part, gone in service.sweep()]
-                finally:
-                    service.stop()
+                plans = _sweep(session, opened.start())
     finally:
         opened.close()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": part.tenant.hex(),
             "gone": len(gone),
@@ -133,10 +135,27 @@ def sweep(session: Session, dry_run: bool) -> None:
             "swept": part.plan.swept,
             "frozen": part.plan.frozen,
             "names": [one.name.hex() for one in gone],
+            "stopped": stopped,
         }
-        for part, gone in plans
+        for part, gone, stopped in plans
     ]
+    for row in rows:
+        if row["stopped"]:
+            session.worsen(exits.GAPS)
+            session.out.notice(f"{row['id'][:12]}: the sweep stopped ({row['stopped']}); the next one goes on")
     session.out.result(rows, _sweep_text(rows, dry_run))
+
+
+def _sweep(session: Session, service: "ProviderService") -> "list[Swept]":
+    """Sweep and stop; what went is told also where the disk does not let it stop in good order."""
+    try:
+        return service.sweep()
+    finally:
+        try:
+            service.stop()
+        except HomeError as error:
+            session.worsen(exits.FAILED)
+            session.out.notice(f"{error.message}: {error.hint}")
 
 
 def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:

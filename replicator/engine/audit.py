@@ -1,14 +1,14 @@
 """Asking peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
 
-import asyncio
 from dataclasses import dataclass, field
 
 from replicator.catalog.objects import HoldingState, ObjectRow
+from replicator.engine.asking import ask_all
 from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, inventory_pages
+from replicator.engine.forgetting import known_there, note_there
 from replicator.engine.home import Half
-from replicator.errors import PeerError
 from replicator.format.merkle import leaf_count, proves
 from replicator.format.sizes import is_allowed
 from replicator.ids import ObjectName, short
@@ -51,9 +51,12 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     """
     rows: dict[bytes, ObjectRow] = {row.name: row for row in half.catalog.objects.all()}
     replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost]) | dismissed(half)
-    links = list(federation.links.values())
-    views = await asyncio.gather(*(_survey_one(half, federation, edge, link, rows, replaced, count) for link in links))
-    return {link.identity: view for link, view in zip(links, views, strict=True) if view is not None}
+    found = await ask_all(
+        federation.links.values(), lambda link: _survey_one(half, federation, edge, link, rows, replaced, count)
+    )
+    for identity, error in found.failed.items():
+        await federation.drop(federation.links[identity], error)
+    return {identity: view for identity, view in found.given.items()}  # noqa: C416 - of plain bytes, for callers
 
 
 async def _survey_one(
@@ -64,17 +67,15 @@ async def _survey_one(
     rows: dict[bytes, ObjectRow],
     replaced: set[int],
     count: int,
-) -> PeerView | None:
+) -> PeerView:
     # Taken before the inventory: what a backup beside us has stored since then is not missing, only newer.
     holdings = half.catalog.objects.holdings(peer=link.identity)
     promised = {holding.object_id for holding in holdings}
-    try:
-        view, states, listed = await _inventory(link, rows)
-        await _probe(half, edge, link, rows, states, view, count)
-        await _charter_and_keybag(half, edge, link, listed, view)
-    except PeerError as error:
-        await federation.drop(link, error)
-        return None
+    recovery, forgets = _recovery(half, link), known_there(half, link.identity)
+    view, states, listed = await _inventory(link, rows, {*recovery.values(), *forgets})
+    note_there(half, link.identity, (), gone={name for name in forgets if not listed.get(name)})
+    await _probe(half, edge, link, rows, states, view, count)
+    await _charter_and_keybag(edge, link, recovery, listed, view)
     names = {row.id: row for row in rows.values()}
     for object_id in (promised - set(states)) & names.keys():  # a run beside us may just have made some
         states[object_id] = "missing"
@@ -103,8 +104,9 @@ async def _survey_one(
 
 
 async def _inventory(
-    link: Link, rows: dict[bytes, ObjectRow]
+    link: Link, rows: dict[bytes, ObjectRow], others: set[bytes]
 ) -> tuple[PeerView, dict[int, HoldingState], dict[bytes, int]]:
+    """Return what a peer lists: of objects with a row their states, of ``others`` their sizes, 0 if damaged."""
     view = PeerView()
     states: dict[int, HoldingState] = {}
     listed: dict[bytes, int] = {}
@@ -113,14 +115,15 @@ async def _inventory(
         for name, size in zip(names, page.sizes, strict=False):
             view.objects += 1
             view.bytes += size
-            listed[name] = size
+            if name in others:
+                listed[name] = size
             row = rows.get(name)
             if row is not None:
                 states[row.id] = "held" if size == row.size and is_allowed(size) else "damaged"
         bad: tuple[tuple[bytes, HoldingState], ...] = ((page.missing, "missing"), (page.damaged, "damaged"))
         for joined, state in bad:
             for at in range(0, len(joined), _NAME):
-                if state == "damaged":
+                if state == "damaged" and joined[at : at + _NAME] in others:
                     listed[joined[at : at + _NAME]] = 0
                 row = rows.get(joined[at : at + _NAME])
                 if row is not None:
@@ -164,11 +167,19 @@ async def _probe(
     half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
 
 
-async def _charter_and_keybag(half: Half, edge: Edge, link: Link, listed: dict[bytes, int], view: PeerView) -> None:
-    """Look for the two objects that a recovery begins with, where the peer knows our charter."""
+def _recovery(half: Half, link: Link) -> dict[str, bytes]:
+    """Return the two objects that a recovery begins with, where the peer knows our charter."""
     if link.info.charter_number != half.charter.number:
+        return {}
+    return {"charter": link.info.charter, "keybag": half.charter.charter.keybag}
+
+
+async def _charter_and_keybag(
+    edge: Edge, link: Link, expected: dict[str, bytes], listed: dict[bytes, int], view: PeerView
+) -> None:
+    """Have the two objects that a recovery begins with proved."""
+    if not expected:
         return
-    expected = {"charter": link.info.charter, "keybag": half.charter.charter.keybag}
     view.lacks = [what for what, name in expected.items() if name not in listed]
     here = [
         (what, name, edge.rng.below(leaf_count(max(listed[name], 1))))

@@ -117,19 +117,25 @@ class Federation:
 
     async def dial(self, pins: Iterable[PeerPin]) -> None:
         """Connect to providers at the same time; failures are kept by identity."""
-        await asyncio.gather(*(self._dial(pin) for pin in pins))
-
-    async def _dial(self, pin: PeerPin) -> None:
-        identity = Identity(pin.identity)
+        rows = await asyncio.gather(*(self._dial(pin) for pin in pins))
+        if not rows:
+            return
         peers = self.half.catalog.peers
-        row = peers.get(identity)
+        with self.half.catalog.database.transaction("peer row"):  # a commit for each would wait for the disk each time
+            for row in rows:
+                # A run beside this one may have claimed there while others were slow to answer.
+                claim = 0 if row.identity in self.changed_stores else peers.get(row.identity).claim_number
+                peers.put(replace(row, claim_number=claim))
+
+    async def _dial(self, pin: PeerPin) -> PeerRow:
+        identity = Identity(pin.identity)
+        row = self.half.catalog.peers.get(identity)
         now = self.edge.clock.now_ns()
         try:
             link, row = await self._connect(pin, row)
         except ReplicatorError as error:
             self.failures[identity] = error
-            peers.put(replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error)))
-            return
+            return replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error))
         self.failures.pop(identity, None)
         self.links[identity] = link
         info = link.info
@@ -145,17 +151,15 @@ class Federation:
         if row.incarnation == info.incarnation and info.claim < row.claim_number:
             link.problems.append("its records went back to an older state than it had signed")
             self.integrity.append(f"{pin.name}: its records went back to an older state than it had signed")
-        peers.put(
-            replace(
-                row,
-                incarnation=info.incarnation,
-                quota=info.quota,
-                used=info.used,
-                free=info.free,
-                contacted_ns=now,
-                failing_since_ns=0,
-                last_error="",
-            )
+        return replace(
+            row,
+            incarnation=info.incarnation,
+            quota=info.quota,
+            used=info.used,
+            free=info.free,
+            contacted_ns=now,
+            failing_since_ns=0,
+            last_error="",
         )
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:

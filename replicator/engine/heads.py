@@ -9,6 +9,7 @@ from itertools import pairwise
 from replicator.charter.chain import Link, Word, connected, excludes, forks, gone_back, read_head, read_word
 from replicator.clock import NS, SKEW_S
 from replicator.crypto.sign import body_of
+from replicator.engine.asking import ask_all
 from replicator.engine.federation import Federation
 from replicator.engine.federation import Link as Peer
 from replicator.engine.findings import NOBODY, QUIET, Findings, KeptFinding, in_words
@@ -133,8 +134,10 @@ class _Look:
 
     async def ask(self) -> None:
         """Ask all; what a provider answers is read whole before anything is made of it."""
-        for peer in list(self.federation.links.values()):
-            await self._ask(peer, [])
+        asked = list(self.federation.links.values())
+        await ask_all(asked, lambda peer: self._ask(peer, []))
+        # In the order they were asked, not that in which they answered.
+        self.answers = {one.identity: self.answers[one.identity] for one in asked if one.identity in self.answers}
 
     async def _ask(self, peer: Peer, more: list[bytes]) -> None:
         words = [one for one in self.heads.words(peer.identity) if self._is_of_now(one, peer)]

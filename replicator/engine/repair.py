@@ -8,7 +8,7 @@ from replicator.engine.audit import recheck, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
-from replicator.engine.forgetting import without_forgotten
+from replicator.engine.forgetting import spread, without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
@@ -137,6 +137,7 @@ async def _mend(
     await sender.settle([row for row in rows if row.kind in PACK_KINDS], "repairing")
     for policy, records in _records_by_policy(half, rows):
         await sender.everywhere(records, policy)
+    await spread(half, federation)
     for link in list(federation.links.values()):
         try:
             await federation.give_charter(link)

@@ -115,8 +115,9 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     async with federation:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
+        deletions = await digest(federation, half.charter.root.floors)
         found = _judge(half, keeper, edge, federation, views, heads, asked=True)
-        found.deletions = await digest(list(federation.links.values()), half.charter.root.floors)
+        found.deletions = deletions
         return found
 
 
@@ -195,7 +196,7 @@ def _witnessed(
         return
     found = freshness(half, published[-1], heads.get(published[-1].writer), now)
     one.age_s, one.witnesses = found.age_s, list(found.witnesses)
-    one.warnings = list(found.warnings)
+    one.warnings += found.warnings
 
 
 def _undrilled(half: Half, keeper: Half, drilled: set[str]) -> list[str]:
@@ -270,6 +271,7 @@ def _dataset(
     plan = ground.plan(objects, frozen=True)
     copies = min((_copies(ground, row, policy) for row in objects), default=0)
     gaps = debts_in_words(ground, plan, ground.plan(objects))
+    warnings = []
     thin = [row for row in objects if row.kind not in PACK_KINDS and _copies(ground, row, policy) < policy.minimum]
     if thin:
         gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
@@ -281,6 +283,8 @@ def _dataset(
     if key and age_s > STALE_RED_S:
         state = "stale"
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
+    elif key and age_s > STALE_WARN_S:
+        warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
     ):
@@ -308,6 +312,7 @@ def _dataset(
         objects=len(objects),
         stored_bytes=sum(row.size for row in objects),
         gaps=gaps,
+        warnings=warnings,
     )
 
 

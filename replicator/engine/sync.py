@@ -115,8 +115,7 @@ class _Walk:
         self.federation = federation
         self.known = known
         self.writer = Identity(known.head.writer)
-        rows = half.catalog.snapshots.all("writer = ?", (self.writer,))
-        self.here = {row.number: row.name for row in rows}
+        self.here = half.catalog.snapshots.names(self.writer)
         self.forgotten = forgotten
         self.failed: set[int] = set()
         self.fresh = 0

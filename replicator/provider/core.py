@@ -1,15 +1,18 @@
 """What all requests share: the rows, the disk, the key, and what must hold before either is touched."""
 
 import logging
+import os
 import sqlite3
 import threading
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
 from replicator.crypto.sign import SigningKey, body_of
+from replicator.errors import HomeError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.offer import Offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
+from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
@@ -19,7 +22,15 @@ from replicator.provider.gate import Gate
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
 from replicator.provider.sweep import Limits, Marked
-from replicator.provider.sweeping import TenantSweep, apply_sweep, finish_leaving, limits_of, plan_all
+from replicator.provider.sweeping import (
+    Swept,
+    TenantSweep,
+    apply_sweep,
+    finish_leaving,
+    limits_of,
+    nothing_of,
+    plan_of,
+)
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
 from replicator.store.folder import FolderObjectStore
@@ -28,6 +39,8 @@ from replicator.transport.handler import RequestRefusedError
 log = logging.getLogger(__name__)
 
 INCARNATION_SIZE = 16
+CLAIMED_SETS = 32 << 20
+"""Bytes of memory, for a million names in all."""
 NOBODY = b""
 """Holder of objects that were found on the disk without a row."""
 
@@ -45,6 +58,8 @@ class Core:
         self.rng = rng
         self.charters = Charters(database)
         self.quotas = Quotas()
+        self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
+        """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data
         self._attaching = threading.Lock()
         self._ticking = threading.Lock()
@@ -74,24 +89,43 @@ class Core:
         """Return how long and how much: see :func:`limits_of`."""
         return limits_of(self.offer()[1], charter)
 
-    def sweep(self) -> list[tuple[TenantSweep, list[Marked]]]:
-        """Delete what may go now; return for each tenant what was decided and what is gone.
+    def sweep(self) -> list[Swept]:
+        """Delete what may go now; return for each tenant what became of it. What stops one stops no other.
 
         Raises:
             RequestRefusedError: "unavailable": the disk is not mounted.
-            OSError: the disk does not delete; the next sweep goes on.
         """
         days = self.tick()
         now_ns = self.clock.now_ns()
+        if not self.available():
+            raise not_mounted()
         found = []
-        for part in plan_all(self.database, self.charters, self.offer()[1], days=days, now_ns=now_ns):
+        for tenant in all_tenants(self.database):
+            try:
+                part = plan_of(self.database, self.charters, self.offer()[1], tenant, days=days, now_ns=now_ns)
+            except (ReplicatorError, sqlite3.Error) as error:
+                log.error("a tenant is not swept (%s)", error)  # noqa: TRY400 - a traceback has names
+                found.append(Swept(nothing_of(tenant), [], str(error)))
+                continue
+            if part is not None:
+                found.append(self._sweep(part, days, now_ns))
+        return found
+
+    def _sweep(self, part: TenantSweep, days: Days, now_ns: int) -> Swept:
+        gone: list[Marked] = []
+        stopped = ""
+        try:
             store = self.store(part.tenant)
             finish_leaving(self.database, part.tenant, store, self.gate)
-            gone = apply_sweep(self.database, store, self.gate, part, days=days, now_ns=now_ns)
-            if gone:
-                log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
-            found.append((part, gone))
-        return found
+            for batch in apply_sweep(self.database, store, self.gate, part, days=days, now_ns=now_ns):
+                gone += batch
+        except (ReplicatorError, RequestRefusedError, sqlite3.Error, OSError) as error:
+            # Without an OSError's text: it holds the file's name.
+            stopped = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+            log.error("the sweep of a tenant stopped (%s); the next one goes on", stopped)  # noqa: TRY400 - as above
+        if gone:
+            log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
+        return Swept(part, gone, stopped)
 
     def offer(self) -> tuple[bytes, Offer]:
         """Return the signed offer and what it says; another process of this home may have changed it."""
@@ -124,7 +158,7 @@ class Core:
             RequestRefusedError: "unavailable": the disk is not mounted, which says nothing about the objects.
         """
         if not self.available():
-            raise RequestRefusedError("unavailable", "the disk with the objects is not mounted")
+            raise not_mounted()
         return self._stores.setdefault(tenant, self._data.tenant(tenant))
 
     def levels(self, tenant: Tenant, holder: Holder, holder_quota: int) -> Levels:
@@ -159,11 +193,23 @@ class Core:
         return now_ns, self.database.write("object row", work)
 
     def stop(self) -> None:
-        """Count the generation up once more, so that a copy of the disk made while it ran is told from it."""
+        """Count the generation up once more, so that a copy of the disk made while it ran is told from it.
+
+        Raises:
+            HomeError: disk or database does not take it.
+        """
         with self._attaching:
-            if self._attached and self._data.mounted():
-                self._next_generation()
-            self._attached = False
+            try:
+                if self._attached and self._data.mounted():
+                    self._next_generation()
+            except (OSError, sqlite3.Error) as error:
+                raise HomeError(
+                    f"disk or database cannot be left in good order ({error})",
+                    hint="nothing that was promised is lost by this; the next start may show a new incarnation, "
+                    "whereupon members look at everything anew",
+                ) from error
+            finally:
+                self._attached = False
 
     def _meta(self) -> tuple[bytes, int]:
         row = self.database.row("SELECT incarnation, generation FROM meta")
@@ -208,3 +254,8 @@ class Core:
             self.record(tenant, name, size, NOBODY)
         if strays:
             log.warning("found %d objects without a row: %d were intact and are kept", len(strays), len(good))
+
+
+def not_mounted() -> RequestRefusedError:
+    """Return the refusal while our disk is not there, which says nothing about the objects."""
+    return RequestRefusedError("unavailable", "the disk with the objects is not mounted")

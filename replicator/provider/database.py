@@ -12,8 +12,9 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 3
-"""2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'."""
+SCHEMA_VERSION = 4
+"""2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
+4: the order in which objects arrived."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -131,6 +132,18 @@ _UPGRADE_2 = (
         "swept_ns INTEGER NOT NULL, day INTEGER NOT NULL, objects INTEGER NOT NULL, bytes INTEGER NOT NULL)"
     ),
 )
+_UPGRADE_4 = (
+    # A count of all that was ever stored for a tenant, no number twice, and the one that each object had last.
+    "ALTER TABLE tenants ADD COLUMN arrivals INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE objects ADD COLUMN arrival INTEGER NOT NULL DEFAULT 0",
+    (
+        "UPDATE objects SET arrival = ranks.rank FROM (SELECT tenant AS t, name AS n, row_number() OVER "
+        "(PARTITION BY tenant ORDER BY received_ns, name) AS rank FROM objects) AS ranks WHERE tenant = t AND name = n"
+    ),
+    "UPDATE tenants SET arrivals = (SELECT count(*) FROM objects WHERE objects.tenant = tenants.id)",
+    # With the size, so that the rows themselves need not be read.
+    "CREATE INDEX idx_objects_arrival ON objects (tenant, arrival, size)",
+)
 
 
 class Database:
@@ -226,9 +239,10 @@ class Database:
 
 
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:
-    """Make the tables that are not there, and change those of version 1 step by step: one way for old and new."""
+    """Make the tables that are not there, and change those of earlier versions step by step: for old and new alike."""
     _create(connection)
-    for statement in _UPGRADE_2 if version < 2 else ():
+    steps = ((2, _UPGRADE_2), (4, _UPGRADE_4))
+    for statement in (statement for to, statements in steps if version < to for statement in statements):
         connection.execute(statement)
     # Of a chain whose earlier heads were not kept there is the newest.
     connection.execute(

@@ -8,8 +8,7 @@ from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
 from replicator.provider.refusals import refusing
 from replicator.provider.session import ProviderSession
-from replicator.provider.sweep import Marked
-from replicator.provider.sweeping import TenantSweep
+from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolReply, EnrolRequest
@@ -69,12 +68,11 @@ class ProviderService:
         """Look at the clock: more often than hourly, so that a leap is told from time."""
         self._core.tick()
 
-    def sweep(self) -> list[tuple[TenantSweep, list[Marked]]]:
-        """Delete what may go now; return for each tenant what was decided and what is gone.
+    def sweep(self) -> list[Swept]:
+        """Delete what may go now; return for each tenant what became of it.
 
         Raises:
             RequestRefusedError: "unavailable": the disk is not mounted.
-            OSError: the disk does not delete; the next sweep goes on.
         """
         return self._core.sweep()
 

@@ -19,7 +19,7 @@ from replicator.format.snapshot import Head
 from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import store_charter
-from replicator.provider.claims import apply_claim, claimed_with_sizes, number_of
+from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.heads import (
     ForkError,
@@ -42,7 +42,7 @@ from replicator.provider.marks import (
     proven,
     signers,
 )
-from replicator.provider.objects import size_of, used
+from replicator.provider.objects import arrived_after, size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
 from replicator.provider.sweeping import marks_page
@@ -55,6 +55,8 @@ from replicator.wire.messages import (
     MAX_PROBES,
     MAX_REQUEST,
     WIRE_VERSION,
+    Arrivals,
+    ArrivalsRequest,
     Chain,
     ChainRequest,
     CharterNotice,
@@ -126,7 +128,7 @@ class ProviderSession:
         )
 
     def inventory(self, request: InventoryRequest) -> Inventory:
-        """Return a page of what lies on the disk now."""
+        """Return a page of what was received, as it lies on the disk now."""
         tenant, _ = self._permit("audit")
         store = self._core.store(tenant.id)
         return inventory(
@@ -137,6 +139,16 @@ class ProviderSession:
             limit=request.limit,
             incarnation=self._core.incarnation,
         )
+
+    def arrivals(self, request: ArrivalsRequest) -> Arrivals:
+        """Return a page of what was stored since, in order, and lies on the disk now."""
+        tenant, _ = self._permit("audit")
+        store = self._core.store(tenant.id)
+        found, last, more = arrived_after(
+            self._core.database, tenant.id, request.after, largest=request.largest, limit=request.limit
+        )
+        names = [name for name, size in found if store.size(name) == size]
+        return Arrivals(incarnation=self._core.incarnation, names=b"".join(names), last=last, more=more)
 
     def prove(self, request: ProveRequest) -> ProveReply:
         """Prove leaves from the disk."""
@@ -174,7 +186,7 @@ class ProviderSession:
             raise RequestRefusedError("bad-request", "this claim is of another tenant, writer or provider")
         store = self._core.store(tenant.id)
         now_ns = self._core.clock.now_ns()
-        self._core.database.write(
+        names = self._core.database.write(
             "claim",
             lambda connection: apply_claim(
                 connection,
@@ -183,13 +195,10 @@ class ProviderSession:
                 incarnation=self._core.incarnation,
                 days=self._core.days,
                 now_ns=now_ns,
+                recent=self._core.claimed_sets,
             ),
         )
-        missing = [
-            name
-            for name, size in claimed_with_sizes(self._core.database, tenant.id, self._holder.identity)
-            if size is None or store.size(name) != size
-        ]
+        missing = lacking(self._core.database, tenant.id, names, store.size)
         return ClaimReply(incarnation=self._core.incarnation, number=claim.number, missing=b"".join(missing))
 
     def head(self, request: Signed) -> Signed:
@@ -578,6 +587,7 @@ def _claims(session: ProviderSession, body: bytes) -> Record:
 HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "info": _info,
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
+    "arrivals": lambda session, body: session.arrivals(_read(ArrivalsRequest, body)),
     "prove": lambda session, body: session.prove(_read(ProveRequest, body)),
     "check": lambda session, body: session.check(_read(CheckRequest, body)),
     "claim": lambda session, body: session.claim(_read(Signed, body)),

@@ -301,7 +301,7 @@ def _sweep_before(world: World, service: ProviderService) -> None:
 
 
 def _sweep(world: World, service: ProviderService) -> None:
-    [(_, gone)] = service.sweep()
+    [(_, gone, _)] = service.sweep()
     assert [one.name for one in gone] == [name_of(SECOND)]
     world.swept = True
 
