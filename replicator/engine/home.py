@@ -7,6 +7,8 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     charter.obj  keybag.obj      the newest charter and keybag, as objects
     catalog.db                   a cache of the federation; may be lost
     lock                         held while a run writes
+    heard.json                   another root that is announced, and since when this home waits for it
+    objection.bin                root's signed word against that
 HOME/node/    datasets.bin       what to back up
 HOME/node/    unfinished.bin     hooks and snapshots of file systems that a killed run left to be undone
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
@@ -20,7 +22,7 @@ HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed;
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -42,6 +44,8 @@ from replicator.ids import Identity, ObjectName, TenantId
 from replicator.pack.keys import DomainKeys, writer_keys
 
 HOME_FORMAT = 1
+HEARD_FILE = "heard.json"
+OBJECTION_FILE = "objection.bin"
 Role = Literal["keeper", "node", "maintainer", "drill"]
 
 
@@ -125,7 +129,16 @@ class Half:
             signed = unwrap_record(self.fs.read(path))
         except FileNotFoundError:
             raise HomeError(f"{path}: missing", hint="restore the home, or make it again with `recover`") from None
-        return verify_charter(signed, root_key=self.member.root_key, known=None)
+        # What is here was taken over, after any wait: stopped then, the new root's key is put in its place now.
+        found = verify_charter(signed, root_key=self.member.root_key, known=None, passed=None)
+        self._pin_root(found)
+        return found
+
+    def _pin_root(self, charter: VerifiedCharter) -> None:
+        if charter.root.root_key != self.member.root_key:
+            member = msgspec.structs.replace(self.member, root_key=charter.root.root_key)
+            write_atomic(self.fs, self.file("member.bin"), encode(member))
+            self.member = member
 
     @property
     def identity(self) -> Identity:
@@ -186,14 +199,17 @@ class Half:
         name = name_of(data)
         return (name, data) if name == self.charter.charter.keybag else None
 
-    def adopt_charter(self, charter_data: bytes) -> bool:
+    def adopt_charter(self, charter_data: bytes, passed: Collection[bytes] = ()) -> bool:
         """Take a newer charter (given as an object); return whether it was newer.
+
+        ``passed`` are the hashes of changes of root that have waited long enough.
 
         Raises:
             IntegrityError: it does not follow what this home has seen.
+            RootWaitsError: it is under a root that does not count in this home yet.
         """
         signed = unwrap_record(charter_data)
-        found = verify_charter(signed, root_key=self.member.root_key, known=self.charter)
+        found = verify_charter(signed, root_key=self.member.root_key, known=self.charter, passed=passed)
         if found.number == self.charter.number:
             return False
         private = open_private(found, self.member.member_key)
@@ -203,7 +219,10 @@ class Half:
                 what = f"charter {found.number}: the keys in it for this home"
                 self._take_keys(decode(MemberKeys, take(self.signing, handed.sealed, what)))
         write_atomic(self.fs, self.file("charter.obj"), charter_data)
-        self.charter, self.private = found, private
+        former, self.charter, self.private = self.charter, found, private
+        self._pin_root(found)
+        if found.charter.change != former.charter.change and self.fs.size(self.file(HEARD_FILE)) is not None:
+            self.fs.unlink(self.file(HEARD_FILE))  # what it speaks of is over, or is another
         return True
 
     def _take_keys(self, keys: MemberKeys) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from replicator.charter.verify import verify_charter
+from replicator.charter.verify import signed_hash, verify_charter
 from replicator.clock import NS, SKEW_S
 from replicator.crypto.seal import PURPOSE_GRANT, seal_to
 from replicator.crypto.sign import Context, SigningKey, verify
@@ -148,7 +148,9 @@ async def spread_charter(keeper: KeeperHome, siblings: list[Half], edge: Edge, d
     """Hand the keeper's newest charter to the other halves of its home and to every reachable peer."""
     for half in siblings:
         keybag = keeper.keybag_object()
-        if half.adopt_charter(data) and keybag is not None:
+        # What the keeper has waited for, the other parts of its home need not wait for again.
+        waited = [signed_hash(one) for one in keeper.charter.charter.handovers]
+        if half.adopt_charter(data, waited) and keybag is not None:
             half.adopt_keybag(keybag[1])
     async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
         return [*federation.notices, *federation.integrity, *(str(error) for error in federation.failures.values())]
@@ -431,5 +433,5 @@ def write_with_epochs(
         edge,
         private=msgspec.structs.replace(private, handed=handed),
         rights=rights,
-        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng),
+        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng, keeper.successor_seal_key()),
     )

@@ -61,6 +61,19 @@ class Keybag(SecretRecord, frozen=True, kw_only=True):
     domains: list[DomainSecrets]
 
 
+class KeybagSeal(Part, frozen=True, kw_only=True):
+    """A keybag sealed to one root, by the root's public seal key."""
+
+    root_seal_key: Key
+    sealed: bytes
+
+
+class KeybagSeals(Record, frozen=True, kw_only=True):
+    """One keybag sealed to several roots: while one is announced to follow another, either opens it."""
+
+    seals: list[KeybagSeal]
+
+
 class DomainKeyFile(SecretRecord, frozen=True, kw_only=True):
     """One domain's secrets in the keeper's home, inside a passphrase wrapping."""
 

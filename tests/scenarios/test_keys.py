@@ -126,7 +126,7 @@ class TestList:
 class TestCheck:
     async def test_all_is_well_in_a_new_home(self, world: World) -> None:
         keeper = world.keeper()
-        assert [one.problem for one in check_wrapped(keeper)] == [""] * 4
+        assert [one.problem for one in check_wrapped(keeper, world.clock.now_ns())] == [""] * 4
         found = await check_sheet(keeper, world.edge, words(world))
         keeper.close()
         assert [one.problem for one in found] == [""] * 7
@@ -148,14 +148,14 @@ class TestCheck:
         write(path, wrapped_record(PASSPHRASE, bytes(32), b"owner key", SeededRng("x")))
         os.chmod(path, 0o600)
         keeper = world.keeper()
-        wrong = [one for one in check_wrapped(keeper) if one.problem]
+        wrong = [one for one in check_wrapped(keeper, world.clock.now_ns()) if one.problem]
         keeper.close()
         assert [(one.id, one.integrity) for one in wrong] == [("owner key", True)]
 
     async def test_a_wrong_passphrase_is_told(self, world: World) -> None:
         keeper = world.keeper(passphrase="not it at all")
         with pytest.raises(KeyWrongError, match="passphrase"):
-            check_wrapped(keeper)
+            check_wrapped(keeper, world.clock.now_ns())
         keeper.close()
 
     async def test_the_sheet_of_another_tenant_is_told_with_both_numbers(self, world: World) -> None:
@@ -293,7 +293,7 @@ class TestReset:
         old, world.keeper = world.keeper, lambda *_: old(passphrase=NEW)  # type: ignore[method-assign]
         assert await world.differences(source) == []
         keeper = world.keeper()
-        assert all(not one.problem for one in check_wrapped(keeper))
+        assert all(not one.problem for one in check_wrapped(keeper, world.clock.now_ns()))
         keeper.close()
 
     async def test_a_home_without_the_keybag_fetches_it(self, world: World) -> None:
@@ -326,7 +326,7 @@ class TestReset:
             await rotate_index(keeper, siblings, world.edge)
         keeper = world.keeper(passphrase="forgotten")
         await reset_passphrase(keeper, world.edge, words(world), NEW, DEFAULT)
-        assert [one.problem for one in check_wrapped(keeper)] == [""] * 4
+        assert [one.problem for one in check_wrapped(keeper, world.clock.now_ns())] == [""] * 4
         assert await rotate_index(keeper, [], world.edge) == []
         keeper.close()
 
@@ -451,7 +451,7 @@ class TestMaintenance:
             assert right is not None
             assert "mark" in right.ops
             assert keeper.keybag().maintenance_seed == fresh.seed()
-            assert all(not one.problem for one in check_wrapped(keeper))
+            assert all(not one.problem for one in check_wrapped(keeper, world.clock.now_ns()))
             assert all(not one.problem for one in await check_sheet(keeper, world.edge, words(world)))
         again = world.keeper()
         assert again.maintenance().public == fresh.public
@@ -465,7 +465,7 @@ class TestMaintenance:
             with pytest.raises(KeyMissingError, match="gives this keeper's maintenance key no right") as caught:
                 keeper.maintenance()
             assert "key rotate maintenance" in caught.value.hint
-            [missing] = [one for one in check_wrapped(keeper) if one.problem]
+            [missing] = [one for one in check_wrapped(keeper, world.clock.now_ns()) if one.problem]
             assert (missing.id, missing.integrity) == ("maintenance key", False)
             await rotate_maintenance(keeper, siblings, world.edge)
             assert keeper.maintenance().public != own
