@@ -9,6 +9,7 @@ import pytest
 from replicator.errors import FormatError
 from replicator.format.charter import (
     Charter,
+    Charter1,
     CharterPrivate,
     CharterPrivate1,
     CharterPrivate2,
@@ -19,8 +20,10 @@ from replicator.format.charter import (
     KeepersBox,
     KeyNote,
     NodeName,
+    Objection,
     PeerPin,
     Right,
+    RootChange,
     RootStatement,
 )
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
@@ -36,6 +39,8 @@ from replicator.format.keybag import (
     IndexDomains,
     IndexKey,
     Keybag,
+    KeybagSeal,
+    KeybagSeals,
     MemberFile,
     MemberKeys,
     NodeGrant,
@@ -112,7 +117,23 @@ CHARTER = Charter(
     keybag=run(0x90, 32),
     private=b"a sealed private part",
     created_ns=NOW,
+    change=b"a signed change of root",
+    handovers=[b"a change that came to count", b"another"],
 )
+CHARTER_1 = Charter1(
+    tenant=CHARTER.tenant,
+    number=CHARTER.number,
+    previous=CHARTER.previous,
+    root=CHARTER.root,
+    rights=CHARTER.rights,
+    keybag=CHARTER.keybag,
+    private=CHARTER.private,
+    created_ns=CHARTER.created_ns,
+)
+CHANGE = RootChange(
+    tenant=run(0x10, 16), former=b"a signed root statement", successor=b"the next root's own", announced_ns=NOW
+)
+OBJECTION = Objection(tenant=run(0x10, 16), statement=run(0x20, 32), created_ns=NOW)
 PRIVATE = CharterPrivate(
     name="Åsa",
     country="SE",
@@ -415,6 +436,12 @@ KEYBAG = Keybag(
     member_key=run(0x1D, 32),
     domains=[SECRETS],
 )
+KEYBAG_SEALS = KeybagSeals(
+    seals=[
+        KeybagSeal(root_seal_key=run(0x40, 32), sealed=b"sealed to one root"),
+        KeybagSeal(root_seal_key=run(0x41, 32), sealed=b"sealed to another"),
+    ]
+)
 DOMAIN_FILE = DomainKeyFile(secrets=SECRETS)
 INDEX_DOMAIN = IndexDomain(
     id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), index_keys=[IndexKey(epoch=3, key=run(0x2A, 32))]
@@ -463,6 +490,9 @@ SAMPLES: dict[str, Record] = {
     "coded policy": CODED,
     "root statement": ROOT,
     "charter": CHARTER,
+    "charter 1": CHARTER_1,
+    "root change": CHANGE,
+    "objection": OBJECTION,
     "charter private": PRIVATE,
     "charter private 1": PRIVATE_1,
     "charter private 2": PRIVATE_2,
@@ -491,6 +521,7 @@ SAMPLES: dict[str, Record] = {
     "tree piece": TREE,
     "list piece": LIST,
     "keybag": KEYBAG,
+    "keybag seals": KEYBAG_SEALS,
     "domain key file": DOMAIN_FILE,
     "index domains": INDEX_DOMAINS,
     "member keys": MEMBER_KEYS,

@@ -480,7 +480,7 @@ class TestMaintenance:
                 await rotate_maintenance(keeper, siblings, world.edge)
             assert keeper.fs.size(keeper.file(f"{what}.next")) is not None
         fresh = world.keeper()
-        assert [one.problem for one in check_wrapped(fresh)] == [""] * 4
+        assert [one.problem for one in check_wrapped(fresh, world.clock.now_ns())] == [""] * 4
         fresh.close()
         again = world.keeper()
         assert again.owner().public == again.charter.root.owner_key

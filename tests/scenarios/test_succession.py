@@ -8,14 +8,14 @@ import pytest
 
 from replicator.charter.verify import signed_hash, verify_charter
 from replicator.clock import DAY_S, NS
-from replicator.crypto.recovery import from_words, root_of
+from replicator.crypto.recovery import from_words, new_secret, root_of, to_words
 from replicator.crypto.sign import Context, SigningKey
 from replicator.crypto.unseal import public_of
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
 from replicator.engine.keeper import sign_charter
 from replicator.engine.keys import check_sheet, check_wrapped, list_keys, rotate_index, rotate_owner
-from replicator.engine.members import add_node, revoke
+from replicator.engine.members import revoke
 from replicator.engine.recover import recover
 from replicator.engine.roots import announced, heard, passed
 from replicator.engine.succession import announce_root, finish_root, object_root, withdraw_root
@@ -26,8 +26,9 @@ from replicator.format.codec import encode
 from replicator.format.container import unwrap_record
 from replicator.fs import write_atomic
 from tests.fakes import SeededRng
+from tests.format.samples import KEYBAG
 from tests.scenarios.joining import joined, keeping, opened
-from tests.scenarios.world import PASSPHRASE, World, write
+from tests.scenarios.world import World, write
 
 NEW = "another passphrase"
 
@@ -146,10 +147,10 @@ class TestHandover:
         home = await recovered(world, old_words(world))
         before, world.home = world.home, home
         world.keeper, old = (lambda *_: old(home, NEW)), world.keeper  # type: ignore[method-assign]
-        rows = world.opened[0]._database.rows("SELECT source FROM holders")  # noqa: SLF001 - what no answer shows
+        rows = world.opened[0]._database.rows("SELECT source FROM holders")
         assert ("root",) in rows
         await handed_over(world)
-        rows = world.opened[0]._database.rows("SELECT source FROM holders")  # noqa: SLF001 - what no answer shows
+        rows = world.opened[0]._database.rows("SELECT source FROM holders")
         assert ("root",) not in rows
         world.home = before
 
@@ -185,7 +186,7 @@ class TestWait:
     async def test_days_count_only_while_daemons_run_and_more_than_half_must_have_counted(self, world: World) -> None:
         await announce(world)
         days(world, 30, 0, 1)
-        with pytest.raises(RootWaitsError, match="2 of 5 providers have counted thirty days.*carol, dave, erin"):
+        with pytest.raises(RootWaitsError, match=r"2 of 5 providers have counted thirty days.*carol, dave, erin"):
             await finish(world)
         days(world, 29, 2, 3, 4)
         with pytest.raises(RootWaitsError, match="2 of 5"):
@@ -224,8 +225,7 @@ class TestWait:
         await announce(world)
         days(world, 29)
         world.kill_provider(0)
-        with open(os.path.join(world.data(0), ".generation"), "w", encoding="ascii") as file:
-            file.write("99\n")
+        write(os.path.join(world.data(0), ".generation"), b"99\n")
         world.start_provider(0)
         days(world, 1)
         keeper = world.keeper()
@@ -498,15 +498,8 @@ class TestThief:
         await announce(world)
         with keeping(world) as (keeper, _):
             with pytest.raises(KeyWrongError):
-                await object_root(keeper, world.edge, await announce_words(world))
+                await object_root(keeper, world.edge, to_words(new_secret(SeededRng("other"))))
             assert all(not one.objected for one in announced(keeper, {}, world.clock.now_ns()))
-
-
-async def announce_words(world: World) -> list[str]:
-    """Return the words of some other root."""
-    from replicator.crypto.recovery import new_secret, to_words  # noqa: PLC0415
-
-    return to_words(new_secret(SeededRng(f"other {world.seed}")))
 
 
 async def test_a_machine_that_joins_during_the_wait_hears_of_it(world: World) -> None:
@@ -520,7 +513,6 @@ async def test_a_machine_that_joins_during_the_wait_hears_of_it(world: World) ->
 
 
 def test_a_keybag_sealed_to_two_roots_opens_with_either_and_no_other() -> None:
-    from tests.format.samples import KEYBAG  # noqa: PLC0415
 
     roots = [root_of(SeededRng(name).bytes(32)) for name in ("one", "two", "three")]
     keys = [public_of(root.seal_private) for root in roots]
@@ -530,5 +522,3 @@ def test_a_keybag_sealed_to_two_roots_opens_with_either_and_no_other() -> None:
         open_keybag(roots[2], data)
     with pytest.raises(KeyWrongError):
         open_keybag(roots[1], seal_keybag(KEYBAG, keys[0], SeededRng("keybag")))
-
-
