@@ -129,8 +129,8 @@ def key_rotate(
 
     index: what is written from now on is under a new index key. maintenance: the keeper's own. owner: root names
     another, by the sheet. root: for a sheet that is lost, a new one is announced; it counts after thirty days, if
-    the one before does not object, and with --finish. A node's, maintainer's or drill host's key: `node renew`, or
-    revoke it and let the machine ask anew.
+    the one before does not object, and with --finish. A node's key: `node renew`; a maintainer's or drill
+    host's: revoke it and let the machine ask anew.
     """
     from replicator.engine.keys import rotate_index, rotate_maintenance, rotate_owner  # noqa: PLC0415
 

@@ -49,6 +49,7 @@ class Context(enum.Enum):
     FORGET = b"forget"
     ROOT_CHANGE = b"root change"
     OBJECTION = b"objection"
+    RENEWAL = b"renewal"
 
 
 class SigningKey:

@@ -9,6 +9,7 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     lock                         held while a run writes
     heard.json                   another root that is announced, and since when this home waits for it
     objection.bin                root's signed word against that
+    formers.json                 identities that this home had before the one in identity.seed
 HOME/node/    datasets.bin       what to back up
 HOME/node/    unfinished.bin     hooks and snapshots of file systems that a killed run left to be undone
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
@@ -46,6 +47,7 @@ from replicator.pack.keys import DomainKeys, writer_keys
 HOME_FORMAT = 1
 HEARD_FILE = "heard.json"
 OBJECTION_FILE = "objection.bin"
+FORMERS_FILE = "formers.json"
 Role = Literal["keeper", "node", "maintainer", "drill"]
 
 
@@ -101,6 +103,9 @@ class Half:
             self.charter = self._load_charter()
             self.private = open_private(self.charter, self.member.member_key)
         self.catalog = Catalog(self.file("catalog.db"), fs, places=role in {"keeper", "drill"})
+        self.formers = self._load_formers()
+        if self.formers:
+            self.catalog.renew(self.formers, self.identity)
 
     def file(self, name: str) -> str:
         """Return the path of a file in this half."""
@@ -133,6 +138,35 @@ class Half:
         found = verify_charter(signed, root_key=self.member.root_key, known=None, passed=None)
         self._pin_root(found)
         return found
+
+    def _load_formers(self) -> frozenset[bytes]:
+        """Return the identities that this home had before its present one."""
+        path = self.file(FORMERS_FILE)
+        if self.fs.size(path) is None:
+            return frozenset()
+        try:
+            return frozenset(bytes.fromhex(one) for one in json.loads(self.fs.read(path))) - {self.identity}
+        except (ValueError, TypeError) as error:
+            self.catalog.close()
+            raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
+
+    def renew(self, key: SigningKey, ticket: bytes) -> None:
+        """Take another key in the place of this home's own. Stopped anywhere, it has the one or the other, whole.
+
+        What the key so far made stays this home's; its chain of snapshots ends, and another begins.
+        """
+        formers = sorted({*self.formers, self.identity} - {key.identity})
+        write_atomic(self.fs, self.file(FORMERS_FILE), json.dumps([one.hex() for one in formers]).encode())
+        member = msgspec.structs.replace(self.member, ticket=ticket)
+        write_atomic(self.fs, self.file("member.bin"), encode(member))
+        write_atomic(self.fs, self.file("identity.seed"), key.seed())
+        self.member, self.signing, self.formers = member, key, frozenset(formers)
+        self._take_handed(self.charter, self.private)
+        self.catalog.renew(self.formers, self.identity)
+
+    def whose(self, writer: bytes) -> bytes:
+        """Return who has the say over what a writer made: this home over what its own earlier keys did."""
+        return self.identity if writer in self.formers else writer
 
     def _pin_root(self, charter: VerifiedCharter) -> None:
         if charter.root.root_key != self.member.root_key:
@@ -214,16 +248,19 @@ class Half:
             return False
         private = open_private(found, self.member.member_key)
         # Keys before the charter that speaks of them: stopped in between, they are taken again.
-        for handed in private.handed:
-            if handed.identity == self.identity:
-                what = f"charter {found.number}: the keys in it for this home"
-                self._take_keys(decode(MemberKeys, take(self.signing, handed.sealed, what)))
+        self._take_handed(found, private)
         write_atomic(self.fs, self.file("charter.obj"), charter_data)
         former, self.charter, self.private = self.charter, found, private
         self._pin_root(found)
         if found.charter.change != former.charter.change and self.fs.size(self.file(HEARD_FILE)) is not None:
             self.fs.unlink(self.file(HEARD_FILE))  # what it speaks of is over, or is another
         return True
+
+    def _take_handed(self, charter: VerifiedCharter, private: CharterPrivate) -> None:
+        for handed in private.handed:
+            if handed.identity == self.identity:
+                what = f"charter {charter.number}: the keys in it for this home"
+                self._take_keys(decode(MemberKeys, take(self.signing, handed.sealed, what)))
 
     def _take_keys(self, keys: MemberKeys) -> None:
         """Keep index keys and an enrol order that a charter handed to this home."""

@@ -211,7 +211,7 @@ async def read_snapshot(
     snapshot, signed = open_signed_snapshot(half, data)
     half.catalog.objects.add(
         name=name,
-        writer=snapshot.writer,
+        writer=half.whose(snapshot.writer),
         kind="snapshot",
         size=len(data),
         spooled=False,
@@ -267,7 +267,7 @@ async def _remember(
                 continue
             objects.add(
                 name=reference,
-                writer=snapshot.writer,
+                writer=half.whose(snapshot.writer),
                 kind="references",
                 size=len(data),
                 spooled=False,
@@ -309,7 +309,7 @@ async def _read_index(
     with half.catalog.database.transaction("index row"):
         row = objects.add(
             name=name,
-            writer=index.writer,
+            writer=half.whose(index.writer),
             kind="index",
             size=len(data),
             spooled=False,
@@ -319,14 +319,14 @@ async def _read_index(
             if pack.policy not in known_policies:
                 raise IntegrityError(f"index {short(name)}: a pack has a policy that it does not contain")
             known = objects.by_name(pack.name)
-            if known is not None and known.writer != index.writer:
+            if known is not None and known.writer != half.whose(index.writer):
                 # A writer has the say over its own packs alone, and over this home's nobody but this home.
                 if known.writer != half.identity:
                     objects.also_lists(known.id, pack.ids)
                 continue
             objects.add(
                 name=pack.name,
-                writer=index.writer,
+                writer=half.whose(index.writer),
                 kind="data" if pack.kind == Kind.DATA_PACK else "tree",
                 size=pack.size,
                 policy=pack.policy,

@@ -210,6 +210,13 @@ def read_node_request(data: bytes) -> NodeRequest:
     return NodeRequest(name=old.name, role="node", key=old.key, seal_key=old.seal_key)
 
 
+class Renewal(Record, frozen=True, kw_only=True):
+    """A node asks for another key in the place of its own, which signs this; ``request`` is signed by the new one."""
+
+    tenant: Id16
+    request: bytes
+
+
 class MemberFile(SecretRecord, frozen=True, kw_only=True):
     """What a member's home holds in clear (mode 0600): on keepers and nodes enough for sealed checks and for writing.
 

@@ -48,6 +48,7 @@ from replicator.format.keybag import (
     NodeRequest,
     NodeRequest1,
     PeerAddress,
+    Renewal,
     WrappedSecret,
     WriterDomain,
 )
@@ -472,6 +473,7 @@ GRANT_1 = NodeGrant1(
     charter=GRANT.charter,
 )
 REQUEST = NodeRequest(name="laptop", role="maintainer", key=run(0x1E, 32), seal_key=run(0x1F, 32))
+RENEWAL = Renewal(tenant=run(0x10, 16), request=b"a signed request")
 REQUEST_1 = NodeRequest1(name=REQUEST.name, key=REQUEST.key, seal_key=REQUEST.seal_key)
 MEMBER = MemberFile(
     tenant=run(0x10, 16),
@@ -529,6 +531,7 @@ SAMPLES: dict[str, Record] = {
     "node grant 1": GRANT_1,
     "node request": REQUEST,
     "node request 1": REQUEST_1,
+    "renewal": RENEWAL,
     "member file": MEMBER,
     "wrapped secret": WRAPPED,
 }
