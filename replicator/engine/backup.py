@@ -439,7 +439,7 @@ class _Run:
         self, source: Source, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]
     ) -> SnapshotRow:
         node, edge = self.node, self.edge
-        keys = node.keys()
+        keys = node.keys(dataset.domain or None)
         now = edge.clock.now_ns()
         stream = _PackStream(asyncio.get_running_loop(), self.spool if self.overlap else None)
         policies = node.catalog.datasets.policies()

@@ -38,7 +38,7 @@ from replicator.errors import FormatError, HomeError, IntegrityError, KeyMissing
 from replicator.format.charter import CharterPrivate, PeerPin, read_charter_private
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
-from replicator.format.keybag import IndexKey, MemberFile, MemberKeys
+from replicator.format.keybag import IndexKey, MemberFile, MemberKeys, WriterDomain, read_member_keys
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, exposure, way_out, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId
@@ -208,6 +208,25 @@ class Half:
             raise NotFoundError(f"{'no' if not found else 'more than one'} peer '{name}' (there are: {known})")
         return found[0]
 
+    def domain_named(self, name: str) -> WriterDomain:
+        """Return a domain that this home may write in, by its name.
+
+        Raises:
+            NotFoundError: the tenant has none of that name.
+            KeyMissingError: this home was not given its keys.
+        """
+        known = {one.name: one.id for one in self.private.domains}
+        if name not in known:
+            raise NotFoundError(
+                f"no domain '{name}' (there are: {', '.join(known)})", hint="`replicator domain add` on the keeper"
+            )
+        for candidate in self.member.domains:
+            if candidate.id == known[name]:
+                return candidate
+        raise KeyMissingError(
+            f"this home was not given the keys of domain '{name}'", hint="try again when a provider answers"
+        )
+
     def keys(self, domain: bytes | None = None) -> DomainKeys:
         """Return the working keys of a domain, of the first one by default.
 
@@ -260,15 +279,17 @@ class Half:
         for handed in private.handed:
             if handed.identity == self.identity:
                 what = f"charter {charter.number}: the keys in it for this home"
-                self._take_keys(decode(MemberKeys, take(self.signing, handed.sealed, what)))
+                self._take_keys(read_member_keys(take(self.signing, handed.sealed, what)))
 
     def _take_keys(self, keys: MemberKeys) -> None:
-        """Keep index keys and an enrol order that a charter handed to this home."""
+        """Keep index keys, domains to write in and an enrol order that a charter handed to this home."""
         known = {one.id: one.index_keys for one in keys.domains}
         domains = [
             msgspec.structs.replace(one, index_keys=merged(one.index_keys, known.get(one.id, [])))
             for one in self.member.domains
         ]
+        here = {one.id for one in domains}
+        domains += [one for one in keys.writing if one.id not in here]
         member = msgspec.structs.replace(self.member, domains=domains, ticket=keys.ticket or self.member.ticket)
         if member != self.member:
             write_atomic(self.fs, self.file("member.bin"), encode(member))

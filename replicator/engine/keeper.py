@@ -18,7 +18,7 @@ from replicator.errors import KeyMissingError, LockedError, UsageError
 from replicator.format.charter import Charter, CharterPrivate, EnrolOrder, PeerPin, Right, encode_charter
 from replicator.format.codec import decode, encode
 from replicator.format.container import record_fill, wrap_record
-from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret
+from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret, WriterDomain
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, write_atomic
 from replicator.ids import Identity
@@ -385,6 +385,12 @@ class KeeperHome(ReaderHome):
             write_atomic(self.fs, self.file("keybag.obj"), keybag_data)
         self.adopt_charter(data, () if handovers is None else [signed_hash(one) for one in handovers])
         return data
+
+    def add_domain(self, domain: WriterDomain) -> None:
+        """Keep what a writer needs of a new domain, whose wrapped secrets lie here already."""
+        member = msgspec.structs.replace(self.member, domains=[*self.member.domains, domain])
+        write_atomic(self.fs, self.file("member.bin"), encode(member))
+        self.member = member
 
     def successor_seal_key(self) -> bytes:
         """Return the seal key of a root that is announced, to which a new keybag is sealed too; empty if none is."""

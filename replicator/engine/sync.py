@@ -12,7 +12,14 @@ from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.engine.ownchain import note_continued
-from replicator.errors import ForkedError, FormatError, IntegrityError, NotFoundError, ReplicatorError
+from replicator.errors import (
+    ForkedError,
+    FormatError,
+    IntegrityError,
+    KeyMissingError,
+    NotFoundError,
+    ReplicatorError,
+)
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
@@ -131,6 +138,12 @@ class _Walk:
                 self._blame(number, error)
                 failed = number
                 break
+            except KeyMissingError as error:
+                text = f"chain of {short(self.writer)}: {error}"
+                if text not in self.federation.notices:
+                    self.federation.notices.append(text)
+                failed = number
+                break
             found.append((name, snapshot))
             name, number = ObjectName(snapshot.previous_snapshot), number - 1
         if not failed and name == NO_PREVIOUS and number:
@@ -241,6 +254,12 @@ def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
             return open_object(data, kind, keys)
         except ReplicatorError as error:
             problem = error
+    lacking = [one.name for one in half.private.domains if one.id not in half.domain_ids]
+    if lacking:
+        # Nothing in an object says of which domain it is.
+        raise KeyMissingError(
+            f"snapshots that this home cannot open: of domain {' or '.join(lacking)}, whose keys it was not given"
+        )
     raise problem or IntegrityError("object: this home has no domain")
 
 

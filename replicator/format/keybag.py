@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from replicator.format.charter import Endpoint, Hash, Id16, Key, Name
-from replicator.format.codec import Part, Record, decode, version_of
+from replicator.format.codec import Part, Record, decode, encode, version_of
 
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 JoiningRole = Literal["node", "maintainer", "drill"]
@@ -114,14 +114,40 @@ class IndexDomains(SecretRecord, frozen=True, kw_only=True):
     domains: list[IndexDomain]
 
 
-class MemberKeys(SecretRecord, frozen=True, kw_only=True):
+class MemberKeys(SecretRecord, frozen=True, kw_only=True, tag=2):
     """What a charter hands to one member: all index keys of its domains, and a new enrol order for its key.
 
-    ``ticket`` is empty where the one that the member has is good still.
+    ``ticket`` is empty where the one that the member has is good still. ``writing`` is for nodes, of domains that may
+    have come after they joined.
     """
 
     domains: list[IndexDomain]
     ticket: bytes
+    writing: list[WriterDomain] = msgspec.field(default_factory=list)
+
+
+class MemberKeys1(SecretRecord, frozen=True, kw_only=True):
+    """Version 1: of tenants whose domains are those from the beginning. Written still where that is so."""
+
+    domains: list[IndexDomain]
+    ticket: bytes
+
+
+def read_member_keys(data: bytes) -> MemberKeys:
+    """Return handed keys of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: these are none.
+    """
+    if version_of(data) != 1:
+        return decode(MemberKeys, data)
+    old = decode(MemberKeys1, data)
+    return MemberKeys(domains=old.domains, ticket=old.ticket)
+
+
+def encode_member_keys(keys: MemberKeys) -> bytes:
+    """Return the bytes of handed keys: in version 1, which earlier releases read, as long as that says it all."""
+    return encode(keys if keys.writing else MemberKeys1(domains=keys.domains, ticket=keys.ticket))
 
 
 class NodeGrant(SecretRecord, frozen=True, kw_only=True, tag=2):

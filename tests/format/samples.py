@@ -43,6 +43,7 @@ from replicator.format.keybag import (
     KeybagSeals,
     MemberFile,
     MemberKeys,
+    MemberKeys1,
     NodeGrant,
     NodeGrant1,
     NodeRequest,
@@ -448,7 +449,8 @@ INDEX_DOMAIN = IndexDomain(
     id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), index_keys=[IndexKey(epoch=3, key=run(0x2A, 32))]
 )
 INDEX_DOMAINS = IndexDomains(domains=[INDEX_DOMAIN])
-MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order")
+MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order", writing=[WRITER])
+MEMBER_KEYS_1 = MemberKeys1(domains=[INDEX_DOMAIN], ticket=b"a signed order")
 GRANT = NodeGrant(
     tenant=run(0x10, 16),
     name="Åsa",
@@ -527,6 +529,7 @@ SAMPLES: dict[str, Record] = {
     "domain key file": DOMAIN_FILE,
     "index domains": INDEX_DOMAINS,
     "member keys": MEMBER_KEYS,
+    "member keys 1": MEMBER_KEYS_1,
     "node grant": GRANT,
     "node grant 1": GRANT_1,
     "node request": REQUEST,
