@@ -20,7 +20,7 @@ from replicator.engine.keeper import KeeperHome, check_passphrase, record_object
 from replicator.engine.maintainer import write_domains as write_index
 from replicator.engine.node import NodeHome
 from replicator.engine.publish import pending, sent_head, withdraw
-from replicator.engine.tenant import right_of, seal_keybag
+from replicator.engine.tenant import MAINTENANCE_NAME, right_of, seal_keybag
 from replicator.errors import (
     HomeError,
     IntegrityError,
@@ -254,6 +254,11 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
         name = name_of_key(keeper.private, identity_of(former_key))
         data = _write_renewed(keeper, edge, request, former_key, name)
     elif right is None:
+        if request.name.startswith(MAINTENANCE_NAME):
+            raise UsageError(
+                f"'{MAINTENANCE_NAME}' is what the keeper's own key is called",
+                hint="ask there with another name: `replicator node request --name NAME`, in an empty --home",
+            )
         name = free_name(request.name, keeper.private)
         private = noted(keeper.private, identity, name, edge.clock.now_ns())
         if request.role == "node":

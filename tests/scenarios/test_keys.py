@@ -104,6 +104,18 @@ class TestList:
         assert all(row.can for row in rows)
         assert len({row.id for row in rows}) == len(rows)
 
+    async def test_no_machine_is_called_as_the_keepers_own_key_is(self, world: World) -> None:
+        with pytest.raises(UsageError, match="keeper's own key"):
+            await joined(world, "maintainer", "keeper's maintenance of the barn")
+        await joined(world, "maintainer", "the keeper's maintenance")
+        keeper = world.keeper()
+        held = {row.name: row.held_by for row in list_keys(keeper) if row.kind == "maintainer"}
+        keeper.close()
+        assert held == {
+            "keeper's maintenance": "keeper, wrapped",
+            "the keeper's maintenance": "the keeper's maintenance, 0600",
+        }
+
     async def test_a_key_that_was_taken_away_can_do_nothing_since_a_day(self, world: World) -> None:
         await joined(world, "drill", "attic")
         world.clock.advance(86400)
