@@ -75,7 +75,7 @@ def test_what_is_locked_without_end_is_never_marked(stand: Stand, short_by: int,
     )
     reply = mark(stand, NA, NB)
     assert (reply.state, reply.locked) == ("stands", NA if refused else b"")
-    rows = stand.provider._database.rows("SELECT name FROM marks ORDER BY name")  # noqa: SLF001 - see above
+    rows = stand.provider._database.rows("SELECT name FROM marks ORDER BY name")
     assert [name for (name,) in rows] == ([NB] if refused else sorted([NA, NB]))
 
 
