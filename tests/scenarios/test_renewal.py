@@ -6,6 +6,7 @@ import os
 import pytest
 
 from replicator.crypto.sign import Context, SigningKey
+from replicator.engine.browse import newest_of_each
 from replicator.engine.federation import Federation
 from replicator.engine.members import accept_grant, add_node, request_renewal, revoke
 from replicator.engine.node import NodeHome
@@ -66,6 +67,7 @@ async def test_the_node_goes_on_and_sends_nothing_again(world: World, source: st
     snapshots = await world.snapshots()
     assert [one.node for one in snapshots] == ["testhost", "testhost"]
     assert len({one.snapshot.writer for one in snapshots}) == 2
+    assert newest_of_each(snapshots) == snapshots[1:], "one node with one dataset, whatever its keys were"
     write(os.path.join(source, "more"), b"more" * 1000)
     assert (await world.backup()).datasets[0].published
     assert await world.differences(source) == []
