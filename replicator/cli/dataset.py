@@ -9,6 +9,7 @@ import click
 
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.consistency import Asked, consistency_document, consistency_options
+from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
 from replicator.config import parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from replicator.catalog.snapshots import Dataset
     from replicator.engine.home import Half
     from replicator.format.policy import Policy
+    from replicator.snapshot.retention import KeepRules
 
 STALE_AFTER = "30d"
 _NAME = re.compile(r"[^@:/.-][^@:/]*")
@@ -238,6 +240,7 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 @click.argument("paths", nargs=-1)
 @_policy_options
 @_selection_options
+@keep_options
 @consistency_options
 @click.option("--stdin", is_flag=True, help="No paths: it takes what `backup --stdin-from-command` is given.")
 @click.option("--domain", metavar="NAME", help="Share chunks only inside this domain (`domain list`); else the first.")
@@ -260,6 +263,10 @@ def dataset_add(
     from replicator.format.consistency import Consistency  # noqa: PLC0415
 
     check_name(name)
+    rules = asked_rules(selected)
+    if rules is not None:
+        with session.keeper():
+            pass  # who may say so is known before anything is made
     if bool(paths) == stdin:
         raise UsageError(
             "a dataset has paths or takes a command's output (--stdin), one of them",
@@ -275,11 +282,13 @@ def dataset_add(
             created_ns=session.clock.now_ns(),
             consistency=consistency.change(Consistency(), stdin=stdin),
             domain=_domain(half, domain, b""),
-            **selection(roots, None, **selected),
+            **selection(roots, None, **_without_keep(selected)),
         )
         half.catalog.datasets.add(new)
         document = _document(new, half)
         peers = sum(not pin.own for pin in half.peers)
+    if rules is not None:
+        _set_rules(session, name, rules)
     if peers < policy.minimum:
         session.out.notice(
             f"there are {peers} providers yet; at least {policy.minimum} are needed before anything can be published"
@@ -288,7 +297,8 @@ def dataset_add(
         f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"
     )
     session.out.result(
-        document, f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}"
+        document | _keeps(session, name),
+        f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}",
     )
 
 
@@ -299,8 +309,10 @@ def dataset_add(
 @click.option("--no-exclude", is_flag=True, help="Take away all patterns and names of --exclude-if-present there were.")
 @click.option("--path", "paths", multiple=True, help="New paths (all of them).")
 @click.option("--domain", metavar="NAME", help="Another domain; all is stored anew there, and old snapshots stay.")
+@keep_options
+@click.option("--keep-usual", is_flag=True, help="How long its snapshots stay: as if nothing had been said.")
 @consistency_options
-@command(keys="write (a node's home)")
+@command(keys="write (a node's home); for --keep-...: any keeper's, without its passphrase")
 def dataset_set(
     session: Session,
     name: str,
@@ -311,14 +323,30 @@ def dataset_set(
     residency: str | None,
     consistency: Asked,
     domain: str | None,
+    keep_usual: bool,
     **selected: Any,
 ) -> None:
-    """Change a dataset. Patterns that are given replace all there were.
+    """Change a dataset. Patterns that are given replace all there were, and so do rules of how long snapshots stay.
 
-    The next backup stores again what the new promise needs.
+    The next backup stores again what the new promise needs. Rules (--keep-...) are set on the keeper, also on one that
+    is no node, and count from the next `forget` on.
     """
     from dataclasses import replace  # noqa: PLC0415
 
+    from replicator.engine.home import has_half  # noqa: PLC0415
+
+    rules = asked_rules(selected)
+    if rules is not None and keep_usual:
+        raise UsageError("--keep-usual takes back what other --keep-... options say", hint="say one of them")
+    here = has_half(session.home, "node")
+    if here:
+        with session.node() as half:
+            half.catalog.datasets.get(name)
+    if rules is not None or keep_usual:
+        _set_rules(session, name, rules)
+        if not here:
+            session.out.result({"id": name} | _keeps(session, name), f"Snapshots of '{name}' stay by other rules now.")
+            return
     with session.node() as half:
         old = half.catalog.datasets.get(name)
         policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
@@ -326,11 +354,16 @@ def dataset_set(
         asked = consistency.change(old.consistency, stdin=not roots)
         chosen = _domain(half, domain, old.domain)
         new = replace(
-            old, policy=policy, roots=roots, consistency=asked, domain=chosen, **selection(roots, old, **selected)
+            old,
+            policy=policy,
+            roots=roots,
+            consistency=asked,
+            domain=chosen,
+            **selection(roots, old, **_without_keep(selected)),
         )
         half.catalog.datasets.update(new)
         document = _document(new, half)
-    session.out.result(document, f"Dataset '{name}' is changed.")
+    session.out.result(document | _keeps(session, name), f"Dataset '{name}' is changed.")
 
 
 @dataset.command("list")
@@ -364,7 +397,7 @@ def dataset_list(session: Session) -> None:
 def dataset_show(session: Session, name: str) -> None:
     """Show one dataset."""
     with session.node() as half:
-        document = _document(half.catalog.datasets.get(name), half)
+        document = _document(half.catalog.datasets.get(name), half) | _keeps(session, name)
     session.out.result(document, [f"{key:21}{value}" for key, value in document.items()])
 
 
@@ -391,6 +424,28 @@ def _domain_name(half: "Half", domain: bytes) -> str:
     """Return what a dataset's domain is called."""
     named = {one.id: one.name for one in half.private.domains}
     return named.get(domain or half.domain_ids[0], domain.hex())
+
+
+def _without_keep(selected: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in selected.items() if not name.startswith("keep_")}
+
+
+def _set_rules(session: Session, name: str, rules: "KeepRules | None") -> None:
+    from replicator.engine.keeping import set_rules  # noqa: PLC0415
+
+    with session.keeper() as keeper:
+        set_rules(keeper, name, rules)
+
+
+def _keeps(session: Session, name: str) -> dict[str, Any]:
+    """Return how long a dataset's snapshots stay, where this home decides that."""
+    from replicator.engine.home import has_half  # noqa: PLC0415
+    from replicator.engine.keeping import in_words, rules_for  # noqa: PLC0415
+
+    if not has_half(session.home, "keeper"):
+        return {}
+    with session.keeper() as keeper:
+        return {"keep": in_words(rules_for(keeper, name))}
 
 
 def _document(one: "Dataset", half: "Half") -> dict[str, Any]:

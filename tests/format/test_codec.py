@@ -56,6 +56,7 @@ VERSIONS = {
     "charter private": 3,
     "charter private 2": 2,
     "drill": 2,
+    "forget": 2,
     "node grant": 2,
     "node request": 2,
 }
