@@ -51,13 +51,13 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
 async def _sync_moved(half: Half, federation: Federation) -> None:
     """Read the indexes of what maintainers put together anew; a node looks at those of its own packs by itself."""
     for one in Forgotten.of(half).moved:
-        if (half.role == "node" and one.writer == half.identity) or knows_index(half, one.index):
+        if (half.role == "node" and half.whose(one.writer) == half.identity) or knows_index(half, one.index):
             continue
         try:
             await read_index(half, federation, ObjectName(one.index), one.writer)
         except (IntegrityError, FormatError) as error:
             federation.integrity.append(f"index {short(one.index)} of packs that were put together anew: {error}")
-        except NotFoundError as error:
+        except (NotFoundError, KeyMissingError) as error:
             federation.notices.append(f"index {short(one.index)} of packs that were put together anew: {error}")
 
 
