@@ -1,5 +1,6 @@
 """Several domains in one tenant: no chunk shared, a restore key each, and all the rest as with one."""
 
+import asyncio
 import dataclasses
 import os
 
@@ -7,19 +8,27 @@ import pytest
 
 from replicator.catalog.snapshots import Dataset
 from replicator.crypto.recovery import from_words, root_of
-from replicator.engine.browse import Library
+from replicator.engine.browse import ChunkFetcher, Library
 from replicator.engine.domains import add_domain
+from replicator.engine.drill import drill
 from replicator.engine.federation import Federation
 from replicator.engine.inspect import verify_content
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.keys import change_passphrase, check_sheet, check_wrapped, rotate_index
+from replicator.engine.mount import Mounted, MountReport, Shown
+from replicator.engine.mounting import Reach
+from replicator.engine.packmemory import Chunks, PackMemory
 from replicator.engine.recover import recover
 from replicator.engine.sync import sync_all
 from replicator.engine.tenant import open_keybag
 from replicator.errors import KeyMissingError, NotFoundError, UsageError
 from replicator.format.keybag import JoiningRole
+from replicator.snapshot.retention import KeepRules
 from tests.crashfs import Crash, CrashFs
+from tests.fakes import SeededRng
 from tests.scenarios.joining import joined, keeping, opened
+from tests.scenarios.test_forgetting import keep
+from tests.scenarios.test_pruning import days_pass, pruned
 from tests.scenarios.world import PASSPHRASE, PROMISE, World, read, small_tree, write
 
 NEW = "another passphrase"
@@ -189,6 +198,50 @@ async def test_a_dataset_moved_to_another_domain_is_stored_anew_and_both_are_rea
     assert not set(first.snapshot.references) & set(last.snapshot.references)
     for one in (first, last):
         assert await world.differences(source, one.id) == []
+
+
+async def test_prune_frees_in_each_domain_what_nothing_there_needs(world: World) -> None:
+    _, source, second = await both(world)
+    for path in (source, second):
+        write(os.path.join(path, "gone tomorrow"), SeededRng(path).bytes(300_000))
+    await world.backup()
+    for path in (source, second):
+        os.unlink(os.path.join(path, "gone tomorrow"))
+    await world.backup()
+    await keep(world, KeepRules(last=1))
+    report = await pruned(world)
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    assert sum(one.kind == "data" for one in report.plan.dead) >= 2, "some of each domain"
+    assert days_pass(world) > 10
+    assert await world.differences(source, "latest:docs") == []
+    assert await world.differences(second, "latest:papers") == []
+
+
+def _read_there(mounted: Mounted, path: str) -> bytes:
+    """Read a file as a thread of libfuse does."""
+    found = mounted.get(path.encode())
+    assert found is not None
+    return mounted.open(found).read(0, 1 << 26)
+
+
+async def test_drills_and_mounts_read_every_domain(world: World, fresh: str) -> None:
+    _, source, second = await both(world)
+    keeper = world.keeper()
+    async with Federation(keeper, world.edge, ticket=lambda _: keeper.ticket()) as federation:
+        library = Library(keeper, federation)
+        await library.refresh()
+        for name, path in (("docs", source), ("papers", second)):
+            snapshot = await library.find(f"latest:{name}")
+            report = await drill(library, world.edge, snapshot, scratch=fresh)
+            assert report.exit_code == 0
+            reach = Reach(federation, world.edge, MountReport(pytest.fail))
+            memory = PackMemory(world.clock, redial=reach.redial, settled=reach.settle)
+            source_of = Chunks(memory, ChunkFetcher(library, snapshot.snapshot.domain), reach.told)
+            mounted = Mounted([Shown(snapshot=snapshot, source=source_of)], owner=(0, 0), direct=True)
+            got = await asyncio.to_thread(_read_there, mounted, f"{name}/photos/one.raw")
+            await memory.close()
+            assert got == read(os.path.join(path, "photos", "one.raw"))
+    keeper.close()
 
 
 async def test_names_of_domains_are_told(world: World) -> None:

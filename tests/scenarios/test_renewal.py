@@ -17,8 +17,13 @@ from replicator.format.codes import read_code, write_code
 from replicator.format.keybag import Renewal
 from replicator.fs import PosixFs
 from replicator.ids import Identity
+from replicator.snapshot.retention import KeepRules
+from tests.compare import Rules, compare
 from tests.crashfs import Crash, CrashFs
 from tests.scenarios.joining import joined, keeping, opened
+from tests.scenarios.test_forgetting import keep
+from tests.scenarios.test_prune import changing_nights
+from tests.scenarios.test_pruning import days_pass, pruned
 from tests.scenarios.world import World, write
 
 
@@ -190,6 +195,27 @@ async def test_stopped_anywhere_the_node_works_with_one_key_or_is_given_the_othe
             break
     assert step > 3
     assert outcomes == {True, False}
+
+
+async def test_prune_waits_for_the_former_key_no_more_and_deletes_nothing_that_is_needed(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    former = identity(world)
+    await renewed(world)
+    await world.backup()
+    await keep(world, KeepRules(last=1))
+    report = await pruned(world)
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    assert len(report.retired) > 0
+    assert days_pass(world) > 10
+    left = await world.snapshots()
+    assert [one.snapshot.writer for one in left] == [former, identity(world)]
+    for one in left:
+        target = os.path.join(world.root, "restored", one.id)
+        found = await world.restore(target, one.id)
+        assert (found.lost, found.damaged) == ([], [])
+        assert compare(copies[4], os.path.join(target, "docs"), Rules(owners=os.geteuid() == 0)) == []
+    assert (await world.backup()).datasets[0].published
+    assert (await world.status()).integrity == []
 
 
 class TestRefused:
