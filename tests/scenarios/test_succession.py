@@ -143,6 +143,7 @@ class TestHandover:
             open_keybag(root_of(from_words(old_words(world))), data[1])
         keeper.close()
 
+    @pytest.mark.slow
     async def test_what_the_old_sheet_enrolled_has_no_more_than_the_charter_gives_it(self, world: World) -> None:
         home = await recovered(world, old_words(world))
         before, world.home = world.home, home
