@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, load_network, wait
+from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
@@ -45,7 +45,6 @@ def with_library(
     ``first`` raises what is known before anybody is asked, as a wrong passphrase is. What providers did not do or did
     wrong is said also if the use case fails.
     """
-    load_network()
     from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
     from replicator.engine.federation import Federation  # noqa: PLC0415
 

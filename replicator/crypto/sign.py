@@ -47,6 +47,9 @@ class Context(enum.Enum):
     FENCE = b"fence"
     RETIRE = b"retire"
     FORGET = b"forget"
+    ROOT_CHANGE = b"root change"
+    OBJECTION = b"objection"
+    RENEWAL = b"renewal"
 
 
 class SigningKey:
