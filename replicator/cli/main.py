@@ -30,6 +30,7 @@ COMMANDS = {
     "cat": ("replicator.cli.browse", "cat"),
     "mount": ("replicator.cli.mount", "mount"),
     "restore": ("replicator.cli.browse", "restore"),
+    "export": ("replicator.cli.export", "export"),
     "verify": ("replicator.cli.care", "verify"),
     "drill": ("replicator.cli.drill", "drill"),
     "status": ("replicator.cli.care", "status"),
