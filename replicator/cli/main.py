@@ -35,6 +35,7 @@ COMMANDS = {
     "drill": ("replicator.cli.drill", "drill"),
     "status": ("replicator.cli.care", "status"),
     "findings": ("replicator.cli.findings", "findings"),
+    "register": ("replicator.cli.register", "register"),
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),

@@ -7,8 +7,7 @@ import threading
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
 from replicator.crypto.sign import SigningKey, body_of
-from replicator.format.codec import decode
-from replicator.format.offer import Offer
+from replicator.format.offer import Offer, decode_offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
@@ -97,7 +96,7 @@ class Core:
         """Return the signed offer and what it says; another process of this home may have changed it."""
         row = self.database.row("SELECT offer FROM meta")
         assert row is not None, "the row is made with the home"
-        return row[0], decode(Offer, body_of(row[0]))
+        return row[0], decode_offer(body_of(row[0]))
 
     def tenant(self, holder: Holder) -> Tenant:
         """Return the holder's tenant."""

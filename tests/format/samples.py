@@ -12,12 +12,14 @@ from replicator.format.charter import (
     CharterPrivate,
     CharterPrivate1,
     CharterPrivate2,
+    CharterPrivate3,
     DomainPublic,
     EnrolOrder,
     Floors,
     HandedKeys,
     KeepersBox,
     KeyNote,
+    LegalNote,
     NodeName,
     PeerPin,
     Right,
@@ -47,7 +49,7 @@ from replicator.format.keybag import (
     WriterDomain,
 )
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
-from replicator.format.offer import Invite, Offer
+from replicator.format.offer import Invite, Offer, Offer1
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import (
@@ -134,6 +136,10 @@ PRIVATE = CharterPrivate(
     checks=KeepersBox(domain=run(0x70, 16), sealed=b"a sealed box"),
     notes=[KeyNote(identity=run(0xC0, 32), name="laptop", added_ns=NOW, revoked_ns=NOW + NS)],
     handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
+    legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
+)
+PRIVATE_3 = CharterPrivate3(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "legal"}
 )
 PRIVATE_2 = CharterPrivate2(
     name=PRIVATE.name,
@@ -274,6 +280,11 @@ OFFER = Offer(
     grace_s=14 * 86400,
     wire=[1],
     created_ns=NOW,
+    legal_name="Bo Ek AB, 556000-0000",
+    contact="bo@bo.example",
+)
+OFFER_1 = Offer1(
+    **{name: value for name, value in msgspec.structs.asdict(OFFER).items() if name not in {"legal_name", "contact"}}
 )
 INVITE = Invite(
     identity=run(0xA0, 32), endpoints=["127.0.0.1:7710"], secret=run(0x02, 16), quota=100 * 10**9, expires_ns=NOW
@@ -466,6 +477,7 @@ SAMPLES: dict[str, Record] = {
     "charter private": PRIVATE,
     "charter private 1": PRIVATE_1,
     "charter private 2": PRIVATE_2,
+    "charter private 3": PRIVATE_3,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,
@@ -481,6 +493,7 @@ SAMPLES: dict[str, Record] = {
     "fence": FENCE,
     "retire": RETIRE,
     "offer": OFFER,
+    "offer 1": OFFER_1,
     "invite": INVITE,
     "directory": DIRECTORY,
     "index": INDEX,
