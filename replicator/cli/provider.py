@@ -252,6 +252,11 @@ def _status_text(found: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{row['id'][:12]}: NO {' AND NO '.join(row['unbraked']).upper()} on deletions, by root's word"
             )
+    lines += [
+        f"{row['id'][:12]}: erased by its root's order of {moment(row['began_ns'])}, {row['objects']} objects, "
+        f"{format_size(row['bytes'])}" + ("" if row["done"] else "; NOT ALL OF IT IS GONE YET")
+        for row in found["erased"]
+    ]
     if found["frozen_until_ns"]:
         lines.append(
             f"THE CLOCK LEAPT by {found['clock_leap_s']} s: nothing is deleted until "

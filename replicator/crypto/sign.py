@@ -47,6 +47,9 @@ class Context(enum.Enum):
     FENCE = b"fence"
     RETIRE = b"retire"
     FORGET = b"forget"
+    ERASE_ORDER = b"erase order"
+    ERASE_RECEIPT = b"erase receipt"
+    ERASURE_REPORT = b"erasure report"
 
 
 class SigningKey:

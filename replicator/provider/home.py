@@ -35,6 +35,7 @@ from replicator.provider.core import INCARNATION_SIZE, Core
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import load_days
+from replicator.provider.erasing import all_erasures
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
 from replicator.provider.quota import floor_of
@@ -237,6 +238,16 @@ class Provider:
             "disk_free": data.free_bytes() if mounted else 0,
             "disk_reserve": floor_of(offer.capacity),
             "tenants": tenants,
+            "erased": [
+                {
+                    "id": one.tenant.hex(),
+                    "began_ns": one.began_ns,
+                    "objects": one.objects,
+                    "bytes": one.size,
+                    "done": bool(one.receipt),
+                }
+                for one in all_erasures(self._database)
+            ],
             "invites": [dataclasses.asdict(invite) for invite in self.invites()],
         }
 

@@ -28,6 +28,7 @@ from replicator.format.charter import (
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
+from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, KeptChain, KeptSnapshot
 from replicator.format.index import Index, IndexedPack, References
@@ -267,6 +268,27 @@ MARK = Mark(
 HOLDERS = Holders(tenant=run(0x10, 16), charter=7, providers=run(0x00, 64))
 FENCE = Fence(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=6, head=10)
 RETIRE = Retire(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=5)
+ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
+ERASE_RECEIPT = EraseReceipt(
+    tenant=run(0x10, 16),
+    order=run(0xD0, 32),
+    incarnation=run(0xE0, 16),
+    objects=7,
+    bytes=7 << 20,
+    began_ns=NOW,
+    ended_ns=NOW + NS,
+)
+ERASURE_REPORT = ErasureReport(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    keeper=run(0x60, 32),
+    order=b"a signed order",
+    providers=[
+        ErasedAt(identity=run(0xA0, 32), name="bo", endpoints=["bo.example:7710"], receipt=b"a signed receipt"),
+        ErasedAt(identity=run(0xB0, 32), name="eva", endpoints=[], receipt=b""),
+    ],
+    made_ns=NOW + 2 * NS,
+)
 OFFER = Offer(
     provider_key=run(0x01, 32),
     number=3,
@@ -483,6 +505,9 @@ SAMPLES: dict[str, Record] = {
     "receipt": RECEIPT,
     "witness": WITNESS,
     "standing": STANDING,
+    "erase order": ERASE_ORDER,
+    "erase receipt": ERASE_RECEIPT,
+    "erasure report": ERASURE_REPORT,
     "finding": FINDING,
     "drill": DRILL,
     "drill 1": DRILL_1,
