@@ -36,6 +36,7 @@ COMMANDS = {
     "status": ("replicator.cli.care", "status"),
     "findings": ("replicator.cli.findings", "findings"),
     "register": ("replicator.cli.register", "register"),
+    "erase": ("replicator.cli.erase", "erase"),
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),

@@ -42,6 +42,8 @@ from replicator.ids import Identity, ObjectName, TenantId
 from replicator.pack.keys import DomainKeys, writer_keys
 
 HOME_FORMAT = 1
+ERASURE_FILE = "erasure.bin"
+"""While it is there, the tenant was ordered to be erased (:mod:`replicator.engine.erasing`)."""
 Role = Literal["keeper", "node", "maintainer", "drill"]
 
 

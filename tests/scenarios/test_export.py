@@ -149,7 +149,8 @@ async def test_what_cannot_be_had_ends_the_archive_in_the_middle(
     assert archive.extract(tmp_path / "out") != 0
 
 
-async def test_who_stops_reading_ends_the_export(world: World, source: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("source")
+async def test_who_stops_reading_ends_the_export(world: World, tmp_path: Path) -> None:
     await world.backup()
     whole = Archive()
     await exported(world, whole)
@@ -158,4 +159,3 @@ async def test_who_stops_reading_ends_the_export(world: World, source: str, tmp_
         with pytest.raises(BrokenPipeError):
             await exported(world, archive)
         assert archive.extract(tmp_path / "out") != 0
-    assert source

@@ -7,6 +7,8 @@ import os
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from replicator.cli.register import OTHER, _csv, _html, document
 from replicator.clock import DAY_S, NS
 from replicator.engine.members import remove_peer, set_peer
@@ -14,6 +16,8 @@ from replicator.engine.register import RECORDS, Entry, Holder, Register, registe
 from replicator.ids import Identity
 from tests.scenarios.test_forgetting import forget, library_of
 from tests.scenarios.world import PLACES, World, write
+
+pytestmark = pytest.mark.usefixtures("source")
 
 
 async def registered(world: World) -> Register:
@@ -29,7 +33,7 @@ async def told(world: World, name: str, **legal: str) -> None:
         keeper.close()
 
 
-async def test_all_that_lies_anywhere_is_counted_under_its_dataset(world: World, source: str) -> None:
+async def test_all_that_lies_anywhere_is_counted_under_its_dataset(world: World) -> None:
     world.small_dataset("photos")
     started = world.clock.now_ns()
     await world.backup()
@@ -47,10 +51,9 @@ async def test_all_that_lies_anywhere_is_counted_under_its_dataset(world: World,
         for entry in mine:
             assert (entry.until_ns, entry.as_of_ns) == (0, found.made_ns)
             assert entry.dataset == RECORDS or started < entry.from_ns <= found.made_ns
-    assert source
 
 
-async def test_a_holder_is_called_what_the_tenant_says_else_what_it_says_itself(world: World, source: str) -> None:
+async def test_a_holder_is_called_what_the_tenant_says_else_what_it_says_itself(world: World) -> None:
     await world.backup()
     for number in (0, 1):
         world.opened[number].change_offer(legal_name=f"Firm {number} AB", contact="post@example.org")
@@ -63,7 +66,6 @@ async def test_a_holder_is_called_what_the_tenant_says_else_what_it_says_itself(
     await told(world, "alice", legal_name="")
     found = await registered(world)
     assert {entry.holder.legal_name for entry in found.entries if entry.holder.name == "alice"} == {"Firm 0 AB"}
-    assert source
 
 
 async def test_what_is_marked_has_the_day_on_which_it_may_be_gone(world: World, source: str) -> None:
@@ -92,7 +94,7 @@ async def test_what_is_marked_has_the_day_on_which_it_may_be_gone(world: World, 
     assert len({row["id"] for row in document(after)}) == len(after.entries)
 
 
-async def test_who_is_silent_or_no_peer_any_more_is_in_it_as_last_heard_of(world: World, source: str) -> None:
+async def test_who_is_silent_or_no_peer_any_more_is_in_it_as_last_heard_of(world: World) -> None:
     await world.backup()
     asked = await registered(world)
     await told(world, "bob", legal_name="Bob's Loft")
@@ -111,7 +113,6 @@ async def test_who_is_silent_or_no_peer_any_more_is_in_it_as_last_heard_of(world
         was = next(e for e in asked.entries if e.holder.identity == world.identity(number) and e.dataset == "docs")
         assert (now.bytes, now.from_ns) == (was.bytes, was.from_ns)
         assert now.as_of_ns < world.clock.now_ns() - 1000
-    assert source
 
 
 HOSTILE = (
