@@ -147,6 +147,7 @@ class _Exporting:
         self._window_bytes = window_bytes
         self._fetching: dict[int, Future[bytes]] = {}
         self._open: OrderedDict[int, tuple[bytes, PackReader]] = OrderedDict()
+        """Packs in memory, with the bytes of those that do not lie on the disk yet."""
         self._unused: dict[int, int] = {}
 
     def close(self) -> None:
@@ -253,6 +254,7 @@ class _Exporting:
             self._open.move_to_end(pack)
             return found[1]
         data = self._waiting.get(self._fetcher.row(pack).name) if pack in self._unused else None
+        waits = data is not None
         if data is None:
             future = self._fetching.get(pack) or self._fetcher.begin(pack)
             try:
@@ -260,7 +262,7 @@ class _Exporting:
             finally:
                 self._fetching.pop(pack, None)
         reader = PackReader(data, self._reader)
-        self._open[pack] = data, reader
+        self._open[pack] = b"" if waits else data, reader
         self._unused.setdefault(pack, len(reader.directory.segments))
         return reader
 
@@ -271,7 +273,8 @@ class _Exporting:
             self._open.pop(pack, None)
         while len(self._open) > OPEN_PACKS:
             oldest, (data, _) = self._open.popitem(last=False)
-            self._waiting.put(self._fetcher.row(oldest).name, data)
+            if data:
+                self._waiting.put(self._fetcher.row(oldest).name, data)
 
     def _elsewhere(
         self, pack: int, refs: Sequence[ChunkRef], why: ReplicatorError, todo: dict[int, list[ChunkRef]]
