@@ -55,6 +55,7 @@ VERSIONS = {
     "charter private 2": 2,
     "charter private 3": 3,
     "drill": 2,
+    "forget": 2,
     "node grant": 2,
     "node request": 2,
     "offer": 2,
