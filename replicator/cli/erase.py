@@ -10,6 +10,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait
 from replicator.cli.browse import with_library
 from replicator.cli.output import moment, plain, table
+from replicator.cli.prune import prune_document, prune_text, run_prune
 from replicator.cli.words import read_words
 from replicator.config import format_size
 from replicator.errors import UsageError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.erasing import Report
     from replicator.engine.traces import Traces
+    from replicator.format.forget import KeptChain
 
 
 @click.group()
@@ -49,28 +51,29 @@ def erase_path(
     dry_run: bool,
     yes_erase: str | None,
 ) -> None:
-    """Forget every snapshot of DATASET that holds PATHS, with all else that is in them.
+    """Forget every snapshot of DATASET that holds PATHS, with all else that is in them, and prune.
 
     A snapshot is signed as a whole, so it goes as a whole. First leave the path out of what is backed up, and make a
-    backup: a newest snapshot that still has it stops this. Then `prune` frees what nothing else needs, as slowly as
+    backup: a newest snapshot that still has it stops this. What nothing else needs is marked, and goes as slowly as
     everything is deleted; until then the sheet and the restore key can still read it. The same content under another
     path, or in another dataset, stays.
     """
     from replicator.engine.keys import root_of_sheet  # noqa: PLC0415
-    from replicator.engine.traces import find_traces, forget_traces  # noqa: PLC0415
+    from replicator.engine.traces import find_traces, forget_traces, supposed_after  # noqa: PLC0415
 
     words = read_words(sheet, session.out)
 
-    async def look(library: "Library", edge: "Edge") -> "Traces":
+    async def look(library: "Library", edge: "Edge") -> "tuple[Traces, list[KeptChain]]":
         root_of_sheet(library.keeper, words)
-        return await find_traces(library, edge, dataset, paths)
+        found = await find_traces(library, edge, dataset, paths)
+        return found, supposed_after(library.keeper, found)
 
     async def carry_out(library: "Library", edge: "Edge") -> None:
         await forget_traces(library, edge, found)
 
     with session.keeper():
         pass  # a home without the key says so before anything is asked
-    found = with_library(session, look)
+    found, supposed = with_library(session, look)
     for problem in found.unread:
         session.out.notice(problem)
     if found.unread:
@@ -83,7 +86,11 @@ def erase_path(
     if not dry_run and found.holding:
         confirm(dataset, yes_erase)
         with_library(session, carry_out)
-    session.out.result(_traces_document(found, done=not dry_run), _traces_lines(found, dry_run=dry_run))
+    pruned = run_prune(session, dry_run=dry_run, supposing=supposed if dry_run else None)
+    session.out.result(
+        {**_traces_document(found, done=not dry_run), "prune": prune_document(pruned)},
+        [*_traces_lines(found, dry_run=dry_run), "", *prune_text(pruned)],
+    )
 
 
 def _traces_document(found: "Traces", *, done: bool) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def _traces_lines(found: "Traces", *, dry_run: bool) -> list[str]:
         "",
         f"{count} of '{plain(found.dataset)}' {word}, with everything in them.",
         f"Copies remain at providers until {moment(found.until_ns)[:10]} at the earliest. Before that day counts, each",
-        "node lets go with its next backup, and `replicator prune` marks what nothing else needs.",
+        "node lets go with its next backup, and what nothing else needs is marked: `replicator prune` goes on with it.",
     ]
 
 

@@ -11,9 +11,12 @@ from replicator.clock import NS
 from replicator.engine import retain
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot, candidates, label_of, newest_of_each
 from replicator.engine.edge import Edge
+from replicator.engine.forgetting import Forgotten
+from replicator.engine.home import Half
 from replicator.engine.naming import check_dataset
 from replicator.engine.retain import Judged
 from replicator.errors import FormatError, IntegrityError, NotFoundError
+from replicator.format.forget import KeptChain
 from replicator.snapshot.tree import TreeReader, escape
 
 
@@ -67,6 +70,11 @@ async def find_traces(library: Library, edge: Edge, dataset: str, paths: Sequenc
     traces.newest = [one for one in traces.holding if one.id in last]
     traces.until_ns = edge.clock.now_ns() + _longest_wait_s(library) * NS
     return traces
+
+
+def supposed_after(half: Half, traces: Traces) -> list[KeptChain]:
+    """Return the chains as they will be when the snapshots are forgotten that hold the paths: for a plan to prune."""
+    return retain.chains_after(half, Forgotten.of(half), {one.row.name for one in traces.holding}, undo=False)
 
 
 async def forget_traces(library: Library, edge: Edge, traces: Traces) -> list[Judged]:
