@@ -8,7 +8,9 @@ import pytest
 from replicator.clock import DAY_S, NS
 from replicator.engine.traces import Traces, find_traces, forget_traces
 from replicator.errors import NotFoundError
+from tests.fakes import SeededRng
 from tests.scenarios.test_forgetting import library_of, nights
+from tests.scenarios.test_pruning import days_pass, pruned
 from tests.scenarios.world import World, write
 
 SECRET = "people/secret.txt"
@@ -95,3 +97,30 @@ async def test_a_snapshot_that_cannot_be_looked_through_is_told_and_not_passed_o
         found = await find_traces(library, world.edge, "docs", ["nobody"])
         assert (found.holding, len(found.unread)) == ([], 4)
         assert await forget_traces(library, world.edge, found) == []
+
+
+async def test_after_the_waits_nobody_has_what_only_the_path_needed(world: World) -> None:
+    path = await nights(world, 1)
+    before = set().union(*(os.listdir(world.objects(number)) for number in range(5)))
+    write(os.path.join(path, SECRET), SeededRng("a person").bytes(300_000))
+    await world.backup()
+    [snapshot] = [one for one in await world.snapshots() if one.row.number == 2]
+    keeper = world.keeper()
+    packs = {row.name.hex() for row in keeper.catalog.objects.all("kind = 'data'")} - before
+    keeper.close()
+    assert packs
+    shutil.rmtree(os.path.join(path, "people"))
+    await world.backup()
+
+    def held() -> set[str]:
+        return packs & set().union(*(os.listdir(world.objects(number)) for number in range(5)))
+
+    found = await erase(world, SECRET)
+    assert [one.id for one in found.holding] == [snapshot.id]
+    await pruned(world)
+    assert days_pass(world, 29) == 0
+    assert held() == packs, "until then it can be taken back"
+    days_pass(world, 17)
+    assert world.clock.now_ns() >= found.until_ns
+    assert held() == set()
+    assert await world.differences(path) == []
