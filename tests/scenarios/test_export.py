@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from replicator.engine.browse import ChunkFetcher, find_path
@@ -14,7 +15,7 @@ from replicator.engine.export import ExportReport, export
 from replicator.errors import IntegrityError, NotFoundError
 from tests.compare import Rules, compare
 from tests.scenarios.test_browsing import opened
-from tests.scenarios.world import World, read, write
+from tests.scenarios.world import PROMISE, World, read, write
 from tests.snapshot import nasty
 from tests.snapshot.support import IS_ROOT
 
@@ -124,6 +125,25 @@ def spoil(path: str) -> None:
     with open(path, "r+b") as file:
         file.seek(30_000)
         file.write(b"damage")
+
+
+async def test_a_chunk_that_no_provider_has_whole_comes_from_another_pack(
+    world: World, source: str, tmp_path: Path
+) -> None:
+    await world.backup()
+    first = {os.path.basename(path) for number in range(5) for path in world.stored(number, ["data"])}
+    stronger = msgspec.structs.replace(PROMISE, copies=4)
+    world.set_policy("docs", stronger)  # so that all of it is stored again
+    await world.backup()
+    second = {os.path.basename(path) for number in range(5) for path in world.stored(number, ["data"])} - first
+    assert second
+    for number in range(5):
+        for name in second & set(os.listdir(world.objects(number))):  # those that are known last, and asked for first
+            os.unlink(os.path.join(world.objects(number), name))
+    archive = Archive()
+    await exported(world, archive)
+    assert archive.extract(tmp_path / "out") == 0
+    assert compare(source, tmp_path / "out" / "docs") == []
 
 
 @pytest.mark.parametrize(("harm", "error"), [(spoil, (IntegrityError, NotFoundError)), (os.unlink, NotFoundError)])
