@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from replicator.catalog.heads import Heads
@@ -11,6 +11,12 @@ from replicator.catalog.peers import Peers
 from replicator.catalog.schema import Database
 from replicator.catalog.snapshots import Datasets, Snapshots
 from replicator.fs import Fs
+
+SENT_HEAD = "head sent"
+"""The number of this node's newest snapshot that a peer may have heard of."""
+ADOPTED = "chain adopted"
+"""The number up to which a node took its own chain over from peers."""
+_RENEWED = "renewed for"
 
 
 class Catalog:
@@ -64,6 +70,22 @@ class Catalog:
         """Keep a small value."""
         with self.database.transaction("meta row") as connection:
             connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def renew(self, former: Collection[bytes], identity: bytes) -> None:
+        """Let what a writer's earlier keys made be its present one's, which has no claims and no certificates yet.
+
+        Snapshots stay with the key that signed them: its chain ends. Done once for each key.
+        """
+        if self.meta(_RENEWED) == identity:
+            return
+        with self.database.transaction("renewal") as connection:
+            connection.executemany(
+                "UPDATE objects SET writer = ? WHERE writer = ?", [(identity, one) for one in former]
+            )
+            connection.execute("DELETE FROM claimed")
+            connection.execute("UPDATE peers SET certificate = x'', claim_number = 0")
+            connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in (SENT_HEAD, ADOPTED)])
+            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_RENEWED, identity))
 
     def close(self) -> None:
         """Close the file."""

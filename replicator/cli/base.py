@@ -253,6 +253,7 @@ class Session:
         Raises:
             KeyWrongError: none of them can give one, or two typed ones differ.
         """
+        load_network()  # what asks for it asks providers next
         path = self.passphrase_file or os.environ.get("REPLICATOR_PASSPHRASE_FILE")
         return secret(
             path or credential(CREDENTIAL),

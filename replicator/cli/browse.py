@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, load_network, wait
+from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
@@ -35,7 +35,6 @@ _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "blo
 
 def with_library(session: Session, work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]") -> T:
     """Run a use case on a home that can read, in touch with its peers and knowing every chain."""
-    load_network()
     from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
     from replicator.engine.federation import Federation  # noqa: PLC0415
 

@@ -53,6 +53,10 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
+    for one in document["roots"]:
+        one["id"] = one.pop("fingerprint")
+        for name in ("announced", "heard", "due"):
+            one[name] = moment(one.pop(f"{name}_ns"))
     for one in document["deletions"]:
         one["first"] = moment(one.pop("first_ns"))
         one["frozen_until"] = moment(one.pop("frozen_until_ns"))
@@ -78,7 +82,7 @@ def _deletions_text(found: "Status") -> list[str]:
 
 
 def _status_text(found: "Status") -> list[str]:
-    lines = []
+    lines = [line for one in found.roots for line in (f"!! {one.text}.", f"!! {one.advice}", "")]
     if not found.datasets:
         lines.append("Nothing is backed up from here yet.")
     elif found.exit_code == 0:

@@ -19,6 +19,7 @@ COMMANDS = {
     "node": ("replicator.cli.members", "node"),
     "peer": ("replicator.cli.members", "peer"),
     "provider": ("replicator.cli.provider", "provider"),
+    "domain": ("replicator.cli.domain", "domain"),
     "dataset": ("replicator.cli.dataset", "dataset"),
     "backup": ("replicator.cli.backup", "backup"),
     "run": ("replicator.cli.backup", "run"),

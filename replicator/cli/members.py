@@ -1,4 +1,4 @@
-"""node request|add|list|revoke and peer add|list|show|set|remove."""
+"""node request|renew|add|list|revoke and peer add|list|show|set|remove."""
 
 import socket
 from typing import TYPE_CHECKING
@@ -40,6 +40,33 @@ def node_request(session: Session, name: str | None, role: "JoiningRole") -> Non
     with session.edge() as edge:
         code = request_node(session.home, edge, name=called, role=role)
     session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
+
+
+@node.command("renew")
+@command(keys="write; owner too where the keeper is in the same home")
+def node_renew(session: Session) -> None:
+    """Put another write key in the place of this node's own, which loses its right then. Nothing is sent again.
+
+    Where the keeper is in the same home this is all. Else it prints a code for `node add` on the keeper, whose answer
+    this machine takes with `node add`; until then all goes on with the key so far.
+    """
+    from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.members import accept_grant, add_node, request_renewal  # noqa: PLC0415
+
+    with session.edge() as edge:
+        code = request_renewal(session.home, edge)
+        if not has_half(session.home, "keeper"):
+            session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
+            return
+        with session.keeper() as keeper, session.siblings() as siblings:
+            added = wait(add_node(keeper, siblings, edge, code))
+        accept_grant(session.home, edge, added.code)
+    for notice in added.notices:
+        session.out.notice(notice)
+    session.out.result(
+        {"id": added.identity.hex(), "name": added.name, "role": added.role},
+        f"Node '{added.name}' has another key; the one before has no right any more.",
+    )
 
 
 @node.command("add")

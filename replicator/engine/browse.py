@@ -209,8 +209,11 @@ def label_of(snapshot: OpenSnapshot) -> Label:
 
 
 def newest_of_each(found: Sequence[OpenSnapshot]) -> list[OpenSnapshot]:
-    """Return the newest snapshot of every node's every dataset, by name; snapshots come oldest first."""
-    newest = {(one.details.dataset, one.snapshot.writer): one for one in found}
+    """Return the newest snapshot of every node's every dataset, by name; snapshots come oldest first.
+
+    A node whose key was renewed is one node: only it has its name.
+    """
+    newest = {(one.details.dataset, one.node): one for one in found}
     return [newest[key] for key in sorted(newest)]
 
 

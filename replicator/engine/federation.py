@@ -9,9 +9,11 @@ from typing import Self, TypeVar
 import msgspec
 
 from replicator.catalog.peers import PeerRow
+from replicator.charter.verify import signed_hash, verify_change
 from replicator.crypto.sign import Context, verify
 from replicator.engine.edge import Edge
 from replicator.engine.home import Half
+from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.errors import (
     BusyError,
     FormatError,
@@ -21,6 +23,7 @@ from replicator.errors import (
     ProtocolError,
     RefusedError,
     ReplicatorError,
+    RootWaitsError,
     UnreachableError,
 )
 from replicator.format.charter import PeerPin
@@ -39,6 +42,8 @@ from replicator.wire.messages import (
     Info,
     Inventory,
     InventoryRequest,
+    Succession,
+    SuccessionRequest,
 )
 
 T = TypeVar("T")
@@ -100,6 +105,8 @@ class Federation:
         self.notices: list[str] = []
         self.integrity: list[str] = []
         self.changed_stores: set[Identity] = set()
+        self.successions: dict[Identity, Succession] = {}
+        """How far providers are with a change of root, if one is announced."""
         self.denied: set[tuple[Identity, ObjectName]] = set()
         """Who was asked for what in this run and has it not, or not any more as it was."""
         self._ticket = ticket or (lambda _identity: half.member.ticket)
@@ -217,6 +224,9 @@ class Federation:
                 break
             try:
                 await self._take_charter(link)
+            except RootWaitsError as error:
+                hear(self.half, verify_change(error.change), self.edge.clock.now_ns())
+                self.notices.append(f"{link.pin.name}: {error}; until then this home goes on with what it has")
             except (PeerError, FormatError, IntegrityError) as error:
                 link.problems.append(f"offers a charter that does not hold: {error}")
                 self.integrity.append(f"{link.pin.name}: offers a charter that does not hold: {error}")
@@ -237,10 +247,37 @@ class Federation:
         fresh = [pin for pin in self.half.peers if pin.identity not in self.links and pin.identity not in self.failures]
         if fresh:
             await self.dial(fresh)
+        if self.half.charter.pending is not None:
+            hear(self.half, self.half.charter.pending, self.edge.clock.now_ns())
+        if heard(self.half):
+            await self.ask_succession()
+
+    async def ask_succession(self) -> None:
+        """Ask how far providers are with a change of root, and hand root's objection on to those that lack it."""
+        statement = signed_hash(self.half.charter.charter.root)
+        for _ in range(2):  # an objection that the last one tells is news for the first
+            ours = objection_to(self.half, statement)
+            for identity, link in list(self.links.items()):
+                known = self.successions.get(identity)
+                if known is None or (ours and not known.objection):
+                    await self._ask_succession(link, ours)
+
+    async def _ask_succession(self, link: Link, objection: bytes) -> None:
+        try:
+            found = await link.connection.call("succession", SuccessionRequest(objection=objection), Succession)
+            if found.objection and not objection:
+                take_objection(self.half, found.objection)
+        except PeerError as error:
+            self.notices.append(str(error))
+        except (FormatError, IntegrityError) as error:
+            link.problems.append(f"its word on a change of root: {error}")
+            self.integrity.append(f"{link.pin.name}: its word on a change of root: {error}")
+        else:
+            self.successions[link.identity] = found
 
     async def _take_charter(self, link: Link) -> None:
         data = await get_whole(link.connection, ObjectName(link.info.charter))
-        self.half.adopt_charter(data)
+        self.half.adopt_charter(data, passed(self.half, self.edge.clock.now_ns()))
         self.notices.append(f"took charter {self.half.charter.number} from {link.pin.name}")
 
     async def _compare_charters(self) -> None:

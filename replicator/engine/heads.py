@@ -15,7 +15,7 @@ from replicator.engine.findings import NOBODY, QUIET, Findings, KeptFinding, in_
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.errors import IntegrityError, PeerError, ProtocolError, ReplicatorError
-from replicator.format.charter import Charter
+from replicator.format.charter import read_charter
 from replicator.format.claim import Shown, challenge_of
 from replicator.format.codec import decode
 from replicator.format.finding import Finding, FindingKind, Statement
@@ -372,7 +372,7 @@ class _Look:
         if kept is None:
             kept = self.half.charter.signed
             self.half.catalog.set_meta(key, kept)
-        limit = decode(Charter, body_of(kept)).created_ns + SKEW_S * NS
+        limit = read_charter(body_of(kept)).created_ns + SKEW_S * NS
         seen = self._shown(writer)
         for answer, shown in seen:
             earlier = any(one.head == shown.head and one.seen_ns <= limit for _, one in seen)

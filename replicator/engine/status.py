@@ -18,6 +18,7 @@ from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
+from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
@@ -97,6 +98,8 @@ class Status:
     """Of the problems those that are integrity failures."""
     findings: list[KeptFinding] = field(default_factory=list)
     """Evidence that nobody has acknowledged."""
+    roots: list[Announced] = field(default_factory=list)
+    """Other roots that are announced to follow this one."""
     deletions: list[Deletions] = field(default_factory=list)
     """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
 
@@ -150,7 +153,9 @@ def _judge(
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
-    advice = _advice(half, datasets, peers)
+    roots = announced(half, federation.successions, now)
+    problems = [*(one.text for one in roots), *problems]
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers)]
     code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
@@ -168,6 +173,8 @@ def _judge(
             advice += address_advice(keeper, federation, asked=asked)
     if code == 0 and not all(one.passed for one in made):
         code = 3  # copies of what cannot be used keep nothing safe
+    if code == 0 and roots:
+        code = 3  # whoever watches this has thirty days to object
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
     return Status(
@@ -184,6 +191,7 @@ def _judge(
         undrilled=undrilled,
         integrity=list(federation.integrity),
         findings=findings,
+        roots=roots,
         exit_code=code,
     )
 

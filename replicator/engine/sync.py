@@ -12,7 +12,14 @@ from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.engine.ownchain import note_continued
-from replicator.errors import ForkedError, FormatError, IntegrityError, NotFoundError, ReplicatorError
+from replicator.errors import (
+    ForkedError,
+    FormatError,
+    IntegrityError,
+    KeyMissingError,
+    NotFoundError,
+    ReplicatorError,
+)
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
@@ -151,6 +158,12 @@ class _Walk:
                 self._blame(number, error)
                 failed = number
                 break
+            except KeyMissingError as error:
+                text = f"chain of {short(self.writer)}: {error}"
+                if text not in self.federation.notices:
+                    self.federation.notices.append(text)
+                failed = number
+                break
             found.append((name, snapshot))
             name, number = ObjectName(snapshot.previous_snapshot), number - 1
         if not failed and name == NO_PREVIOUS and number:
@@ -231,7 +244,7 @@ async def read_snapshot(
     snapshot, signed = open_signed_snapshot(half, data)
     half.catalog.objects.add(
         name=name,
-        writer=snapshot.writer,
+        writer=half.whose(snapshot.writer),
         kind="snapshot",
         size=len(data),
         spooled=False,
@@ -261,6 +274,12 @@ def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
             return open_object(data, kind, keys)
         except ReplicatorError as error:
             problem = error
+    lacking = [one.name for one in half.private.domains if one.id not in half.domain_ids]
+    if lacking:
+        # Nothing in an object says of which domain it is.
+        raise KeyMissingError(
+            f"snapshots that this home cannot open: of domain {' or '.join(lacking)}, whose keys it was not given"
+        )
     raise problem or IntegrityError("object: this home has no domain")
 
 
@@ -288,7 +307,7 @@ async def _remember(
                 continue
             objects.add(
                 name=reference,
-                writer=snapshot.writer,
+                writer=half.whose(snapshot.writer),
                 kind="references",
                 size=len(data),
                 spooled=False,
@@ -315,9 +334,14 @@ async def _remember(
 
 
 async def fetch_index(
-    half: Half, federation: Federation, name: ObjectName, holders: tuple[Identity, ...] = ()
+    half: Half,
+    federation: Federation,
+    name: ObjectName,
+    holders: tuple[Identity, ...] = (),
+    *,
+    domain: bytes | None = None,
 ) -> tuple[Index, int]:
-    """Return an index after checking who signed it, and the size of its object.
+    """Return an index, of any domain if none is said, after checking who signed it, and the size of its object.
 
     It is a writer's own, or a maintainer's: that one counts only for whom a snapshot or a Forget names it.
 
@@ -326,7 +350,10 @@ async def fetch_index(
         NotFoundError: no reachable peer has it.
     """
     data = await federation.fetch(name, holders)
-    signed = _open_any_domain(half, data, Kind.INDEX)
+    if domain is None:
+        signed = _open_any_domain(half, data, Kind.INDEX)
+    else:
+        signed = open_object(data, Kind.INDEX, half.keys(domain))
     keys = [*half.charter.writer_keys(), *half.charter.maintainer_keys()]
     index = decode(Index, verify(signed, Context.INDEX, keys))
     must_be_own(signed, index.writer, index.tenant, half.tenant, f"index {short(name)}")
@@ -348,7 +375,7 @@ async def read_index(
         IntegrityError, FormatError: it does not hold.
         NotFoundError: no reachable peer has it.
     """
-    index, size = await fetch_index(half, federation, name, holders)
+    index, size = await fetch_index(half, federation, name, holders, domain=domain)
     if domain is not None and index.domain != domain:
         raise IntegrityError(f"index {short(name)}: of another domain than the snapshot that names it")
     take_index(half, name, index, size, writer)
@@ -362,7 +389,7 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
     """
     own_word = index.writer in {identity_of(key) for key in half.charter.writer_keys()}
     said = {one.index: one.writer for one in Forgotten.of(half).moved}
-    owner = index.writer if own_word else said.get(name, writer)
+    owner = half.whose(index.writer if own_word else said.get(name, writer))
     known_policies = {policy_id(policy) for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)

@@ -71,11 +71,12 @@ class Right(Part, frozen=True, kw_only=True):
     revoked: bool
 
 
-class Charter(Record, frozen=True, kw_only=True):
+class Charter(Record, frozen=True, kw_only=True, tag=2):
     """Signed by owner: the tenant's word, numbered from 1 and chained by the hash of the one before.
 
     ``root`` is the root statement with its signature; ``keybag`` names the object that holds the keybag;
-    ``private`` is :class:`CharterPrivate` sealed for members (12-byte nonce, AES-256-GCM).
+    ``private`` is :class:`CharterPrivate` sealed for members (12-byte nonce, AES-256-GCM). ``change`` is a signed
+    RootChange that is announced and waits, empty if none does; ``handovers`` are those that came to count, in order.
     """
 
     tenant: Id16
@@ -85,6 +86,60 @@ class Charter(Record, frozen=True, kw_only=True):
     rights: list[Right]
     keybag: Hash
     private: bytes
+    created_ns: Count
+    change: bytes = b""
+    handovers: Annotated[list[bytes], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+
+
+class Charter1(Record, frozen=True, kw_only=True):
+    """Version 1: of a root that no other came before, and that none is announced to follow. Written still."""
+
+    tenant: Id16
+    number: Number
+    previous: Hash
+    root: bytes
+    rights: list[Right]
+    keybag: Hash
+    private: bytes
+    created_ns: Count
+
+
+def read_charter(data: bytes) -> Charter:
+    """Return a charter of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(Charter, data)
+    return Charter(**msgspec.structs.asdict(decode(Charter1, data)))
+
+
+def encode_charter(charter: Charter) -> bytes:
+    """Return a charter's bytes: in version 1, which earlier releases read, as long as that says it all."""
+    if charter.change or charter.handovers:
+        return encode(charter)
+    values = msgspec.structs.asdict(charter)
+    return encode(Charter1(**{name: values[name] for name in Charter1.__struct_fields__}))
+
+
+class RootChange(Record, frozen=True, kw_only=True):
+    """Signed by owner: another root is to follow, for tenants whose sheet is lost. It counts after a wait.
+
+    ``former`` and ``successor`` are root statements as each root signed its own.
+    """
+
+    tenant: Id16
+    former: bytes
+    successor: bytes
+    announced_ns: Count
+
+
+class Objection(Record, frozen=True, kw_only=True):
+    """Signed by root: no other root follows the root statement with this hash, whatever the owner announces."""
+
+    tenant: Id16
+    statement: Hash
     created_ns: Count
 
 

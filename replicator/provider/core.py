@@ -19,6 +19,7 @@ from replicator.provider.erasing import Erasure, all_erasures, begin, finish
 from replicator.provider.gate import Gate
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
+from replicator.provider.succession import begin_anew
 from replicator.provider.sweep import Limits, Marked
 from replicator.provider.sweeping import TenantSweep, apply_sweep, finish_leaving, limits_of, plan_all
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
@@ -250,6 +251,8 @@ class Core:
                 connection.execute("UPDATE meta SET lives = lives + 1")
                 connection.execute("DELETE FROM marks")
                 connection.execute("DELETE FROM leaving")
+                # What root objected to may be what was lost; members hand it on while it waits once more.
+                begin_anew(connection, days=self.days, now_ns=self.clock.now_ns())
 
         self.database.write("generation", work)
         self.incarnation = incarnation

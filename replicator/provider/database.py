@@ -12,9 +12,9 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
-4: tenants that were erased."""
+4: changes of root that wait, and objections. 5: tenants that were erased."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -96,10 +96,33 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {"id": int, "tenant": bytes, "writer": bytes, "number": int, "signed_a": bytes, "signed_b": bytes},
         ("id",),
     ),
+    "root_changes": (
+        {
+            "tenant": bytes,
+            "hash": bytes,
+            "former": bytes,
+            "successor_key": bytes,
+            "began_ns": int,
+            "began_day": int,
+        },
+        ("tenant", "hash"),
+    ),
+    "objections": ({"tenant": bytes, "statement": bytes, "signed": bytes}, ("tenant", "statement")),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
-    for table in ("holders", "objects", "usage", "claims", "heads", "witnessed", "testimony", "forks")
+    for table in (
+        "holders",
+        "objects",
+        "usage",
+        "claims",
+        "heads",
+        "witnessed",
+        "testimony",
+        "forks",
+        "root_changes",
+        "objections",
+    )
 }
 _WITHOUT_ROWID = ("objects", "claimed")
 _INDEXES: dict[str, list[tuple[str, ...]]] = {

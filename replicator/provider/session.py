@@ -1,13 +1,21 @@
 """One request of one enrolled holder: may it, and what is the answer. docs/spec/protocol.md is the contract."""
 
+import contextlib
 import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from replicator.charter.verify import VerifiedCharter, signed_hash, verify_charter
+from replicator.charter.verify import (
+    VerifiedCharter,
+    signed_hash,
+    verify_change,
+    verify_charter,
+    verify_objection,
+)
 from replicator.crypto.sign import Context, signer_of, verify
+from replicator.errors import RootWaitsError
 from replicator.format.charter import Op, Right
 from replicator.format.claim import Claim, Receipt, Standing, Witness
 from replicator.format.codec import Record, decode, encode
@@ -45,6 +53,7 @@ from replicator.provider.marks import (
 from replicator.provider.objects import size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
+from replicator.provider.succession import changes_of, keep_objection, note_change, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
 from replicator.store.base import Incoming
@@ -74,6 +83,8 @@ from replicator.wire.messages import (
     ProveReply,
     ProveRequest,
     Signed,
+    Succession,
+    SuccessionRequest,
     Testimony,
     VouchReply,
     VouchRequest,
@@ -277,7 +288,7 @@ class ProviderSession:
                 store.check(name)
                 raise RequestRefusedError("damaged", "the charter's object is damaged here")
             known = self._core.charters.current(tenant)
-            found = verify_charter(unwrap_record(data), root_key=tenant.root_key, known=None)
+            found = self._verified(tenant, unwrap_record(data), known)
             if found.charter.tenant != tenant.id:
                 raise RequestRefusedError("bad-request", "this charter is of another tenant")
             if known is not None and found.number <= known.number:
@@ -290,14 +301,76 @@ class ProviderSession:
                 )
             if known is not None:
                 with refusing(integrity="fork"):
-                    verify_charter(found.signed, root_key=tenant.root_key, known=known)
+                    self._verified(tenant, found.signed, known, follows=True)
             keybag = ObjectName(found.charter.keybag)
             with self._core.gate.arriving(tenant.id, keybag):
                 expected = size_of(self._core.database, tenant.id, keybag)
                 if expected is None or store.size(keybag) != expected:
                     raise RequestRefusedError("not-found", "the keybag that this charter names is not here")
-                self._core.database.write("charter", lambda connection: store_charter(connection, found, name))
+                now_ns = self._core.clock.now_ns()
+                self._core.database.write(
+                    "charter",
+                    lambda connection: store_charter(connection, found, name, days=self._core.days, now_ns=now_ns),
+                )
         return Empty()
+
+    def _verified(
+        self, tenant: Tenant, signed: bytes, known: VerifiedCharter | None, *, follows: bool = False
+    ) -> VerifiedCharter:
+        """Return a charter under the tenant's root, or one that has waited here for as long as it must.
+
+        ``follows``: hold it against the known one too.
+
+        Raises:
+            RequestRefusedError: "conflict": its root does not count here yet; from now on it waits.
+            IntegrityError: it does not hold.
+        """
+        days, now_ns = self._core.days, self._core.clock.now_ns()
+        changes = self._core.database.read(lambda connection: changes_of(connection, tenant.id))
+        passed = [one.hash for one in changes if one.passed(days, now_ns)]
+        before = known if follows else None
+        try:
+            return verify_charter(signed, root_key=tenant.root_key, known=before, passed=passed)
+        except RootWaitsError as error:
+            change = verify_change(error.change)
+            if known is not None:
+                # Held against what is known here, it must be good but for the wait.
+                with contextlib.suppress(RootWaitsError):
+                    verify_charter(signed, root_key=tenant.root_key, known=known, passed=passed)
+            self._core.database.write(
+                "change of root",
+                lambda connection: note_change(connection, tenant.id, change, days=days, now_ns=now_ns),
+            )
+            raise RequestRefusedError(
+                "conflict", "this charter is under another root, which waits here for thirty days first"
+            ) from error
+
+    def succession(self, request: SuccessionRequest) -> Succession:
+        """Say how long a change of root has waited here, after taking in root's objection, if one is shown."""
+        tenant, _ = self._permit(None)
+        statement = signed_hash(tenant.root)
+        if request.objection:
+            objection = verify_objection(request.objection, root_key=tenant.root_key, tenant=tenant.id)
+            if objection.statement != statement:
+                raise RequestRefusedError("conflict", "this objection is about another root statement")
+            self._core.database.write(
+                "objection",
+                lambda connection: keep_objection(connection, tenant.id, statement, request.objection),
+            )
+            log.warning("a tenant's root objects to another root in its place")
+        days, now_ns = self._core.days, self._core.clock.now_ns()
+        changes, objected = self._core.database.read(
+            lambda connection: (changes_of(connection, tenant.id), objection_to(connection, tenant.id, statement))
+        )
+        waiting = changes[0] if changes else None
+        return Succession(
+            incarnation=self._core.incarnation,
+            change=waiting.hash if waiting else b"",
+            began_ns=waiting.began_ns if waiting else 0,
+            due_ns=waiting.due_ns(days, now_ns) if waiting else 0,
+            passed=waiting is not None and waiting.passed(days, now_ns),
+            objection=objected,
+        )
 
     def claims(self) -> Claims:
         """Return all writers as they are known here, and the end of the chain of marks."""
@@ -587,6 +660,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "chain": lambda session, body: session.chain(_read(ChainRequest, body)),
     "testify": lambda session, body: session.testify(_read(Testimony, body)),
     "charter": lambda session, body: session.charter(_read(CharterNotice, body)),
+    "succession": lambda session, body: session.succession(_read(SuccessionRequest, body)),
     "claims": _claims,
     "mark": lambda session, body: session.mark(_read(Signed, body)),
     "marks": lambda session, body: session.marks(_read(MarksRequest, body)),

@@ -323,6 +323,27 @@ class CharterNotice(Record, frozen=True, kw_only=True):
     name: Hash
 
 
+class SuccessionRequest(Record, frozen=True, kw_only=True):
+    """How does a change of root stand? ``objection`` is root's signed Objection to it, empty to ask only."""
+
+    objection: bytes
+
+
+class Succession(Record, frozen=True, kw_only=True):
+    """A change of root as it waits at this provider; ``change`` is the hash of the signed RootChange, empty: none.
+
+    ``due_ns`` is when it counts here at the earliest, ``passed`` whether it does. ``objection`` is root's word
+    against any successor of the root statement in force here, empty if there is none.
+    """
+
+    incarnation: Incarnation
+    change: bytes
+    began_ns: Count
+    due_ns: Count
+    passed: bool
+    objection: bytes
+
+
 class Signed(Record, frozen=True, kw_only=True):
     """A signed statement (claim, head) or its answer (receipt, witness)."""
 
@@ -350,6 +371,7 @@ OPS: dict[str, OpSpec] = {
     "chain": OpSpec(path="chain", right="read", request=ChainRequest, answer=Chain),
     "testify": OpSpec(path="testify", right="publish", request=Testimony, answer=Empty),
     "charter": OpSpec(path="charter", right="write", request=CharterNotice, answer=Empty),
+    "succession": OpSpec(path="succession", right=None, request=SuccessionRequest, answer=Succession),
     "claims": OpSpec(path="claims", right="audit", request=Empty, answer=Claims),
     "mark": OpSpec(path="mark", right="audit", request=Signed, answer=MarkReply),
     "marks": OpSpec(path="marks", right="audit", request=MarksRequest, answer=Marks),

@@ -9,6 +9,7 @@ import pytest
 from replicator.errors import FormatError
 from replicator.format.charter import (
     Charter,
+    Charter1,
     CharterPrivate,
     CharterPrivate1,
     CharterPrivate2,
@@ -21,8 +22,10 @@ from replicator.format.charter import (
     KeyNote,
     LegalNote,
     NodeName,
+    Objection,
     PeerPin,
     Right,
+    RootChange,
     RootStatement,
 )
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
@@ -39,13 +42,17 @@ from replicator.format.keybag import (
     IndexDomains,
     IndexKey,
     Keybag,
+    KeybagSeal,
+    KeybagSeals,
     MemberFile,
     MemberKeys,
+    MemberKeys1,
     NodeGrant,
     NodeGrant1,
     NodeRequest,
     NodeRequest1,
     PeerAddress,
+    Renewal,
     WrappedSecret,
     WriterDomain,
 )
@@ -115,7 +122,23 @@ CHARTER = Charter(
     keybag=run(0x90, 32),
     private=b"a sealed private part",
     created_ns=NOW,
+    change=b"a signed change of root",
+    handovers=[b"a change that came to count", b"another"],
 )
+CHARTER_1 = Charter1(
+    tenant=CHARTER.tenant,
+    number=CHARTER.number,
+    previous=CHARTER.previous,
+    root=CHARTER.root,
+    rights=CHARTER.rights,
+    keybag=CHARTER.keybag,
+    private=CHARTER.private,
+    created_ns=CHARTER.created_ns,
+)
+CHANGE = RootChange(
+    tenant=run(0x10, 16), former=b"a signed root statement", successor=b"the next root's own", announced_ns=NOW
+)
+OBJECTION = Objection(tenant=run(0x10, 16), statement=run(0x20, 32), created_ns=NOW)
 PRIVATE = CharterPrivate(
     name="Åsa",
     country="SE",
@@ -457,12 +480,19 @@ KEYBAG = Keybag(
     member_key=run(0x1D, 32),
     domains=[SECRETS],
 )
+KEYBAG_SEALS = KeybagSeals(
+    seals=[
+        KeybagSeal(root_seal_key=run(0x40, 32), sealed=b"sealed to one root"),
+        KeybagSeal(root_seal_key=run(0x41, 32), sealed=b"sealed to another"),
+    ]
+)
 DOMAIN_FILE = DomainKeyFile(secrets=SECRETS)
 INDEX_DOMAIN = IndexDomain(
     id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), index_keys=[IndexKey(epoch=3, key=run(0x2A, 32))]
 )
 INDEX_DOMAINS = IndexDomains(domains=[INDEX_DOMAIN])
-MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order")
+MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order", writing=[WRITER])
+MEMBER_KEYS_1 = MemberKeys1(domains=[INDEX_DOMAIN], ticket=b"a signed order")
 GRANT = NodeGrant(
     tenant=run(0x10, 16),
     name="Åsa",
@@ -487,6 +517,7 @@ GRANT_1 = NodeGrant1(
     charter=GRANT.charter,
 )
 REQUEST = NodeRequest(name="laptop", role="maintainer", key=run(0x1E, 32), seal_key=run(0x1F, 32))
+RENEWAL = Renewal(tenant=run(0x10, 16), request=b"a signed request")
 REQUEST_1 = NodeRequest1(name=REQUEST.name, key=REQUEST.key, seal_key=REQUEST.seal_key)
 MEMBER = MemberFile(
     tenant=run(0x10, 16),
@@ -505,6 +536,9 @@ SAMPLES: dict[str, Record] = {
     "coded policy": CODED,
     "root statement": ROOT,
     "charter": CHARTER,
+    "charter 1": CHARTER_1,
+    "root change": CHANGE,
+    "objection": OBJECTION,
     "charter private": PRIVATE,
     "charter private 1": PRIVATE_1,
     "charter private 2": PRIVATE_2,
@@ -539,13 +573,16 @@ SAMPLES: dict[str, Record] = {
     "tree piece": TREE,
     "list piece": LIST,
     "keybag": KEYBAG,
+    "keybag seals": KEYBAG_SEALS,
     "domain key file": DOMAIN_FILE,
     "index domains": INDEX_DOMAINS,
     "member keys": MEMBER_KEYS,
+    "member keys 1": MEMBER_KEYS_1,
     "node grant": GRANT,
     "node grant 1": GRANT_1,
     "node request": REQUEST,
     "node request 1": REQUEST_1,
+    "renewal": RENEWAL,
     "member file": MEMBER,
     "wrapped secret": WRAPPED,
 }

@@ -11,12 +11,15 @@ from replicator.format.charter import (
     Floors,
     PeerPin,
     Right,
+    encode_charter,
     encode_charter_private,
+    read_charter,
     read_charter_private,
 )
 from replicator.format.codec import encode
 from tests.format.samples import (
     CHARTER,
+    CHARTER_1,
     ORDER,
     PRIVATE,
     PRIVATE_1,
@@ -135,3 +138,23 @@ def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> N
 def test_a_private_part_is_written_so_that_earlier_releases_read_it_if_they_can() -> None:
     assert encode_charter_private(PRIVATE) == encode(PRIVATE)
     assert encode_charter_private(msgspec.structs.replace(PRIVATE, legal=[])) == encode(PRIVATE_3)
+
+
+def test_a_charter_is_read_in_both_versions_and_written_in_the_first_while_that_says_it_all() -> None:
+    assert read_charter(encode(CHARTER)) == CHARTER
+    plain = msgspec.structs.replace(CHARTER, change=b"", handovers=[])
+    assert read_charter(encode(CHARTER_1)) == read_charter(encode(plain)) == plain
+    assert encode_charter(plain) == encode(CHARTER_1)
+    for change in ({"change": b"one"}, {"handovers": [b"one"]}):
+        charter = msgspec.structs.replace(plain, **change)
+        assert read_charter(encode_charter(charter)) == charter
+
+
+def test_a_charter_of_a_later_release_is_told_from_a_damaged_one() -> None:
+    with pytest.raises(UnsupportedVersionError, match="version 9"):
+        read_charter(encode(CHARTER).replace(b"\x9b\x02", b"\x9b\x09", 1))
+
+
+def test_a_chain_of_roots_is_no_longer_than_can_be_checked_at_once() -> None:
+    accepted(CHARTER, handovers=[b"one"] * 64)
+    refused(CHARTER, handovers=[b"one"] * 65)
