@@ -166,6 +166,7 @@ class _Exporting:
                 if following is not None:
                     self._begin(list(self._by_pack(following)))
                 self._emit(window, chunks, stream, stop)
+                chunks.clear()  # before the next ones are gathered
                 window = following
         except BaseException:
             with suppress(OSError):
