@@ -18,6 +18,7 @@ _DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 MAX_NAME = 64
+MAX_WORDS = 200
 MAX_SIZE = 2**62
 MAX_DURATION_S = 10 * 366 * DAY_S
 """What the formats take (docs/spec/format.md); nobody means more."""
@@ -82,6 +83,17 @@ def parse_name(text: str, what: str) -> str:
     """
     if not 1 <= len(text) <= MAX_NAME or not text.isprintable() or text.isspace():
         raise UsageError(f"{text!a} cannot be {what}", hint=f"1 to {MAX_NAME} printable characters")
+    return text
+
+
+def parse_words(text: str, what: str) -> str:
+    """Return a line for people that every record takes; it may be empty.
+
+    Raises:
+        UsageError: longer than 200 characters, or with ones that cannot be seen; ``what`` says whose it is.
+    """
+    if len(text) > MAX_WORDS or (text and not text.isprintable()):
+        raise UsageError(f"{text!a} cannot be {what}", hint=f"at most {MAX_WORDS} printable characters on one line")
     return text
 
 

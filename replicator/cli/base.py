@@ -57,6 +57,10 @@ class _LateNetwork:
         """Ask for a certificate without having one."""
         return await self._tls.enrol(target, request)
 
+    async def erase(self, target: "Target", order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant."""
+        return await self._tls.erase(target, order)
+
     async def connect(self, target: "Target") -> "Connection":
         """Return a connection to a provider."""
         return await self._tls.connect(target)

@@ -8,7 +8,7 @@ import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.output import moment, table
-from replicator.config import MAX_NAME, format_size, parse_name
+from replicator.config import MAX_NAME, format_size, parse_name, parse_words
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
@@ -264,6 +264,8 @@ def peer_show(session: Session, name: str) -> None:
 @click.option("--site", help="Correct where it stands.")
 @click.option("--region", help="Correct the region.")
 @click.option("--country", help="Correct the country (two letters).")
+@click.option("--legal-name", help="Whose it is to the law, for `register`; '' leaves it to the provider's word.")
+@click.option("--contact", help="How to reach whom one has a question to, for `register`; '' likewise.")
 @click.option("--own/--not-own", default=None, help="Whether it belongs to this tenant's own household.")
 @command(keys="owner")
 def peer_set(
@@ -273,6 +275,8 @@ def peer_set(
     site: str | None,
     region: str | None,
     country: str | None,
+    legal_name: str | None,
+    contact: str | None,
     own: bool | None,
 ) -> None:
     """Correct what a provider claims about itself; the charter pins it."""
@@ -288,10 +292,18 @@ def peer_set(
         changes["own"] = own
     if country is not None:
         changes["country"] = check_country(country)
-    if not changes:
-        raise UsageError("nothing to change", hint="give --owner, --site, --region, --country or --own")
+    legal = {
+        key: parse_words(value, what)
+        for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
+        if value is not None
+    }
+    if not changes and not legal:
+        raise UsageError(
+            "nothing to change",
+            hint="give --owner, --site, --region, --country, --legal-name, --contact, --own or --not-own",
+        )
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
-        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes))
+        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes, legal))
     for notice in notices:
         session.out.notice(notice)
     session.out.result({"id": changed.identity.hex(), **_pin_document(changed)}, f"'{changed.name}' is corrected.")

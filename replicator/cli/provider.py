@@ -9,7 +9,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
-from replicator.config import format_size, parse_duration, parse_name, parse_size
+from replicator.config import format_size, parse_duration, parse_name, parse_size, parse_words
 from replicator.errors import HomeError, UsageError
 from replicator.ids import address_form
 
@@ -33,6 +33,8 @@ def provider() -> None:
 @click.option("--region", required=True, help="A part of the country that a disaster would hit as a whole.")
 @click.option("--site", required=True, help="The house or room.")
 @click.option("--owner", required=True, help="Whose it is.")
+@click.option("--legal-name", default="", help="Whose it is to the law, for the records that tenants keep.")
+@click.option("--contact", default="", help="How tenants reach whom they have a question to.")
 @click.option("--listen", default=f"0.0.0.0:{PORT}", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @click.option("--advertise", multiple=True, metavar="ADDR", help="HOST:PORT that others reach it at; repeatable.")
 @click.option("--lock", default="30d", show_default=True, help="How long nothing that was received can be deleted.")
@@ -46,6 +48,8 @@ def init(
     region: str,
     site: str,
     owner: str,
+    legal_name: str,
+    contact: str,
     listen: str,
     advertise: tuple[str, ...],
     lock: str,
@@ -72,6 +76,8 @@ def init(
         advertise=advertise,
         lock_s=parse_duration(lock),
         grace_s=parse_duration(grace),
+        legal_name=parse_words(legal_name, "a legal name"),
+        contact=parse_words(contact, "a contact"),
     )
     made = init_provider(session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
@@ -88,6 +94,36 @@ def init(
             f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {os.path.abspath(data)}.",
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
         ],
+    )
+
+
+@provider.command("set")
+@click.option("--legal-name", help="Whose it is to the law, for the records that tenants keep; '' takes it back.")
+@click.option("--contact", help="How tenants reach whom they have a question to; '' takes it back.")
+@command(keys="provider identity")
+def change(session: Session, legal_name: str | None, contact: str | None) -> None:
+    """Change what this provider says about itself. The daemon may run; tenants hear of it at their next contact.
+
+    A tenant's program that is older than these words cannot read them, and calls the offer newer.
+    """
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    changes = {
+        key: parse_words(value, what)
+        for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
+        if value is not None
+    }
+    if not changes:
+        raise UsageError("nothing to change", hint="give --legal-name or --contact")
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        offer = opened.change_offer(**changes)
+        identity = opened.key.identity
+    finally:
+        opened.close()
+    session.out.result(
+        {"id": identity.hex(), "number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact},
+        f"Offer {offer.number} says: {offer.legal_name or '(no legal name)'}, {offer.contact or '(no contact)'}.",
     )
 
 
@@ -234,6 +270,11 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         if row["unbraked"]:
             brakes = " AND NO ".join(row["unbraked"]).upper()
             lines.append(Alarm(f"{row['id'][:12]}: NO {brakes} on deletions, by root's word"))
+    lines += [
+        f"{row['id'][:12]}: erased by its root's order of {moment(row['began_ns'])}, {row['objects']} objects, "
+        f"{format_size(row['bytes'])}" + ("" if row["done"] else "; NOT ALL OF IT IS GONE YET")
+        for row in found["erased"]
+    ]
     if found["frozen_until_ns"]:
         lines.append(
             f"THE CLOCK LEAPT by {found['clock_leap_s']} s: nothing is deleted until "

@@ -50,6 +50,9 @@ class Context(enum.Enum):
     ROOT_CHANGE = b"root change"
     OBJECTION = b"objection"
     RENEWAL = b"renewal"
+    ERASE_ORDER = b"erase order"
+    ERASE_RECEIPT = b"erase receipt"
+    ERASURE_REPORT = b"erasure report"
 
 
 class SigningKey:

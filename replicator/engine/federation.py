@@ -30,7 +30,7 @@ from replicator.format.charter import PeerPin
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
-from replicator.format.offer import Offer
+from replicator.format.offer import Offer, decode_offer
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.transport.base import Connection, Target
 from replicator.wire.messages import (
@@ -401,7 +401,7 @@ def read_offer(signed: bytes, target: Target) -> Offer:
     """
     try:
         key = signed[:32]
-        offer = decode(Offer, verify(signed, Context.OFFER, [key]))
+        offer = decode_offer(verify(signed, Context.OFFER, [key]))
     except ReplicatorError as error:
         raise ProtocolError(target.name, f"its offer does not hold ({error})") from error
     if identity_of(key) != target.identity or offer.provider_key != key:

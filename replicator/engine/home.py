@@ -48,6 +48,8 @@ HOME_FORMAT = 1
 HEARD_FILE = "heard.json"
 OBJECTION_FILE = "objection.bin"
 FORMERS_FILE = "formers.json"
+ERASURE_FILE = "erasure.bin"
+"""While it is there, the tenant was ordered to be erased (:mod:`replicator.engine.erasing`)."""
 Role = Literal["keeper", "node", "maintainer", "drill"]
 
 

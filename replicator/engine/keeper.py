@@ -15,7 +15,15 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.edge import Edge, PassphraseSource
 from replicator.engine.home import Half, Role, create_half, merged, private_context, read_private_file
 from replicator.errors import KeyMissingError, LockedError, UsageError
-from replicator.format.charter import Charter, CharterPrivate, EnrolOrder, PeerPin, Right, encode_charter
+from replicator.format.charter import (
+    Charter,
+    CharterPrivate,
+    EnrolOrder,
+    PeerPin,
+    Right,
+    encode_charter,
+    encode_charter_private,
+)
 from replicator.format.codec import decode, encode
 from replicator.format.container import record_fill, wrap_record
 from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret, WriterDomain
@@ -429,7 +437,7 @@ def sign_charter(
         root=root,
         rights=rights,
         keybag=keybag,
-        private=seal_random(member_key, encode(private), private_context(tenant), edge.rng),
+        private=seal_random(member_key, encode_charter_private(private), private_context(tenant), edge.rng),
         created_ns=edge.clock.now_ns(),
         change=change,
         handovers=list(handovers),

@@ -30,7 +30,7 @@ from replicator.errors import (
     ProtocolError,
     UsageError,
 )
-from replicator.format.charter import CharterPrivate, NodeName, PeerPin, Right, Role
+from replicator.format.charter import CharterPrivate, LegalNote, NodeName, PeerPin, Right, Role
 from replicator.format.codec import decode, encode
 from replicator.format.codes import code_kind, read_code, write_code
 from replicator.format.keybag import (
@@ -126,14 +126,29 @@ async def remove_peer(keeper: KeeperHome, siblings: list[Half], edge: Edge, name
 
 
 async def set_peer(
-    keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str, changes: Mapping[str, object]
+    keeper: KeeperHome,
+    siblings: list[Half],
+    edge: Edge,
+    name: str,
+    changes: Mapping[str, object],
+    legal: Mapping[str, str],
 ) -> tuple[PeerPin, list[str]]:
-    """Pin other labels for a provider than it claims; return the pin and what could not be told to whom."""
+    """Pin other labels for a provider than it claims; return the pin and what could not be told to whom.
+
+    ``legal``: fields of its legal note, which begins empty.
+    """
     await catch_up(keeper, edge)
     pin = keeper.peer(name)
     changed = msgspec.structs.replace(pin, **changes)
     pins = [changed if other.identity == pin.identity else other for other in keeper.peers]
-    data = keeper.write_charter(edge, private=keeper.with_peers(pins))
+    private = keeper.with_peers(pins)
+    if legal:
+        notes = {note.identity: note for note in private.legal}
+        before = notes.get(pin.identity) or LegalNote(identity=pin.identity, legal_name="", contact="")
+        notes[pin.identity] = msgspec.structs.replace(before, **legal)
+        said = [note for note in notes.values() if note.legal_name or note.contact]
+        private = msgspec.structs.replace(private, legal=said)
+    data = keeper.write_charter(edge, private=private)
     return changed, await spread_charter(keeper, siblings, edge, data)
 
 

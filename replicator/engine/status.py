@@ -15,7 +15,7 @@ from replicator.engine.findings import Findings, KeptFinding, advice_for, in_wor
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.heads import KnownHead
-from replicator.engine.home import Half
+from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
@@ -168,6 +168,8 @@ def _judge(
         made = drills(keeper)
         undrilled = _undrilled(half, keeper, {one.dataset for one in made})
         advice += drill_advice(made, undrilled, now, any(one.newest_ns for one in datasets))
+        if keeper.fs.size(keeper.file(ERASURE_FILE)) is not None:
+            advice.append("this tenant was ordered to be erased: `replicator erase report` says who has obeyed")
         if keeper.role == "keeper":
             advice += address_advice(keeper, federation, asked=asked)
     if code == 0 and not all(one.passed for one in made):

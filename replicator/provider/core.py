@@ -9,8 +9,7 @@ from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
 from replicator.crypto.sign import SigningKey, body_of
 from replicator.errors import HomeError, ReplicatorError
-from replicator.format.codec import decode
-from replicator.format.offer import Offer
+from replicator.format.offer import Offer, decode_offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
 from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
@@ -18,6 +17,7 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import Days, load_days, store_days, tick
+from replicator.provider.erasing import Erasure, all_erasures, begin, finish
 from replicator.provider.gate import Gate
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
@@ -36,14 +36,17 @@ from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
 from replicator.store.folder import FolderObjectStore
 from replicator.transport.handler import RequestRefusedError
+from replicator.wire.messages import Refusal
 
 log = logging.getLogger(__name__)
 
 INCARNATION_SIZE = 16
 CLAIMED_SETS = 32 << 20
 """Bytes of memory, for a million names in all."""
+ERASING_AFTER_S = 10.0
 NOBODY = b""
 """Holder of objects that were found on the disk without a row."""
+_ERASED: tuple[Refusal, str] = ("unauthorized", "this tenant was erased here, by its root's order")
 
 
 class Core:
@@ -64,6 +67,7 @@ class Core:
         self._data = data
         self._attaching = threading.Lock()
         self._ticking = threading.Lock()
+        self._erasing = threading.Lock()
         self._attached = False
         self._ticked_ns: int | None = None
         self.gate = Gate()
@@ -132,13 +136,54 @@ class Core:
         """Return the signed offer and what it says; another process of this home may have changed it."""
         row = self.database.row("SELECT offer FROM meta")
         assert row is not None, "the row is made with the home"
-        return row[0], decode(Offer, body_of(row[0]))
+        return row[0], decode_offer(body_of(row[0]))
 
     def tenant(self, holder: Holder) -> Tenant:
-        """Return the holder's tenant."""
+        """Return the holder's tenant.
+
+        Raises:
+            RequestRefusedError: "unauthorized": it was erased since the holder was looked up.
+        """
         found = find_tenant(self.database, holder.tenant)
-        assert found is not None, "a foreign key holds it"
+        if found is None:
+            raise RequestRefusedError(*_ERASED)
         return found
+
+    def erase(self, signed: bytes) -> bytes:
+        """Obey root's order to erase a tenant; return the signed receipt.
+
+        Raises:
+            RequestRefusedError: "not-found", "forbidden"; "unavailable": the disk is not mounted, and nothing was
+                begun. "busy": it has begun, and is not done.
+            OSError: the disk does not delete; a start, or the same order, goes on.
+        """
+        if not self.available():
+            raise not_mounted()
+        erasure = begin(self.database, signed, now_ns=self.clock.now_ns())
+        if erasure.receipt:
+            return erasure.receipt
+        if not self._erasing.acquire(blocking=False):
+            raise RequestRefusedError("busy", "a tenant is being deleted; ask again", after_s=ERASING_AFTER_S)
+        try:
+            if not self.quotas.idle(erasure.tenant):
+                raise RequestRefusedError("busy", "an upload of it is still running; ask again", after_s=1.0)
+            return self._finish(erasure)
+        finally:
+            self._erasing.release()
+
+    def _finish(self, erasure: Erasure) -> bytes:
+        self._stores.pop(erasure.tenant, None)
+        receipt = finish(
+            self.database,
+            erasure,
+            self._data.remove,
+            key=self.key,
+            incarnation=self.incarnation,
+            clock=self.clock,
+        )
+        if not erasure.receipt:
+            log.warning("a tenant was erased by its root's order: %d objects, %d bytes", erasure.objects, erasure.size)
+        return receipt
 
     def available(self) -> bool:
         """Return whether our disk is there. One that comes back is taken up as at a start."""
@@ -191,7 +236,10 @@ class Core:
                 lock_until_ns=now_ns + lock_ns,
             )
 
-        return now_ns, self.database.write("object row", work)
+        try:
+            return now_ns, self.database.write("object row", work)
+        except sqlite3.IntegrityError as error:  # its tenant's row is gone
+            raise RequestRefusedError(*_ERASED) from error
 
     def stop(self) -> None:
         """Count the generation up once more, so that a copy of the disk made while it ran is told from it.
@@ -219,6 +267,11 @@ class Core:
 
     def _attach(self) -> None:
         self._next_generation()
+        for erasure in all_erasures(self.database):
+            try:
+                self._finish(erasure)  # what was begun; and what a disk that was put back from a copy brought again
+            except OSError as error:
+                log.error("a tenant that was erased cannot be deleted: %s", os.strerror(error.errno or 0))  # noqa: TRY400 - a traceback has names
         self._stores = {tenant: self._data.tenant(tenant) for tenant in all_tenants(self.database)}
         for tenant, store in self._stores.items():
             store.prepare()

@@ -12,9 +12,9 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
-4: the order in which objects arrived; changes of root that wait, and objections."""
+4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -79,6 +79,18 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     "testimony": (
         {"tenant": bytes, "writer": bytes, "provider": bytes, "number": int, "signed": bytes},
         ("tenant", "writer", "provider"),
+    ),
+    "erasures": (
+        {
+            "tenant": bytes,
+            "root_key": bytes,
+            "signed": bytes,
+            "began_ns": int,
+            "objects": int,
+            "bytes": int,
+            "receipt": bytes,
+        },
+        ("tenant",),
     ),
     "forks": (
         {"id": int, "tenant": bytes, "writer": bytes, "number": int, "signed_a": bytes, "signed_b": bytes},
@@ -234,6 +246,12 @@ class Database:
         with self._lock:
             found: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
             return found
+
+    def tidy(self) -> None:
+        """Leave nothing in the log of changes of what was erased; as far as nobody reads at this moment."""
+        with self._lock:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.execute("PRAGMA secure_delete = OFF")
 
     def close(self) -> None:
         """Close the connection; an open transaction is undone."""

@@ -10,6 +10,7 @@ from replicator.ids import Identity, TenantId, identity_of
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
+from replicator.provider.erasing import was_erased
 from replicator.provider.invites import spend
 from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
@@ -48,6 +49,8 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
+        if was_erased(connection, tenant):
+            raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,

@@ -24,9 +24,9 @@ from replicator.clock import NS, Clock
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
 from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
-from replicator.format.codec import decode, encode
+from replicator.format.codec import encode
 from replicator.format.codes import write_code
-from replicator.format.offer import Invite, Offer
+from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import address_form
 from replicator.provider.ballast import Ballast
@@ -35,6 +35,7 @@ from replicator.provider.core import INCARNATION_SIZE, Core
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import load_days
+from replicator.provider.erasing import all_erasures
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
 from replicator.provider.quota import floor_of
@@ -66,6 +67,8 @@ class Terms:
     advertise: tuple[str, ...]
     lock_s: int
     grace_s: int
+    legal_name: str = ""
+    contact: str = ""
 
 
 class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +112,7 @@ class Provider:
         """Return the newest offer."""
         row = self._database.row("SELECT offer FROM meta")
         assert row is not None, "the row is made with the home"
-        return decode(Offer, body_of(row[0]))
+        return decode_offer(body_of(row[0]))
 
     def change_offer(self, **changes: Any) -> Offer:
         """Sign a new offer with some fields changed; nothing happens if all are as they were.
@@ -235,6 +238,16 @@ class Provider:
             "disk_free": data.free_bytes() if mounted else 0,
             "disk_reserve": floor_of(offer.capacity),
             "tenants": tenants,
+            "erased": [
+                {
+                    "id": one.tenant.hex(),
+                    "began_ns": one.began_ns,
+                    "objects": one.objects,
+                    "bytes": one.size,
+                    "done": bool(one.receipt),
+                }
+                for one in all_erasures(self._database)
+            ],
             "invites": [dataclasses.asdict(invite) for invite in self.invites()],
         }
 
@@ -296,6 +309,8 @@ def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, r
             grace_s=terms.grace_s,
             wire=[WIRE_VERSION],
             created_ns=clock.now_ns(),
+            legal_name=terms.legal_name,
+            contact=terms.contact,
         ),
     )
     fs.makedirs(folder)
@@ -370,7 +385,7 @@ def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
     try:
         for endpoint in offer.endpoints:
             split_endpoint(endpoint)
-        return key.sign(Context.OFFER, encode(offer)), offer
+        return key.sign(Context.OFFER, encode_offer(offer)), offer
     except (FormatError, ValueError) as error:
         raise UsageError(f"these terms cannot be offered: {error}") from error
 

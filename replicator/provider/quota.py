@@ -109,6 +109,11 @@ class Quotas:
             self._open.add(reservation)
             return reservation
 
+    def idle(self, tenant: TenantId) -> bool:
+        """Return whether nothing of a tenant is being stored."""
+        with self._lock:
+            return not self._pledged(tenant).streams
+
     def release(self, reservation: Reservation) -> None:
         """Forget a reservation."""
         with self._lock:

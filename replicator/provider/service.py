@@ -55,6 +55,15 @@ class ProviderService:
             log.info("a holder was enrolled")
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
 
+    def erase(self, order: bytes) -> bytes:
+        """Delete a tenant by its root's signed order; return the signed receipt. Needs no certificate.
+
+        Raises:
+            RequestRefusedError: "not-found", "forbidden", "bad-request", "busy", "unavailable".
+        """
+        with refusing(integrity="forbidden"):
+            return self._core.erase(order)
+
     def session(self, holder_key: bytes) -> ProviderSession:
         """Return the session of an enrolled holder.
 

@@ -494,7 +494,8 @@ class ProviderSession:
 
             def measure() -> tuple[Levels, int]:
                 counted = size_of(self._core.database, tenant.id, name) is not None
-                return self._core.levels(tenant, self._holder, right.quota if right else 0), 0 if counted else size
+                now = self._core.tenant(self._holder)  # under the lock: of an erased one nothing is taken in any more
+                return self._core.levels(now, self._holder, right.quota if right else 0), 0 if counted else size
 
             reservation = self._core.quotas.reserve(tenant.id, self._holder.identity, size=size, measure=measure)
             try:

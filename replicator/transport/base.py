@@ -63,6 +63,10 @@ class Network(Protocol):
         """Ask for a certificate without having one."""
         ...
 
+    async def erase(self, target: Target, order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant, which needs no certificate; return the signed receipt."""
+        ...
+
     async def connect(self, target: Target) -> Connection:
         """Return a connection to an enrolled provider; one round trip proves that it answers.
 

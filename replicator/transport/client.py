@@ -62,6 +62,14 @@ class TlsNetwork:
         finally:
             await connection.close()
 
+    async def erase(self, target: Target, order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant; return the signed receipt."""
+        connection = await self._dial(target, certificate=None)
+        try:
+            return (await connection.call("erase", Signed(statement=order), Signed)).statement
+        finally:
+            await connection.close()
+
     async def connect(self, target: Target) -> "TlsConnection":
         """Return a connection to a provider; the handshake has proved that it holds the pinned key."""
         return await self._dial(target, certificate=target.certificate)

@@ -87,6 +87,10 @@ class Service(Protocol):
         """Give a certificate for an invite or an order."""
         ...
 
+    def erase(self, order: bytes) -> bytes:
+        """Delete a tenant by its root's signed order; return the signed receipt."""
+        ...
+
     def session(self, holder_key: bytes) -> Session:
         """Return the session of the holder of a key that the transport has verified."""
         ...

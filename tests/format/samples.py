@@ -13,12 +13,14 @@ from replicator.format.charter import (
     CharterPrivate,
     CharterPrivate1,
     CharterPrivate2,
+    CharterPrivate3,
     DomainPublic,
     EnrolOrder,
     Floors,
     HandedKeys,
     KeepersBox,
     KeyNote,
+    LegalNote,
     NodeName,
     Objection,
     PeerPin,
@@ -29,6 +31,7 @@ from replicator.format.charter import (
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
+from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
 from replicator.format.index import Index, IndexedPack, References
@@ -54,7 +57,7 @@ from replicator.format.keybag import (
     WriterDomain,
 )
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
-from replicator.format.offer import Invite, Offer
+from replicator.format.offer import Invite, Offer, Offer1
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import (
@@ -157,6 +160,10 @@ PRIVATE = CharterPrivate(
     checks=KeepersBox(domain=run(0x70, 16), sealed=b"a sealed box"),
     notes=[KeyNote(identity=run(0xC0, 32), name="laptop", added_ns=NOW, revoked_ns=NOW + NS)],
     handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
+    legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
+)
+PRIVATE_3 = CharterPrivate3(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "legal"}
 )
 PRIVATE_2 = CharterPrivate2(
     name=PRIVATE.name,
@@ -293,6 +300,27 @@ MARK = Mark(
 HOLDERS = Holders(tenant=run(0x10, 16), charter=7, providers=run(0x00, 64))
 FENCE = Fence(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=6, head=10)
 RETIRE = Retire(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=5)
+ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
+ERASE_RECEIPT = EraseReceipt(
+    tenant=run(0x10, 16),
+    order=run(0xD0, 32),
+    incarnation=run(0xE0, 16),
+    objects=7,
+    bytes=7 << 20,
+    began_ns=NOW,
+    ended_ns=NOW + NS,
+)
+ERASURE_REPORT = ErasureReport(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    keeper=run(0x60, 32),
+    order=b"a signed order",
+    providers=[
+        ErasedAt(identity=run(0xA0, 32), name="bo", endpoints=["bo.example:7710"], receipt=b"a signed receipt"),
+        ErasedAt(identity=run(0xB0, 32), name="eva", endpoints=[], receipt=b""),
+    ],
+    made_ns=NOW + 2 * NS,
+)
 OFFER = Offer(
     provider_key=run(0x01, 32),
     number=3,
@@ -306,6 +334,11 @@ OFFER = Offer(
     grace_s=14 * 86400,
     wire=[1],
     created_ns=NOW,
+    legal_name="Bo Ek AB, 556000-0000",
+    contact="bo@bo.example",
+)
+OFFER_1 = Offer1(
+    **{name: value for name, value in msgspec.structs.asdict(OFFER).items() if name not in {"legal_name", "contact"}}
 )
 INVITE = Invite(
     identity=run(0xA0, 32), endpoints=["127.0.0.1:7710"], secret=run(0x02, 16), quota=100 * 10**9, expires_ns=NOW
@@ -509,11 +542,15 @@ SAMPLES: dict[str, Record] = {
     "charter private": PRIVATE,
     "charter private 1": PRIVATE_1,
     "charter private 2": PRIVATE_2,
+    "charter private 3": PRIVATE_3,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
     "standing": STANDING,
+    "erase order": ERASE_ORDER,
+    "erase receipt": ERASE_RECEIPT,
+    "erasure report": ERASURE_REPORT,
     "finding": FINDING,
     "drill": DRILL,
     "drill 1": DRILL_1,
@@ -525,6 +562,7 @@ SAMPLES: dict[str, Record] = {
     "fence": FENCE,
     "retire": RETIRE,
     "offer": OFFER,
+    "offer 1": OFFER_1,
     "invite": INVITE,
     "directory": DIRECTORY,
     "index": INDEX,

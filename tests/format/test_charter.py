@@ -12,6 +12,7 @@ from replicator.format.charter import (
     PeerPin,
     Right,
     encode_charter,
+    encode_charter_private,
     read_charter,
     read_charter_private,
 )
@@ -23,6 +24,7 @@ from tests.format.samples import (
     PRIVATE,
     PRIVATE_1,
     PRIVATE_2,
+    PRIVATE_3,
     RIGHT,
     ROOT,
     accepted,
@@ -33,6 +35,7 @@ from tests.format.samples import (
 right = inside(RIGHT, lambda part: msgspec.structs.replace(CHARTER, rights=[part]))
 floors = inside(ROOT.floors, lambda part: msgspec.structs.replace(ROOT, floors=part))
 pin = inside(PRIVATE.peers[0], lambda part: msgspec.structs.replace(PRIVATE, peers=[part]))
+legal = inside(PRIVATE.legal[0], lambda part: msgspec.structs.replace(PRIVATE, legal=[part]))
 domain = inside(PRIVATE.domains[0], lambda part: msgspec.structs.replace(PRIVATE, domains=[part]))
 YEARS = 10 * 366 * 86400
 HUGE = 2**62
@@ -97,6 +100,9 @@ def test_ids_keys_and_hashes_have_one_size(record: Any, field: str, size: int) -
         (pin, "site", NOT_PLAIN, ("cellar",)),
         (pin, "country", ("", "S", "SWE", "se", "SE\n", "S1"), ("SE", "NO")),
         (pin, "endpoints", ([""], ["a b:1"], ["a:1\n"], ["é:1"], ["x" * 262]), ([], ["a:1"], ["[::1]:7710"])),
+        (legal, "legal_name", ("a\n", "\x1b", "x" * 201), ("", "Bo Ek AB", "x" * 200)),
+        (legal, "contact", ("\u202ea",), ("", "+46 1")),
+        (legal, "identity", (bytes(31),), (bytes(32),)),
         (domain, "epoch", (0, 2**32), (1, 2**32 - 1)),
         (domain, "name", NOT_PLAIN, ("main",)),
     ],
@@ -120,11 +126,18 @@ def test_a_part_has_no_version_of_its_own() -> None:
 
 def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> None:
     assert read_charter_private(encode(PRIVATE)) == PRIVATE
-    second = msgspec.structs.replace(PRIVATE, notes=[], handed=[])
+    third = msgspec.structs.replace(PRIVATE, legal=[])
+    assert read_charter_private(encode(PRIVATE_3)) == third
+    second = msgspec.structs.replace(third, notes=[], handed=[])
     assert read_charter_private(encode(PRIVATE_2)) == second
     assert read_charter_private(encode(PRIVATE_1)) == msgspec.structs.replace(second, checks=None)
     with pytest.raises(UnsupportedVersionError):
-        read_charter_private(encode(PRIVATE).replace(b"\x99\x03", b"\x99\x04", 1))
+        read_charter_private(encode(PRIVATE).replace(b"\x9a\x04", b"\x9a\x05", 1))
+
+
+def test_a_private_part_is_written_so_that_earlier_releases_read_it_if_they_can() -> None:
+    assert encode_charter_private(PRIVATE) == encode(PRIVATE)
+    assert encode_charter_private(msgspec.structs.replace(PRIVATE, legal=[])) == encode(PRIVATE_3)
 
 
 def test_a_charter_is_read_in_both_versions_and_written_in_the_first_while_that_says_it_all() -> None:

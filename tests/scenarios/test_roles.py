@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -24,6 +25,7 @@ from replicator.format.charter import EnrolOrder, Objection, RootChange
 from replicator.format.claim import Claim, set_root
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import Kind
+from replicator.format.erasure import EraseOrder
 from replicator.format.snapshot import Head
 from replicator.ids import ObjectName
 from replicator.pack.sealed import open_object
@@ -47,6 +49,7 @@ TABLE: dict[str, set[str]] = {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "enrol others"),
         *("name an owner", "change a floor", "open the keybag", "read the charter's names"),
         *("open indexes", "read contents", "write charters", "announce another root", "object to another root"),
+        "erase the tenant",
     },
     "owner": {"write charters", "enrol others", "announce another root"},
     "keeper": {
@@ -87,6 +90,7 @@ ABILITIES = (
     "read the charter's names",
     "open indexes",
     "read contents",
+    "erase the tenant",
 )
 
 
@@ -259,6 +263,17 @@ async def enrols(tenancy: Tenancy, holder: Holder) -> None:
     signer = holder.root.signing if holder.root else holder.owner or holder.key
     order = signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=other.public, expires_ns=0)))
     tenancy.world.services[0].enrol(EnrolRequest(holder_key=other.public, secret=b"", order=order, root=b""))
+
+
+async def erases(tenancy: Tenancy, holder: Holder) -> None:
+    """Whatever key the holder has, its order is brought to a provider."""
+    body = encode(EraseOrder(tenant=tenancy.keeper.tenant, created_ns=0))
+    for signer in (holder.key, holder.owner, None if holder.root is None else holder.root.signing):
+        if signer is not None:
+            with suppress(RequestRefusedError):
+                tenancy.world.services[0].erase(signer.sign(Context.ERASE_ORDER, body))
+                return
+    raise RequestRefusedError("forbidden", "no provider obeyed")
 
 
 def _charter(tenancy: Tenancy, owner: SigningKey, root: bytes | None = None, change: bytes = b"") -> bytes:
@@ -471,6 +486,7 @@ TRIES: dict[str, Callable[[Tenancy, Holder], Awaitable[None]]] = {
     "read the charter's names": reads_names,
     "open indexes": opens_indexes,
     "read contents": reads_contents,
+    "erase the tenant": erases,
 }
 
 

@@ -108,6 +108,22 @@ def test_many_requests_of_one_connection_run_at_the_same_time(tmp_path: str) -> 
     live(str(tmp_path), work)
 
 
+def test_roots_order_to_erase_needs_no_certificate(tmp_path: str) -> None:
+    async def work(at: Live) -> None:
+        connection = await at.connect()
+        await connection.put(name_of(data_object(1)), data_object(1))
+        assert await refused(at.network.erase(at.target(STRANGER), at.tenant.erase_order(by=STRANGER))) == "forbidden"
+        assert await refused(at.network.erase(at.target(STRANGER), bytes(5000))) == "bad-request"
+        assert await connection.get(name_of(data_object(1))) == data_object(1)
+        receipt = await at.network.erase(at.target(STRANGER), at.tenant.erase_order())
+        verify(receipt, Context.ERASE_RECEIPT, [at.provider.key.public])
+        assert await refused(connection.get(name_of(data_object(1)))) == "unauthorized"
+        assert await at.network.erase(at.target(STRANGER), at.tenant.erase_order()) == receipt
+        await connection.close()
+
+    live(str(tmp_path), work)
+
+
 def test_without_a_certificate_there_is_only_enrolment(tmp_path: str) -> None:
     async def work(at: Live) -> None:
         connection = await at.network.connect(at.target(STRANGER))
@@ -311,6 +327,20 @@ def test_a_body_that_dribbles_is_given_up(tmp_path: str, monkeypatch: pytest.Mon
         assert b" 400 " in await reader.readline()
         assert os.listdir(at.house.objects(at.tenant, "incoming")) == []
         writer.transport.abort()
+
+    live(str(tmp_path), work)
+
+
+def test_orders_to_erase_are_rationed_apart_from_enrolments(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ENROL_BURST", 2)
+    monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
+
+    async def work(at: Live) -> None:
+        for _ in range(2):
+            assert await refused(at.network.erase(at.target(STRANGER), b"nothing")) != "busy"
+        with pytest.raises(BusyError):
+            await at.network.erase(at.target(STRANGER), at.tenant.erase_order())
+        await at.network.enrol(at.target(STRANGER), at.invitation(Tenant("new"), STRANGER))
 
     live(str(tmp_path), work)
 
