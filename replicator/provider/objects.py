@@ -68,10 +68,16 @@ def record(
     """Record that an object is durable; return until when it is locked. A lock never gets shorter.
 
     Whoever stores an object needs it: a mark on it is gone. It is the newest to have arrived, also if it was here.
+
+    Raises:
+        sqlite3.IntegrityError: there is no such tenant (any more).
     """
-    [arrival] = connection.execute(
+    counted = connection.execute(
         "UPDATE tenants SET arrivals = arrivals + 1 WHERE id = ? RETURNING arrivals", (tenant,)
     ).fetchone()
+    if counted is None:
+        raise sqlite3.IntegrityError(f"there is no tenant {tenant.hex()}")
+    [arrival] = counted
     connection.execute("DELETE FROM marks WHERE tenant = ? AND name = ?", (tenant, name))
     connection.execute("DELETE FROM leaving WHERE tenant = ? AND name = ?", (tenant, name))
     row = connection.execute(
