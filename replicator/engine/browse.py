@@ -4,16 +4,18 @@ import asyncio
 import datetime
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
 from replicator.engine.federation import Federation
+from replicator.engine.fetchers import Fetchers
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
@@ -34,6 +36,7 @@ from replicator.errors import (
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
 from replicator.format.pack import CHUNK_LIST
+from replicator.format.sizes import LARGEST
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
 from replicator.fs import write_atomic
 from replicator.ids import Identity, ObjectName, short
@@ -42,6 +45,7 @@ from replicator.pack.reader import PackReader, check_length
 from replicator.process import Stop
 from replicator.snapshot.metadata import Rights
 from replicator.snapshot.tree import TreePath, TreeReader
+from replicator.transport.base import Connection
 
 T = TypeVar("T")
 PACKS_IN_MEMORY = 4
@@ -255,6 +259,24 @@ def candidates(details: SnapshotDetails, text: str) -> list[TreePath]:
     return found
 
 
+class Slots(Protocol):
+    """Memory that other processes see too, in parts for one pack each."""
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """What each is opened by; of the size of the largest pack."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many are filled at the same time, at most."""
+        ...
+
+    def put(self, slot: int, data: bytes) -> int:
+        """Write a pack to one; return its size."""
+        ...
+
+
 class ChunkFetcher:
     """Gives chunks by kind and id, fetching and opening whole packs, a few of which stay in memory.
 
@@ -271,6 +293,7 @@ class ChunkFetcher:
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
+        self._process: Fetchers | None = None
 
     @property
     def keys(self) -> DomainKeys:
@@ -359,6 +382,20 @@ class ChunkFetcher:
         """Fetch a pack as it is, sealed; called from a worker thread. The future's errors are those of :meth:`load`."""
         return asyncio.run_coroutine_threadsafe(self._fetch(pack), self._loop)
 
+    def fill(self, pack: int, slot: int, slots: "Slots") -> "Future[int]":
+        """Fetch a pack as :meth:`begin` does, into memory; the future is of its size.
+
+        The process that this takes is started with the first one, where providers can be reached from another process;
+        all calls are for the same slots. Call :meth:`close` when they are used no more.
+        """
+        return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, slots), self._loop)
+
+    def close(self) -> None:
+        """End the process that fills memory; called on the loop."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
     def setup(self, rights: Rights) -> Setup:
         """Return what a process needs to open packs and write what is in them."""
         return Setup(
@@ -392,6 +429,32 @@ class ChunkFetcher:
 
     async def _fetch(self, pack: int) -> bytes:
         row = self.row(pack)
+        with self._asking(row, pack) as order:
+            data, fetched = await self._library.pack(row, order)
+        if fetched:
+            self.fetched[pack] += row.size
+        return data
+
+    async def _fill(self, pack: int, slot: int, slots: "Slots") -> int:
+        row = self.row(pack)
+        federation = self._library.federation
+        if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):
+            return slots.put(slot, await self._fetch(pack))
+        if self._process is None:
+            self._process = Fetchers(slots.descriptors, size=LARGEST, at_once=slots.at_once)
+
+        async def get(connection: Connection, name: ObjectName) -> int:
+            assert self._process is not None, "it was started"
+            return await self._process.get_into(connection, name, slot)
+
+        with self._asking(row, pack) as order:
+            size = await federation.fetch_by(get, row.name, order)
+        self.fetched[pack] += size
+        return size
+
+    @contextmanager
+    def _asking(self, row: ObjectRow, pack: int) -> Iterator[list[Identity]]:
+        """Give the order in which to ask for a pack, and let others ask someone else meanwhile."""
         federation = self._library.federation
         holders = self._library.holders(row.name)
         others = [identity for identity in federation.links if identity not in holders]
@@ -409,13 +472,10 @@ class ChunkFetcher:
         if asked is not None:
             self._busy[asked] += 1
         try:
-            data, fetched = await self._library.pack(row, order)
+            yield order
         finally:
             if asked is not None:
                 self._busy[asked] -= 1
-        if fetched:
-            self.fetched[pack] += row.size
-        return data
 
     def row(self, pack: int) -> ObjectRow:
         """Return the catalog's row of a pack."""

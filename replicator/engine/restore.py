@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
+from replicator.engine.slots import Slot
 from replicator.engine.writeframes import NewFile, Setup, Wrote
 from replicator.engine.writeframes import Part as FilePart
 from replicator.engine.writers import Order, Writers
@@ -96,6 +97,13 @@ class _Sent:
     pack: int
     new: int = 0
     places: list[_Place] = field(default_factory=list)
+
+
+class _Coming(NamedTuple):
+    """A pack on its way: as bytes, or into a slot, and then the future is of its size. No future: it is there."""
+
+    future: "Future[bytes] | Future[int] | None" = None
+    slot: Slot | None = None
 
 
 @dataclass(slots=True)
@@ -185,6 +193,8 @@ async def restore(
     except BaseException:
         applier.abort()
         raise
+    finally:
+        fetcher.close()
     report.packs = len(fetcher.fetched)
     report.fetched_bytes = fetcher.fetched.total()
     report.seconds = edge.clock.monotonic() - started
@@ -278,10 +288,10 @@ class _Restoring:
         self._report = report
         self._edge = edge
         self._amiss = amiss
-        self._writers: Writers[_Sent] = Writers(setup, writers, self._took)
+        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AT_ONCE)
         self._bell = _Bell()
         self._todo: dict[int, list[_Place]] = {}
-        self._fetching: dict[int, Future[bytes] | None] = {}
+        self._fetching: dict[int, _Coming] = {}
         self._windows: Iterator[_Window | None] = iter(())
         self._next: _Window | None = None
         self._wanted: list[_Place] = []
@@ -291,9 +301,9 @@ class _Restoring:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for future in self._fetching.values():
-            if future is not None:
-                future.cancel()
+        for coming in self._fetching.values():
+            if coming.future is not None:
+                coming.future.cancel()
         self._writers.close()
         self._bell.close()
 
@@ -394,8 +404,8 @@ class _Restoring:
         waiting = deque(sorted(self._todo, key=lambda pack: (not self._writers.has(pack), pack)))
         while self._todo or self._writers.busy:
             _check(stop)
-            while waiting and len(self._fetching) < AT_ONCE:
-                self._fetch(waiting.popleft())
+            while waiting and len(self._fetching) < AT_ONCE and self._fetch(waiting[0]):
+                waiting.popleft()
             if self._send_one() or self._writers.poll():
                 # A chunk that could not be had from one pack may lie in another, stored there at another time.
                 waiting.extend(pack for pack in self._todo if pack not in self._fetching and pack not in waiting)
@@ -403,29 +413,45 @@ class _Restoring:
                 self._writers.poll(self._bell, wait=True)
                 self._bell.clear()
 
-    def _fetch(self, pack: int) -> None:
-        if self._writers.keep(pack):
-            self._fetching[pack] = None
+    def _fetch(self, pack: int) -> bool:
+        """Begin to fetch a pack; return False if there is no memory for it yet."""
+        writers = self._writers
+        if writers.keep(pack):
+            self._fetching[pack] = _Coming()
+            return True
+        if not writers.has_room():
+            return False
+        future: Future[bytes] | Future[int]
+        slot = None if writers.slots is None else writers.slots.take()
+        if writers.slots is None or slot is None:
+            future = self._fetcher.begin(pack)
         else:
-            future = self._fetching[pack] = self._fetcher.begin(pack)
-            future.add_done_callback(lambda _: self._bell.ring())
+            future = self._fetcher.fill(pack, slot.number, writers.slots)
+        self._fetching[pack] = _Coming(future, slot)
+        future.add_done_callback(lambda _: self._bell.ring())
+        return True
 
     def _send_one(self) -> bool:
         """Hand a pack that has come to a writer; return False if none has, or none can be taken."""
         room = self._writers.has_room()
-        ready = (pack for pack, future in self._fetching.items() if future is None or (room and future.done()))
-        pack = next(ready, None)
+        pack = next((pack for pack, coming in self._fetching.items() if _is_ready(coming, room=room)), None)
         if pack is None:
             return False
-        future = self._fetching.pop(pack)
+        future, slot = self._fetching.pop(pack)
         places = self._todo.pop(pack)
-        data = None
         try:
-            data = None if future is None else future.result()
+            got = None if future is None else future.result()
         except NotFoundError as error:
+            if slot is not None:
+                slot.uses -= 1
             self._elsewhere(pack, places, error, self._report.lost)
             return True
-        self._writers.send(pack, data, list(self._orders(pack, places)))
+        orders = list(self._orders(pack, places))
+        if isinstance(got, int):
+            assert slot is not None, "it was fetched into one"
+            self._writers.send_filled(pack, slot, got, orders)
+        else:
+            self._writers.send(pack, got, orders)
         return True
 
     def _orders(self, pack: int, places: list[_Place]) -> Iterator[Order[_Sent]]:
@@ -505,6 +531,11 @@ class _Restoring:
                 self._todo.setdefault(other, []).append(place)
             elif str(why) not in report:
                 report.append(str(why))
+
+
+def _is_ready(coming: _Coming, *, room: bool) -> bool:
+    """Return whether a pack can be handed over: it has come and has a slot, or there is ``room`` for it."""
+    return coming.future is None or (coming.future.done() and (room or coming.slot is not None))
 
 
 def _check(stop: Stop) -> None:

@@ -236,15 +236,10 @@ def test_what_a_writer_cannot_go_on_for_is_the_error(
     """More of a pack than its slot holds."""
     with started(1, answers, monkeypatch) as pool:
         pool.send(0, pack_of(b"x"), [])
-        real = pool._filled
-
-        def longer(pack: int, data: bytes) -> module._Slot:
-            slot = real(pack, data)
-            slot.size = 1 << 40
-            return slot
-
-        monkeypatch.setattr(pool, "_filled", longer)
+        assert pool.slots is not None
+        slot = pool.slots.take()
         order = folder_order(1, tmp_path, new_file(b"a", plain(1)))
+        pool.send_filled(1, slot, 1 << 40, [order])
         with pytest.raises(ReplicatorError, match="mmap length"):
-            send_and_finish(pool, pack_of(plain(1)), order)
+            finish(pool)
     assert os.listdir(tmp_path) == []
