@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from replicator.catalog.objects import ObjectRow
+from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
@@ -20,6 +20,7 @@ from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
 from replicator.engine.naming import Label, choose
+from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
@@ -288,6 +289,7 @@ class ChunkFetcher:
         self._library = library
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
+        self._nearby = Nearby(self.places, self._chunks_of)
         self._given_up: set[tuple[int, bytes]] = set()
         self._busy: Counter[Identity] = Counter()
         self.fetched: Counter[int] = Counter()
@@ -306,10 +308,13 @@ class ChunkFetcher:
         Raises:
             IntegrityError: no index names one of them.
         """
-        return [
-            next((pack for pack in packs if not self._is_given_up(pack, chunk)), packs[0])
-            for chunk, packs in zip(ids, self.places(ids), strict=True)
-        ]
+        found = self._nearby.packs(ids)
+        if self._given_up:
+            for number, (chunk, pack) in enumerate(zip(ids, found, strict=True)):
+                if self._is_given_up(pack, chunk):
+                    [packs] = self.places([chunk])
+                    found[number] = next((one for one in packs if not self._is_given_up(one, chunk)), packs[0])
+        return found
 
     def places(self, ids: Sequence[bytes]) -> list[list[int]]:
         """Return all packs that hold each chunk, as catalog rows.
@@ -322,6 +327,9 @@ class ChunkFetcher:
             if not places:
                 raise IntegrityError(f"chunk {chunk.hex()[:12]}: no index names a pack for it")
         return [[place.object_number for place in places] for places in found]
+
+    def _chunks_of(self, pack: int) -> list[bytes]:
+        return split_ids(self._library.keeper.catalog.objects.chunk_ids(pack))
 
     def give_up(self, pack: int, chunk: bytes, why: ReplicatorError) -> bool:
         """Look for a chunk in another pack from now on; return whether there is one."""

@@ -26,7 +26,6 @@ from replicator.process import Stop
 from replicator.snapshot.apply import Applied, Applier, Job, Part, Planned
 from replicator.snapshot.chunklist import extents, leaves
 from replicator.snapshot.metadata import OF_METADATA, Rights
-from replicator.snapshot.newfile import Made
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
 from replicator.snapshot.target import Place as Folder
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
@@ -226,7 +225,7 @@ def _survey(
             return None
         for path, entry in entries:
             edge.progress.advance(1)
-            if surveyor.look(path, entry) and report is not None and entry.content is not None:
+            if surveyor.look(path, entry, checked=True) and report is not None and entry.content is not None:
                 parts = leaves(entry.content, fetcher)
                 while batch := list(itertools.islice(parts, BATCH)):
                     packs.update(fetcher.place([ref.id for ref in batch]))
@@ -345,7 +344,7 @@ class _Restoring:
 
         for number, (path, entry) in enumerate(entries):
             self._count += 1
-            job = applier.add(path, entry)
+            job = applier.add(path, entry, checked=True)  # by the reader
             if job is not None and len(job.content.chunks) == 1 and job.content.depth == 0 and applier.is_new(job):
                 [ref] = job.content.chunks  # what most files are
                 self._wanted.append(_Place(ref.id, job, 0, ref.length))
@@ -511,7 +510,7 @@ class _Restoring:
                 continue
             done += place.length
             if number < sent.new:
-                applier.made(place.job, Made(made.get(number), unset.get(number, [])))
+                applier.made(place.job, made.get(number), unset.get(number, ()))
             else:
                 applier.wrote(place.job, place.offset, place.offset + place.length)
         self._edge.progress.advance(done)
