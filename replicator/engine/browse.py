@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
@@ -22,6 +22,7 @@ from replicator.engine.keeper import ReaderHome
 from replicator.engine.naming import Label, choose
 from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
+from replicator.engine.slots import Slots
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
 from replicator.engine.writeframes import Setup
@@ -37,7 +38,6 @@ from replicator.errors import (
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
 from replicator.format.pack import CHUNK_LIST
-from replicator.format.sizes import LARGEST
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
 from replicator.fs import write_atomic
 from replicator.ids import Identity, ObjectName, short
@@ -260,24 +260,6 @@ def candidates(details: SnapshotDetails, text: str) -> list[TreePath]:
     return found
 
 
-class Slots(Protocol):
-    """Memory that other processes see too, in parts for one pack each."""
-
-    @property
-    def descriptors(self) -> Sequence[int]:
-        """What each is opened by; of the size of the largest pack."""
-        ...
-
-    @property
-    def at_once(self) -> int:
-        """How many are filled at the same time, at most."""
-        ...
-
-    def put(self, slot: int, data: bytes) -> int:
-        """Write a pack to one; return its size."""
-        ...
-
-
 class ChunkFetcher:
     """Gives chunks by kind and id, fetching and opening whole packs, a few of which stay in memory.
 
@@ -390,7 +372,7 @@ class ChunkFetcher:
         """Fetch a pack as it is, sealed; called from a worker thread. The future's errors are those of :meth:`load`."""
         return asyncio.run_coroutine_threadsafe(self._fetch(pack), self._loop)
 
-    def fill(self, pack: int, slot: int, slots: "Slots") -> "Future[int]":
+    def fill(self, pack: int, slot: int, slots: Slots) -> "Future[int]":
         """Fetch a pack as :meth:`begin` does, into memory; the future is of its size.
 
         The process that this takes is started with the first one, where providers can be reached from another process;
@@ -443,13 +425,13 @@ class ChunkFetcher:
             self.fetched[pack] += row.size
         return data
 
-    async def _fill(self, pack: int, slot: int, slots: "Slots") -> int:
+    async def _fill(self, pack: int, slot: int, slots: Slots) -> int:
         row = self.row(pack)
         federation = self._library.federation
         if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):
             return slots.put(slot, await self._fetch(pack))
         if self._process is None:
-            self._process = Fetchers(slots.descriptors, size=LARGEST, at_once=slots.at_once)
+            self._process = Fetchers(slots.descriptors, at_once=slots.at_once)
 
         async def get(connection: Connection, name: ObjectName) -> int:
             assert self._process is not None, "it was started"

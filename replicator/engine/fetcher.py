@@ -5,7 +5,6 @@ process because a thread that receives has to wait for the interpreter's lock at
 holds that.
 """
 
-import mmap
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from threading import Lock
 
 from replicator.engine.fetchframes import Dial, Fetch, Fetched, Setup, ToFetcher, to_fetcher
 from replicator.engine.mail import Inbox, failure_of, framed, help_over_socket
+from replicator.engine.slots import mapped
 from replicator.errors import BusyError, IntegrityError, PeerError, ProtocolError, RefusedError
 from replicator.ids import ObjectName
 from replicator.transport.base import Reach
@@ -72,19 +72,12 @@ def serve(sock: socket.socket) -> None:
                 os._exit(0)
         elif isinstance(message, Setup):
             threads = ThreadPoolExecutor(message.at_once)
-            slots = [_mapped(fd, message.size) for fd in inbox.take(message.slots)]
+            slots = [mapped(fd) for fd in inbox.take(message.slots)]
         elif isinstance(message, Dial):
             providers[message.number] = Pulls(message.reach)
         else:
             assert threads is not None, "set up first"
             threads.submit(fetch, message)
-
-
-def _mapped(slot: int, size: int) -> memoryview:
-    try:
-        return memoryview(mmap.mmap(slot, size, mmap.MAP_SHARED))
-    finally:
-        os.close(slot)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ GO_ON: Final = "what has its name is whole: go on with --overwrite if-changed"
 class Fetchers:
     """One fetching process. Used on the loop only; to end it, :meth:`close`."""
 
-    def __init__(self, slots: Sequence[int], *, size: int, at_once: int) -> None:
-        """Start it. ``slots`` are descriptors of memory of ``size`` bytes each, and stay the caller's."""
+    def __init__(self, slots: Sequence[int], *, at_once: int) -> None:
+        """Start it. ``slots`` are descriptors of :mod:`~replicator.engine.slots`, and stay the caller's."""
         self._loop = asyncio.get_running_loop()
         self._helper: Helper[FromFetcher] = Helper.start(
             "replicator.engine.fetcher", from_fetcher, "a fetching process", GO_ON
@@ -30,7 +30,7 @@ class Fetchers:
         self._tasks: dict[int, tuple[asyncio.Future[int], str]] = {}
         self._number = 0
         self._ended: ReplicatorError | None = None
-        self._helper.say(Setup(len(slots), size, at_once), slots)
+        self._helper.say(Setup(len(slots), at_once), slots)
         self._loop.add_reader(self._helper.fileno(), self._hear)
 
     async def get_into(self, connection: Connection, name: ObjectName, slot: int) -> int:

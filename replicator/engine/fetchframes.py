@@ -12,13 +12,12 @@ Problem = Literal["", "bytes", "unreachable", "busy", "refused", "protocol"]
 
 
 class Setup(Message, frozen=True):
-    """To a fetcher, first: descriptors of so many ``slots`` come along, memory that holds an object of ``size`` each.
+    """To a fetcher, first: descriptors of so many ``slots`` come along, memory that holds an object each.
 
     At most ``at_once`` objects are asked for at the same time.
     """
 
     slots: int
-    size: int
     at_once: int
 
 

@@ -40,6 +40,8 @@ WINDOW = 20_000
 A pack that is needed in two windows is fetched twice, unless it is one of the last ones. Chunks were packed in the
 order of the tree, so that those are few.
 """
+LARGE = 256 << 20
+"""Bytes of files to be made from which processes are started beforehand, however little it may take to fetch them."""
 SLICE = 100
 """Entries that are planned between two looks at whether a writer waits: a few milliseconds."""
 LOST_FOLDER = "what it holds, or a part of it, could not be read"
@@ -167,6 +169,8 @@ async def restore(
     survey = await fetcher.in_thread(
         lambda _: _survey(met, snapshot.row.size, fetcher, edge, surveyor, report if dry_run else None, needed=delete)
     )
+    whole = None if paths else snapshot.row.size
+    fresh = survey.bytes if survey else whole if not surveyor.may_replace else None
     if dry_run:
         assert survey is not None, "it was asked for"
         report.files, report.kept, report.bytes = survey.files, survey.kept, survey.bytes
@@ -184,9 +188,10 @@ async def restore(
     )
     try:
         applier.begin(survey.room if survey else 0)
-        whole = None if paths else snapshot.row.size
         edge.progress.stage("restoring", survey.bytes + survey.kept_bytes if survey else whole)
         with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
+            if fresh is not None and fresh >= LARGE:
+                restoring.start()
             await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
@@ -305,6 +310,10 @@ class _Restoring:
                 coming.future.cancel()
         self._writers.close()
         self._bell.close()
+
+    def start(self) -> None:
+        """Start the processes now: there is enough to write."""
+        self._writers.start()
 
     def run(self, entries: _Entries, stop: Stop) -> None:
         """Restore what is yielded, window by window; the next one is planned while this one is written.

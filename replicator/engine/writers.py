@@ -175,6 +175,11 @@ class Writers(Generic[C]):
                 self._took(task.context, message)
         return came
 
+    def start(self) -> None:
+        """Start the processes now: more than :data:`ALONE_BYTES` are known to come."""
+        if self._count and self._alone is not None:
+            self._start()
+
     def close(self) -> None:
         """End the processes, whatever they are doing."""
         close(self._writers)

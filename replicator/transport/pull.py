@@ -9,16 +9,20 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from replicator.crypto.certificates import key_of_certificate
 from replicator.crypto.sign import SigningKey
 from replicator.errors import IntegrityError, ProtocolError, UnreachableError
-from replicator.format.merkle import name_of
+from replicator.format.merkle import NameHasher
 from replicator.ids import ObjectName, identity_of, short
 from replicator.transport.base import Reach
 from replicator.transport.handler import refusal_of
 from replicator.transport.patience import MAX_REFUSAL, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context
+
+PIECE: Final = 256 << 10
+"""Bytes that are hashed when they have come, while they are in the processor's cache."""
 
 
 class Pull:
@@ -50,10 +54,14 @@ class Pull:
             size = response.length
             if size is None or size > len(memory):
                 raise ProtocolError(self._reach.name, f"an answer of more than {len(memory)} bytes")
-            if response.readinto(memory[:size]) != size:
-                raise UnreachableError(self._reach.name, "the connection broke in the middle of an answer")
+            hasher = NameHasher()
+            for at in range(0, size, PIECE):
+                piece = memory[at : min(at + PIECE, size)]
+                if response.readinto(piece) != len(piece):
+                    raise UnreachableError(self._reach.name, "the connection broke in the middle of an answer")
+                hasher.update(piece)
             response.read()  # its end, after which the connection may be asked again
-        if name_of(memory[:size]) != name:
+        if hasher.name() != name:
             raise IntegrityError(f"{self._reach.name}: answered with other bytes than object {short(name)}")
         return size
 

@@ -233,13 +233,10 @@ def test_a_writer_that_is_gone_ends_the_restore(
 def test_what_a_writer_cannot_go_on_for_is_the_error(
     answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More of a pack than its slot holds."""
+    """A folder without its descriptor."""
     with started(1, answers, monkeypatch) as pool:
         pool.send(0, pack_of(b"x"), [])
-        assert pool.slots is not None
-        slot = pool.slots.take()
         order = folder_order(1, tmp_path, new_file(b"a", plain(1)))
-        pool.send_filled(1, slot, 1 << 40, [order])
-        with pytest.raises(ReplicatorError, match="mmap length"):
-            finish(pool)
-    assert os.listdir(tmp_path) == []
+        order.folders.append([])
+        with pytest.raises(ReplicatorError, match="argument 2 is longer"):
+            send_and_finish(pool, pack_of(plain(1)), order)
