@@ -19,6 +19,7 @@ from replicator.engine.fetchers import Fetchers
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
+from replicator.engine.keptpacks import KeptPacks
 from replicator.engine.naming import Label, choose
 from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
@@ -278,6 +279,8 @@ class ChunkFetcher:
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
         self._process: Fetchers | None = None
+        self._kept: KeptPacks | None = None
+        self._from_kept: set[int] = set()
 
     @property
     def keys(self) -> DomainKeys:
@@ -380,11 +383,30 @@ class ChunkFetcher:
         """
         return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, slots), self._loop)
 
+    def keep(self, needed: int) -> None:
+        """Keep what :meth:`fill` fetches on the keeper's disk until :meth:`close`, as far as there is room.
+
+        That is beside ``needed`` bytes, which something else takes there.
+        """
+        self._kept = KeptPacks(self._library.keeper.file("cache"), needed=needed)
+
+    def fetch_anew(self, pack: int) -> bool:
+        """Return whether a pack was filled in from what was kept, which is not done again: it may have been damaged."""
+        if pack not in self._from_kept:
+            return False
+        self._from_kept.remove(pack)
+        if self._kept is not None:
+            self._kept.drop(pack)
+        return True
+
     def close(self) -> None:
-        """End the process that fills memory; called on the loop."""
+        """End the process that fills memory, and keep nothing any more; called on the loop."""
         if self._process is not None:
             self._process.close()
             self._process = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def setup(self, rights: Rights) -> Setup:
         """Return what a process needs to open packs and write what is in them."""
@@ -430,6 +452,12 @@ class ChunkFetcher:
         federation = self._library.federation
         if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):
             return slots.put(slot, await self._fetch(pack))
+        memory = slots.descriptors[slot]
+        if self._kept is not None:
+            kept = await asyncio.to_thread(self._kept.get, pack, memory)
+            if kept is not None:
+                self._from_kept.add(pack)
+                return kept
         if self._process is None:
             self._process = Fetchers(slots.descriptors, at_once=slots.at_once)
 
@@ -440,6 +468,8 @@ class ChunkFetcher:
         with self._asking(row, pack) as order:
             size = await federation.fetch_by(get, row.name, order)
         self.fetched[pack] += size
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.put, pack, memory, size)
         return size
 
     @contextmanager

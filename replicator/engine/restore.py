@@ -37,8 +37,7 @@ AT_ONCE = 2
 WINDOW = 20_000
 """Chunks and entries that are planned before they are written, while those before them are: what bounds memory.
 
-A pack that is needed in two windows is fetched twice, unless it is one of the last ones. Chunks were packed in the
-order of the tree, so that those are few.
+Packs that several windows need are kept on the keeper's disk (:mod:`~replicator.engine.keptpacks`).
 """
 LARGE = 256 << 20
 """Bytes of files to be made from which processes are started beforehand, however little it may take to fetch them."""
@@ -192,6 +191,7 @@ async def restore(
         with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
             if fresh is not None and fresh >= LARGE:
                 restoring.start()
+            fetcher.keep(snapshot.row.size)
             await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
@@ -507,9 +507,19 @@ class _Restoring:
         """Take note of what became of an order."""
         pack, places, applier = sent.pack, sent.places, self._applier
         name = f"pack {short(self._fetcher.row(pack).name)}"
-        if wrote.unreadable:
+        if (wrote.unreadable or wrote.bad) and self._fetcher.fetch_anew(pack):
+            # It came from this machine's own disk: what is wrong with it is not known to be a provider's fault.
+            self._writers.forget(pack)
+            again = range(len(places)) if wrote.unreadable else [number for number, _ in wrote.bad]
+            self._todo.setdefault(pack, []).extend(places[number] for number in again)
+            if wrote.unreadable:
+                return
+            bad: list[tuple[int, str]] = []
+        elif wrote.unreadable:
             self._elsewhere(pack, places, IntegrityError(f"{name}: {wrote.unreadable}"), self._report.damaged)
             return
+        else:
+            bad = wrote.bad
         left = {place for place, _ in (*wrote.bad, *wrote.failed)} | {*wrote.again}
         unset = dict(wrote.unset)
         made = {place: (device, inode) for place, device, inode in wrote.made}
@@ -528,7 +538,7 @@ class _Restoring:
         if wrote.again:
             applier.no_unnamed()
             self._todo.setdefault(pack, []).extend(places[number] for number in wrote.again)
-        for number, why in wrote.bad:
+        for number, why in bad:
             self._elsewhere(pack, [places[number]], IntegrityError(f"{name}: {why}"), self._report.damaged)
 
     def _elsewhere(self, pack: int, places: list[_Place], why: ReplicatorError, report: list[str]) -> None:

@@ -118,6 +118,12 @@ class Writers(Generic[C]):
         """Return whether a pack is in a slot now."""
         return self._slot_of(pack) is not None
 
+    def forget(self, pack: int) -> None:
+        """Have a pack no more: what is in its slot is not right."""
+        slot = self._slot_of(pack)
+        if slot is not None:
+            slot.pack = None
+
     def has_room(self) -> bool:
         """Return whether a pack can be taken now, or a slot to fetch it into."""
         return self._slots is None or self._slots.has_room
