@@ -20,7 +20,7 @@ SHARE: Final = 4
 
 
 class KeptPacks:
-    """A cache: what it cannot keep it does not have, and nobody's work ends because of it. For any number of threads."""
+    """A cache: what it cannot keep it does not have, and nobody's work ends because of it. For any threads."""
 
     def __init__(self, folder: str, *, needed: int) -> None:
         """Keep as much as the disk of ``folder`` has room for beside ``needed`` bytes."""
