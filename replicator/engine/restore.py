@@ -191,7 +191,7 @@ async def restore(
         with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
             if fresh is not None and fresh >= LARGE:
                 restoring.start()
-            fetcher.keep(snapshot.row.size)
+            fetcher.keep(snapshot.row.size if applier.is_beside(library.keeper.path) else 0)
             await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:

@@ -72,11 +72,18 @@ class Planner:
 
     def free(self) -> int:
         """Return how many bytes this user may still write where the target is or will be."""
+        found = os.statvfs(self._existing())
+        return found.f_bavail * found.f_frsize
+
+    def is_beside(self, path: str) -> bool:
+        """Return whether the target is or will be on the disk that an existing path is on."""
+        return os.stat(self._existing()).st_dev == os.stat(path).st_dev
+
+    def _existing(self) -> str:
         path = self._target.path
         while not os.path.lexists(path):
             path = os.path.dirname(path)
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+        return path
 
     def _place(self, path: TreePath, entry: Entry, *, checked: bool = False) -> tuple[Place, os.stat_result | None]:
         """Return the folder of an entry and what lies under its name there; entries come in tree order.
