@@ -15,7 +15,9 @@ _ARENAS: Final = 2
 
 
 def settle_heap(objects: int = _SELDOM) -> None:
-    """Let the cycle collector look seldom, every so many new ``objects``, and give large buffers back to the system as soon as they are freed.
+    """Let the cycle collector look seldom, and give large buffers back to the system as soon as they are freed.
+
+    It looks whenever there are so many new ``objects``.
 
     Neither a backup nor a restore makes cycles to speak of; with the defaults a twentieth of a backup's time went into
     looking for some. The GNU C library learns to keep buffers of up to 32 MiB in its heaps, one for each thread, where
