@@ -144,7 +144,8 @@ async def test_a_disk_that_is_full_in_the_middle_is_said_and_what_is_whole_stays
     assert len(whole) == 30
     for path in whole:
         assert read(path) == read(wide + path.removeprefix(restored(target)))
-    assert (await world.restore(target, overwrite="if-changed")).kept == 30
+    linked = {os.path.join(restored(target), name) for name in ("0/0/0", "6/link")}  # made anew in any case
+    assert (await world.restore(target, overwrite="if-changed")).kept == len({*whole} - linked)
     assert compare(wide, restored(target), RULES) == []
 
 
