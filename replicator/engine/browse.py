@@ -23,7 +23,7 @@ from replicator.engine.keptpacks import KeptPacks
 from replicator.engine.naming import Label, choose
 from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
-from replicator.engine.slots import Slots
+from replicator.engine.slots import Held, Slots, write
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
 from replicator.engine.writeframes import Setup
@@ -381,7 +381,7 @@ class ChunkFetcher:
         The process that this takes is started with the first one, where providers can be reached from another process;
         all calls are for the same slots. Call :meth:`close` when they are used no more.
         """
-        return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, slots), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, Held(slots[slot].fd), slots), self._loop)
 
     def keep(self, needed: int) -> None:
         """Keep what :meth:`fill` fetches on the keeper's disk until :meth:`close`, as far as there is room.
@@ -447,17 +447,17 @@ class ChunkFetcher:
             self.fetched[pack] += row.size
         return data
 
-    async def _fill(self, pack: int, slot: int, slots: Slots) -> int:
+    async def _fill(self, pack: int, slot: int, memory: Held, slots: Slots) -> int:
         row = self.row(pack)
         federation = self._library.federation
         if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):
-            return slots.put(slot, await self._fetch(pack))
-        memory = slots.descriptors[slot]
-        if self._kept is not None:
-            kept = await asyncio.to_thread(self._kept.get, pack, memory)
-            if kept is not None:
+            return write(memory.fd, await self._fetch(pack))
+        kept = self._kept
+        if kept is not None:
+            known = await asyncio.to_thread(lambda: kept.get(pack, memory.fd))
+            if known is not None:
                 self._from_kept.add(pack)
-                return kept
+                return known
         if self._process is None:
             self._process = Fetchers(slots.descriptors, at_once=slots.at_once)
 
@@ -468,8 +468,8 @@ class ChunkFetcher:
         with self._asking(row, pack) as order:
             size = await federation.fetch_by(get, row.name, order)
         self.fetched[pack] += size
-        if self._kept is not None:
-            await asyncio.to_thread(self._kept.put, pack, memory, size)
+        if kept is not None:
+            await asyncio.to_thread(lambda: kept.put(pack, memory.fd, size))
         return size
 
     @contextmanager

@@ -21,6 +21,15 @@ def mapped(fd: int) -> memoryview:
         os.close(fd)
 
 
+def write(fd: int, data: bytes) -> int:
+    """Write a pack to a slot's memory; return its size."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(fd, view[done:], done)
+    return len(data)
+
+
 @dataclass(slots=True)
 class Slot:
     """Memory for a pack. ``uses`` counts tasks that read it, and who relies on it or fills it.
@@ -34,6 +43,19 @@ class Slot:
     load: int = 0
     size: int = 0
     uses: int = 0
+
+
+class Held:
+    """A descriptor of its own for a slot's memory, closed when nobody has it any more.
+
+    A thread that copies may outlive the slots, whose descriptors are then those of other files.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = os.dup(fd)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
 
 class Slots:
@@ -82,12 +104,8 @@ class Slots:
         slot.pack, slot.size, slot.load = pack, size, self._loads
 
     def put(self, number: int, data: bytes) -> int:
-        """Write a pack to a slot, from any thread; return its size."""
-        with memoryview(data) as view:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(self._slots[number].fd, view[done:], done)
-        return len(data)
+        """Write a pack to a slot; return its size."""
+        return write(self._slots[number].fd, data)
 
     def close(self) -> None:
         """Let go of the memory; idempotent."""

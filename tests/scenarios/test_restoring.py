@@ -15,7 +15,7 @@ from replicator.engine import restore as module
 from replicator.engine import writers as pool
 from replicator.engine.federation import get_whole
 from replicator.engine.keptpacks import KeptPacks
-from replicator.engine.slots import Slots
+from replicator.engine.slots import Held, Slots
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, SpaceError
 from replicator.format.tree import Hole
 from replicator.ids import ObjectName
@@ -303,9 +303,9 @@ async def test_what_several_windows_need_is_fetched_once(
     filled: Counter[int] = Counter()
     real = browse.ChunkFetcher._fill
 
-    async def count(fetcher: browse.ChunkFetcher, pack: int, slot: int, slots: Slots) -> int:
+    async def count(fetcher: browse.ChunkFetcher, pack: int, slot: int, memory: Held, slots: Slots) -> int:
         filled[pack] += 1
-        return await real(fetcher, pack, slot, slots)
+        return await real(fetcher, pack, slot, memory, slots)
 
     monkeypatch.setattr(browse.ChunkFetcher, "_fill", count)
     target = os.path.join(world.root, "target")
