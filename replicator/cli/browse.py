@@ -344,10 +344,10 @@ def restore(
     """
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
     from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
-    from replicator.engine.heap import settle_heap  # noqa: PLC0415
+    from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
     from replicator.engine.restore import restore as run  # noqa: PLC0415
 
-    settle_heap()
+    settle_heap(MANY)
 
     seen: list[Freshness] = []
 

@@ -134,11 +134,11 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
     from replicator.engine.browse import Library, newest_of_each  # noqa: PLC0415
     from replicator.engine.federation import Federation  # noqa: PLC0415
     from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
-    from replicator.engine.heap import settle_heap  # noqa: PLC0415
+    from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
     from replicator.engine.keeper import KeeperHome  # noqa: PLC0415
     from replicator.engine.restore import RestoreReport, restore  # noqa: PLC0415
 
-    settle_heap()
+    settle_heap(MANY)
     seen: dict[str, Freshness] = {}
     keeper = KeeperHome(session.home, session.fs, lambda _: passphrase)
     try:

@@ -342,12 +342,21 @@ class Federation:
         Raises:
             NotFoundError: no reachable peer gave the right bytes.
         """
+        return await self.fetch_by(get_whole, name, holders)
+
+    async def fetch_by(
+        self, get: Callable[[Connection, ObjectName], Awaitable[T]], name: ObjectName, holders: Iterable[Identity]
+    ) -> T:
+        """Return what ``get`` returns of the first peer that it succeeds with; otherwise as :meth:`fetch`.
+
+        It raises IntegrityError for bytes that are not the object, and PeerError.
+        """
         likely = [self.links[identity] for identity in holders if identity in self.links]
         others = [link for link in self.links.values() if link not in likely]
         reasons = []
         for link in (*likely, *others):
             try:
-                return await get_whole(link.connection, name)
+                return await get(link.connection, name)
             except IntegrityError as error:
                 link.problems.append(str(error))
                 self.integrity.append(str(error))

@@ -1,6 +1,6 @@
 """What the engine needs of a network; TLS (:mod:`.client`) and memory (:mod:`.memory`) give it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from replicator.crypto.sign import SigningKey
@@ -26,6 +26,25 @@ class Target:
     certificate: bytes | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What another process of this user needs to speak to a provider as a connection does: keys too.
+
+    ``peer`` is the certificate (DER) that the provider has shown, ``seed`` that of the signing key; ``scratch``
+    as in :func:`.tls.client_context`.
+    """
+
+    name: str
+    host: str
+    port: int
+    peer: bytes
+    seed: bytes = field(repr=False)
+    certificate: bytes
+    scratch: str | None
+    connect_s: float
+    stall_s: float
+
+
 class Connection(Protocol):
     """An authenticated way to one provider. Requests may run at the same time; nothing is retried in here.
 
@@ -45,6 +64,10 @@ class Connection(Protocol):
 
     async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return ``length`` bytes from ``offset`` (both aligned to 1 MiB, or to the end of the object)."""
+        ...
+
+    def reach(self) -> Reach | None:
+        """Return how another process gets to this provider; None if none can."""
         ...
 
     async def close(self) -> None:

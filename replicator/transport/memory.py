@@ -155,6 +155,9 @@ class MemoryConnection:
         self._fault("get", "after")
         return data
 
+    def reach(self) -> None:
+        """Return that no other process gets to a service in this one."""
+
     async def close(self) -> None:
         """Nothing to let go of."""
 

@@ -89,6 +89,9 @@ class _Connection:
         await self._stage.turn(self._actor)
         return await self._connection.get(name, offset, length)
 
+    def reach(self) -> None:
+        return None
+
     async def close(self) -> None:
         await self._connection.close()
 

@@ -27,7 +27,7 @@ from replicator.format.sizes import LARGEST
 from replicator.ids import ObjectName
 from replicator.rng import SystemRng
 from replicator.transport import server
-from replicator.transport.base import Target
+from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
 from replicator.transport.tls import client_context, fetch_certificate, split_endpoint
 from replicator.wire.messages import (
@@ -395,9 +395,19 @@ def test_another_client_of_the_provider_cannot_stand_in_for_it(tmp_path: str, us
         if usage == "server":
             issued = server_certificate(at.provider.key, issued)
         async with impostor(str(tmp_path), STRANGER, issued) as endpoint:
-            connection = TlsConnection(
-                at.target(), endpoint, peer, client_context(peer, key=None, certificate=None), connect_s=5, stall_s=5
+            host, port = split_endpoint(endpoint)
+            reach = Reach(
+                name="alice",
+                host=host,
+                port=port,
+                peer=peer.der,
+                seed=b"",
+                certificate=b"",
+                scratch=None,
+                connect_s=5,
+                stall_s=5,
             )
+            connection = TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
             expected = UnreachableError if usage == "client" else ProtocolError
             with pytest.raises(expected, match=r"certificate|another key"):
                 await connection.call("info", Empty(), Info)
@@ -412,9 +422,19 @@ def test_a_key_that_changes_behind_the_address_is_noticed_on_the_next_connection
         again = provider_certificate(at.provider.key, SystemRng())
         assert hashlib.sha256(again).digest() != peer.fingerprint
         async with impostor(str(tmp_path), at.provider.key, again) as endpoint:
-            connection = TlsConnection(
-                at.target(), endpoint, peer, client_context(peer, key=None, certificate=None), connect_s=5, stall_s=5
+            host, port = split_endpoint(endpoint)
+            reach = Reach(
+                name="alice",
+                host=host,
+                port=port,
+                peer=peer.der,
+                seed=b"",
+                certificate=b"",
+                scratch=None,
+                connect_s=5,
+                stall_s=5,
             )
+            connection = TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
             with pytest.raises((UnreachableError, ProtocolError)):
                 await connection.call("info", Empty(), Info)
             await connection.close()
