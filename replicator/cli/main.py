@@ -37,6 +37,7 @@ COMMANDS = {
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
+    "simulate": ("replicator.cli.simulate", "simulate"),
 }
 
 OTHER_WORDS = {
