@@ -34,6 +34,7 @@ _NAMED = 5
     show_default=True,
     help="How long the command may let the backup wait in all.",
 )
+@click.option("--now", is_flag=True, help="Send as by night (config.toml, [line]), whatever the clock says.")
 @command(keys="write (a node's home)")
 def backup(
     session: Session,
@@ -42,6 +43,7 @@ def backup(
     stdin_from_command: bool,
     file: str | None,
     command_timeout: str,
+    now: bool,
 ) -> None:
     """Capture, commit and send datasets, all of them by default. Finishes what an earlier run could not send.
 
@@ -63,7 +65,7 @@ def backup(
         datasets = datasets[:1]
     elif file:
         raise UsageError("--as names the output of a command, and there is none", hint="add --stdin-from-command")
-    report = _backup(session, datasets, words, piped)
+    report = _backup(session, datasets, words, piped, now=now)
     session.out.result(_document(report), _text(report))
 
 
@@ -72,6 +74,8 @@ def _backup(
     datasets: Sequence[str] = (),
     tags: Sequence[str] = (),
     piped: "PipedCommand | None" = None,
+    *,
+    now: bool = False,
 ) -> "BackupReport":
     from replicator.engine.backup import backup as work  # noqa: PLC0415 - commands import what they use
     from replicator.engine.heap import settle_heap  # noqa: PLC0415 - likewise
@@ -79,7 +83,7 @@ def _backup(
     limit = load_config(session.home).spool_limit
     started = session.clock.now_ns()
     settle_heap()
-    with session.node() as node, session.edge() as edge:
+    with session.node() as node, session.edge(always_night=now) as edge:
         report = wait_in_order(
             work(node, edge, datasets, tags=tags, command=piped, spool_limit=limit, readers=os.cpu_count() or 1)
         )
@@ -204,11 +208,16 @@ def _left_out(one: "DatasetReport") -> list[str]:
 
 
 @click.command()
+@click.option(
+    "--spread", metavar="DURATION", help="Begin within so long (1h), each home always equally late: for cron."
+)
 @command(keys="whatever this home holds")
-def run(session: Session) -> None:
+def run(session: Session, spread: str | None) -> None:
     """Do the night's work as far as this home's keys go: backup, audit, repair of this node's own objects."""
     from replicator.engine.repair import repair  # noqa: PLC0415
 
+    if spread is not None:
+        _wait_for_turn(session, parse_duration(spread))
     report = _backup(session)
     with session.node() as node, session.edge() as edge:
         mended = wait(repair(node, edge, by_hand=False))
@@ -223,3 +232,12 @@ def run(session: Session) -> None:
     lines.append(f"audit: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
     lines.append("due elsewhere: content checks and restores on the keeper (`verify` there)")
     session.out.result(document, lines)
+
+
+def _wait_for_turn(session: Session, span_s: int) -> None:
+    from scheduler.night import start_offset  # noqa: PLC0415
+
+    with session.node() as node:
+        wait_s = start_offset(node.tenant + node.identity, span_s)
+    session.out.notice(f"begins in {wait_s / 60:.0f} min")
+    wait_in_order(session.clock.sleep(wait_s))

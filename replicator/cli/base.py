@@ -106,11 +106,13 @@ class Session:
         return code
 
     @contextmanager
-    def edge(self) -> "Iterator[Edge]":
-        """Give the injected world, with TLS and a progress display."""
+    def edge(self, *, always_night: bool = False) -> "Iterator[Edge]":
+        """Give the injected world, with TLS and a progress display. ``always_night``: whatever the clock says."""
         from replicator.cli.progress import progress  # noqa: PLC0415 - commands import what they use
         from replicator.engine.edge import Edge  # noqa: PLC0415
+        from replicator.engine.line import Line  # noqa: PLC0415
 
+        settings = load_config(self.home).line
         shown = progress(self._progress, self.clock)
         try:
             yield Edge(
@@ -120,6 +122,7 @@ class Session:
                 network=_LateNetwork(),
                 progress=shown,
                 host=socket.gethostname().split(".")[0][:60] or "host",
+                line=Line(settings, self.clock, always_night=always_night),
             )
         finally:
             shown.close()

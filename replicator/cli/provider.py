@@ -1,4 +1,4 @@
-"""provider init|serve|invite|status."""
+"""provider init|serve|set|sweep|invite|status."""
 
 import os
 from typing import Any
@@ -101,6 +101,37 @@ def serve(session: Session, listen: str | None) -> None:
     run(session.home, fs=session.fs, clock=session.clock, rng=session.rng, announce=announce, listen=listen)
 
 
+@provider.command("set")
+@click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
+@click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
+@click.option("--streams", type=click.IntRange(1, 16), help="Uploads of one tenant at a time.")
+@command(keys="provider identity")
+def set_(session: Session, window: str | None, zone: str | None, streams: int | None) -> None:
+    """Say when, and how much at a time, tenants may store. What they fetch is not limited.
+
+    Outside of the window they are told when to come back. Records of up to 1 MiB are always taken.
+    """
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    if window is None and zone is None and streams is None:
+        raise UsageError("nothing to change", hint="give --window, --zone or --streams")
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        identity = opened.key.identity
+        changed = opened.set_hours(window="" if window == "always" else window, zone=zone, streams=streams)
+    finally:
+        opened.close()
+    session.out.result(
+        {"id": identity.hex(), "window": changed.window, "zone": changed.zone, "streams": changed.streams},
+        [f"{_hours_text(changed.window, changed.zone, changed.streams)}.", "It holds from the daemon's next start on."],
+    )
+
+
+def _hours_text(window: str, zone: str, streams: int) -> str:
+    when = f"from {window} {zone}".rstrip() if window else "at any hour"
+    return f"Takes large objects {when}, {streams} at a time of one tenant"
+
+
 @provider.command("sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted now; the daemon may run meanwhile.")
 @command(keys="provider identity")
@@ -193,6 +224,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
         + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        _hours_text(found["window"], found["zone"], found["streams"]),
         "",
     ]
     if found["tenants"]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.clock import Clock
+from replicator.engine.line import Line
 from replicator.fs import Fs
 from replicator.process import Programs, SystemPrograms
 from replicator.rng import Rng
@@ -43,7 +44,10 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """The injected world. ``host`` is this machine's name, for records; ``environment`` this program's own."""
+    """The injected world. ``host`` is this machine's name, for records; ``environment`` this program's own.
+
+    ``line`` limits what is sent, and what is fetched to be sent on; None: nothing does.
+    """
 
     fs: Fs
     clock: Clock
@@ -51,6 +55,7 @@ class Edge:
     network: Network
     progress: Progress
     host: str
+    line: Line | None = None
     programs: Programs = field(default_factory=SystemPrograms)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 

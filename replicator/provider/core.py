@@ -16,6 +16,7 @@ from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import Days, load_days, store_days, tick
 from replicator.provider.gate import Gate
+from replicator.provider.hours import Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
 from replicator.provider.sweep import Limits, Marked
@@ -36,7 +37,15 @@ class Core:
     """A running provider. One process at a time: starting counts the generation up and tidies the disk."""
 
     def __init__(
-        self, *, key: SigningKey, database: Database, data: DataDir, ballast: Ballast, clock: Clock, rng: Rng
+        self,
+        *,
+        key: SigningKey,
+        database: Database,
+        data: DataDir,
+        ballast: Ballast,
+        clock: Clock,
+        rng: Rng,
+        hours: Hours,
     ) -> None:
         self.key = key
         self.identity: Identity = identity_of(key.public)
@@ -44,7 +53,8 @@ class Core:
         self.clock = clock
         self.rng = rng
         self.charters = Charters(database)
-        self.quotas = Quotas()
+        self.quotas = Quotas(hours.streams)
+        self.hours = hours
         self._data = data
         self._attaching = threading.Lock()
         self._ticking = threading.Lock()
