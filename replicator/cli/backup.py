@@ -8,6 +8,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait, wait_in_order
+from replicator.cli.proofs import proofs_document, proofs_words
 from replicator.config import format_size, load_config, parse_duration, parse_name
 from replicator.errors import UsageError
 
@@ -226,10 +227,12 @@ def run(session: Session, spread: str | None) -> None:
         session.out.notice(f"owed: {debt}")
     document = {
         **_document(report),
+        "audit": proofs_document(mended),
         "repair": {"missing": mended.missing, "damaged": mended.damaged, "made": mended.made, "debts": mended.debts},
     }
     lines = _text(report)
-    lines.append(f"audit: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
+    lines.append(f"audit: {proofs_words(mended)}")
+    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
     lines.append("due elsewhere: content checks and restores on the keeper (`verify` there)")
     session.out.result(document, lines)
 

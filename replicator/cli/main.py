@@ -35,6 +35,7 @@ COMMANDS = {
     "status": ("replicator.cli.care", "status"),
     "findings": ("replicator.cli.findings", "findings"),
     "why": ("replicator.cli.care", "why"),
+    "audit": ("replicator.cli.proofs", "audit"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
     "simulate": ("replicator.cli.simulate", "simulate"),

@@ -1,10 +1,11 @@
-"""provider init|serve|set|sweep|invite|status."""
+"""provider init|serve|set|sweep|scrub|invite|status."""
 
 import os
 from typing import Any
 
 import click
 
+from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import moment, table
@@ -132,6 +133,16 @@ def _hours_text(window: str, zone: str, streams: int) -> str:
     return f"Takes large objects {when}, {streams} at a time of one tenant"
 
 
+def _scrub_text(log: dict[str, Any]) -> str:
+    when = f"last ended {moment(log['ended_ns'])}" if log["ended_ns"] else "no round has ended yet"
+    if log["began_ns"]:
+        when += f"; {format_size(log['bytes'])} read since {moment(log['began_ns'])}"
+    bad = (
+        f"; FOUND {len(log['found'])} NOT GOOD, the last one {moment(log['found'][0]['at_ns'])}" if log["found"] else ""
+    )
+    return f"Scrub: {when}{bad}"
+
+
 @provider.command("sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted now; the daemon may run meanwhile.")
 @command(keys="provider identity")
@@ -180,6 +191,38 @@ def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
     if any(row["frozen"] for row in rows):
         lines.append("The clock leapt: nothing is deleted for a day. Check it.")
     return lines or ["No tenant yet."]
+
+
+@provider.command("scrub")
+@command(keys="provider identity")
+def scrub(session: Session) -> None:
+    """Read everything that is stored, and set aside what is damaged. A running daemon does it within 30 days.
+
+    What is set aside counts no more: its tenants see it and store it again. Ends with 4 if there was anything.
+    """
+    from replicator.provider.daemon import only_daemon  # noqa: PLC0415
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        with only_daemon(opened.folder):
+            service = opened.start()
+            try:
+                done = opened.scrub(service, seconds=None)
+            finally:
+                service.stop()
+    finally:
+        opened.close()
+    if done.found:
+        session.worsen(exits.INTEGRITY)
+    found = [{"id": one.name, "tenant": one.tenant, "state": one.state} for one in done.found]
+    session.out.result(
+        {"objects": done.objects, "bytes": done.bytes, "found": found},
+        [
+            f"{done.objects} objects, {format_size(done.bytes)} read; {len(found)} are not good",
+            *(f"{one['state']}: {one['id'][:12]} of tenant {one['tenant'][:12]}" for one in found),
+        ],
+    )
 
 
 @provider.command("invite")
@@ -237,6 +280,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("No tenant yet.")
+    lines.append(_scrub_text(found["scrub"]))
     for row in found["deletions"]:
         if row["marked"]:
             lines.append(

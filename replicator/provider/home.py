@@ -40,6 +40,7 @@ from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
 from replicator.provider.quota import STREAMS, floor_of
+from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.rng import Rng
@@ -145,6 +146,15 @@ class Provider:
         _write_home_file(self._fs, self.folder, changed)
         self._file = changed
         return changed
+
+    def scrub(self, service: ProviderService, *, seconds: float | None) -> Scrubbed:
+        """Read what so many seconds' share of a round is, or all that is left of it. The caller holds the home's lock.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted.
+        """
+        most = None if seconds is None else share(used_by_all(self._database), seconds)
+        return service.scrub(self.folder, self._fs, most=most)
 
     def offer(self) -> Offer:
         """Return the newest offer."""
@@ -277,6 +287,7 @@ class Provider:
             "mounted": mounted,
             "used": used_by_all(self._database),
             "disk_free": data.free_bytes() if mounted else 0,
+            "scrub": _scrub_document(read_log(self.folder, self._fs)),
             "disk_reserve": floor_of(offer.capacity),
             "tenants": tenants,
             "invites": [dataclasses.asdict(invite) for invite in self.invites()],
@@ -307,6 +318,18 @@ class Provider:
 
     def _ballast(self) -> Ballast:
         return Ballast(self._fs, os.path.join(self.folder, "ballast"), self._rng)
+
+
+def _scrub_document(log: Log) -> dict[str, Any]:
+    return {
+        "began_ns": log.began_ns,
+        "ended_ns": log.ended_ns,
+        "objects": log.objects,
+        "bytes": log.bytes,
+        "found": [
+            {"id": one.name, "tenant": one.tenant, "state": one.state, "at_ns": one.found_ns} for one in log.found
+        ],
+    }
 
 
 def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, rng: Rng) -> Provider:
