@@ -39,9 +39,11 @@ COMMANDS = {
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
     "simulate": ("replicator.cli.simulate", "simulate"),
+    "prune": ("replicator.cli.prune", "prune"),
 }
 
 OTHER_WORDS = {
+    "compact": "look at `replicator prune`",
     "check": "look at `replicator verify`",
     "dump": "look at `replicator cat`",
     "extract": "look at `replicator restore`",
