@@ -13,6 +13,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
+from replicator.engine.asking import Asking
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
@@ -267,7 +268,7 @@ class ChunkFetcher:
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
         self._given_up: set[tuple[int, bytes]] = set()
-        self._busy: Counter[Identity] = Counter()
+        self._asking = Asking(library.federation.edge.clock)
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
@@ -395,37 +396,21 @@ class ChunkFetcher:
         federation = self._library.federation
         holders = self._library.holders(row.name)
         others = [identity for identity in federation.links if identity not in holders]
-        # Where all are idle, packs begin with different ones; who had it not, or damaged, is asked last. A keeper may
-        # know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the others' lines.
-        order = [*_turned(holders, pack), *_turned(others, pack)]
-        order.sort(
-            key=lambda identity: (
-                (identity, row.name) in federation.denied,
-                identity not in holders,
-                self._busy[identity],
-            )
-        )
-        asked = next((identity for identity in order if identity in federation.links), None)
-        if asked is not None:
-            self._busy[asked] += 1
-        try:
+        # A keeper may know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the
+        # others' lines.
+        denied = {identity for identity in federation.links if (identity, row.name) in federation.denied}
+        order = self._asking.order(pack, row.size, holders, others, denied)
+        with self._asking.of(next((one for one in order if one in federation.links), None), row.size) as came:
             data, fetched = await self._library.pack(row, order)
-        finally:
-            if asked is not None:
-                self._busy[asked] -= 1
-        if fetched:
-            self.fetched[pack] += row.size
+            if fetched:
+                came()
+                self.fetched[pack] += row.size
         return data
 
     def row(self, pack: int) -> ObjectRow:
         """Return the catalog's row of a pack."""
         [row] = self._library.keeper.catalog.objects.all("id = ?", (pack,))
         return row
-
-
-def _turned(identities: Sequence[Identity], by: int) -> list[Identity]:
-    place = by % len(identities) if identities else 0
-    return [*identities[place:], *identities[:place]]
 
 
 def tree_path(text: str) -> TreePath:
