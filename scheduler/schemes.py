@@ -63,6 +63,11 @@ class Choice:
     alone: Scheme | None
     strongest: Scheme | None
 
+    @property
+    def is_all(self) -> bool:
+        """Whether ``apart`` is all there is; beyond ``MOST_SHARDS`` nobody looked."""
+        return self.apart < MOST_SHARDS or self.apart == self.households
+
 
 def choose(peers: Iterable[Peer], policy: Policy, hazards: Hazards, target: float) -> Choice:
     """Try schemes from the cheapest up; equally dear ones, those with fewer shards first.

@@ -317,7 +317,7 @@ def _choice_text(choice: "Choice") -> list[str]:
             lines.append(f"  The most they give: {choice.strongest.name}: {_scheme_words(choice.strongest)}")
     if choice.alone is not None:
         lines.append(f"  If losses were independent: {choice.alone.name}: {_scheme_words(choice.alone)}")
-    if choice.chosen is not None and choice.chosen.shards == choice.apart:
+    if choice.chosen is not None and choice.chosen.shards == choice.apart and choice.is_all:
         lines.append(
             "  It takes every household there is: after a loss, nobody is left to repair to until another joins."
         )

@@ -9,6 +9,7 @@ from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.home import Half
+from replicator.engine.sync import sync_all
 from replicator.errors import BusyError, PeerError, UnreachableError
 from replicator.format.merkle import leaf_count, proves
 from replicator.format.sizes import is_allowed
@@ -100,6 +101,7 @@ _COUNTS = ("probes", "proved", "wrong", "absent", "late")
 async def audit(half: Half, edge: Edge, *, count: int = PROBES) -> tuple[dict[bytes, PeerView], Federation]:
     """Ask every peer for inventory and proofs, and nothing else. The federation that is returned is closed."""
     async with Federation(half, edge) as federation:
+        await sync_all(half, federation)  # a keeper learns only so what there is to be proved
         views = await survey(half, federation, edge, count=count)
         problems = {link.identity: list(link.problems) for link in federation.links.values()}
     for identity, view in views.items():

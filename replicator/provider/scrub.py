@@ -42,7 +42,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     began_ns: int = 0
     ended_ns: int = 0
     found: list[Found] = []
-    """The newest, a hundred at most."""
+    """What was not good when it was looked at last: the newest, a hundred at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,7 @@ def scrub(core: Core, folder: str, fs: Fs, *, most: int | None) -> Scrubbed:
         log = msgspec.structs.replace(log, began_ns=now_ns, objects=0, bytes=0)
     looked = size = 0
     found: list[Found] = []
+    mended: set[tuple[str, str]] = set()
     last = log.tenant, log.name
     whole = True
     for tenant, name, expected in _after(core, log):
@@ -89,12 +90,14 @@ def scrub(core: Core, folder: str, fs: Fs, *, most: int | None) -> Scrubbed:
             break
         store = core.store(tenant)
         state = store.check(name)
+        if state == "good":
+            mended.add((tenant.hex(), name.hex()))
         # What was swept meanwhile has no row any more, and is no loss.
         if state != "good" and _is_expected(core, tenant, name):
             found.append(Found(tenant=tenant.hex(), name=name.hex(), state=state, found_ns=core.clock.now_ns()))
         looked, size = looked + 1, size + expected
         last = tenant.hex(), name.hex()
-    known = {(one.tenant, one.name) for one in found}
+    known = mended.union((one.tenant, one.name) for one in found)
     kept = [*found, *(one for one in log.found if (one.tenant, one.name) not in known)][:_KEPT]
     after = msgspec.structs.replace(
         log, tenant=last[0], name=last[1], objects=log.objects + looked, bytes=log.bytes + size, found=kept

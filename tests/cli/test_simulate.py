@@ -115,6 +115,16 @@ def test_words_that_mean_nothing_are_refused(place: Place) -> None:
 
 
 @pytest.mark.process
+def test_an_audit_says_of_every_provider_what_it_proved(federation: Federation) -> None:
+    rows = federation.json("audit", "--probes", "5", home="node")
+    assert {row["name"] for row in rows} == set(PLACES)
+    assert all(row["answered"] and row["probes"] == row["proved"] == 5 for row in rows)
+    assert all((row["wrong"], row["absent"], row["late"], row["problems"]) == (0, 0, 0, []) for row in rows)
+    assert all(row["week"]["proved"] >= 5 for row in rows)
+    assert "5 of 5 proofs are right" in federation.ok("audit", "--probes", "5", home="keeper").text
+
+
+@pytest.mark.process
 def test_a_home_judges_what_its_providers_hold(federation: Federation) -> None:
     document = federation.json("simulate", "--copies", "5", home="node")
     [docs] = [one for one in document["policies"] if one["label"] == "docs"]

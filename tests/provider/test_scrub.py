@@ -53,6 +53,10 @@ def test_what_is_damaged_is_set_aside_remembered_and_told_to_its_tenant(stand: S
     stand.provider.scrub(stand.service, seconds=None)
     status = stand.provider.status()["scrub"]
     assert [one["id"] for one in status["found"]] == [one.name for one in done.found]
+    for data in OBJECTS:
+        put(stand.node, data)
+    assert stand.provider.scrub(stand.service, seconds=None).found == ()
+    assert stand.provider.status()["scrub"]["found"] == []
 
 
 def test_a_lost_log_begins_the_round_anew(stand: Stand) -> None:

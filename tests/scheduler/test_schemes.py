@@ -5,7 +5,7 @@ import pytest
 from scheduler import Peer, PolicyError
 from scheduler.hazards import assuming
 from scheduler.outlook import nines
-from scheduler.schemes import choose, evaluate, spread_out
+from scheduler.schemes import MOST_SHARDS, choose, evaluate, spread_out
 from tests.scheduler.problems import peer, policy
 
 QUICK = assuming(["repair=3d"])
@@ -80,6 +80,12 @@ def test_room_is_what_the_smallest_households_leave() -> None:
 def test_a_target_that_is_none_is_refused(target: float) -> None:
     with pytest.raises(PolicyError, match="nines"):
         choose(friends(3), policy(3), QUICK, target)
+
+
+def test_of_many_friends_some_are_left_to_repair_to() -> None:
+    assert choose(friends(4), policy(3), ALONE, 7).is_all
+    many = choose(friends(MOST_SHARDS + 1), policy(3), ALONE, 9)
+    assert (many.apart, many.households, many.is_all) == (MOST_SHARDS, MOST_SHARDS + 1, False)
 
 
 def test_without_peers_nothing_is_chosen() -> None:
