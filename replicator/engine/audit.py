@@ -146,14 +146,17 @@ async def _survey_one(
     # Taken before the inventory: what a backup beside us has stored since then is not missing, only newer.
     holdings = half.catalog.objects.holdings(peer=link.identity)
     promised = {holding.object_id for holding in holdings}
+    view: PeerView | None = None
     try:
         view, states, listed = await _inventory(link, rows)
         await _probe(half, edge, link, rows, states, view, count)
-        if not view.late:
-            await _charter_and_keybag(half, edge, link, listed, view)
+        if view.late and not view.proved:
+            # An inventory without any proof is a word: its copies go on counting only as long as the last look allows.
+            raise UnreachableError(link.pin.name, f"none of {view.probes} proofs came in time: an outage, for now")
+        await _charter_and_keybag(half, edge, link, listed, view)
     except PeerError as error:
         await federation.drop(link, error)
-        return None
+        return view if view is not None and view.late else None
     names = {row.id: row for row in rows.values()}
     for object_id in (promised - set(states)) & names.keys():  # a run beside us may just have made some
         states[object_id] = "missing"

@@ -9,7 +9,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.config import format_size
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, check_receipt, patiently
-from replicator.engine.placing import Ground, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id
 from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
 from replicator.format.policy import Policy
@@ -58,7 +58,7 @@ class Sender:
                 for addition in plan.additions
                 if addition.peer in links and not self._is_lost(by_name[addition.pack])
             ]
-            if not wanted or self._is_over():
+            if not wanted or self._is_over:
                 break
             if stage:
                 self._edge.progress.stage(stage, sum(row.size for row, _ in wanted))
@@ -97,7 +97,7 @@ class Sender:
         async with gate, self._all:
             if link.identity not in self.federation.links or link.free < row.size or self._is_lost(row):
                 return
-            if self._is_over():
+            if row.kind in PACK_KINDS and self._is_over:
                 return
             try:
                 data = await self._bytes_of(row)
@@ -136,8 +136,9 @@ class Sender:
         if self._shown:
             self._edge.progress.advance(row.size)
 
+    @property
     def _is_over(self) -> bool:
-        """Whether this machine sends nothing more now; says so once."""
+        """Whether this machine sends no more packs now; says so once. Records are small, and complete what is there."""
         line = self._edge.line
         if line is None or not line.is_closed:
             return False

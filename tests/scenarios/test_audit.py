@@ -101,14 +101,34 @@ async def test_silence_is_an_outage_and_no_loss(world: World, source: str) -> No
     views, integrity = await look(world, count=5)
     assert counts(views["bob"]) == (5, 0, 0, 0, 5)
     assert (views["bob"].missing, views["bob"].damaged, integrity) == ([], [], [])
-    assert any("an outage, for now" in text for text in views["bob"].problems)
     status = await world.status()
     assert status.exit_code == 3
     assert [peer.late for peer in status.peers if peer.name == "bob"] == [
         peer.probes for peer in status.peers if peer.name == "bob"
     ]
+    assert any("none of" in text and "an outage, for now" in text for text in status.problems)
     world.network.faults = lambda _identity, _op, _phase: None
     assert (await world.status()).exit_code == 0
+
+
+async def test_who_never_proves_anything_does_not_count_for_ever(world: World, source: str) -> None:
+    await world.backup()
+
+    def silent(identity: Identity, op: str, phase: Phase) -> None:
+        if op == "prove" and phase == "before" and identity == world.identity(1):
+            raise UnreachableError("bob", "no answer in time")
+
+    world.network.faults = silent
+    for _ in range(4):
+        world.clock.advance(10 * 86400)
+        await world.status()
+    node = world.node()
+    try:
+        held = [one for one in node.catalog.objects.holdings(peer=world.identity(1)) if one.state == "held"]
+        assert held
+        assert all(one.checked_ns < world.clock.now_ns() - 39 * 86400 * 10**9 for one in held)
+    finally:
+        node.close()
 
 
 async def test_a_proof_that_took_minutes_shows_nothing(world: World, source: str) -> None:
