@@ -268,7 +268,7 @@ class ChunkFetcher:
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
         self._given_up: set[tuple[int, bytes]] = set()
-        self._asking = Asking(library.federation.edge.clock)
+        self._whom = Asking(library.federation.edge.clock)
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
@@ -399,8 +399,8 @@ class ChunkFetcher:
         # A keeper may know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the
         # others' lines.
         denied = {identity for identity in federation.links if (identity, row.name) in federation.denied}
-        order = self._asking.order(pack, row.size, holders, others, denied)
-        with self._asking.of(next((one for one in order if one in federation.links), None), row.size) as came:
+        order = self._whom.order(pack, row.size, holders, others, denied)
+        with self._whom.of(next((one for one in order if one in federation.links), None), row.size) as came:
             data, fetched = await self._library.pack(row, order)
             if fetched:
                 came()

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from replicator.clock import Clock
-from replicator.engine.line import Line
 from replicator.fs import Fs
 from replicator.process import Programs, SystemPrograms
 from replicator.rng import Rng
 from replicator.transport.base import Network
+
+if TYPE_CHECKING:
+    from replicator.engine.line import Line
 
 
 class Progress(Protocol):
@@ -55,7 +57,7 @@ class Edge:
     network: Network
     progress: Progress
     host: str
-    line: Line | None = None
+    line: "Line | None" = None
     programs: Programs = field(default_factory=SystemPrograms)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 

@@ -40,7 +40,6 @@ from replicator.wire.messages import (
     Inventory,
     InventoryRequest,
 )
-from scheduler.night import backoff
 
 T = TypeVar("T")
 MAX_BUSY_WAITS = 5
@@ -373,6 +372,8 @@ def read_offer(signed: bytes, target: Target) -> Offer:
 
 async def patiently(edge: Edge, attempt: Callable[[], Awaitable[T]]) -> T:
     """Run a request, waiting as asked when the peer is busy, a few times; for what takes longer nobody waits."""
+    from scheduler.night import backoff  # noqa: PLC0415 - who only reads does without the scheduler
+
     for number in range(MAX_BUSY_WAITS):
         try:
             return await attempt()
