@@ -141,6 +141,8 @@ class Provider:
         )
         if changed.window:
             read_window(changed.window, changed.zone)
+        elif zone:
+            raise UsageError("a time zone means something only with a window", hint="give --window too")
         elif changed.zone:
             changed = msgspec.structs.replace(changed, zone="")
         _write_home_file(self._fs, self.folder, changed)

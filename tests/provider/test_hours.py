@@ -52,7 +52,8 @@ def test_a_home_that_set_nothing_is_written_as_before(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "zone"), [("22-06", ""), ("22:00-06:00", "Europe/Atlantis"), ("22:00-06:00", "../x")]
+    ("window", "zone"),
+    [("22-06", ""), ("22:00-06:00", "Europe/Atlantis"), ("22:00-06:00", "../x"), ("", "Europe/Stockholm")],
 )
 def test_no_window_and_no_zone_are_refused(stand: Stand, window: str, zone: str) -> None:
     with pytest.raises(UsageError):
