@@ -1,4 +1,4 @@
-"""Asking peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
+"""Preference peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -13,13 +13,13 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
-from replicator.engine.asking import Asking
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
 from replicator.engine.naming import Label, choose
 from replicator.engine.packcache import PackCache
+from replicator.engine.preference import Preference
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
 from replicator.engine.writeframes import Setup
@@ -268,7 +268,7 @@ class ChunkFetcher:
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
         self._given_up: set[tuple[int, bytes]] = set()
-        self._whom = Asking(library.federation.edge.clock)
+        self._whom = Preference(library.federation.edge.clock)
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()

@@ -168,7 +168,7 @@ def _free_name(peers: list[PeerPin], owner: str, site: str) -> str:
 def request_node(home: str, edge: Edge, *, name: str, role: JoiningRole = "node") -> str:
     """Begin a member's part of ``home`` and return the code that a keeper signs. Needs and makes no tenant secret.
 
-    Asking again gives the same code.
+    Preference again gives the same code.
 
     Raises:
         HomeError: there is one in that role here already.

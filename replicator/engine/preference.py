@@ -13,7 +13,7 @@ AGAIN: Final = 32
 """One pack in so many goes to whoever was asked least of late: a line that was slow may be so no more."""
 
 
-class Asking:
+class Preference:
     """What one reader has asked of whom. For one thread."""
 
     def __init__(self, clock: Clock) -> None:

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from replicator.engine.asking import AGAIN, Asking
+from replicator.engine.preference import AGAIN, Preference
 from replicator.ids import Identity
 from tests.fakes import FakeClock
 
@@ -11,7 +11,7 @@ MIB = 1 << 20
 SPEED = {FAST: 8 * MIB, SLOW: MIB, FAR: 4 * MIB}
 
 
-def fetched(asking: Asking, clock: FakeClock, packs: int) -> list[Identity]:
+def fetched(asking: Preference, clock: FakeClock, packs: int) -> list[Identity]:
     asked = []
     for pack in range(packs):
         first = asking.order(pack, 16 * MIB, [FAST, SLOW], [FAR], ())[0]
@@ -24,7 +24,7 @@ def fetched(asking: Asking, clock: FakeClock, packs: int) -> list[Identity]:
 
 def test_who_is_fast_is_asked_more_and_who_was_slow_now_and_then() -> None:
     clock = FakeClock()
-    asked = Counter(fetched(Asking(clock), clock, 10 * AGAIN))
+    asked = Counter(fetched(Preference(clock), clock, 10 * AGAIN))
     assert asked[FAR] == 0
     assert 5 <= asked[SLOW] <= 12
     assert asked[FAST] > 300
@@ -32,7 +32,7 @@ def test_who_is_fast_is_asked_more_and_who_was_slow_now_and_then() -> None:
 
 def test_a_line_that_became_fast_is_found_out() -> None:
     clock = FakeClock()
-    asking = Asking(clock)
+    asking = Preference(clock)
     fetched(asking, clock, 2 * AGAIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SPEED, SLOW, 64 * MIB)
@@ -40,7 +40,7 @@ def test_a_line_that_became_fast_is_found_out() -> None:
 
 
 def test_packs_that_are_asked_for_at_the_same_time_go_to_different_peers() -> None:
-    asking = Asking(FakeClock())
+    asking = Preference(FakeClock())
     with asking.of(FAST, 16 * MIB):
         assert asking.order(0, 16 * MIB, [FAST, SLOW], [], ())[0] == SLOW
     assert asking.order(0, 16 * MIB, [FAST, SLOW], [], ()) == [FAST, SLOW]
@@ -48,14 +48,14 @@ def test_packs_that_are_asked_for_at_the_same_time_go_to_different_peers() -> No
 
 
 def test_holders_come_before_others_and_who_denied_it_last() -> None:
-    asking = Asking(FakeClock())
+    asking = Preference(FakeClock())
     assert asking.order(0, MIB, [SLOW], [FAR, FAST], ()) == [SLOW, FAR, FAST]
     assert asking.order(0, MIB, [SLOW, FAST], [FAR], {SLOW}) == [FAST, FAR, SLOW]
 
 
 def test_what_did_not_come_is_not_measured_and_not_waited_for() -> None:
     clock = FakeClock()
-    asking = Asking(clock)
+    asking = Preference(clock)
     with asking.of(FAST, MIB):
         clock.advance(1000)
     assert asking.order(0, MIB, [FAST, SLOW], [], ()) == [FAST, SLOW]
