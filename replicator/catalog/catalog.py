@@ -47,6 +47,11 @@ class Catalog:
                 (kind, started_ns, ended_ns, exit_code, json.dumps(summary)),
             )
 
+    def forget_runs(self, kind: str, *, before_ns: int) -> None:
+        """Keep no more of runs of a kind that ended before a moment."""
+        with self.database.transaction("run row") as connection:
+            connection.execute("DELETE FROM runs WHERE kind = ? AND ended_ns < ?", (kind, before_ns))
+
     def runs(self, kind: str) -> list[dict[str, object]]:
         """Return all runs of a kind, oldest first."""
         rows = self.database.rows(

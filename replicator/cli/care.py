@@ -10,6 +10,7 @@ from replicator.cli.base import Session, command, wait
 from replicator.cli.drills import drill_document, drill_words
 from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
+from replicator.cli.proofs import proofs_words, week_document
 from replicator.config import format_size
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
@@ -57,6 +58,8 @@ def _status_document(found: "Status") -> dict[str, Any]:
         one["id"] = one.pop("fingerprint")
         for name in ("announced", "heard", "due"):
             one[name] = moment(one.pop(f"{name}_ns"))
+    for one, peer in zip(document["peers"], found.peers, strict=True):
+        one["week"] = week_document(peer.week)
     for one in document["deletions"]:
         one["first"] = moment(one.pop("first_ns"))
         one["frozen_until"] = moment(one.pop("frozen_until_ns"))
@@ -117,7 +120,7 @@ def _status_text(found: "Status") -> list[str]:
                     f"{one.site}, {one.region}, {one.country}",
                     one.objects,
                     format_size(one.bytes),
-                    one.probes,
+                    one.probes if one.proved == one.probes else proofs_words(one),
                     "; ".join(one.problems) or ("answers" if one.reachable else "not asked"),
                 )
                 for one in found.peers

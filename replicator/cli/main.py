@@ -39,8 +39,10 @@ COMMANDS = {
     "register": ("replicator.cli.register", "register"),
     "erase": ("replicator.cli.erase", "erase"),
     "why": ("replicator.cli.care", "why"),
+    "audit": ("replicator.cli.proofs", "audit"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
+    "simulate": ("replicator.cli.simulate", "simulate"),
     "prune": ("replicator.cli.prune", "prune"),
 }
 

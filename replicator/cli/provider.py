@@ -1,4 +1,4 @@
-"""provider init|serve|invite|status."""
+"""provider init|serve|set|sweep|scrub|invite|status."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,47 @@ def serve(session: Session, listen: str | None) -> None:
     run(session.home, fs=session.fs, clock=session.clock, rng=session.rng, announce=announce, listen=listen)
 
 
+@provider.command("set")
+@click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
+@click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
+@click.option("--streams", type=click.IntRange(1, 16), help="Uploads of one tenant at a time.")
+@command(keys="provider identity")
+def set_(session: Session, window: str | None, zone: str | None, streams: int | None) -> None:
+    """Say when, and how much at a time, tenants may store. What they fetch is not limited.
+
+    Outside of the window they are told when to come back. Records of up to 1 MiB are always taken.
+    """
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    if window is None and zone is None and streams is None:
+        raise UsageError("nothing to change", hint="give --window, --zone or --streams")
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        identity = opened.key.identity
+        changed = opened.set_hours(window="" if window == "always" else window, zone=zone, streams=streams)
+    finally:
+        opened.close()
+    session.out.result(
+        {"id": identity.hex(), "window": changed.window, "zone": changed.zone, "streams": changed.streams},
+        [f"{_hours_text(changed.window, changed.zone, changed.streams)}.", "It holds from the daemon's next start on."],
+    )
+
+
+def _hours_text(window: str, zone: str, streams: int) -> str:
+    when = f"from {window} {zone}".rstrip() if window else "at any hour"
+    return f"Takes large objects {when}, {streams} at a time of one tenant"
+
+
+def _scrub_text(log: dict[str, Any]) -> str:
+    when = f"last ended {moment(log['ended_ns'])}" if log["ended_ns"] else "no round has ended yet"
+    if log["began_ns"]:
+        when += f"; {format_size(log['bytes'])} read since {moment(log['began_ns'])}"
+    bad = (
+        f"; FOUND {len(log['found'])} NOT GOOD, the last one {moment(log['found'][0]['at_ns'])}" if log["found"] else ""
+    )
+    return f"Scrub: {when}{bad}"
+
+
 @provider.command("sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted now; the daemon may run meanwhile.")
 @command(keys="provider identity")
@@ -206,6 +247,38 @@ def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
     return lines or ["No tenant yet."]
 
 
+@provider.command("scrub")
+@command(keys="provider identity")
+def scrub(session: Session) -> None:
+    """Read everything that is stored, and set aside what is damaged. A running daemon does it within 30 days.
+
+    What is set aside counts no more: its tenants see it and store it again. Ends with 4 if there was anything.
+    """
+    from replicator.provider.daemon import only_daemon  # noqa: PLC0415
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        with only_daemon(opened.folder):
+            service = opened.start()
+            try:
+                done = opened.scrub(service, seconds=None)
+            finally:
+                service.stop()
+    finally:
+        opened.close()
+    if done.found:
+        session.worsen(exits.INTEGRITY)
+    found = [{"id": one.name, "tenant": one.tenant, "state": one.state} for one in done.found]
+    session.out.result(
+        {"objects": done.objects, "bytes": done.bytes, "found": found},
+        [
+            f"{done.objects} objects, {format_size(done.bytes)} read; {len(found)} are not good",
+            *(f"{one['state']}: {one['id'][:12]} of tenant {one['tenant'][:12]}" for one in found),
+        ],
+    )
+
+
 @provider.command("invite")
 @click.option("--quota", required=True, metavar="SIZE", help="Bytes that this tenant may store.")
 @click.option("--for", "label", default="", help="A note to yourself: for whom it is.")
@@ -248,6 +321,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
         + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        _hours_text(found["window"], found["zone"], found["streams"]),
         "",
     ]
     if found["tenants"]:
@@ -260,6 +334,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("No tenant yet.")
+    lines.append(_scrub_text(found["scrub"]))
     for row in found["deletions"]:
         if row["marked"]:
             lines.append(

@@ -24,6 +24,7 @@ from replicator.engine.keptpacks import KeptPacks
 from replicator.engine.naming import Label, choose
 from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
+from replicator.engine.preference import Preference
 from replicator.engine.slots import Held, Slots, write
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
@@ -279,7 +280,7 @@ class ChunkFetcher:
         self._nearby = Nearby(self.places, self._chunks_of)
         self._given_up: set[tuple[int, bytes]] = set()
         self._leaving = dismissed(library.keeper)
-        self._busy: Counter[Identity] = Counter()
+        self._whom = Preference(library.federation.edge.clock)
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
@@ -451,10 +452,11 @@ class ChunkFetcher:
 
     async def _fetch(self, pack: int) -> bytes:
         row = self.row(pack)
-        with self._asking(row, pack) as order:
+        with self._asking(row, pack) as (order, came):
             data, fetched = await self._library.pack(row, order)
-        if fetched:
-            self.fetched[pack] += row.size
+            if fetched:
+                came()
+                self.fetched[pack] += row.size
         return data
 
     async def _fill(self, pack: int, slot: int, memory: Held, slots: Slots) -> int:
@@ -475,47 +477,31 @@ class ChunkFetcher:
             assert self._process is not None, "it was started"
             return await self._process.get_into(connection, name, slot)
 
-        with self._asking(row, pack) as order:
+        with self._asking(row, pack) as (order, came):
             size = await federation.fetch_by(get, row.name, order)
+            came()
         self.fetched[pack] += size
         if kept is not None:
             await asyncio.to_thread(lambda: kept.put(pack, memory.fd, size))
         return size
 
     @contextmanager
-    def _asking(self, row: ObjectRow, pack: int) -> Iterator[list[Identity]]:
-        """Give the order in which to ask for a pack, and let others ask someone else meanwhile."""
+    def _asking(self, row: ObjectRow, pack: int) -> Iterator[tuple[list[Identity], Callable[[], None]]]:
+        """Give the order in which to ask for a pack, and what to call when it has come; others ask elsewhere meanwhile."""
         federation = self._library.federation
         holders = self._library.holders(row.name)
         others = [identity for identity in federation.links if identity not in holders]
-        # Where all are idle, packs begin with different ones; who had it not, or damaged, is asked last. A keeper may
-        # know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the others' lines.
-        order = [*_turned(holders, pack), *_turned(others, pack)]
-        order.sort(
-            key=lambda identity: (
-                (identity, row.name) in federation.denied,
-                identity not in holders,
-                self._busy[identity],
-            )
-        )
-        asked = next((identity for identity in order if identity in federation.links), None)
-        if asked is not None:
-            self._busy[asked] += 1
-        try:
-            yield order
-        finally:
-            if asked is not None:
-                self._busy[asked] -= 1
+        # A keeper may know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the
+        # others' lines.
+        denied = {identity for identity in federation.links if (identity, row.name) in federation.denied}
+        order = self._whom.order(pack, row.size, holders, others, denied)
+        with self._whom.of(next((one for one in order if one in federation.links), None), row.size) as came:
+            yield order, came
 
     def row(self, pack: int) -> ObjectRow:
         """Return the catalog's row of a pack."""
         [row] = self._library.keeper.catalog.objects.all("id = ?", (pack,))
         return row
-
-
-def _turned(identities: Sequence[Identity], by: int) -> list[Identity]:
-    place = by % len(identities) if identities else 0
-    return [*identities[place:], *identities[:place]]
 
 
 def tree_path(text: str) -> TreePath:

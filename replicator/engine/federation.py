@@ -48,6 +48,7 @@ from replicator.wire.messages import (
 
 T = TypeVar("T")
 MAX_BUSY_WAITS = 5
+LONGEST_WAIT_S = 60.0
 Ticket = Callable[[Identity], bytes]
 """Returns a signed enrol order for this home's key, or empty bytes if this home cannot make one."""
 
@@ -177,6 +178,7 @@ class Federation:
             endpoints=endpoints,
             key=self.half.signing,
             certificate=row.certificate or None,
+            pace=None if self.edge.line is None else self.edge.line.up,
         )
         if target.certificate is None:
             target = replace(target, certificate=await self._enrol(target))
@@ -419,10 +421,14 @@ def read_offer(signed: bytes, target: Target) -> Offer:
 
 
 async def patiently(edge: Edge, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Run a request, waiting as asked when the peer is busy, a few times."""
-    for _ in range(MAX_BUSY_WAITS):
+    """Run a request, waiting as asked when the peer is busy, a few times; for what takes longer nobody waits."""
+    from scheduler.night import backoff  # noqa: PLC0415 - who only reads does without the scheduler
+
+    for number in range(MAX_BUSY_WAITS):
         try:
             return await attempt()
         except BusyError as error:
-            await edge.clock.sleep(min(error.after_s, 30.0))
+            if error.after_s > LONGEST_WAIT_S:
+                raise
+            await edge.clock.sleep(backoff(number, error.after_s, edge.rng.below(1 << 20) / (1 << 20)))
     return await attempt()

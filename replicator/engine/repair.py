@@ -36,11 +36,16 @@ class PlannedCopy:
 
 @dataclass(slots=True, kw_only=True)
 class RepairReport:
-    """What was found and done. ``unreadable`` are objects without any good copy."""
+    """What was found and done. ``unreadable`` are objects without any good copy. Proofs as in :class:`PeerView`."""
 
     planned: list[PlannedCopy] = field(default_factory=list)
     missing: int = 0
     damaged: int = 0
+    probes: int = 0
+    proved: int = 0
+    wrong: int = 0
+    absent: int = 0
+    late: int = 0
     made: int = 0
     made_bytes: int = 0
     lost_peers: list[str] = field(default_factory=list)
@@ -70,6 +75,12 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
             views = await survey(half, federation, edge)
             report.missing = sum(len(view.missing) for view in views.values())
             report.damaged = sum(len(view.damaged) for view in views.values())
+            for view in views.values():
+                report.probes += view.probes
+                report.proved += view.proved
+                report.wrong += view.wrong
+                report.absent += view.absent
+                report.late += view.late
             report.lost_peers = [pin.name for pin in half.peers if pin.identity in federation.failures]
             ground = Ground(half, federation, lost_now=by_hand)
             ground.refresh()

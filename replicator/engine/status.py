@@ -6,7 +6,7 @@ from typing import Literal
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
-from replicator.engine.audit import PeerView, survey
+from replicator.engine.audit import Audited, PeerView, audited, survey
 from replicator.engine.digest import Deletions, digest
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
@@ -73,6 +73,13 @@ class PeerStatus:
     missing: int = 0
     damaged: int = 0
     probes: int = 0
+    proved: int = 0
+    wrong: int = 0
+    absent: int = 0
+    late: int = 0
+    """Of the proofs that were asked for now; wrong, absent and late are told apart as in an audit."""
+    week: Audited | None = None
+    """What it proved within the last week."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -151,7 +158,10 @@ def _judge(
             told.append(text)
     if asked:
         _unclaimed(half, federation, ground)
+    week = audited(half, now)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
+    for peer in peers:
+        peer.week = week.get(peer.id)
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
@@ -161,7 +171,10 @@ def _judge(
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
     advice += [f"{advice_for(kept.finding)} (finding {kept.id})" for kept in findings]
-    if code == 0 and (any(peer.missing for peer in peers) or any(link.owes for link in federation.links.values())):
+    if code == 0 and (
+        any(peer.missing or peer.absent or peer.late for peer in peers)
+        or any(link.owes for link in federation.links.values())
+    ):
         code = 3
     made, undrilled = [], []
     if keeper is not None:
@@ -352,6 +365,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         found.problems.append(getattr(failure, "reason", str(failure)))
     if view is not None:
         found.objects, found.bytes, found.probes = view.objects, view.bytes, view.probes
+        found.proved, found.wrong, found.absent, found.late = view.proved, view.wrong, view.absent, view.late
         found.missing, found.damaged = len(view.missing), len(view.damaged)
     else:
         holdings = half.catalog.objects.holdings(peer=identity)

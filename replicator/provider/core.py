@@ -19,6 +19,7 @@ from replicator.provider.datadir import DataDir
 from replicator.provider.days import Days, load_days, store_days, tick
 from replicator.provider.erasing import Erasure, all_erasures, begin, finish
 from replicator.provider.gate import Gate
+from replicator.provider.hours import Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
 from replicator.provider.succession import begin_anew
@@ -53,7 +54,15 @@ class Core:
     """A running provider. One process at a time: starting counts the generation up and tidies the disk."""
 
     def __init__(
-        self, *, key: SigningKey, database: Database, data: DataDir, ballast: Ballast, clock: Clock, rng: Rng
+        self,
+        *,
+        key: SigningKey,
+        database: Database,
+        data: DataDir,
+        ballast: Ballast,
+        clock: Clock,
+        rng: Rng,
+        hours: Hours,
     ) -> None:
         self.key = key
         self.identity: Identity = identity_of(key.public)
@@ -61,7 +70,8 @@ class Core:
         self.clock = clock
         self.rng = rng
         self.charters = Charters(database)
-        self.quotas = Quotas()
+        self.quotas = Quotas(hours.streams)
+        self.hours = hours
         self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
         """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data

@@ -3,10 +3,12 @@
 import logging
 
 from replicator.crypto.certificates import client_certificate
+from replicator.fs import Fs
 from replicator.ids import Identity
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
 from replicator.provider.refusals import refusing
+from replicator.provider.scrub import Scrubbed, scrub
 from replicator.provider.session import ProviderSession
 from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
@@ -86,6 +88,19 @@ class ProviderService:
             RequestRefusedError: "unavailable": the disk is not mounted.
         """
         return self._core.sweep()
+
+    def scrub(self, folder: str, fs: Fs, *, most: int | None) -> Scrubbed:
+        """Read ``most`` bytes of what is stored, from where the last call stopped, or all that is left of the round.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted.
+        """
+        done = scrub(self._core, folder, fs, most=most)
+        if done.found:
+            log.error(
+                "scrub: %d objects are damaged or gone; their tenants see it and store them again", len(done.found)
+            )
+        return done
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""

@@ -488,6 +488,7 @@ class ProviderSession:
             tenant, right = self._permit("write")
             if not is_allowed(size):
                 raise RequestRefusedError("bad-request", "not a size that an object may have")
+            self._core.hours.check(size, self._core.clock)
             if right is not None and size > (right.max_object or LARGEST):
                 raise RequestRefusedError("forbidden", f"this holder may store objects of at most {right.max_object}")
             store = self._core.store(tenant.id)

@@ -1,5 +1,6 @@
 """What the engine needs of a network; TLS (:mod:`.client`) and memory (:mod:`.memory`) give it."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -9,6 +10,8 @@ from replicator.ids import Identity, ObjectName
 from replicator.wire.messages import EnrolReply, EnrolRequest
 
 A = TypeVar("A", bound=Record)
+Pace = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes may be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,7 @@ class Target:
     """A provider to dial: ``identity`` is the pin, ``endpoints`` ("host:port") are tried in order.
 
     ``name`` is for people and errors. ``certificate`` (DER) is the client certificate this provider issued for
-    ``key``; None before enrolment.
+    ``key``; None before enrolment. ``pace`` is awaited before each piece of an object that is sent.
     """
 
     identity: Identity
@@ -24,6 +27,7 @@ class Target:
     endpoints: tuple[str, ...]
     key: SigningKey
     certificate: bytes | None
+    pace: Pace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

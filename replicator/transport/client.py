@@ -173,6 +173,9 @@ class TlsConnection:
                 async def slices() -> AsyncIterator[memoryview]:
                     view = memoryview(body)
                     for at in range(0, len(view), SLICE):
+                        if wait_for_go and self.target.pace is not None:
+                            stall.reschedule(None)
+                            await self.target.pace(len(view[at : at + SLICE]))
                         stall.reschedule(loop.time() + self._stall_s)
                         yield view[at : at + SLICE]
                     stall.reschedule(loop.time() + self._stall_s)

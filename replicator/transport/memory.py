@@ -134,6 +134,8 @@ class MemoryConnection:
                     if at <= len(data) // 2 < at + PIECE:
                         self._fault("put", "during")
                     piece = data[at : at + PIECE]
+                    if self.target.pace is not None:
+                        await self.target.pace(len(piece))
                     upload.hash(piece)
                     upload.write(piece)
                     self._network.count(self.target.identity, len(piece))
