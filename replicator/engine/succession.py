@@ -111,7 +111,8 @@ async def finish_root(keeper: KeeperHome, siblings: list[Half], edge: Edge) -> l
     old, now = keeper.charter, edge.clock.now_ns()
     if old.pending is None:
         raise UsageError("no other root is announced", hint="`key rotate root` announces one")
-    [state] = announced(keeper, successions, now)
+    fingerprint = root_fingerprint(old.pending.successor.root_key)
+    state = next(one for one in announced(keeper, successions, now) if one.fingerprint == fingerprint)
     if state.objected:
         raise UsageError(state.text, hint=state.advice)
     if old.pending.hash not in passed(keeper, now):
