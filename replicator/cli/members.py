@@ -8,7 +8,7 @@ import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.output import moment, table
-from replicator.config import MAX_NAME, format_size, parse_name, parse_words
+from replicator.config import MAX_NAME, format_size, load_config, parse_name, parse_words
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
@@ -60,7 +60,7 @@ def node_renew(session: Session) -> None:
             return
         with session.keeper() as keeper, session.siblings() as siblings:
             added = wait(add_node(keeper, siblings, edge, code))
-        accept_grant(session.home, edge, added.code)
+        accept_grant(session.home, edge, added.code, spool_path=load_config(session.home).spool)
     for notice in added.notices:
         session.out.notice(notice)
     session.out.result(
@@ -82,7 +82,13 @@ def node_add(session: Session, code: str) -> None:
     text = read_code(code)
     with session.edge() as edge:
         if is_grant(text):
-            accepted = accept_grant(session.home, edge, text, lambda what: session.passphrase(what, confirm=True))
+            accepted = accept_grant(
+                session.home,
+                edge,
+                text,
+                lambda what: session.passphrase(what, confirm=True),
+                spool_path=load_config(session.home).spool,
+            )
             session.out.result(
                 {
                     "tenant": accepted.tenant,

@@ -487,7 +487,7 @@ class ChunkFetcher:
 
     @contextmanager
     def _asking(self, row: ObjectRow, pack: int) -> Iterator[tuple[list[Identity], Callable[[], None]]]:
-        """Give the order in which to ask for a pack, and what to call when it has come; others ask elsewhere meanwhile."""
+        """Give the order in which to ask for a pack, and what to call when it has come; others ask elsewhere."""
         federation = self._library.federation
         holders = self._library.holders(row.name)
         others = [identity for identity in federation.links if identity not in holders]

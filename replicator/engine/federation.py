@@ -10,9 +10,9 @@ import msgspec
 
 from replicator.catalog.peers import PeerRow
 from replicator.charter.verify import signed_hash, verify_change
-from replicator.crypto.sign import Context, verify
+from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
-from replicator.engine.home import Half
+from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.errors import (
     BusyError,
@@ -26,9 +26,10 @@ from replicator.errors import (
     RootWaitsError,
     UnreachableError,
 )
-from replicator.format.charter import PeerPin
+from replicator.format.charter import PeerPin, read_charter
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode
+from replicator.format.container import unwrap_record
 from replicator.format.merkle import name_of
 from replicator.format.offer import Offer, decode_offer
 from replicator.ids import Identity, ObjectName, identity_of, short
@@ -325,8 +326,28 @@ class Federation:
         name, data = self.half.charter_object()
         for object_name, content in (keybag, (name, data)):
             await patiently(self.edge, partial(link.connection.put, object_name, content))
-        await link.connection.call("charter", CharterNotice(name=name), Empty)
+        try:
+            await link.connection.call("charter", CharterNotice(name=name), Empty)
+        except RefusedError as error:
+            if error.code == "conflict":
+                await self._give_announcing(link)
+            raise
         link.info = msgspec.structs.replace(link.info, charter_number=self.half.charter.number, charter=name)
+
+    async def _give_announcing(self, link: Link) -> None:
+        """Hand a provider that missed it the charter that announced the root of ours: from then on it counts its days.
+
+        Only a keeper has it. Raises PeerError.
+        """
+        if self.half.fs.size(self.half.file(ANNOUNCING_FILE)) is None:
+            return
+        charter = self.half.fs.read(self.half.file(ANNOUNCING_FILE))
+        keybag = self.half.fs.read(self.half.file(ANNOUNCING_KEYBAG_FILE))
+        if link.info.charter_number >= read_charter(body_of(unwrap_record(charter))).number:
+            return
+        for data in (keybag, charter):
+            await patiently(self.edge, partial(link.connection.put, name_of(data), data))
+        await link.connection.call("charter", CharterNotice(name=name_of(charter)), Empty)
 
     async def drop(self, link: Link, error: ReplicatorError) -> None:
         """Stop using a provider for the rest of this run, because of ``error``."""

@@ -14,6 +14,7 @@ HOME/node/    datasets.bin       what to back up
 HOME/node/    unfinished.bin     hooks and snapshots of file systems that a killed run left to be undone
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
+HOME/keeper/  announcing.obj  announcing-keybag.obj    the last charter of the root before, for providers that missed it
 HOME/keeper/  printed.json       the addresses on the recovery sheet's address part, as last printed
 HOME/drill/   domain-<id>.key    a drill host: restore keys and nothing else, wrapped
 HOME/maintainer/  index.bin      a maintainer: IndexDomains, 0600; its identity is its maintenance key
@@ -50,6 +51,8 @@ OBJECTION_FILE = "objection.bin"
 FORMERS_FILE = "formers.json"
 ERASURE_FILE = "erasure.bin"
 """While it is there, the tenant was ordered to be erased (:mod:`replicator.engine.erasing`)."""
+ANNOUNCING_FILE = "announcing.obj"
+ANNOUNCING_KEYBAG_FILE = "announcing-keybag.obj"
 Role = Literal["keeper", "node", "maintainer", "drill"]
 
 

@@ -373,8 +373,17 @@ def _no_passphrase(_what: str) -> str:
     raise KeyMissingError("a drill host needs a passphrase of its own")
 
 
-def accept_grant(home: str, edge: Edge, code: str, passphrase: PassphraseSource = _no_passphrase) -> GrantAccepted:
+def accept_grant(
+    home: str,
+    edge: Edge,
+    code: str,
+    passphrase: PassphraseSource = _no_passphrase,
+    *,
+    spool_path: str | None = None,
+) -> GrantAccepted:
     """Complete a member's part of a home from the keeper's answer; ``passphrase`` wraps what a drill host is given.
+
+    ``spool_path`` is where a node whose key is renewed has its spool, if not in its home.
 
     Raises:
         HomeError: no request was made here.
@@ -400,7 +409,7 @@ def accept_grant(home: str, edge: Edge, code: str, passphrase: PassphraseSource 
         if grant.role != role:
             raise IntegrityError(f"grant: of a {grant.role}, and a {role} was asked for")
         if file == RENEWAL_FILE:
-            return _renew(home, edge, grant, seed)
+            return _renew(home, edge, grant, seed, spool_path)
         return _accept(home, edge, grant, seed, passphrase)
     assert problem is not None, "one was asked for"
     raise problem
@@ -441,9 +450,9 @@ def _accept(home: str, edge: Edge, grant: NodeGrant, seed: bytes, passphrase: Pa
     return GrantAccepted(tenant=grant.name, role=grant.role, fingerprint=root_fingerprint(grant.root_key))
 
 
-def _renew(home: str, edge: Edge, grant: NodeGrant, seed: bytes) -> GrantAccepted:
+def _renew(home: str, edge: Edge, grant: NodeGrant, seed: bytes, spool_path: str | None) -> GrantAccepted:
     key = SigningKey(seed)
-    node = NodeHome(home, edge.fs)
+    node = NodeHome(home, edge.fs, spool_path=spool_path)
     try:
         with node.lock():
             charter = verify_charter(grant.charter, root_key=node.member.root_key, known=None)

@@ -16,7 +16,7 @@ from replicator.crypto.sign import Context
 from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
-from replicator.engine.home import Half
+from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.keeper import KeeperHome, enrol_order
 from replicator.engine.keys import root_of_sheet
 from replicator.engine.members import catch_up, spread_charter
@@ -25,6 +25,7 @@ from replicator.engine.tenant import open_keybag, seal_keybag
 from replicator.errors import IntegrityError, RootWaitsError, UsageError
 from replicator.format.charter import Objection, RootChange, RootStatement
 from replicator.format.codec import encode
+from replicator.fs import write_atomic
 from replicator.ids import Identity, root_fingerprint
 from replicator.wire.messages import Succession
 
@@ -111,7 +112,8 @@ async def finish_root(keeper: KeeperHome, siblings: list[Half], edge: Edge) -> l
     old, now = keeper.charter, edge.clock.now_ns()
     if old.pending is None:
         raise UsageError("no other root is announced", hint="`key rotate root` announces one")
-    [state] = announced(keeper, successions, now)
+    fingerprint = root_fingerprint(old.pending.successor.root_key)
+    state = next(one for one in announced(keeper, successions, now) if one.fingerprint == fingerprint)
     if state.objected:
         raise UsageError(state.text, hint=state.advice)
     if old.pending.hash not in passed(keeper, now):
@@ -125,6 +127,11 @@ async def finish_root(keeper: KeeperHome, siblings: list[Half], edge: Edge) -> l
             change=old.pending.signed,
             hint="days count while a provider's daemon runs; try again later",
         )
+    keybag = keeper.keybag_object()
+    if keybag is not None:
+        # The keybag first: a charter without it is of no use to a provider that missed both.
+        write_atomic(edge.fs, keeper.file(ANNOUNCING_KEYBAG_FILE), keybag[1])
+        write_atomic(edge.fs, keeper.file(ANNOUNCING_FILE), keeper.charter_object()[1])
     data = keeper.write_charter(
         edge,
         keybag_data=seal_keybag(keeper.keybag(), old.pending.successor.root_seal_key, edge.rng),

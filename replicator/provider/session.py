@@ -1,6 +1,5 @@
 """One request of one enrolled holder: may it, and what is the answer. docs/spec/protocol.md is the contract."""
 
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -10,7 +9,6 @@ from typing import Literal, TypeVar
 from replicator.charter.verify import (
     VerifiedCharter,
     signed_hash,
-    verify_change,
     verify_charter,
     verify_objection,
 )
@@ -53,7 +51,7 @@ from replicator.provider.marks import (
 from replicator.provider.objects import arrived_after, size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
-from replicator.provider.succession import changes_of, keep_objection, note_change, objection_to
+from replicator.provider.succession import changes_of, keep_objection, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
 from replicator.store.base import Incoming
@@ -331,7 +329,8 @@ class ProviderSession:
         ``follows``: hold it against the known one too.
 
         Raises:
-            RequestRefusedError: "conflict": its root does not count here yet; from now on it waits.
+            RequestRefusedError: "conflict": its root does not count here yet. Only a charter that announces the change
+                and is taken over begins a wait, since every home sees that one.
             IntegrityError: it does not hold.
         """
         days, now_ns = self._core.days, self._core.clock.now_ns()
@@ -341,17 +340,10 @@ class ProviderSession:
         try:
             return verify_charter(signed, root_key=tenant.root_key, known=before, passed=passed)
         except RootWaitsError as error:
-            change = verify_change(error.change)
-            if known is not None:
-                # Held against what is known here, it must be good but for the wait.
-                with contextlib.suppress(RootWaitsError):
-                    verify_charter(signed, root_key=tenant.root_key, known=known, passed=passed)
-            self._core.database.write(
-                "change of root",
-                lambda connection: note_change(connection, tenant.id, change, days=days, now_ns=now_ns),
-            )
             raise RequestRefusedError(
-                "conflict", "this charter is under another root, which waits here for thirty days first"
+                "conflict",
+                "this charter is under another root, which waits here for thirty days first, from a charter on that "
+                "announces it",
             ) from error
 
     def succession(self, request: SuccessionRequest) -> Succession:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import pytest
 
@@ -95,6 +96,15 @@ async def test_the_former_key_has_no_right_anywhere_and_opens_nothing_newer(worl
     stolen.close()
 
 
+def known_objects(world: World) -> set[tuple[bytes, str]]:
+    """Return name and kind of what the node's catalog knows."""
+    node = world.node()
+    try:
+        return {(bytes(row.name), row.kind) for row in node.catalog.objects.all()}
+    finally:
+        node.close()
+
+
 async def test_what_waited_to_be_published_is_published_under_the_new_key(world: World, source: str) -> None:
     await world.backup()
     write(os.path.join(source, "more"), b"more" * 100_000)
@@ -105,7 +115,13 @@ async def test_what_waited_to_be_published_is_published_under_the_new_key(world:
     assert len(pending(node)) == 1
     node.close()
     world.answer(0, 1, 2, 3, 4)
-    accept_grant(world.home, world.edge, grant)
+    elsewhere = os.path.join(world.root, "spool on another disk")
+    shutil.move(os.path.join(world.home, "node", "spool"), elsewhere)
+    rows = known_objects(world)
+    accept_grant(world.home, world.edge, grant, spool_path=elsewhere)
+    kept = known_objects(world)
+    assert {kind for _, kind in rows - kept} <= {"snapshot", "index", "references"}, "packs stay for the next snapshot"
+    shutil.move(elsewhere, os.path.join(world.home, "node", "spool"))
     report = await world.backup()
     assert report.datasets[0].published
     assert await world.differences(source) == []

@@ -213,13 +213,17 @@ class TestWait:
         days(world, 30)
         await finish(world)
         world.answer(4)
-        node = world.node()
+        node, keeper = world.node(), world.keeper()
         assert any("erin: this charter is under another root" in text for text in (await meet(node, world)).notices)
+        days(world, 31)
+        assert any("erin" in text for text in (await meet(node, world)).notices), "nobody announced it there"
+        assert any("erin" in text for text in (await meet(keeper, world)).notices), "the keeper does now"
         days(world, 29)
-        assert any("erin" in text for text in (await meet(node, world)).notices)
+        assert any("erin" in text for text in (await meet(keeper, world)).notices)
         days(world, 1)
         assert (await meet(node, world)).notices == []
         node.close()
+        keeper.close()
         await recovered(world, words, provider=4)
 
     async def test_a_provider_whose_store_was_put_back_counts_anew(self, world: World) -> None:
