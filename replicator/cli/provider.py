@@ -100,31 +100,54 @@ def init(
 @provider.command("set")
 @click.option("--legal-name", help="Whose it is to the law, for the records that tenants keep; '' takes it back.")
 @click.option("--contact", help="How tenants reach whom they have a question to; '' takes it back.")
+@click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
+@click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
+@click.option("--streams", type=click.IntRange(1, 16), help="Uploads of one tenant at a time.")
 @command(keys="provider identity")
-def change(session: Session, legal_name: str | None, contact: str | None) -> None:
-    """Change what this provider says about itself. The daemon may run; tenants hear of it at their next contact.
+def change(
+    session: Session,
+    legal_name: str | None,
+    contact: str | None,
+    window: str | None,
+    zone: str | None,
+    streams: int | None,
+) -> None:
+    """Change what this provider says about itself, and when and how much at a time tenants may store.
 
-    A tenant's program that is older than these words cannot read them, and calls the offer newer.
+    The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
+    read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
+    are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited.
     """
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
-    changes = {
+    words = {
         key: parse_words(value, what)
         for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
         if value is not None
     }
-    if not changes:
-        raise UsageError("nothing to change", hint="give --legal-name or --contact")
+    hours = window is not None or zone is not None or streams is not None
+    if not words and not hours:
+        raise UsageError("nothing to change", hint="give --legal-name, --contact, --window, --zone or --streams")
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    document: dict[str, Any] = {}
+    lines = []
     try:
-        offer = opened.change_offer(**changes)
-        identity = opened.key.identity
+        document["id"] = opened.key.identity.hex()
+        if hours:
+            file = opened.set_hours(window="" if window == "always" else window, zone=zone, streams=streams)
+            document |= {"window": file.window, "zone": file.zone, "streams": file.streams}
+            lines += [
+                f"{_hours_text(file.window, file.zone, file.streams)}.",
+                "It holds from the daemon's next start on.",
+            ]
+        if words:
+            offer = opened.change_offer(**words)
+            document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
+            said = f"{offer.legal_name or '(no legal name)'}, {offer.contact or '(no contact)'}"
+            lines.append(f"Offer {offer.number} says: {said}.")
     finally:
         opened.close()
-    session.out.result(
-        {"id": identity.hex(), "number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact},
-        f"Offer {offer.number} says: {offer.legal_name or '(no legal name)'}, {offer.contact or '(no contact)'}.",
-    )
+    session.out.result(document, lines)
 
 
 @provider.command("serve")
@@ -140,32 +163,6 @@ def serve(session: Session, listen: str | None) -> None:
         session.out.result({"listening": text.removeprefix("listening on ")}, text)
 
     run(session.home, fs=session.fs, clock=session.clock, rng=session.rng, announce=announce, listen=listen)
-
-
-@provider.command("set")
-@click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
-@click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
-@click.option("--streams", type=click.IntRange(1, 16), help="Uploads of one tenant at a time.")
-@command(keys="provider identity")
-def set_(session: Session, window: str | None, zone: str | None, streams: int | None) -> None:
-    """Say when, and how much at a time, tenants may store. What they fetch is not limited.
-
-    Outside of the window they are told when to come back. Records of up to 1 MiB are always taken.
-    """
-    from replicator.provider.home import open_provider  # noqa: PLC0415
-
-    if window is None and zone is None and streams is None:
-        raise UsageError("nothing to change", hint="give --window, --zone or --streams")
-    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
-    try:
-        identity = opened.key.identity
-        changed = opened.set_hours(window="" if window == "always" else window, zone=zone, streams=streams)
-    finally:
-        opened.close()
-    session.out.result(
-        {"id": identity.hex(), "window": changed.window, "zone": changed.zone, "streams": changed.streams},
-        [f"{_hours_text(changed.window, changed.zone, changed.streams)}.", "It holds from the daemon's next start on."],
-    )
 
 
 def _hours_text(window: str, zone: str, streams: int) -> str:
