@@ -188,7 +188,10 @@ class _Run:
             unripe = self._unripe(found)
             names = self._to_mark(found, unripe)
             answers = await mark_dead(
-                *(self.half, self.federation, self.edge, self.key), before=claims, seen=found.seen, names=names
+                *(self.half, self.federation, self.edge, self.key),
+                before=claims,
+                seen=found.seen,
+                names={identity: wanted - await self._marked(identity) for identity, wanted in names.items()},
             )
             marked = {one.identity: one for one in answers}
             if not any(one.outcome == "stale" for one in answers):
@@ -305,6 +308,14 @@ class _Run:
             }
             names[link.identity] = lying | old
         return names
+
+    async def _marked(self, identity: Identity) -> set[bytes]:
+        """Return what is marked at a provider already: it keeps every mark for ever, and needs none twice."""
+        link = self.federation.links.get(identity)
+        try:
+            return {one.name for one in await outstanding(link)} if link is not None else set()
+        except PeerError:
+            return set()  # marking says what is wrong with it
 
     def _forget_old(self, marked: Mapping[Identity, MarkedAt]) -> None:
         """Remember no more of records that every provider has deleted."""
