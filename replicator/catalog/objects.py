@@ -358,13 +358,6 @@ class Objects:
                 [(now_ns, peer, object_id) for object_id in object_ids],
             )
 
-    def drop_holdings(self, peer: Identity, object_ids: Iterable[int]) -> None:
-        """Forget copies that a peer's inventory does not list and never promised durably."""
-        with self._db.transaction("inventory row") as connection:
-            connection.executemany(
-                "DELETE FROM holdings WHERE peer = ? AND object_id = ?", [(peer, i) for i in object_ids]
-            )
-
     def holdings(self, *, peer: Identity | None = None) -> list[Holding]:
         """Return all holdings, or one peer's."""
         return self._holdings("1", ()) if peer is None else self._holdings("peer = ?", (peer,))

@@ -1,8 +1,7 @@
-"""What is forgotten: learning it from providers' listings, saying it to all of them.
+"""What is forgotten: learning it from what arrives at providers, saying it to all of them.
 
 The newest signed :class:`~replicator.format.forget.Forget` is the whole state. It is kept in the catalog, and found
-again in any provider's listing when that is lost: among what the catalog does not know, objects small enough are
-looked at once.
+again at any provider when that is lost: among what the catalog does not know, objects small enough are looked at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,19 +9,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+from blake3 import blake3
+
 from replicator.catalog.objects import split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.crypto.sign import Context, SigningKey, body_of, signer_of, verify
+from replicator.engine.arrivals import Arrived, arrivals, remember_places
+from replicator.engine.asking import ask_all
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link, Ticket, check_receipt, inventory_pages, patiently
+from replicator.engine.federation import Federation, Link, Ticket, check_receipt, patiently
 from replicator.engine.home import Half
 from replicator.errors import (
     IntegrityError,
     KeyMissingError,
     MinimumNotMetError,
     NotFoundError,
-    PeerError,
     ReplicatorError,
     UsageError,
 )
@@ -34,8 +36,8 @@ from replicator.ids import Identity, ObjectName, short
 from replicator.pack.sealed import open_object, seal_object
 
 LARGEST_FORGET: Final = 4 << 20
-"""Bytes of its object: larger ones in a listing are not looked at."""
-_SIGNED, _OBJECTS, _OLD, _LOOKED_AT = "forget", "forget objects", "forget old objects", "forget looked at 2"
+"""Bytes of its object: larger ones are not looked at."""
+_SIGNED, _OBJECTS, _OLD = "forget", "forget objects", "forget old objects"
 _HIGHEST, _BESIDE = "forget highest", "forget moved beside"
 MOST_LAPSED: Final = 1_000_000
 """Forgets that a key whose right is gone may be ahead: its holder must not use the numbers up."""
@@ -208,57 +210,48 @@ def maintenance_keys(half: Half) -> list[bytes]:
 
 
 async def learn(half: Half, federation: Federation) -> bool:
-    """Look for a newer Forget in every provider's listing; return whether there was one.
+    """Look for a newer Forget among what arrived at providers; return whether there was one.
 
     Providers that lack the newest one are given it. Nothing in here raises for a peer's fault.
     """
-    listed: dict[Identity, set[bytes]] = {}
-    small: dict[bytes, Identity] = {}
-    for link in list(federation.links.values()):
-        try:
-            listed[link.identity] = await _list(link, small)
-        except PeerError as error:
-            federation.notices.append(str(error))  # it may still give what a restore needs
-    changed = await _look(half, federation, small, whole=len(listed) == len(half.peers))
-    await _spread(half, federation, listed)
+    fresh = await arrivals(half, federation, largest=LARGEST_FORGET, able=_able(half))
+    changed, owed = await _look(half, federation, fresh)
+    remember_places(half, fresh, but=owed)
+    for identity, one in fresh.items():
+        note_there(half, identity, one.names)
+    await spread(half, federation)
     return changed
 
 
-async def _list(link: Link, small: dict[bytes, Identity]) -> set[bytes]:
-    """Return the names that a provider lists; note those of objects that are small enough, with who has them."""
-    found: set[bytes] = set()
-    async for page in inventory_pages(link):
-        names = split_ids(page.names)
-        found.update(names)
-        for name, size in zip(names, page.sizes, strict=False):
-            if size <= LARGEST_FORGET:
-                small.setdefault(name, link.identity)
-    return found
+def _able(half: Half) -> bytes:
+    """Return a hash of what this release reads, whose signature counts, and which keys this home has.
+
+    Of keys the epochs: no secret goes into it.
+    """
+    reads = (Forget.__struct_config__.tag, LARGEST_FORGET)
+    epochs = [(domain, sorted(half.keys(domain).index_keys)) for domain in sorted(half.domain_ids)]
+    return blake3(repr((reads, epochs, sorted(maintenance_keys(half)))).encode()).digest()
 
 
-async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity], *, whole: bool) -> bool:
-    """Look at what is new; ``whole``: all providers listed, and what none of them has need not be remembered."""
-    catalog = half.catalog
-    before = catalog.meta(_LOOKED_AT) or b""
-    changed = False
-    looked_at = set(split_ids(before))
-    if whole:
-        looked_at &= small.keys()
-    known = looked_at | {half.charter_object()[0], half.charter.charter.keybag}
-    for name in sorted(catalog.objects.unknown(small.keys() - known)):
+async def _look(half: Half, federation: Federation, fresh: Mapping[Identity, Arrived]) -> tuple[bool, set[Identity]]:
+    """Look at what is new; return whether a Forget was, and which providers have something that could not be read."""
+    told: dict[ObjectName, list[Identity]] = {}
+    for identity, one in fresh.items():
+        for name in one.names:
+            told.setdefault(name, []).append(identity)
+    changed, owed = False, set[Identity]()
+    known = {half.charter_object()[0], half.charter.charter.keybag, *_objects(half), *old_objects(half)}
+    for name in sorted(told.keys() - known):
         try:
-            data = await federation.fetch(ObjectName(name), [small[name]])
+            data = await federation.fetch(name, told[name])
         except NotFoundError as error:
             federation.notices.append(str(error))
+            owed.update(one for one in told[name] if (one, name) not in federation.denied)
             continue
-        looked_at.add(name)
         signed = _opened(half, data)
         if signed:
-            changed |= _adopt(half, federation, ObjectName(name), signed)
-    after = b"".join(sorted(looked_at))
-    if after != before:  # a listing that shows nothing new costs no commit
-        catalog.set_meta(_LOOKED_AT, after)
-    return changed
+            changed |= _adopt(half, federation, name, signed)
+    return changed, owed
 
 
 def _opened(half: Half, data: bytes) -> bytes:
@@ -337,17 +330,68 @@ def _lower_first(signed: bytes) -> int:
     return -int.from_bytes(signed_hash(signed), "big")
 
 
-async def _spread(half: Half, federation: Federation, listed: Mapping[Identity, set[bytes]]) -> None:
-    for name in _objects(half):
-        for identity, names in listed.items():
-            link = federation.links.get(identity)
-            if link is None or name in names:
-                continue
-            try:
-                data = await federation.fetch(ObjectName(name), [one for one in listed if name in listed[one]])
-                await patiently(federation.edge, partial(link.connection.put, ObjectName(name), data))
-            except (PeerError, NotFoundError) as error:
-                federation.notices.append(f"{link.pin.name}: does not get what is forgotten: {error}")
+async def spread(half: Half, federation: Federation) -> None:
+    """Give the newest Forget to every provider that is not known to have it."""
+    lacking = {link.identity: names for link in federation.links.values() if (names := lacks(half, link.identity))}
+    data: dict[bytes, bytes] = {}
+    for name in sorted({name for names in lacking.values() for name in names}):
+        try:
+            data[name] = await federation.fetch(ObjectName(name), _holders(half, name))
+        except NotFoundError as error:
+            federation.notices.append(f"what is forgotten cannot be handed on: {error}")
+            return
+    wanted = {identity: {name: data[name] for name in names} for identity, names in lacking.items()}
+    for identity in await _give(half, federation, wanted):
+        note_there(half, identity, wanted[identity])
+
+
+async def _give(
+    half: Half, federation: Federation, objects: Mapping[Identity, Mapping[bytes, bytes]]
+) -> list[Identity]:
+    """Store objects at providers; return those that took all of them."""
+
+    async def put(link: Link) -> None:
+        for name, data in objects[link.identity].items():
+            receipt = await patiently(federation.edge, partial(link.connection.put, ObjectName(name), data))
+            check_receipt(receipt, link, half.tenant, name, len(data))
+
+    answers = await ask_all([federation.links[one] for one in objects if one in federation.links], put)
+    federation.notices += [f"does not get what is forgotten: {reason}" for reason in answers.reasons()]
+    return list(answers.given)
+
+
+def lacks(half: Half, identity: Identity) -> list[bytes]:
+    """Return what of the newest Forget a provider is not known to have, in the store that it has now."""
+    there = known_there(half, identity)
+    return [name for name in _objects(half) if name not in there]
+
+
+def note_there(half: Half, identity: Identity, names: Iterable[bytes], *, gone: Iterable[bytes] = ()) -> None:
+    """Remember that a provider has objects, of which those of the newest Forget count; ``gone``: not any more."""
+    before = known_there(half, identity)
+    after = ((before | set(names)) - set(gone)) & set(_objects(half))
+    if after != before:
+        half.catalog.set_meta(_where(identity), b"".join((_incarnation(half, identity), *sorted(after))))
+
+
+def known_there(half: Half, identity: Identity) -> set[bytes]:
+    """Return what of the newest Forget a provider announced or signed for, in the store that it has now."""
+    kept, incarnation = half.catalog.meta(_where(identity)) or b"", _incarnation(half, identity)
+    if not incarnation or kept[: len(incarnation)] != incarnation:
+        return set()
+    return set(split_ids(kept[len(incarnation) :]))
+
+
+def _holders(half: Half, name: bytes) -> list[Identity]:
+    return [identity for pin in half.peers if name in known_there(half, identity := Identity(pin.identity))]
+
+
+def _incarnation(half: Half, identity: Identity) -> bytes:
+    return half.catalog.peers.get(identity).incarnation
+
+
+def _where(identity: Identity) -> str:
+    return f"forget at {identity.hex()}"
 
 
 async def say(
@@ -381,36 +425,53 @@ async def say(
         moved=sorted(said.moved, key=lambda one: one.index),
         created_ns=edge.clock.now_ns(),
     )
-    signed = key.sign(Context.FORGET, encode(record))
+    await _store(half, federation, edge, key.sign(Context.FORGET, encode(record)))
+    return record
+
+
+def is_owed(half: Half) -> bool:
+    """Return whether fewer providers than the strongest policy's minimum are known to have the newest Forget."""
+    known = sum(not lacks(half, Identity(pin.identity)) for pin in half.peers)
+    return bool(Forgotten.of(half).signed) and known < _minimum(half)
+
+
+async def say_again(half: Half, federation: Federation, edge: Edge) -> None:
+    """Store the newest Forget once more, sealed anew: who has it may be away.
+
+    Raises:
+        MinimumNotMetError: fewer providers took it than the strongest policy's minimum.
+    """
+    await _store(half, federation, edge, Forgotten.of(half).signed)
+
+
+async def _store(half: Half, federation: Federation, edge: Edge, signed: bytes) -> None:
     sealed = [seal_object(Kind.FORGET, signed, half.keys(domain), edge.rng) for domain in half.domain_ids]
     if any(len(data) > LARGEST_FORGET for data in sealed):
         raise UsageError(
             "too many snapshots are kept beside forgotten ones", hint="forget more of them, or fewer at once"
         )
-    objects = {name_of(data): data for data in sealed}
-    taken = 0
-    for link in list(federation.links.values()):
-        try:
-            for name, data in objects.items():
-                receipt = await patiently(edge, partial(link.connection.put, name, data))
-                check_receipt(receipt, link, half.tenant, name, len(data))
-        except PeerError as error:
-            federation.notices.append(f"{link.pin.name}: does not get what is forgotten: {error}")
-            continue
-        taken += 1
+    objects: dict[bytes, bytes] = {name_of(data): data for data in sealed}
+    taken = await _give(half, federation, dict.fromkeys(federation.links, objects))
     if taken:  # it can be found from now on, so this home must not know less
         with half.catalog.database.transaction("forget row"):
             _note_old(half, _objects(half))
             _set_beside(half, set())  # the draft was made with these in sight
             half.catalog.set_meta(_SIGNED, signed)
             half.catalog.set_meta(_OBJECTS, b"".join(sorted(objects)))
-    minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)
-    if taken < min(minimum, max(1, len(half.peers))):
+            for identity in taken:
+                note_there(half, identity, objects)
+    minimum = _minimum(half)
+    if len(taken) < minimum:
         raise MinimumNotMetError(
-            f"{taken} of at least {minimum} providers know now what is forgotten",
+            f"{len(taken)} of at least {minimum} providers know now what is forgotten",
             hint="nothing was deleted: run again when more peers answer",
         )
-    return record
+
+
+def _minimum(half: Half) -> int:
+    """Return how many providers have to know what is forgotten."""
+    minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)
+    return min(minimum, max(1, len(half.peers)))
 
 
 async def say_anew(half: Half, edge: Edge, key: SigningKey, ticket: Ticket | None = None) -> list[str]:

@@ -72,7 +72,7 @@ def days_pass(world: World, count: int = WAIT_DAYS) -> int:
     for _ in range(count):
         world.clock.advance(DAY_S)
         for service in world.services:
-            gone += sum(len(one) for _, one in service.sweep())  # type: ignore[attr-defined,misc] # not on the wire
+            gone += sum(len(one) for _, one, _ in service.sweep())  # type: ignore[attr-defined,misc] # not on the wire
     return gone
 
 
