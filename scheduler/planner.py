@@ -1,0 +1,168 @@
+"""The plan for kinds of packs over a federation: what lies well stays, what must go finds a place, then the new ones.
+
+Sets that are affected are settled first, then new packs are cut into sets, those with the fewest peers to choose from
+first. If that leaves a shard without a place or a pack refused, the exact flow is asked (`scheduler.tight`), and what
+it says is taken if it is better. Every result is checked by `scheduler.certify` before it is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scheduler.certify import certify
+from scheduler.errors import PlacementInvalidError
+from scheduler.laminar import Numbers
+from scheduler.settle import Kind, Settler
+from scheduler.shape import Field, Sets, Shape
+from scheduler.tight import Settled, settle_all
+
+__all__ = ["loads", "moves", "solve"]
+
+
+def loads(ground: Field, kinds: Sequence[Kind], lying: Sequence[Sequence[Sets]]) -> Numbers:
+    """What the sets of each kind take on each peer."""
+    total = np.zeros(len(ground), dtype=object)
+    for kind, several in zip(kinds, lying, strict=True):
+        for sets in several:
+            total += sets.load(len(ground)).astype(object) * kind.shard
+    return total
+
+
+def solve(ground: Field, room: Sequence[int], kinds: Sequence[Kind], *, seed: bytes = b"") -> list[Settled]:
+    """Where all packs of ``kinds`` shall lie. ``room`` is what each peer has for them, with none of them placed.
+
+    Raises:
+        PlacementInvalidError: the result fails its check; a bug here.
+    """
+    capacity = np.array(list(room), dtype=object)
+    settled = _settled(ground, capacity, kinds, seed)
+    if any(_unmet(settled)):
+        settled = _tightened(ground, capacity, kinds, settled, seed)
+    settled = [_restored(ground, kind, row) for kind, row in zip(kinds, settled, strict=True)]
+    faults = certify(ground, room, kinds, settled)
+    if faults:
+        raise PlacementInvalidError(faults)
+    return settled
+
+
+def _free(ground: Field, capacity: Numbers, load: Numbers) -> Numbers:
+    free = capacity - load
+    gone = np.array([state == "lost" for state in ground.state], dtype=bool)
+    free[gone] = 0
+    most = max((abs(int(value)) for value in free), default=0)
+    return free.astype(np.int64) if (most + 1) * max(1, len(free)) < 2**62 else free
+
+
+def _settled(ground: Field, capacity: Numbers, kinds: Sequence[Kind], seed: bytes) -> list[Settled]:
+    """By settling each set on its own and cutting the new packs from what room is left."""
+    free = _free(ground, capacity, loads(ground, kinds, [[kind.held] for kind in kinds]))
+    settler = Settler(ground, free, kinds)
+    settler.find()
+    settler.settle()
+    fresh: dict[int, Sets] = {}
+    admitted = [int((ground.admitted(kind.rule) & ground.takes).sum()) for kind in kinds]
+    for at in sorted(range(len(kinds)), key=lambda at: (admitted[at], -kinds[at].shard, at)):
+        kind = kinds[at]
+        if not kind.new:
+            fresh[at] = Sets.none(kind.rule.width)
+            continue
+        slots = np.maximum(free, 0) // kind.shard
+        sets = Shape(ground, kind.rule, ground.takes & (slots > 0)).sets(slots, kind.new, seed=seed)
+        load = sets.load(len(ground))
+        free -= load.astype(free.dtype) * kind.shard
+        fresh[at] = sets
+    found = []
+    for at, kind in enumerate(kinds):
+        still = np.flatnonzero(settler.still[at])
+        rows = [row for row in settler.rows if row.kind == at and row.packs]
+        lying = [[-1 if place in row.due else peer for place, peer in enumerate(row.now)] for row in rows]
+        tuples = np.concatenate(
+            [kind.held.tuples[still], np.array(lying, dtype=np.int64).reshape(-1, kind.rule.width)]
+        )
+        packs = np.concatenate([settler.still[at][still], np.array([row.packs for row in rows], dtype=np.int64)])
+        found.append(
+            Settled(
+                sets=Sets(tuples=tuples, packs=packs),
+                origin=np.concatenate([still, np.array([row.origin for row in rows], dtype=np.int64)]),
+                due=tuples < 0,
+                fresh=fresh[at],
+                refused=kind.new - int(fresh[at].packs.sum()),
+            )
+        )
+    return found
+
+
+def _unmet(settled: Sequence[Settled]) -> tuple[int, int]:
+    """Shards without a place, and packs refused."""
+    missing = sum(int((row.due.sum(axis=1) * row.sets.packs).sum()) for row in settled)
+    return missing, sum(row.refused for row in settled)
+
+
+def moves(kind: Kind, settled: Settled) -> int:
+    """How many shards lie elsewhere than they did, or lie somewhere again."""
+    before = kind.held.tuples[settled.origin]
+    moved = (settled.sets.tuples != before) & (settled.sets.tuples >= 0)
+    return int((moved.sum(axis=1) * settled.sets.packs).sum())
+
+
+def _tightened(
+    ground: Field, capacity: Numbers, kinds: Sequence[Kind], settled: list[Settled], seed: bytes
+) -> list[Settled]:
+    """Ask the exact flow, for the kinds of one shard size at a time, and take what is better."""
+    for shard in sorted({kind.shard for kind in kinds}, reverse=True):
+        alike = [at for at, kind in enumerate(kinds) if kind.shard == shard]
+        before = [settled[at] for at in alike]
+        if not any(_unmet(before)):
+            continue
+        others = [at for at in range(len(kinds)) if at not in alike]
+        taken = loads(
+            ground,
+            [kinds[at] for at in others],
+            [[_restored(ground, kinds[at], settled[at]).sets, settled[at].fresh] for at in others],
+        )
+        slots = np.maximum(_free(ground, capacity, taken), 0) // shard
+        chosen = [kinds[at] for at in alike]
+        better = settle_all(ground, chosen, slots, seed=seed)
+        if better is None:
+            continue
+        if _worth(chosen, better) < _worth(chosen, before) and _fits(ground, slots, chosen, better, before):
+            for at, row in zip(alike, better, strict=True):
+                settled[at] = row
+    return settled
+
+
+def _worth(kinds: Sequence[Kind], settled: Sequence[Settled]) -> tuple[int, int, int]:
+    return (*_unmet(settled), sum(moves(kind, row) for kind, row in zip(kinds, settled, strict=True)))
+
+
+def _fits(
+    ground: Field, slots: Numbers, kinds: Sequence[Kind], settled: Sequence[Settled], before: Sequence[Settled]
+) -> bool:
+    """Whether the shards that find no place, and so stay, leave no peer fuller than it may be or was."""
+    load, old = (
+        sum(
+            (
+                _restored(ground, kind, row).sets.load(len(ground)) + row.fresh.load(len(ground))
+                for kind, row in zip(kinds, rows, strict=True)
+            ),
+            np.zeros(len(ground), dtype=np.int64),
+        )
+        for rows in (settled, before)
+    )
+    over = ground.takes & (load > slots) & (load > old)
+    return not over.any()
+
+
+def _restored(ground: Field, kind: Kind, settled: Settled) -> Settled:
+    """Shards without a place lie where they lay, if that peer is not lost and holds no other shard of the pack."""
+    tuples = settled.sets.tuples.copy()
+    before = kind.held.tuples[settled.origin]
+    lost = np.append(np.array([state == "lost" for state in ground.state], dtype=bool), True)
+    for at, place in np.argwhere((tuples < 0) & (before >= 0)).tolist():
+        peer = int(before[at, place])
+        if not lost[peer] and peer not in tuples[at]:
+            tuples[at, place] = peer
+    return replace(settled, sets=Sets(tuples=tuples, packs=settled.sets.packs))
