@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scheduler.model import PackId, PeerId, Violation, ViolationKind
-from scheduler.settle import Kind
+from scheduler.settle import Kind, Settled
 from scheduler.shape import Field, Rule
-from scheduler.tight import Settled
 
 __all__ = ["certify", "faults_of"]
 

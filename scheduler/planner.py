@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
 from scheduler.certify import certify
 from scheduler.errors import PlacementInvalidError
 from scheduler.laminar import Numbers
-from scheduler.settle import Kind, Settler
+from scheduler.settle import Kind, Settled, Settler
 from scheduler.shape import Field, Sets, Shape
-from scheduler.tight import Settled, settle_all
+from scheduler.tight import settle_all
 
 __all__ = ["loads", "moves", "solve"]
+
+_FEW: Final = 3000
+"""Sets times peers up to which moves are always found exactly, also where each set by itself found room."""
 
 
 def loads(ground: Field, kinds: Sequence[Kind], lying: Sequence[Sequence[Sets]]) -> Numbers:
@@ -39,7 +43,7 @@ def solve(ground: Field, room: Sequence[int], kinds: Sequence[Kind], *, seed: by
     """
     capacity = np.array(list(room), dtype=object)
     settled = _settled(ground, capacity, kinds, seed)
-    if any(_unmet(settled)):
+    if any(_unmet(settled)) or _few(ground, kinds, settled):
         settled = _tightened(ground, capacity, kinds, settled, seed)
     settled = [_restored(ground, kind, row) for kind, row in zip(kinds, settled, strict=True)]
     faults = certify(ground, room, kinds, settled)
@@ -108,6 +112,12 @@ def moves(kind: Kind, settled: Settled) -> int:
     return int((moved.sum(axis=1) * settled.sets.packs).sum())
 
 
+def _few(ground: Field, kinds: Sequence[Kind], settled: Sequence[Settled]) -> bool:
+    """Whether something moves, and there is so little that the exact answer costs next to nothing."""
+    sets = sum(len(kind.held.packs) + 1 for kind in kinds)
+    return sets * len(ground) <= _FEW and any(map(moves, kinds, settled))
+
+
 def _tightened(
     ground: Field, capacity: Numbers, kinds: Sequence[Kind], settled: list[Settled], seed: bytes
 ) -> list[Settled]:
@@ -115,7 +125,8 @@ def _tightened(
     for shard in sorted({kind.shard for kind in kinds}, reverse=True):
         alike = [at for at, kind in enumerate(kinds) if kind.shard == shard]
         before = [settled[at] for at in alike]
-        if not any(_unmet(before)):
+        chosen = [kinds[at] for at in alike]
+        if not any(_unmet(before)) and not sum(map(moves, chosen, before)):
             continue
         others = [at for at in range(len(kinds)) if at not in alike]
         taken = loads(
@@ -124,13 +135,16 @@ def _tightened(
             [[_restored(ground, kinds[at], settled[at]).sets, settled[at].fresh] for at in others],
         )
         slots = np.maximum(_free(ground, capacity, taken), 0) // shard
-        chosen = [kinds[at] for at in alike]
         better = settle_all(ground, chosen, slots, seed=seed)
         if better is None:
             continue
-        if _worth(chosen, better) < _worth(chosen, before) and _fits(ground, slots, chosen, better, before):
-            for at, row in zip(alike, better, strict=True):
-                settled[at] = row
+        tried = list(settled)
+        for at, row in zip(alike, better, strict=True):
+            tried[at] = row
+        # A shard that finds no place stays, which the flow does not know: it may be in the way.
+        whole = [_restored(ground, kind, row) for kind, row in zip(kinds, tried, strict=True)]
+        if _worth(chosen, better) < _worth(chosen, before) and not certify(ground, capacity.tolist(), kinds, whole):
+            settled = tried
     return settled
 
 
@@ -138,31 +152,13 @@ def _worth(kinds: Sequence[Kind], settled: Sequence[Settled]) -> tuple[int, int,
     return (*_unmet(settled), sum(moves(kind, row) for kind, row in zip(kinds, settled, strict=True)))
 
 
-def _fits(
-    ground: Field, slots: Numbers, kinds: Sequence[Kind], settled: Sequence[Settled], before: Sequence[Settled]
-) -> bool:
-    """Whether the shards that find no place, and so stay, leave no peer fuller than it may be or was."""
-    load, old = (
-        sum(
-            (
-                _restored(ground, kind, row).sets.load(len(ground)) + row.fresh.load(len(ground))
-                for kind, row in zip(kinds, rows, strict=True)
-            ),
-            np.zeros(len(ground), dtype=np.int64),
-        )
-        for rows in (settled, before)
-    )
-    over = ground.takes & (load > slots) & (load > old)
-    return not over.any()
-
-
 def _restored(ground: Field, kind: Kind, settled: Settled) -> Settled:
-    """Shards without a place lie where they lay, if that peer is not lost and holds no other shard of the pack."""
+    """Shards without a place lie where they lay, if that peer is not lost."""
     tuples = settled.sets.tuples.copy()
     before = kind.held.tuples[settled.origin]
     lost = np.append(np.array([state == "lost" for state in ground.state], dtype=bool), True)
     for at, place in np.argwhere((tuples < 0) & (before >= 0)).tolist():
         peer = int(before[at, place])
-        if not lost[peer] and peer not in tuples[at]:
+        if not lost[peer]:
             tuples[at, place] = peer
     return replace(settled, sets=Sets(tuples=tuples, packs=settled.sets.packs))

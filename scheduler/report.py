@@ -11,9 +11,8 @@ import numpy as np
 from scheduler.laminar import Numbers
 from scheduler.planner import loads, solve
 from scheduler.problem import DOMAINS, Problem
-from scheduler.settle import Kind
+from scheduler.settle import Kind, Settled
 from scheduler.shape import Bottleneck, Field, Ints, Rule, Sets, Shape
-from scheduler.tight import Settled
 
 __all__ = ["plan"]
 

@@ -18,7 +18,7 @@ from scheduler.laminar import Numbers
 from scheduler.selection import Limit, select
 from scheduler.shape import Field, Flags, Ints, Rule, Sets, Shape
 
-__all__ = ["GONE", "Kind", "Row", "Settler", "kept"]
+__all__ = ["GONE", "Kind", "Row", "Settled", "Settler", "kept"]
 
 GONE: Final = frozenset({"lost", "missing"})
 """Reasons that leave nothing to copy from at the old place."""
@@ -41,6 +41,21 @@ class Kind:
         return self.rule.shard(self.size)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The sets of one kind as they shall lie.
+
+    ``origin`` is the held set each comes from, ``due`` marks the shards that found no place, and so are where they
+    were, or nowhere. ``refused`` new packs have no place in ``fresh``.
+    """
+
+    sets: Sets
+    origin: Ints
+    due: Flags
+    fresh: Sets
+    refused: int
+
+
 @dataclass(slots=True)
 class Row:
     """Equal packs on the move: ``now`` is who holds each shard, ``due`` why some must be placed anew."""
@@ -50,11 +65,13 @@ class Row:
     now: list[int]
     packs: int
     due: dict[int, str] = field(default_factory=dict)
+    stuck: set[int] = field(default_factory=set)
+    """Of the due shards those that found no place."""
 
     def split(self, packs: int) -> Row:
         """Take ``packs`` off as a row of their own."""
         self.packs -= packs
-        return Row(kind=self.kind, origin=self.origin, now=list(self.now), packs=packs, due=dict(self.due))
+        return Row(kind=self.kind, origin=self.origin, now=list(self.now), packs=packs, due=dict(self.due), stuck=set(self.stuck))
 
 
 def kept(ground: Field, rule: Rule, holders: Sequence[int]) -> set[int]:
@@ -207,27 +224,27 @@ class Settler:
 
     def settle(self) -> bool:
         """Place what is due, as far as there is room; whether all of it found a place."""
-        whole = True
         self._due = sum(len(row.due) * row.packs * self.kinds[row.kind].shard for row in self.rows)
-        waiting = sorted(self.rows, key=lambda row: (-sum(why in GONE for why in row.due.values()), -row.packs))
+        waiting = sorted(
+            self.rows, key=lambda row: (sum(why in GONE for why in row.due.values()), row.packs)
+        )  # the last is next
         self.rows = []
         while waiting:
-            row = waiting.pop(0)
-            at = next(iter(row.due), None)
-            if at is None:
+            row = waiting.pop()
+            # What only a grant drives away may have to stay, so it goes first and what follows minds it.
+            left = sorted(set(row.due) - row.stuck, key=lambda at: (row.due[at] != "grant", at))
+            if not left:
                 self.rows.append(row)
                 continue
-            peer, packs = self._best(row, at)
-            if peer < 0:
-                if not self._anew(row):
-                    whole = False
-                self.rows.append(row)
-                continue
-            if packs < row.packs:
-                waiting.insert(0, row.split(row.packs - packs))
-            self._move(row, at, peer)
-            waiting.insert(0, row)
-        return whole
+            peer, packs = self._best(row, left[0])
+            if peer >= 0:
+                if packs < row.packs:
+                    waiting.append(row.split(row.packs - packs))
+                self._move(row, left[0], peer)
+            elif row.stuck or not self._anew(row):
+                row.stuck.add(left[0])
+            waiting.append(row)
+        return not any(row.stuck for row in self.rows)
 
     def _move(self, row: Row, at: int, peer: int) -> None:
         size = self.kinds[row.kind].shard * row.packs
@@ -240,13 +257,16 @@ class Settler:
             self._spare[row.kind][peer] -= size
         row.now[at] = peer
 
-    def _open(self, row: Row, at: int) -> Flags:
-        """The peers that may take shard ``at`` of a row, given its others; those of due shards count no more."""
+    def _open(self, row: Row, at: int, *, leaving: bool) -> Flags:
+        """The peers that may take shard ``at`` of a row beside its others; with ``leaving``, beside those to go too."""
         rule, ground = self.kinds[row.kind].rule, self.ground
         mask = ground.takes & self._admitted[row.kind] & (self.free >= self.kinds[row.kind].shard)
-        others = [peer for place, peer in enumerate(row.now) if place != at and peer >= 0 and place not in row.due]
-        mask[others] = False
-        # Not onto a peer that holds another shard of it still, though that one is to leave.
+        there = [(place, peer) for place, peer in enumerate(row.now) if place != at and peer >= 0]
+        others = [
+            peer
+            for place, peer in there
+            if (why := row.due.get(place)) is None or why == "grant" or (leaving and why not in GONE)
+        ]
         mask[[peer for peer in row.now if peer >= 0]] = False
         for domain, cap in rule.caps.items():
             places = [int(ground.place[domain][peer]) for peer in others]
@@ -265,8 +285,9 @@ class Settler:
 
         Room that later packs could not use comes first, then the cheap, then the emptiest.
         """
-        mask = self._open(row, at)
-        able = np.flatnonzero(mask)
+        able = np.flatnonzero(self._open(row, at, leaving=True))
+        if not len(able):
+            able = np.flatnonzero(self._open(row, at, leaving=False))
         if not len(able):
             return -1, 0
         shard = self.kinds[row.kind].shard

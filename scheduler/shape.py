@@ -82,6 +82,14 @@ class Field:
             return np.ones(len(self), dtype=bool)
         return np.array([country in rule.countries for country in self.country], dtype=bool)
 
+    def together(self, rule: Rule, row: Sequence[int]) -> bool:
+        """Whether distinct peers may hold shards of one pack, as far as limits say."""
+        for domain, cap in rule.caps.items():
+            places = [int(self.place[domain][peer]) for peer in row]
+            if any(places.count(place) > cap for place in places):
+                return False
+        return len(row) - len({int(self.place["region"][peer]) for peer in row}) <= rule.width - rule.min_regions
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sets:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 from typing import Final
 
 import numpy as np
@@ -18,28 +20,17 @@ import numpy.typing as npt
 
 from scheduler.flow import Network
 from scheduler.laminar import Numbers, Tree, numbers
-from scheduler.settle import Kind
-from scheduler.shape import Field, Flags, Ints, Sets, Shape, rng
+from scheduler.packing import most_packs
+from scheduler.settle import Kind, Settled
+from scheduler.shape import Field, Ints, Sets, Shape, rng
 
-__all__ = ["ARCS", "Settled", "settle_all"]
+__all__ = ["ARCS", "settle_all"]
 
 ARCS: Final = 60_000
 """Sets times peers above which this is not tried."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """The sets of one kind as they shall lie.
-
-    ``origin`` is the held set each comes from, ``due`` marks the shards that found no place, and so are where they
-    were, or nowhere. ``refused`` new packs have no place in ``fresh``.
-    """
-
-    sets: Sets
-    origin: Ints
-    due: Flags
-    fresh: Sets
-    refused: int
+_LISTED: Final = 3000
+"""Ways for all sets to lie that are listed one by one."""
 
 
 @dataclass(slots=True)
@@ -158,15 +149,15 @@ def _most(ground: Field, kinds: Sequence[Kind], shapes: Sequence[Shape], room: N
 def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: bytes) -> list[Settled] | None:
     """Where all shards of ``kinds`` (of one shard size) shall lie; ``room`` counts shards of them, none placed.
 
-    What is held comes before what is new, and the kinds in their order. None if some limits do not nest or the
-    answer would take too long.
+    What is held comes before what is new, and the kinds in their order. Where limits do not nest, all tuples are
+    listed instead. None if the answer would take too long.
     """
     sets = sum(len(kind.held.packs) + 1 for kind in kinds)
     if sets * len(ground) > ARCS:
         return None
     shapes = [Shape(ground, kind.rule, ground.takes | ground.holds) for kind in kinds]
     if any(shape.tree is None for shape in shapes):
-        return None
+        return _listed(ground, kinds, room)
     none = [0] * len(kinds)
     firm = _most(ground, kinds, shapes, room, none)
     new = none
@@ -185,6 +176,70 @@ def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: byt
     flow.later()
     flow.network.run(0, 1)
     return [_decoded(flow, at, kind.new - new[at], seed) for at, kind in enumerate(kinds)]
+
+
+def _listed(ground: Field, kinds: Sequence[Kind], room: Numbers) -> list[Settled] | None:
+    """The same by an integer program over every way in which each set can lie; None if those are too many."""
+    most = sum(
+        (len(kind.held.packs) + 1) * sum(comb(len(ground), some) for some in range(kind.rule.width + 1)) for kind in kinds
+    )
+    if most > _LISTED:
+        return None
+    moves = sum(kind.rule.width * int(kind.held.packs.sum()) for kind in kinds) + 1
+    shard = moves * (sum(kind.new for kind in kinds) + 1)
+    ways: list[tuple[int, int, tuple[int, ...]]] = []
+    worth: list[int] = []
+    for number, kind in enumerate(kinds):
+        admitted = ground.admitted(kind.rule)
+        for origin, holders in [*enumerate(kind.held.tuples.tolist()), (-1, [])]:
+            able = [
+                peer
+                for peer in range(len(ground))
+                if admitted[peer] and (ground.takes[peer] or (ground.holds[peer] and peer in holders))
+            ]
+            for some in range(1, kind.rule.width + 1) if holders else [kind.rule.width]:
+                for row in combinations(able, some):
+                    if not ground.together(kind.rule, row):
+                        continue
+                    ways.append((number, origin, row))
+                    fresh = sum(peer not in holders for peer in row)
+                    worth.append(shard * some - fresh if holders else moves)
+    limits = [*((number, origin) for number, kind in enumerate(kinds) for origin in range(-1, len(kind.held.packs)))]
+    uses = np.zeros((len(ground) + len(limits), len(ways)), dtype=np.int64)
+    for at, (number, origin, row) in enumerate(ways):
+        uses[list(row), at] = 1
+        uses[len(ground) + limits.index((number, origin)), at] = 1
+    packs = [int(kinds[number].held.packs[origin]) if origin >= 0 else kinds[number].new for number, origin in limits]
+    times, _ = most_packs(uses, np.concatenate([room, np.array(packs)]), np.array(worth, dtype=np.int64))
+    taken = [(*ways[at], int(times[at])) for at in np.flatnonzero(times).tolist()]
+    return [_gathered(kind, [row[1:] for row in taken if row[0] == at]) for at, kind in enumerate(kinds)]
+
+
+def _gathered(kind: Kind, taken: Sequence[tuple[int, tuple[int, ...], int]]) -> Settled:
+    """What was chosen of one kind: for each way the set it is of, the peers, and for how many packs."""
+    width = kind.rule.width
+    kept: list[list[int]] = []
+    packs: list[int] = []
+    origins: list[int] = []
+    for origin, (before, count) in enumerate(zip(kind.held.tuples.tolist(), kind.held.packs.tolist(), strict=True)):
+        ways = [(row, times) for at, row, times in taken if at == origin]
+        for row, times in [*ways, ((), count - sum(times for _, times in ways))]:
+            if times:
+                kept.append(_seated(before, [*row, *([-1] * (width - len(row)))]))
+                packs.append(times)
+                origins.append(origin)
+    fresh = [(row, times) for at, row, times in taken if at < 0]
+    tuples = np.array(kept, dtype=np.int64).reshape(-1, width)
+    return Settled(
+        sets=Sets(tuples=tuples, packs=np.array(packs, dtype=np.int64)),
+        origin=np.array(origins, dtype=np.int64),
+        due=tuples < 0,
+        fresh=Sets(
+            tuples=np.array([row for row, _ in fresh], dtype=np.int64).reshape(-1, width),
+            packs=np.array([times for _, times in fresh], dtype=np.int64),
+        ),
+        refused=kind.new - sum(times for _, times in fresh),
+    )
 
 
 def _decoded(flow: _Flow, kind: int, refused: int, seed: bytes) -> Settled:
