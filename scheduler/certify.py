@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from scheduler.model import PackId, PeerId, Violation, ViolationKind
 from scheduler.settle import Kind, Settled
-from scheduler.shape import Field, Rule
+from scheduler.shape import Field, Ints, Rule
 
 __all__ = ["certify", "faults_of"]
 
@@ -23,41 +27,38 @@ def certify(ground: Field, room: Sequence[int], kinds: Sequence[Kind], settled: 
     room, unless it was and got nothing.
     """
     found: list[Violation] = []
-    before: Counter[int] = Counter()
-    after: Counter[int] = Counter()
+    before = np.zeros(len(ground), dtype=object)
+    after = np.zeros(len(ground), dtype=object)
     given: set[int] = set()
     for number, (kind, result) in enumerate(zip(kinds, settled, strict=True)):
         name = f"kind {number}"
-        held: list[list[int]] = kind.held.tuples.tolist()
-        for old, packs in zip(held, kind.held.packs.tolist(), strict=True):
-            for peer in old:
-                before[peer] += packs * kind.shard
-        served: Counter[int] = Counter()
-        rows = zip(result.sets.tuples.tolist(), result.sets.packs.tolist(), result.origin.tolist(), strict=True)
-        for now, packs, origin in rows:
-            served[origin] += packs
-            _count(after, now, packs * kind.shard)
-            old = held[origin]
-            if now == old:
-                continue
-            moved = [peer for peer, was in zip(now, old, strict=True) if peer not in (was, -1)]
-            given.update(moved)
-            found += _moves(ground, kind.rule, old, now, moved, name)
-        if served != Counter({at: packs for at, packs in enumerate(kind.held.packs.tolist()) if packs}):
+        held = kind.held
+        before += _load(held.tuples, held.packs, kind.shard, len(ground))
+        for sets in (result.sets, result.fresh):
+            after += _load(sets.tuples, sets.packs, kind.shard, len(ground))
+        served = np.bincount(result.origin, weights=result.sets.packs, minlength=len(held.packs))
+        if served.tolist() != held.packs.tolist() or (result.sets.packs < 0).any():
             found.append(_violation("account", name, "packs that lay somewhere are not all told of, or twice"))
-        fresh = 0
-        for now, packs in zip(result.fresh.tuples.tolist(), result.fresh.packs.tolist(), strict=True):
-            fresh += packs
-            _count(after, now, packs * kind.shard)
-            given.update(now)
+        old = held.tuples[result.origin]
+        for at in np.flatnonzero((result.sets.tuples != old).any(axis=1)).tolist():
+            was, now = old[at].tolist(), result.sets.tuples[at].tolist()
+            moved = [peer for peer, left in zip(now, was, strict=True) if peer not in (left, -1)]
+            given.update(moved)
+            found += _moves(ground, kind.rule, was, now, moved, name)
+        fresh = int(result.fresh.packs.sum())
+        given.update(np.unique(result.fresh.tuples).tolist())
+        for at in np.flatnonzero(_suspect(ground, kind.rule, result.fresh.tuples)).tolist():
+            now = result.fresh.tuples[at].tolist()
             found += [_violation(what, name, text) for what, text in faults_of(ground, kind.rule, now)]
             found += [
-                _violation("state", name, f"{ground.ids[peer]} takes nothing new") for peer in now if not ground.takes[peer]
+                _violation("state", name, f"{ground.ids[peer]} takes nothing new")
+                for peer in now
+                if peer >= 0 and not ground.takes[peer]
             ]
         if fresh + result.refused != kind.new:
             found.append(_violation("account", name, f"{fresh} placed and {result.refused} refused of {kind.new} packs"))
-    for peer, amount in after.items():
-        if peer >= 0 and amount > room[peer] and (peer in given or amount > before[peer]):
+    for peer, amount in enumerate(after.tolist()):
+        if amount > room[peer] and (peer in given or amount > before[peer]):
             found.append(
                 Violation(
                     kind="capacity",
@@ -68,9 +69,25 @@ def certify(ground: Field, room: Sequence[int], kinds: Sequence[Kind], settled: 
     return found
 
 
-def _count(load: Counter[int], row: Sequence[int], amount: int) -> None:
-    for peer in row:
-        load[peer] += amount
+def _load(tuples: Ints, packs: Ints, shard: int, peers: int) -> npt.NDArray[Any]:
+    """What sets take on each peer: every place of a tuple counts for all its packs."""
+    counts = np.bincount(tuples.ravel() + 1, weights=np.repeat(packs, tuples.shape[1]), minlength=peers + 1)
+    return np.array([int(count) * shard for count in counts[1:]], dtype=object)
+
+
+def _suspect(ground: Field, rule: Rule, tuples: Ints) -> npt.NDArray[np.bool_]:
+    """Tuples in which something is wrong: counted by comparing every two places."""
+    bad = (tuples < 0).any(axis=1) | ~ground.takes[tuples].all(axis=1)
+    if rule.countries is not None:
+        outside = np.array([country not in rule.countries for country in ground.country], dtype=bool)
+        bad |= outside[tuples].any(axis=1)
+    for places, most in ((tuples, 1), *((ground.place[domain][tuples], cap) for domain, cap in rule.caps.items())):
+        for column in places.T:
+            bad |= (places == column[:, None]).sum(axis=1) > most
+    if rule.min_regions > 1:
+        regions = np.array([len(set(row)) for row in ground.place["region"][tuples].tolist()], dtype=np.int64)
+        bad |= regions < rule.min_regions
+    return bad
 
 
 def _violation(kind: ViolationKind, name: str, text: str) -> Violation:

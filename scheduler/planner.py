@@ -143,7 +143,7 @@ def _tightened(
             tried[at] = row
         # A shard that finds no place stays, which the flow does not know: it may be in the way.
         whole = [_restored(ground, kind, row) for kind, row in zip(kinds, tried, strict=True)]
-        if _worth(chosen, better) < _worth(chosen, before) and not certify(ground, capacity.tolist(), kinds, whole):
+        if _worth(chosen, better) <= _worth(chosen, before) and not certify(ground, capacity.tolist(), kinds, whole):
             settled = tried
     return settled
 

@@ -23,6 +23,9 @@ __all__ = ["GONE", "Kind", "Row", "Settled", "Settler", "kept"]
 GONE: Final = frozenset({"lost", "missing"})
 """Reasons that leave nothing to copy from at the old place."""
 
+_LITTLE: Final = 16
+"""Packs may take so small a part of a peer's room (one in 16) though later packs could have used it."""
+
 _SWAPPED: Final = 64
 """Peers up to which a set that finds no place shard by shard is chosen anew as a whole."""
 
@@ -299,7 +302,10 @@ class Settler:
         able, spare = able[cost == cost.min()], spare[cost == cost.min()]
         most = spare if idle.any() else self.free[able]
         best = int(most.argmax())
-        return int(able[best]), min(row.packs, int(most[best]) // shard)
+        peer = int(able[best])
+        # A set is not torn apart for the sake of what is little beside the room of a peer.
+        fits = max(int(most[best]) // shard, int(self.free[peer]) // shard // _LITTLE)
+        return peer, min(row.packs, fits)
 
     def _spare_of(self, kind: int) -> Numbers:
         """Room that as many later packs of a kind as can fit beside all that is due leave unused."""

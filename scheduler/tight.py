@@ -29,6 +29,9 @@ __all__ = ["ARCS", "settle_all"]
 ARCS: Final = 60_000
 """Sets times peers above which this is not tried."""
 
+_EXACTLY: Final = 1000
+"""Room for later packs is as large as it can be to one part in so many."""
+
 _LISTED: Final = 3000
 """Ways for all sets to lie that are listed one by one."""
 
@@ -44,7 +47,10 @@ class _Part:
 
 
 class _Flow:
-    """Sets and ``new[k]`` packs of each kind k as a flow; ``priced`` prefers what stays and lets shards go without."""
+    """Sets and ``new[k]`` packs of each kind k as a flow; ``priced`` prefers what stays and lets shards go without.
+
+    ``later`` more packs of the first kind take what they can of the room, for less than any move is worth.
+    """
 
     def __init__(
         self,
@@ -55,6 +61,7 @@ class _Flow:
         new: Sequence[int],
         *,
         priced: bool,
+        later: int = 0,
     ) -> None:
         self.ground, self.kinds, self.shapes, self.room = ground, kinds, shapes, room
         self.network = Network(2)
@@ -63,19 +70,13 @@ class _Flow:
             self.network.arc(node, 1, max(0, int(room[at])))
         self.parts: list[_Part] = []
         total = sum(kind.rule.width * (int(kind.held.packs.sum()) + new[at]) for at, kind in enumerate(kinds))
-        self._later = self._later_packs(new) if priced else 0
-        self._move = 1 + kinds[0].rule.width * self._later if priced else 0
+        self._move = 1 + kinds[0].rule.width * later if priced else 0
         self._miss = self._move * (total + 1)
         for number, kind in enumerate(kinds):
             for origin, (holders, packs) in enumerate(zip(kind.held.tuples.tolist(), kind.held.packs.tolist(), strict=True)):
                 self._add(number, origin, packs, frozenset(holders), may_miss=priced)
             self._add(number, -1, new[number], frozenset(), may_miss=False)
-
-    def _later_packs(self, new: Sequence[int]) -> int:
-        """No more packs like those of the first kind can come later than fit into the empty peers."""
-        shape = self.shapes[0]
-        most = shape.bound(np.where(self.ground.takes, np.maximum(self.room, 0), 0))
-        return max(0, most - new[0] - int(self.kinds[0].held.packs.sum()))
+        self._without = self._later(later) if later else None
 
     def _add(self, kind: int, origin: int, packs: int, holders: frozenset[int], *, may_miss: bool) -> None:
         if not packs:
@@ -119,19 +120,21 @@ class _Flow:
         assert tree is not None, "only limits that nest"
         return tree
 
-    def later(self) -> None:
-        """Let packs that may come later take what they can of the room, for less than any move is worth."""
-        packs = self._later
-        if not packs:
-            return
+    def _later(self, packs: int) -> int:
+        """The arc of what the later packs do not get."""
         tree, network = self._tree(0), self.network
         root = network.node()
         network.arc(0, root, tree.width * packs)
-        network.arc(root, 1, tree.width * packs, 1)
+        without = network.arc(root, 1, tree.width * packs, 1)
         node = self._limits(tree, root, packs)
         for inner, peer in enumerate(self.shapes[0].at.tolist()):
             if self.ground.takes[peer]:
                 network.arc(node[int(tree.leaf[inner])], self.peer[peer], packs)
+        return without
+
+    def whole(self) -> bool:
+        """Whether the later packs get all they want."""
+        return self._without is None or not self.network.through(self._without)
 
     def shards(self, part: _Part) -> Numbers:
         """What each peer of the kind's shape got of one set."""
@@ -144,6 +147,23 @@ class _Flow:
 def _most(ground: Field, kinds: Sequence[Kind], shapes: Sequence[Shape], room: Numbers, new: Sequence[int]) -> int:
     """Shards that find a place, wherever they lay."""
     return _Flow(ground, kinds, shapes, room, new, priced=False).network.run(0, 1)
+
+
+def _roomiest(ground: Field, kinds: Sequence[Kind], shapes: Sequence[Shape], room: Numbers, new: Sequence[int]) -> _Flow:
+    """The flow with the fewest moves after which most packs of the first kind fit, to one in a thousand."""
+    empty = np.where(ground.takes, np.maximum(room, 0), 0)
+    high = max(0, shapes[0].bound(empty) - new[0] - int(kinds[0].held.packs.sum()))
+    low, tried = 0, high
+    best = None
+    while best is None or high - low > high // _EXACTLY:
+        flow = _Flow(ground, kinds, shapes, room, new, priced=True, later=tried)
+        flow.network.run(0, 1)
+        if flow.whole():
+            best, low = flow, tried
+        else:
+            high = tried - 1
+        tried = (low + high + 1) // 2
+    return best
 
 
 def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: bytes) -> list[Settled] | None:
@@ -172,9 +192,7 @@ def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: byt
             else:
                 high = middle - 1
         new = [*new[:at], low, *new[at + 1 :]]
-    flow = _Flow(ground, kinds, shapes, room, new, priced=True)
-    flow.later()
-    flow.network.run(0, 1)
+    flow = _roomiest(ground, kinds, shapes, room, new)
     return [_decoded(flow, at, kind.new - new[at], seed) for at, kind in enumerate(kinds)]
 
 
