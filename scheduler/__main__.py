@@ -34,13 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         problem = read(_text(given.problem))
     except (ProblemError, OSError, UnicodeDecodeError) as error:
-        print(f"error: {given.problem}: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {given.problem}: {error}\n")
         return USAGE
     found = plan(problem, seed=given.seed.encode())
     for query in problem.queries:
-        print(f"query: {query.message}", file=sys.stderr)
-    json.dump(found, sys.stdout, ensure_ascii=False)
-    print()
+        sys.stderr.write(f"query: {query.message}\n")
+    sys.stdout.write(json.dumps(found) + "\n")
     return DONE if found["feasible"] else MINIMUM
 
 

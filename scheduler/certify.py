@@ -56,7 +56,9 @@ def certify(ground: Field, room: Sequence[int], kinds: Sequence[Kind], settled: 
                 if peer >= 0 and not ground.takes[peer]
             ]
         if fresh + result.refused != kind.new:
-            found.append(_violation("account", name, f"{fresh} placed and {result.refused} refused of {kind.new} packs"))
+            found.append(
+                _violation("account", name, f"{fresh} placed and {result.refused} refused of {kind.new} packs")
+            )
     for peer, amount in enumerate(after.tolist()):
         if amount > room[peer] and (peer in given or amount > before[peer]):
             found.append(
@@ -77,7 +79,8 @@ def _load(tuples: Ints, packs: Ints, shard: int, peers: int) -> npt.NDArray[Any]
 
 def _suspect(ground: Field, rule: Rule, tuples: Ints) -> npt.NDArray[np.bool_]:
     """Tuples in which something is wrong: counted by comparing every two places."""
-    bad = (tuples < 0).any(axis=1) | ~ground.takes[tuples].all(axis=1)
+    bad = np.zeros(len(tuples), dtype=bool)
+    bad |= (tuples < 0).any(axis=1) | ~ground.takes[tuples].all(axis=1)
     if rule.countries is not None:
         outside = np.array([country not in rule.countries for country in ground.country], dtype=bool)
         bad |= outside[tuples].any(axis=1)

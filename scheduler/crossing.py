@@ -235,4 +235,6 @@ class Mesh:
                 free[at] -= times
             packs -= times
             found[chosen] = found.get(chosen, 0) + times
-        return np.array(list(found), dtype=np.int64).reshape(-1, self.width), np.array(list(found.values()), dtype=np.int64)
+        return np.array(list(found), dtype=np.int64).reshape(-1, self.width), np.array(
+            list(found.values()), dtype=np.int64
+        )

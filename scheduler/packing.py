@@ -43,7 +43,9 @@ class _Search:
         most = int(self.worth @ taken) + int(self.worth @ share + _EPSILON * max(1, int(self.worth.max(initial=1))))
         return most <= int(self.worth @ self.best)
 
-    def run(self, taken: npt.NDArray[np.int64], room: npt.NDArray[np.int64], limits: tuple[tuple[int, int], ...]) -> None:
+    def run(
+        self, taken: npt.NDArray[np.int64], room: npt.NDArray[np.int64], limits: tuple[tuple[int, int], ...]
+    ) -> None:
         """Improve on the best with what can be added to ``taken``; ``limits`` are columns and the most more of each."""
         if self.branches >= _BRANCHES:
             return

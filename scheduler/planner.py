@@ -83,9 +83,7 @@ def _settled(ground: Field, capacity: Numbers, kinds: Sequence[Kind], seed: byte
         still = np.flatnonzero(settler.still[at])
         rows = [row for row in settler.rows if row.kind == at and row.packs]
         lying = [[-1 if place in row.due else peer for place, peer in enumerate(row.now)] for row in rows]
-        tuples = np.concatenate(
-            [kind.held.tuples[still], np.array(lying, dtype=np.int64).reshape(-1, kind.rule.width)]
-        )
+        tuples = np.concatenate([kind.held.tuples[still], np.array(lying, dtype=np.int64).reshape(-1, kind.rule.width)])
         packs = np.concatenate([settler.still[at][still], np.array([row.packs for row in rows], dtype=np.int64)])
         found.append(
             Settled(

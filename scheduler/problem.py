@@ -210,9 +210,9 @@ def _room(
     ours = [0] * len(ground)
     for pack, holders in held.items():
         shard = rules[policies[pack]].shard(sizes[pack])
-        for peer in holders:
-            if peer >= 0:
-                ours[peer] += shard
+        for holder in holders:
+            if holder >= 0:
+                ours[holder] += shard
     room = []
     for at, peer in enumerate(peers):
         if 0 < peer["used"] < ours[at] and peer["state"] != "lost":
@@ -260,8 +260,8 @@ def _policy(name: str, policy: dict[str, Any]) -> Rule:
     limits = policy.get("max_per", {})
     for domain, most in _object(f"{what}: max_per", limits, _LIMITS, ()).items():
         caps[domain] = _whole(f"{what}: max_per {domain}", most, 1, _MAX_LIMIT)
-    for domain in _list(f"{what}: spread", policy.get("spread", [])):
-        caps[_choice(f"{what}: spread", domain, _LIMITS)] = 1
+    for word in _list(f"{what}: spread", policy.get("spread", [])):
+        caps[_choice(f"{what}: spread", word, _LIMITS)] = 1
     regions = _whole(f"{what}: min_regions", policy.get("min_regions", 1), 1, _MAX_WIDTH)
     if regions > width:
         raise ProblemError(

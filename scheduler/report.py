@@ -12,7 +12,7 @@ from scheduler.laminar import Numbers
 from scheduler.planner import loads, solve
 from scheduler.problem import DOMAINS, Problem
 from scheduler.settle import Kind, Settled
-from scheduler.shape import Bottleneck, Field, Ints, Rule, Sets, Shape
+from scheduler.shape import Bottleneck, Field, Ints, Sets, Shape
 
 __all__ = ["plan"]
 
@@ -301,15 +301,20 @@ class _Words:
 
     def _apart(self, rest: Sequence[int]) -> str:
         taken = [
-            f"{domain} than {_some(sorted({self.ground.label[domain][int(self.ground.place[domain][p])] for p in rest}))}"
+            f"{domain} than {_some(sorted({self._name(domain, peer) for peer in rest}))}"
             for domain, cap in self.kind.rule.caps.items()
             if cap == 1 and rest
         ]
         return f" in another {_either(taken)}" if taken else ""
 
+    def _name(self, domain: str, peer: int) -> str:
+        return self.ground.label[domain][int(self.ground.place[domain][peer])]
+
     def _only_full(self, rest: Sequence[int], peer: int) -> bool:
         ground = self.ground
-        return bool(ground.takes[peer] and self.admitted[peer] and not self.slots[peer]) and not self._crowded(rest, peer)
+        return bool(ground.takes[peer] and self.admitted[peer] and not self.slots[peer]) and not self._crowded(
+            rest, peer
+        )
 
     def _crowded(self, rest: Sequence[int], peer: int) -> str:
         """The domain in which one more shard beside ``rest`` would be too many."""

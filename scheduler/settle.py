@@ -74,7 +74,14 @@ class Row:
     def split(self, packs: int) -> Row:
         """Take ``packs`` off as a row of their own."""
         self.packs -= packs
-        return Row(kind=self.kind, origin=self.origin, now=list(self.now), packs=packs, due=dict(self.due), stuck=set(self.stuck))
+        return Row(
+            kind=self.kind,
+            origin=self.origin,
+            now=list(self.now),
+            packs=packs,
+            due=dict(self.due),
+            stuck=set(self.stuck),
+        )
 
 
 def kept(ground: Field, rule: Rule, holders: Sequence[int]) -> set[int]:
@@ -335,10 +342,7 @@ class Settler:
         chosen = select(
             candidates,
             [0 if peer in stay else 1 for peer in range(len(ground))],
-            [
-                Limit(group=ground.place[domain].tolist(), cap=cap, hard=True)
-                for domain, cap in kind.rule.caps.items()
-            ],
+            [Limit(group=ground.place[domain].tolist(), cap=cap, hard=True) for domain, cap in kind.rule.caps.items()],
             target=kind.rule.width,
             region=ground.place["region"].tolist(),
             min_regions=kind.rule.min_regions,

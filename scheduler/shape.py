@@ -231,13 +231,13 @@ class Shape:
         nodes, full = judge.tight(inner, packs + 1)
         groups = self.tree.nodes if self.tree is not None else self._mesh.groups
         shift = 1 if self.tree is not None else 0
-        held = tuple((groups[node - shift].domain, groups[node - shift].label, groups[node - shift].cap) for node in nodes)
+        binding = [groups[node - shift] for node in nodes]
         regions = judge.regions > 1 and judge.regional(inner, packs + 1)
         return Bottleneck(
             packs=packs,
             lacking=lacking,
             full=tuple(self.at[full].tolist()),
-            held=held,
+            held=tuple((group.domain, group.label, group.cap) for group in binding),
             regions=regions,
             peer=self._lifts(judge, inner, packs, full.tolist(), lacking),
         )
@@ -279,7 +279,10 @@ class Shape:
             if not take:
                 continue
             tuples, begins, stops = self.tree.cut(shards, most, source)
-            quota = _cheap(cost[tuples].sum(axis=1), begins, stops, take) if uneven else _even(begins, stops, take, most)
+            if uneven:
+                quota = _cheap(cost[tuples].sum(axis=1), begins, stops, take)
+            else:
+                quota = _even(begins, stops, take, most)
             some = quota > 0
             tuples, quota = tuples[some], quota[some]
             for column in tuples.T:
@@ -297,7 +300,8 @@ def _even(begins: Numbers, stops: Numbers, take: int, packs: int) -> Numbers:
     """Of each stretch its share of ``take``, so that every stretch of the line of ``packs`` is drawn on alike."""
     wide = begins.astype(object) if packs > 2**30 else begins
     ends = stops.astype(object) if packs > 2**30 else stops
-    return ends * take // packs - wide * take // packs
+    quota: Numbers = ends * take // packs - wide * take // packs
+    return quota
 
 
 def _cheap(cost: Ints, begins: Numbers, stops: Numbers, take: int) -> Numbers:

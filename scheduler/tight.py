@@ -73,7 +73,8 @@ class _Flow:
         self._move = 1 + kinds[0].rule.width * later if priced else 0
         self._miss = self._move * (total + 1)
         for number, kind in enumerate(kinds):
-            for origin, (holders, packs) in enumerate(zip(kind.held.tuples.tolist(), kind.held.packs.tolist(), strict=True)):
+            rows = zip(kind.held.tuples.tolist(), kind.held.packs.tolist(), strict=True)
+            for origin, (holders, packs) in enumerate(rows):
                 self._add(number, origin, packs, frozenset(holders), may_miss=priced)
             self._add(number, -1, new[number], frozenset(), may_miss=False)
         self._without = self._later(later) if later else None
@@ -149,7 +150,9 @@ def _most(ground: Field, kinds: Sequence[Kind], shapes: Sequence[Shape], room: N
     return _Flow(ground, kinds, shapes, room, new, priced=False).network.run(0, 1)
 
 
-def _roomiest(ground: Field, kinds: Sequence[Kind], shapes: Sequence[Shape], room: Numbers, new: Sequence[int]) -> _Flow:
+def _roomiest(
+    ground: Field, kinds: Sequence[Kind], shapes: Sequence[Shape], room: Numbers, new: Sequence[int]
+) -> _Flow:
     """The flow with the fewest moves after which most packs of the first kind fit, to one in a thousand."""
     empty = np.where(ground.takes, np.maximum(room, 0), 0)
     high = max(0, shapes[0].bound(empty) - new[0] - int(kinds[0].held.packs.sum()))
@@ -199,7 +202,7 @@ def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: byt
 def _listed(ground: Field, kinds: Sequence[Kind], room: Numbers) -> list[Settled] | None:
     """The same by an integer program over every way in which each set can lie; None if those are too many."""
     most = sum(
-        (len(kind.held.packs) + 1) * sum(comb(len(ground), some) for some in range(kind.rule.width + 1)) for kind in kinds
+        (len(kind.held.packs) + 1) * comb(len(ground), some) for kind in kinds for some in range(kind.rule.width + 1)
     )
     if most > _LISTED:
         return None
@@ -305,7 +308,7 @@ def _tuples(flow: _Flow, part: _Part, seed: bytes) -> tuple[Ints, npt.NDArray[np
 
 def _seated(before: Sequence[int], row: Sequence[int]) -> list[int]:
     """``row`` with those of ``before`` where they were, and the others in the places left."""
-    stay = {}
+    stay: dict[int, int] = {}
     for at, peer in enumerate(before):
         if peer >= 0 and peer in row and peer not in stay.values():
             stay[at] = peer
