@@ -86,22 +86,47 @@ class Mesh:
         return self.lacking(room, packs) > 0 and not free.lacking(room, packs)
 
     def tight(self, room: Numbers, packs: int) -> tuple[Ints, Ints]:
-        """The places in ``groups`` of limits that hold, and the peers with less room than ``packs``."""
-        held = [
-            at
-            for at, group in enumerate(self.groups)
-            if int(np.minimum(room[group.members], packs).sum()) >= group.cap * packs
-        ]
+        """The places in ``groups`` of limits that hold, and the peers with less room than ``packs``.
+
+        Those of a least cut: no room in a group that holds would help. Where tuples are listed, each is tried.
+        """
+        held = self._tried(room, packs - 1) if self._tuples is not None else self._cut(room, packs)
         under = np.zeros(self.count, dtype=bool)
         for at in held:
             under[self.groups[at].members] = True
         return np.array(held, dtype=np.int64), np.flatnonzero(~under & (room < packs))
 
+    def _tried(self, room: Numbers, bound: int) -> list[int]:
+        found = []
+        for at, group in enumerate(self.groups):
+            more = room.copy()
+            more[group.members] += bound + 1
+            if self.bound(more) == bound:
+                found.append(at)
+        return found
+
+    def _cut(self, room: Numbers, packs: int) -> list[int]:
+        network, _ = self._network(room, packs)
+        network.run(0, 1)
+        near = network.reached(0)
+        number = {id(group): at for at, group in enumerate(self.groups)}
+        down = len(self.down)
+        found = [
+            number[id(group)]
+            for at, (group, parent) in enumerate(zip(self.down, self.down_parents, strict=True))
+            if near[3 + parent if parent else 2] and not near[4 + at]
+        ]
+        found += [
+            number[id(group)]
+            for at, (group, parent) in enumerate(zip(self.up, self.up_parents, strict=True))
+            if near[4 + down + at] and not near[3 + down + parent if parent else 3]
+        ]
+        return sorted(found)
+
     def _short(self, room: Numbers, packs: int) -> int:
         if self.count < self.width:
             return self.width * packs
-        network, leaves = self._network(room, packs)
-        del leaves
+        network, _ = self._network(room, packs)
         return self.width * packs - network.run(0, 1)
 
     def _network(self, room: Numbers, packs: int) -> tuple[Network, list[int]]:

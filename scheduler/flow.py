@@ -41,6 +41,19 @@ class Network:
         """How much flows in an arc."""
         return self._free[arc ^ 1]
 
+    def reached(self, source: int) -> list[bool]:
+        """For every node whether more could still flow there: the near side of a least cut once `run` is done."""
+        near = [False] * len(self._out)
+        near[source] = True
+        waiting = [source]
+        while waiting:
+            for arc in self._out[waiting.pop()]:
+                head = self._to[arc]
+                if self._free[arc] and not near[head]:
+                    near[head] = True
+                    waiting.append(head)
+        return near
+
     def run(self, source: int, sink: int) -> int:
         """Send as much as fits at the least cost; how much that is."""
         price = [0] * len(self._out)

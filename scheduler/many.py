@@ -21,7 +21,7 @@ def sets_for(
     ``slots`` is how many shards each peer may take, ``places`` the number of each peer's place in every domain.
     """
     count = len(slots)
-    caps = {domain: most for domain in places if (most := policy.most(domain)) is not None}
+    caps: dict[str, int] = {domain: most for domain in places if (most := policy.most(domain)) is not None}
     rule = Rule(name=policy.name, width=policy.copies, caps=caps, min_regions=policy.min_regions)
     room = numbers(slots)
     ground = Field(

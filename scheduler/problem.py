@@ -35,7 +35,8 @@ class Problem:
     """What was asked: peers and policies as numbers, and for each pack its size, its policy and who holds it.
 
     ``room`` is each peer's capacity without what others take; ``held`` has the holders (by number, -1 for nobody) of
-    those packs that lie somewhere, by the pack's place in ``packs``.
+    those packs that lie somewhere, by the pack's place in ``packs``. ``asked`` is the policy and size of packs that
+    were given by their count, which may be 0.
     """
 
     ground: Field
@@ -44,6 +45,7 @@ class Problem:
     packs: Sequence[str]
     sizes: Ints
     policies: Ints
+    asked: tuple[int, int] | None
     held: Mapping[int, tuple[int, ...]]
     queries: tuple[Query, ...]
 
@@ -88,7 +90,15 @@ def parse(document: object) -> Problem:
     found = tuple(queries([_Labels(**{name: peer[name] for name in DOMAINS}) for peer in peers]))
     ground = _ground(peers)
     rules = _policies(_list("policies", top["policies"]))
-    packs, sizes, policies = _packs(top.get("packs", []), {rule.name: at for at, rule in enumerate(rules)})
+    names = {rule.name: at for at, rule in enumerate(rules)}
+    given = top.get("packs", [])
+    asked = _counted(given, names) if isinstance(given, dict) else None
+    packs: Sequence[str]
+    if asked is not None:
+        count, *kind = asked
+        packs, policies, sizes = [str(at) for at in range(count)], [kind[0]] * count, [kind[1]] * count
+    else:
+        packs, sizes, policies = _packs(given, names)
     held = _placements(top.get("placements", {}), packs, ground, rules, policies)
     return Problem(
         ground=ground,
@@ -97,6 +107,7 @@ def parse(document: object) -> Problem:
         packs=packs,
         sizes=np.array(sizes, dtype=np.int64),
         policies=np.array(policies, dtype=np.int64),
+        asked=None if asked is None else asked[1:],
         held=held,
         queries=found,
     )
@@ -299,19 +310,22 @@ def _countries(what: str, value: object) -> frozenset[str] | None:
 # -- packs and placements ---------------------------------------------------------------------------------
 
 
-def _packs(value: object, rules: Mapping[str, int]) -> tuple[Sequence[str], list[int], list[int]]:
-    def policy(what: str, row: dict[str, Any]) -> int:
-        if "policy" not in row:
-            if len(rules) == 1:
-                return 0
-            raise ProblemError(f"{what}: policy is missing, and there are several: {', '.join(sorted(rules))}")
-        return rules[_choice(f"{what}: policy", row["policy"], tuple(sorted(rules)))]
+def _policy_of(what: str, row: dict[str, Any], rules: Mapping[str, int]) -> int:
+    if "policy" not in row:
+        if len(rules) == 1:
+            return 0
+        raise ProblemError(f"{what}: policy is missing, and there are several: {', '.join(sorted(rules))}")
+    return rules[_choice(f"{what}: policy", row["policy"], tuple(sorted(rules)))]
 
-    if isinstance(value, dict):
-        row = _object("packs", value, ("count", "size", "policy"), ("count", "size"))
-        count = _whole("packs: count", row["count"], 0, _MAX_PACKS)
-        size = _whole("packs: size", row["size"], 1, MAX_BYTES)
-        return [str(at) for at in range(count)], [size] * count, [policy("packs", row)] * count
+
+def _counted(value: object, rules: Mapping[str, int]) -> tuple[int, int, int]:
+    """Count, policy and size of packs that are all alike."""
+    row = _object("packs", value, ("count", "size", "policy"), ("count", "size"))
+    count = _whole("packs: count", row["count"], 0, _MAX_PACKS)
+    return count, _policy_of("packs", row, rules), _whole("packs: size", row["size"], 1, MAX_BYTES)
+
+
+def _packs(value: object, rules: Mapping[str, int]) -> tuple[Sequence[str], list[int], list[int]]:
     names: dict[str, None] = {}
     sizes: list[int] = []
     policies: list[int] = []
@@ -323,7 +337,7 @@ def _packs(value: object, rules: Mapping[str, int]) -> tuple[Sequence[str], list
             raise ProblemError(f"pack {name!r} occurs twice: give every pack an id of its own")
         names[name] = None
         sizes.append(_whole(f"pack {name!r}: size", row["size"], 1, MAX_BYTES))
-        policies.append(policy(f"pack {name!r}", row))
+        policies.append(_policy_of(f"pack {name!r}", row, rules))
     return list(names), sizes, policies
 
 

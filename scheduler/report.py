@@ -72,6 +72,10 @@ def _total(group: _Group) -> int:
 
 def _groups(problem: Problem) -> list[_Group]:
     """The packs by policy and size, and those held by their holders too, in the order of first occurrence."""
+    if problem.asked is not None and not len(problem.packs):
+        policy, size = problem.asked
+        rule = problem.rules[policy]
+        return [_Group(kind=Kind(rule=rule, size=size, held=Sets.none(rule.width)), policy=policy, held=[], new=[])]
     keys = np.stack([problem.policies, problem.sizes], axis=1)
     _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     where = which.reshape(-1)

@@ -257,7 +257,8 @@ class Shape:
         """``packs`` packs (or as many as fit) into ``room``, leaving as much for later packs as there can be.
 
         All that fits is cut into tuples, and of those the wanted number of packs is taken evenly: what is left is
-        then again a number of whole packs. Where peers differ in cost, the cheapest tuples are taken instead.
+        then again a number of whole packs. Where peers differ in cost, as many as can be without loss for later ones
+        go to the cheapest first.
         """
         inner = numbers(room[self.at])
         if self.tree is None:
@@ -267,30 +268,55 @@ class Shape:
         packs = min(packs, most)
         if not packs:
             return Sets.none(self.rule.width)
-        cost = self.ground.cost[self.at]
-        uneven = bool(len(cost)) and bool((cost != cost[0]).any()) and self.tree.regions == 1
-        shards = self.tree.cheapest(inner, most, cost) if uneven else self.tree.share(inner, most)
         source = rng(seed)
-        found: list[npt.NDArray[np.int64]] = []
-        counts: list[npt.NDArray[Any]] = []
-        for left in range(rounds, 0, -1):
-            take = packs // left
-            packs -= take
-            if not take:
-                continue
-            tuples, begins, stops = self.tree.cut(shards, most, source)
-            if uneven:
-                quota = _cheap(cost[tuples].sum(axis=1), begins, stops, take)
+        pieces: list[tuple[Ints, Ints]] = []
+        cheap, shards = self._cheapest(self.tree, inner, packs, most)
+        if cheap:
+            pieces += _cuts(self.tree, shards.copy(), cheap, cheap, source, rounds)
+        if packs > cheap:
+            left = self.tree.share(inner - shards, most - cheap)
+            pieces += _cuts(self.tree, left, most - cheap, packs - cheap, source, rounds)
+        return Sets(
+            tuples=self.at[np.concatenate([tuples for tuples, _ in pieces])],
+            packs=np.concatenate([counts for _, counts in pieces]),
+        )
+
+    def _cheapest(self, tree: Tree, room: Numbers, packs: int, most: int) -> tuple[int, Numbers]:
+        """How many packs can go to the cheapest peers so that ``most`` still fit in all, and their shards."""
+        cost = self.ground.cost[self.at]
+        nothing = np.zeros_like(room)
+        if tree.regions > 1 or not (cost != cost[0]).any():
+            return 0, nothing
+        low, high, found = 0, packs, nothing
+        while low < high:
+            middle = (low + high + 1) // 2
+            shards = tree.cheapest(room, middle, cost)
+            if tree.bound(room - shards) == most - middle:
+                low, found = middle, shards
             else:
-                quota = _even(begins, stops, take, most)
-            some = quota > 0
-            tuples, quota = tuples[some], quota[some]
-            for column in tuples.T:
-                np.subtract.at(shards, column, quota)
-            most -= take
-            found.append(tuples)
-            counts.append(quota.astype(np.int64))
-        return Sets(tuples=self.at[np.concatenate(found)], packs=np.concatenate(counts))
+                high = middle - 1
+        return low, found
+
+
+def _cuts(
+    tree: Tree, shards: Numbers, most: int, packs: int, source: np.random.Generator, rounds: int
+) -> list[tuple[Ints, Ints]]:
+    """Tuples for ``packs`` of the ``most`` packs that ``shards`` make up, cut in several orders."""
+    found: list[tuple[Ints, Ints]] = []
+    for left in range(rounds, 0, -1):
+        take = packs // left
+        packs -= take
+        if not take:
+            continue
+        tuples, begins, stops = tree.cut(shards, most, source)
+        quota = _even(begins, stops, take, most)
+        some = quota > 0
+        tuples, quota = tuples[some], quota[some]
+        for column in tuples.T:
+            np.subtract.at(shards, column, quota)
+        most -= take
+        found.append((tuples, quota.astype(np.int64)))
+    return found
 
 
 _TRIED: Final = 16
@@ -301,14 +327,4 @@ def _even(begins: Numbers, stops: Numbers, take: int, packs: int) -> Numbers:
     wide = begins.astype(object) if packs > 2**30 else begins
     ends = stops.astype(object) if packs > 2**30 else stops
     quota: Numbers = ends * take // packs - wide * take // packs
-    return quota
-
-
-def _cheap(cost: Ints, begins: Numbers, stops: Numbers, take: int) -> Numbers:
-    """The cheapest stretches in full, and part of the last."""
-    order = np.argsort(cost, kind="stable")
-    width = (stops - begins)[order]
-    before = np.cumsum(width) - width
-    quota = np.zeros_like(width)
-    quota[order] = np.clip(take - before, 0, width)
     return quota
