@@ -54,7 +54,7 @@ _DECISIONS: Final = 512
 
 _MANY: Final = 200
 _APART: Final = 2
-"""New packs of one policy, and peers beyond the copies of one, from which placement sets are used."""
+"""New packs of one policy and size, and peers beyond its copies, from which placement sets are used."""
 
 _ROUNDS: Final = 8
 """How often a scarce batch is gone through again because a copy that moved left room to others."""
@@ -338,23 +338,20 @@ class _Planner:
     # -- the passes -----------------------------------------------------------------------------------
 
     def _by_sets(self) -> _Books:
-        """Decide the new packs of every policy that has many, where peers enough may take them and none is dearer."""
+        """Decide the new packs that are many of one policy and size, where peers enough take them and none is dearer."""
         books = self._books()
         new: dict[tuple[str, int], list[PackId]] = {}
         for name, pack in sorted(self.packs.items()):
             if not self.group_of[name].held:
                 new.setdefault((pack.policy, pack.size), []).append(name)
         for policy in sorted(self.rules.values(), key=lambda rule: (len(self.takers[rule.name]), rule.name)):
-            sizes = sorted((size for name, size in new if name == policy.name), reverse=True)
             takers = self.takers[policy.name]
-            if (
-                sum(len(new[policy.name, size]) for size in sizes) < _MANY
-                or len(takers) < policy.copies + _APART
-                or len({self.peers[at].cost for at in takers}) > 1
-            ):
+            if len(takers) < policy.copies + _APART or len({self.peers[at].cost for at in takers}) > 1:
                 continue
-            for size in sizes:
-                self._place_sets(books, policy, size, new[policy.name, size])
+            for size in sorted((size for name, size in new if name == policy.name), reverse=True):
+                names = new[policy.name, size]
+                if len(names) >= _MANY:
+                    self._place_sets(books, policy, size, names)
         return books
 
     def _place_sets(self, books: _Books, policy: Policy, size: int, names: Sequence[PackId]) -> None:

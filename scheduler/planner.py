@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import gcd
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,9 @@ from scheduler.shape import Field, Sets, Shape
 from scheduler.tight import settle_all
 
 __all__ = ["loads", "moves", "solve"]
+
+_FINELY: Final = 256
+"""Parts of the smallest shard in which room is counted where sizes differ."""
 
 _FEW: Final = 3000
 """Sets times peers up to which moves are always found exactly, also where each set by itself found room."""
@@ -67,17 +71,14 @@ def _settled(ground: Field, capacity: Numbers, kinds: Sequence[Kind], seed: byte
     settler.find()
     settler.settle()
     fresh: dict[int, Sets] = {}
+    unit = _unit(kinds)
     admitted = [int((ground.admitted(kind.rule) & ground.takes).sum()) for kind in kinds]
     for at in sorted(range(len(kinds)), key=lambda at: (admitted[at], -kinds[at].shard, at)):
         kind = kinds[at]
         if not kind.new:
             fresh[at] = Sets.none(kind.rule.width)
             continue
-        slots = np.maximum(free, 0) // kind.shard
-        sets = Shape(ground, kind.rule, ground.takes & (slots > 0)).sets(slots, kind.new, seed=seed)
-        load = sets.load(len(ground))
-        free -= load.astype(free.dtype) * kind.shard
-        fresh[at] = sets
+        fresh[at] = _fresh(ground, free, kind, unit, seed)
     found = []
     for at, kind in enumerate(kinds):
         still = np.flatnonzero(settler.still[at])
@@ -95,6 +96,24 @@ def _settled(ground: Field, capacity: Numbers, kinds: Sequence[Kind], seed: byte
             )
         )
     return found
+
+
+def _fresh(ground: Field, free: Numbers, kind: Kind, unit: int, seed: bytes) -> Sets:
+    """Sets for the new packs of a kind, taken off ``free``; ``unit`` is how finely other sizes divide the room."""
+    room = np.maximum(free, 0)
+    shape = Shape(ground, kind.rule, ground.takes & (room >= kind.shard))
+    if unit < kind.shard:
+        sets = shape.blend(room, kind.shard, unit, kind.new, seed=seed)
+    else:
+        sets = shape.sets(room // kind.shard, kind.new, seed=seed)
+    free -= sets.load(len(ground)).astype(free.dtype) * kind.shard
+    return sets
+
+
+def _unit(kinds: Sequence[Kind]) -> int:
+    """What divides the shards of all kinds, or nearly so where that would be tiny."""
+    shards = [kind.shard for kind in kinds]
+    return max(gcd(*shards), min(shards, default=1) // _FINELY)
 
 
 def _unmet(settled: Sequence[Settled]) -> tuple[int, int]:
@@ -116,6 +135,14 @@ def _few(ground: Field, kinds: Sequence[Kind], settled: Sequence[Settled]) -> bo
     return sets * len(ground) <= _FEW and any(map(moves, kinds, settled))
 
 
+def _full(ground: Field, slots: Numbers, kinds: Sequence[Kind], settled: Sequence[Settled]) -> bool:
+    """Whether nothing moved, all that lay somewhere has its place, and so many packs lie there as fit at all."""
+    if len(kinds) > 1 or _unmet(settled)[0] or sum(map(moves, kinds, settled)):
+        return False
+    most = Shape(ground, kinds[0].rule, ground.takes | ground.holds).bound(slots)
+    return int(settled[0].sets.packs.sum()) + int(settled[0].fresh.packs.sum()) >= most
+
+
 def _tightened(
     ground: Field, capacity: Numbers, kinds: Sequence[Kind], settled: list[Settled], seed: bytes
 ) -> list[Settled]:
@@ -133,7 +160,11 @@ def _tightened(
             [[_restored(ground, kinds[at], settled[at]).sets, settled[at].fresh] for at in others],
         )
         slots = np.maximum(_free(ground, capacity, taken), 0) // shard
-        better = settle_all(ground, chosen, slots, seed=seed)
+        if _full(ground, slots, chosen, before):
+            continue
+        homeless, _ = _unmet(before)
+        placed = [0 if homeless else int(row.fresh.packs.sum()) for row in before]
+        better = settle_all(ground, chosen, slots, placed=placed, seed=seed)
         if better is None:
             continue
         tried = list(settled)

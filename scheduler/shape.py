@@ -281,6 +281,36 @@ class Shape:
             packs=np.concatenate([counts for _, counts in pieces]),
         )
 
+    def blend(self, room: Numbers, shard: int, unit: int, packs: int, *, seed: bytes, rounds: int = ROUNDS) -> Sets:
+        """As `sets` beside packs of other sizes: ``room`` is amounts, of which a shard takes ``shard``.
+
+        What is shared out and cut is the room in steps of ``unit``, as if packs were so small: room in whole shards
+        would leave out what smaller ones could use, and lean on the other peers of a place too much. Then come those
+        that fit into whole shards only.
+        """
+        free = room.copy()
+        found = [Sets.none(self.rule.width)]
+        if self.tree is not None and len(self.at):
+            source = rng(seed)
+            for left in range(rounds, 0, -1):
+                fine = numbers(free[self.at] // unit)
+                most = self.tree.bound(fine)
+                take = min(packs // left, most * unit // shard)
+                if not take:
+                    continue
+                tuples, begins, stops = self.tree.cut(self.tree.share(fine, most), most, source)
+                quota = _even(begins, stops, take, most)
+                quota = _trimmed(tuples, quota, free[self.at] // shard)
+                some = quota > 0
+                sets = Sets(tuples=self.at[tuples[some]], packs=quota[some].astype(np.int64))
+                free -= sets.load(len(free)).astype(free.dtype) * shard
+                packs -= int(sets.packs.sum())
+                found.append(sets)
+        found.append(self.sets(free // shard, packs, seed=seed, rounds=rounds))
+        return Sets(
+            tuples=np.concatenate([sets.tuples for sets in found]), packs=np.concatenate([sets.packs for sets in found])
+        )
+
     def _cheapest(self, tree: Tree, room: Numbers, packs: int, most: int) -> tuple[int, Numbers]:
         """How many packs can go to the cheapest peers so that ``most`` still fit in all, and their shards."""
         cost = self.ground.cost[self.at]
@@ -323,8 +353,27 @@ _TRIED: Final = 16
 
 
 def _even(begins: Numbers, stops: Numbers, take: int, packs: int) -> Numbers:
-    """Of each stretch its share of ``take``, so that every stretch of the line of ``packs`` is drawn on alike."""
+    """Of each stretch its share of ``take``, so that every stretch of the line of ``packs`` is drawn on alike.
+
+    Where on the line the first is taken differs from night to night, with ``packs``.
+    """
+    first = int.from_bytes(blake2b(str(packs).encode(), digest_size=16).digest(), "big") % packs
     wide = begins.astype(object) if packs > 2**30 else begins
     ends = stops.astype(object) if packs > 2**30 else stops
-    quota: Numbers = ends * take // packs - wide * take // packs
+    quota: Numbers = (ends * take + first) // packs - (wide * take + first) // packs
+    return quota
+
+
+def _trimmed(tuples: Ints, quota: Numbers, room: Numbers) -> Numbers:
+    """``quota`` lowered until no peer has more than its room."""
+    quota = quota.copy()
+    load = np.zeros(len(room), dtype=quota.dtype)
+    for column in tuples.T:
+        np.add.at(load, column, quota)
+    for peer in np.flatnonzero(load > room).tolist():
+        for row in np.flatnonzero((tuples == peer).any(axis=1)).tolist():
+            drop = min(int(quota[row]), int(load[peer] - room[peer]))
+            if drop > 0:
+                quota[row] -= drop
+                load[tuples[row]] -= drop
     return quota

@@ -26,7 +26,7 @@ from scheduler.shape import Field, Ints, Sets, Shape, rng
 
 __all__ = ["ARCS", "settle_all"]
 
-ARCS: Final = 60_000
+ARCS: Final = 12_000
 """Sets times peers above which this is not tried."""
 
 _EXACTLY: Final = 1000
@@ -169,11 +169,14 @@ def _roomiest(
     return best
 
 
-def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: bytes) -> list[Settled] | None:
+def settle_all(
+    ground: Field, kinds: Sequence[Kind], room: Numbers, *, placed: Sequence[int], seed: bytes
+) -> list[Settled] | None:
     """Where all shards of ``kinds`` (of one shard size) shall lie; ``room`` counts shards of them, none placed.
 
     What is held comes before what is new, and the kinds in their order. Where limits do not nest, all tuples are
-    listed instead. None if the answer would take too long.
+    listed instead. So many new packs of each kind are known to fit as ``placed`` says. None if the answer would take
+    too long, or nothing can be better.
     """
     sets = sum(len(kind.held.packs) + 1 for kind in kinds)
     if sets * len(ground) > ARCS:
@@ -186,6 +189,9 @@ def settle_all(ground: Field, kinds: Sequence[Kind], room: Numbers, *, seed: byt
     new = none
     for at, kind in enumerate(kinds):
         low, high = 0, kind.new
+        if len(kinds) == 1:
+            low = placed[0]
+            high = max(low, min(high, shapes[0].bound(np.maximum(room, 0)) - int(kind.held.packs.sum())))
         while low < high:
             middle = (low + high + 1) // 2
             tried = [*new[:at], middle, *new[at + 1 :]]
