@@ -20,11 +20,12 @@ import numpy.typing as npt
 from scheduler.flow import Network
 from scheduler.laminar import Group, Numbers, nest
 from scheduler.packing import most_packs
-from scheduler.selection import Limit, select
 
 __all__ = ["Mesh"]
 
 Ints = npt.NDArray[np.int64]
+_WHOSE: Final = ("owner", "household")
+
 _LISTED: Final = 4000
 """Tuples that are listed one by one; more peers are not."""
 _PEELED: Final = 400
@@ -37,9 +38,16 @@ class Mesh:
     def __init__(self, count: int, width: int, groups: Sequence[Group], *, region: Ints, regions: int) -> None:
         self.count, self.width, self.groups, self.regions = count, width, tuple(groups), regions
         self.region = region
-        self.down, self.down_parents, crossing = nest(groups, count)
-        self.up, self.up_parents, rest = nest(crossing, count)
+        # Places nest in one another as a rule, so whose a peer is makes the other family.
+        places = [group for group in groups if group.domain not in _WHOSE]
+        self.down, self.down_parents, crossing = nest(places, count)
+        whose = [group for group in groups if group.domain in _WHOSE]
+        self.up, self.up_parents, rest = nest([*crossing, *whose], count)
         self._flows = regions == 1 and not rest
+        self._inside: list[list[int]] = [[] for _ in range(count)]
+        for at, group in enumerate(self.groups):
+            for member in group.members.tolist():
+                self._inside[member].append(at)
         listed = comb(count, width) if count >= width else 0
         self._tuples: Ints | None = None
         if not self._flows and listed <= _LISTED:
@@ -129,8 +137,9 @@ class Mesh:
         network, _ = self._network(room, packs)
         return self.width * packs - network.run(0, 1)
 
-    def _network(self, room: Numbers, packs: int) -> tuple[Network, list[int]]:
+    def _network(self, room: Numbers, packs: int, cost: Sequence[int] | None = None) -> tuple[Network, list[int]]:
         """Source 0, sink 1, the nodes of the two families, and each peer as an arc between them."""
+        price = cost or [0] * self.count
         down, up = len(self.down), len(self.up)
         network = Network(4 + down + up)
         network.arc(0, 2, self.width * packs)
@@ -144,7 +153,8 @@ class Mesh:
             network.arc(4 + down + at, 3 + down + parent if parent else 3, group.cap * packs)
             above[group.members] = 4 + down + at
         return network, [
-            network.arc(int(below[at]), int(above[at]), min(int(room[at]), packs)) for at in range(self.count)
+            network.arc(int(below[at]), int(above[at]), min(int(room[at]), packs), price[at])
+            for at in range(self.count)
         ]
 
     # -- sets -----------------------------------------------------------------------------------------
@@ -176,31 +186,31 @@ class Mesh:
             uses[column, np.arange(len(self._tuples))] = 1
         return most_packs(uses, room)
 
-    def _limits(self) -> list[Limit]:
-        """Each limit by itself, because groups of one domain may have been left out as never binding."""
-        limits: list[Limit] = []
-        for domain in dict.fromkeys(group.domain for group in self.groups):
-            place = list(range(len(self.groups), len(self.groups) + self.count))
-            cap = 1
-            for at, group in enumerate(self.groups):
-                if group.domain == domain:
-                    cap = group.cap
-                    for member in group.members.tolist():
-                        place[member] = at
-            limits.append(Limit(group=place, cap=cap, hard=True))
-        return limits
+    def _choose(self, able: Ints, cost: Ints) -> list[int]:
+        """The cheapest tuple of ``able`` peers: exactly where limits are a flow, else the first that fit in turn."""
+        if not self._flows:
+            return self._first(able[np.argsort(cost[able], kind="stable")].tolist())
+        network, leaves = self._network(np.isin(np.arange(self.count), able).astype(np.int64), 1, cost.tolist())
+        network.run(0, 1)
+        return [peer for peer, arc in enumerate(leaves) if network.through(arc)]
 
-    def _select(self, candidates: Sequence[int], cost: Sequence[int]) -> tuple[int, ...]:
-        return select(
-            candidates,
-            cost,
-            self._limits(),
-            target=self.width,
-            region=self.region.tolist(),
-            min_regions=self.regions,
-            regions_hard=True,
-            penalty=1,
-        )
+    def _first(self, order: Sequence[int]) -> list[int]:
+        left = [group.cap for group in self.groups]
+        chosen: list[int] = []
+        spare = self.width - self.regions
+        seen: set[int] = set()
+        for peer in order:
+            region = int(self.region[peer])
+            if any(not left[at] for at in self._inside[peer]) or (region in seen and not spare):
+                continue
+            spare -= region in seen
+            seen.add(region)
+            for at in self._inside[peer]:
+                left[at] -= 1
+            chosen.append(peer)
+            if len(chosen) == self.width:
+                break
+        return chosen
 
     def _peel(self, room: Numbers) -> tuple[Ints, Ints]:
         """All packs of the bound: the tuple that uses whatever must be used by every pack left, as often as can be."""
@@ -216,25 +226,24 @@ class Mesh:
                 if int(shards[group.members].sum()) == group.cap * packs:
                     for member in group.members.tolist():
                         due[member] += 1
-            most = int(shards.max())
-            cost = [
-                (len(self.groups) + 1 - due[at]) * (most + 1) * (self.width + 1) + most - int(shards[at])
-                for at in range(self.count)
-            ]
-            chosen = self._select([at for at in range(self.count) if shards[at]], cost)
+            # What must be used counts for more than all that only could be; of the rest the fullest go first.
+            most = max(due)
+            rank = np.argsort(np.argsort(-shards, kind="stable"), kind="stable")
+            cost = (most - np.array(due, dtype=np.int64)) * (self.count + 1) * (self.width + 1) + rank
+            chosen = self._choose(np.flatnonzero(shards > 0), cost)
             times = self._times(shards, packs, chosen)
             assert len(chosen) == self.width, "a flow of whole packs has a pack in it"
             assert times > 0, "and one that every full domain is part of"
-            shards[list(chosen)] -= times
+            shards[chosen] -= times
             packs -= times
-            tuples.append(chosen)
+            tuples.append(tuple(chosen))
             widths.append(times)
         return np.array(tuples, dtype=np.int64).reshape(-1, self.width), np.array(widths, dtype=np.int64)
 
     def _times(self, shards: npt.NDArray[Any], packs: int, chosen: Sequence[int]) -> int:
         """How many packs can take one tuple so that the others still add up."""
         inside = np.zeros(self.count, dtype=np.int64)
-        inside[list(chosen)] = 1
+        inside[chosen] = 1
         most = min(packs, *(int(shards[at]) for at in chosen))
         rest = shards[inside == 0]
         if len(rest):
@@ -247,19 +256,17 @@ class Mesh:
 
     def _greedy(self, room: Numbers, packs: int) -> tuple[Ints, Ints]:
         """The tuple with the most room, again and again, a small part of the packs at a time."""
-        free = [int(there) for there in room]
+        free = np.array([int(there) for there in room], dtype=object)
         portion = max(1, -(-packs // _PEELED))
         found: dict[tuple[int, ...], int] = {}
-        most = max(free, default=0)
         while packs:
-            chosen = self._select([at for at in range(self.count) if free[at]], [most - there for there in free])
+            rank = np.argsort(np.argsort(-free, kind="stable"), kind="stable")
+            chosen = self._choose(np.flatnonzero(free > 0), rank)
             if len(chosen) < self.width:
                 break
-            times = min(portion, packs, *(free[at] for at in chosen))
-            for at in chosen:
-                free[at] -= times
+            times = min(portion, packs, *(int(free[at]) for at in chosen))
+            free[chosen] -= times
             packs -= times
-            found[chosen] = found.get(chosen, 0) + times
-        return np.array(list(found), dtype=np.int64).reshape(-1, self.width), np.array(
-            list(found.values()), dtype=np.int64
-        )
+            found[tuple(chosen)] = found.get(tuple(chosen), 0) + times
+        rows = np.array(list(found), dtype=np.int64).reshape(-1, self.width)
+        return rows, np.array(list(found.values()), dtype=np.int64)

@@ -338,7 +338,7 @@ class _Planner:
     # -- the passes -----------------------------------------------------------------------------------
 
     def _by_sets(self) -> _Books:
-        """Decide the new packs that are many of one policy and size, where peers enough take them and none is dearer."""
+        """Decide new packs that are many of a policy and size, where peers enough take them and none is dearer."""
         books = self._books()
         new: dict[tuple[str, int], list[PackId]] = {}
         for name, pack in sorted(self.packs.items()):

@@ -26,7 +26,7 @@ GONE: Final = frozenset({"lost", "missing"})
 _LITTLE: Final = 16
 """Packs may take so small a part of a peer's room (one in 16) though later packs could have used it."""
 
-_SWAPPED: Final = 64
+_SWAPPED: Final = 16
 """Peers up to which a set that finds no place shard by shard is chosen anew as a whole."""
 
 

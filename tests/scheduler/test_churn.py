@@ -130,13 +130,13 @@ def test_no_month_breaks_a_promise_or_a_grant(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     policy=st.sampled_from(POLICIES),
     seed=st.integers(min_value=0, max_value=10**6),
     peers=st.integers(min_value=4, max_value=24),
     crossing=st.booleans(),
-    events=st.lists(st.sampled_from(EVENTS), min_size=40, max_size=120),
+    events=st.lists(st.sampled_from(EVENTS), min_size=36, max_size=72),
 )
 def test_no_month_of_many_years_breaks_a_promise_or_a_grant(
     policy: Json, seed: int, peers: int, crossing: bool, events: list[str]
