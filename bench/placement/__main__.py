@@ -112,10 +112,10 @@ def capacity(quick: bool) -> list[Row]:
         bound = case.bound(SIZE)
         large = len(slots) > 1000
         row: Row = {"federation": name, "bound": bound}
-        row["sets"] = first_refusal(case, (SIZE,), 5 if large else 20)
-        row["sets, uneven"] = first_refusal(uneven(case, seed=SEED), (SIZE,), 5 if large else 20)
-        row["sets, mixed sizes"] = first_refusal(case, MIXED, 5 if large else 20)
-        row["sets, mixed, uneven"] = first_refusal(uneven(case, seed=SEED), MIXED, 5 if large else 20)
+        row["sets"] = first_refusal(case, (SIZE,), 3 if large else 10)
+        row["sets, uneven"] = first_refusal(uneven(case, seed=SEED), (SIZE,), 3 if large else 10)
+        row["sets, mixed sizes"] = first_refusal(case, MIXED, 3 if large else 10)
+        row["sets, mixed, uneven"] = first_refusal(uneven(case, seed=SEED), MIXED, 3 if large else 10)
         if not large:
             row["straw2"] = straw2(case, slots, packs)[0] / bound
             row["rendezvous"] = rendezvous(case, slots, packs + 1, overflow=False)[0] / bound

@@ -55,7 +55,9 @@ def straw2(case: Case, slots: Ints, packs: int) -> tuple[int, Ints]:
     rule, place = case.rule, case.ground.place
     per_region = rule.caps.get("region", rule.width)
     regions = -(-rule.width // per_region)
-    region, site = place["region"], place["site"]
+    region, site = place["region" if "region" in rule.caps else "site"], place["site"]
+    if "region" not in rule.caps:
+        per_region, regions = 1, rule.width
     weight = np.bincount(region, weights=slots)
     rows = np.full((packs, rule.width), -1, dtype=np.int64)
     for begin in range(0, packs, _CHUNK * 10):
@@ -101,9 +103,13 @@ def rendezvous(case: Case, slots: Ints, packs: int, *, overflow: bool, weighted:
     for begin in range(0, packs, _CHUNK):
         chunk = np.arange(begin, min(packs, begin + _CHUNK))
         score = _draws(np.arange(len(slots)), chunk, 7) / weight
-        order = np.argsort(-score, axis=1)
-        for row in order.tolist():
+        few = min(_CANDIDATES, len(slots) - 1)
+        first = np.argpartition(-score, few, axis=1)[:, : few + 1]
+        best = np.take_along_axis(first, np.argsort(-np.take_along_axis(score, first, axis=1), axis=1), axis=1)
+        for at, row in enumerate(best.tolist()):
             chosen = _walk(case, row, free if overflow else None)
+            if len(chosen) < case.rule.width:
+                chosen = _walk(case, np.argsort(-score[at]).tolist(), free if overflow else None)
             if len(chosen) < case.rule.width or any(free[peer] < 1 for peer in chosen):
                 return len(rows), np.array(rows, dtype=np.int64)
             for peer in chosen:
