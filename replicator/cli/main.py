@@ -37,9 +37,11 @@ COMMANDS = {
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
+    "prune": ("replicator.cli.prune", "prune"),
 }
 
 OTHER_WORDS = {
+    "compact": "look at `replicator prune`",
     "check": "look at `replicator verify`",
     "dump": "look at `replicator cat`",
     "extract": "look at `replicator restore`",
