@@ -199,7 +199,7 @@ def _describe(ground: Field, kind: Kind, shape: Shape, found: Bottleneck, lackin
     rule = kind.rule
     why = []
     if len(shape.at) < rule.width:
-        why.append(f"{rule.width} shards need as many peers, and {len(shape.at)} may take one")
+        why.append(f"a pack needs {rule.width} peers, and {len(shape.at)} may take a shard")
     if found.regions:
         why.append(f"every pack needs shards in {rule.min_regions} regions")
     if found.held:
@@ -212,17 +212,21 @@ def _describe(ground: Field, kind: Kind, shape: Shape, found: Bottleneck, lackin
         why.append(f"{names} {'is' if len(found.full) == 1 else 'are'} full")
     room = lacking * kind.shard
     apart = sorted({domain for domain, _, _ in found.held})
-    other = f"another peer{f' in another {_either(apart)}' if apart else ''} with {room} free"
+    other = f"another peer{_elsewhere(apart)} with {kind.shard if lacking == 1 else room} free"
+    short = max(rule.width - len(shape.at), lacking - len(found.full))
     if found.peer is not None:
         would_help = f"{room} more capacity at {ground.ids[found.peer]}, or {other}"
-    elif found.full:
+    elif short > 1:
+        would_help = f"{short} more peers, each{_elsewhere(apart)} with {kind.shard} free"
+    elif found.full and short < 1:
         would_help = f"{room} more capacity at {_some([ground.ids[at] for at in found.full])} together, or {other}"
-    elif len(shape.at) < rule.width:
-        short = rule.width - len(shape.at)
-        would_help = f"{short} more peers, each with {kind.shard} free" if short > 1 else other
     else:
         would_help = other
     return "; ".join(why) or "every peer has as many as it can take", would_help
+
+
+def _elsewhere(domains: Sequence[str]) -> str:
+    return f" in another {_either(domains)}" if domains else ""
 
 
 def _either(words: Sequence[str]) -> str:
