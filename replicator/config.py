@@ -4,20 +4,25 @@ import datetime
 import os
 import re
 import tomllib
+import zoneinfo
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
 from replicator.errors import HomeError, UsageError
 
+if TYPE_CHECKING:
+    from scheduler.night import Window
+
 _SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*", re.IGNORECASE)
 _DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 MAX_NAME = 64
+MAX_WORDS = 200
 MAX_SIZE = 2**62
 MAX_DURATION_S = 10 * 366 * DAY_S
 """What the formats take (docs/spec/format.md); nobody means more."""
@@ -85,6 +90,17 @@ def parse_name(text: str, what: str) -> str:
     return text
 
 
+def parse_words(text: str, what: str) -> str:
+    """Return a line for people that every record takes; it may be empty.
+
+    Raises:
+        UsageError: longer than 200 characters, or with ones that cannot be seen; ``what`` says whose it is.
+    """
+    if len(text) > MAX_WORDS or (text and not text.isprintable()):
+        raise UsageError(f"{text!a} cannot be {what}", hint=f"at most {MAX_WORDS} printable characters on one line")
+    return text
+
+
 def format_size(count: int) -> str:
     """Return bytes for people, in powers of 1000 with three digits."""
     value = float(count)
@@ -101,6 +117,24 @@ def default_home() -> str:
     return state or platformdirs.user_data_dir("replicator")
 
 
+LEAST_RATE = 128 << 10
+"""Bytes a second that a limit must leave: with less, one upload would take longer than providers wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineSettings:
+    """What this machine may take of its line, in bytes a second, None for all; ``up_day`` 0: nothing by day.
+
+    Without ``night`` it is always night.
+    """
+
+    night: "Window | None" = None
+    up: int | None = None
+    up_day: int | None = None
+    down: int | None = None
+    down_day: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """HOME/config.toml. Big paths may lie on other disks; None means inside the home."""
@@ -108,9 +142,13 @@ class Config:
     spool: str | None = None
     spool_limit: int | None = None
     cache: str | None = None
+    line: LineSettings = LineSettings()
 
 
-_KNOWN = {"spool", "spool_limit", "cache"}
+_KNOWN = {
+    "node": {"spool", "spool_limit", "cache"},
+    "line": {"night", "zone", "up", "up_day", "down", "down_day"},
+}
 
 
 def load_config(home: str) -> Config:
@@ -129,17 +167,97 @@ def load_config(home: str) -> Config:
         raise HomeError(f"{path}: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise HomeError(f"{path}: {error}", hint="correct the file, or remove it") from error
-    node = values.pop("node", {})
-    if not isinstance(node, dict):
-        raise HomeError(f"{path}: node is not a table", hint="begin it with [node]")
-    unknown = sorted(values) + sorted(f"node.{key}" for key in set(node) - _KNOWN)
-    if unknown:
+    node, line = (_section(path, values, name) for name in _KNOWN)
+    if values:
         raise HomeError(
-            f"{path}: unknown key {', '.join(unknown)}", hint="known are node.spool, node.spool_limit, node.cache"
+            f"{path}: unknown key {', '.join(sorted(values))}", hint=f"known are {', '.join(sorted(_KNOWN))}"
         )
     return Config(
-        spool=_folder(path, node, "spool"), spool_limit=_limit(path, node), cache=_folder(path, node, "cache")
+        spool=_folder(path, node, "spool"),
+        spool_limit=_limit(path, node),
+        cache=_folder(path, node, "cache"),
+        line=_line(path, line),
     )
+
+
+def _section(path: str, values: dict[str, Any], name: str) -> dict[str, Any]:
+    section = values.pop(name, {})
+    if not isinstance(section, dict):
+        raise HomeError(f"{path}: {name} is not a table", hint=f"begin it with [{name}]")
+    unknown = sorted(set(section) - _KNOWN[name])
+    if unknown:
+        raise HomeError(
+            f"{path}: unknown key {', '.join(f'{name}.{key}' for key in unknown)}",
+            hint=f"known are {', '.join(f'{name}.{key}' for key in sorted(_KNOWN[name]))}",
+        )
+    return section
+
+
+def _line(path: str, line: dict[str, Any]) -> LineSettings:
+    night = None
+    if "night" in line:
+        try:
+            night = read_window(str(line["night"]), str(line.get("zone", "")))
+        except UsageError as error:
+            raise HomeError(f"{path}: line.night: {error.message}", hint=error.hint) from error
+    elif unused := sorted({"zone", "up_day", "down_day"} & set(line)):
+        raise HomeError(
+            f"{path}: line.{unused[0]} means something only with line.night", hint='write: night = "22:00-06:00"'
+        )
+    return LineSettings(
+        night=night,
+        up=_rate(path, line, "up"),
+        up_day=_rate(path, line, "up_day", nothing=True),
+        down=_rate(path, line, "down"),
+        down_day=_rate(path, line, "down_day"),
+    )
+
+
+def _rate(path: str, line: dict[str, Any], key: str, *, nothing: bool = False) -> int | None:
+    if key not in line:
+        return None
+    try:
+        rate = parse_size(str(line[key]))
+    except UsageError as error:
+        raise HomeError(f"{path}: line.{key}: {error.message}", hint="bytes a second: 500k, 5M") from error
+    if rate >= LEAST_RATE or (nothing and rate == 0):
+        return rate
+    least = f"{format_size(LEAST_RATE)} a second" + (" or 0, for nothing by day" if nothing else "")
+    raise HomeError(f"{path}: line.{key} is {line[key]!r}", hint=f"at least {least}; bytes a second: 500k, 5M")
+
+
+def read_window(text: str, zone: str) -> "Window":
+    """Return the window that ``22:00-06:00`` means in a zone such as Europe/Stockholm; "" is this machine's own.
+
+    Raises:
+        UsageError: it means none, or there is no such zone.
+    """
+    from scheduler.errors import PolicyError  # noqa: PLC0415 - only who has a window needs the scheduler
+    from scheduler.night import parse_window  # noqa: PLC0415
+
+    try:
+        return parse_window(text, zoneinfo.ZoneInfo(zone) if zone else _own_zone())
+    except PolicyError as error:
+        raise UsageError(str(error), hint='write it like "22:00-06:00"') from error
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"'{zone}' is no time zone that this machine knows", hint="write it like Europe/Stockholm"
+        ) from error
+
+
+def _own_zone() -> datetime.tzinfo:
+    # The rules, not today's offset: a window that begins at 22:00 does so in winter and in summer.
+    name = os.environ.get("TZ", "").removeprefix(":")
+    if name and not name.startswith("/"):
+        return zoneinfo.ZoneInfo(name)
+    path = name or "/etc/localtime"
+    try:
+        with open(path, "rb") as file:
+            return zoneinfo.ZoneInfo.from_file(
+                file, key=os.path.realpath(path).partition("zoneinfo/")[2] or "local time"
+            )
+    except FileNotFoundError:
+        return zoneinfo.ZoneInfo("UTC")
 
 
 def _folder(path: str, node: dict[str, Any], key: str) -> str | None:

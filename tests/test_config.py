@@ -12,6 +12,7 @@ from replicator.config import (
     parse_moment,
     parse_name,
     parse_size,
+    read_window,
 )
 from replicator.errors import HomeError, UsageError
 
@@ -131,10 +132,36 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
     assert load_config(str(tmp_path)) == Config(spool_limit=1_000_000)
 
 
+def test_what_a_machine_takes_of_its_line_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[line]\nnight = "22:00-06:00"\nzone = "Europe/Stockholm"\nup = "5M"\nup_day = 0\ndown = "20M"\n'
+    )
+    line = load_config(str(tmp_path)).line
+    assert line.night == read_window("22:00-06:00", "Europe/Stockholm")
+    assert (line.up, line.up_day, line.down, line.down_day) == (5_000_000, 0, 20_000_000, None)
+
+
+def test_a_window_without_a_zone_is_by_this_machines_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Lisbon")
+    assert str(read_window("22:00-06:00", "").zone) == "Europe/Lisbon"
+    monkeypatch.setenv("TZ", "Nowhere/At-All")
+    with pytest.raises(UsageError, match="time zone"):
+        read_window("22:00-06:00", "")
+    monkeypatch.delenv("TZ")
+    read_window("22:00-06:00", "")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"\xff", "utf-8"),
+        (b"[line]\nrate = 5", "line.rate"),
+        (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
+        (b"[line]\nnight = '22:00-06:00'\nzone = 'Mars'", "line.night: 'Mars' is no time zone"),
+        (b"[line]\nup_day = '1M'", "line.up_day means something only with line.night"),
+        (b"[line]\nup = '1k'", "line.up is '1k'"),
+        (b"[line]\nup = 0", "line.up is 0"),
+        (b"[line]\ndown = 'fast'", "line.down: 'fast' is not a size"),
         (b"[node", "end of document"),
         (b"node = 5", "not a table"),
         (b"[node]\nspol = 'x'", "node.spol"),

@@ -1,5 +1,6 @@
 """The one thing that a stranger may ask: a certificate, for an invite or on a known tenant's word."""
 
+import datetime
 import sqlite3
 
 from replicator.charter.verify import verify_enrol_order, verify_root
@@ -8,7 +9,10 @@ from replicator.crypto.sign import signer_of
 from replicator.ids import Identity, TenantId, identity_of
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
+from replicator.provider.days import Days
+from replicator.provider.erasing import was_erased
 from replicator.provider.invites import spend
+from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
     Holder,
     Source,
@@ -45,6 +49,8 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
+        if was_erased(connection, tenant):
+            raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,
@@ -63,8 +69,10 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
     return tenant
 
 
-def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest, *, now_ns: int) -> TenantId:
-    """Enrol a holder on the signed word of a known tenant's root or owner.
+def enrol_by_order(
+    database: Database, charters: Charters, request: EnrolRequest, *, days: Days, now_ns: int
+) -> TenantId:
+    """Enrol a holder on the signed word of a known tenant's root or owner, or of a root that has waited long enough.
 
     Raises:
         RequestRefusedError: "forbidden".
@@ -72,6 +80,11 @@ def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest
     """
     signer = signer_of(request.order)
     tenants = tenants_of_signer(database, signer)
+    following = [] if tenants else database.read(lambda connection: changes_to(connection, signer))
+    for change in following:
+        if not change.passed(days, now_ns):
+            raise RequestRefusedError("forbidden", _not_yet(change, days, now_ns))
+        tenants += [tenant for tenant in [find_tenant(database, change.tenant)] if tenant is not None]
     if not tenants:
         raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
     tenant = tenants[0]
@@ -82,7 +95,7 @@ def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest
         identity=Identity(identity_of(request.holder_key)),
         key=request.holder_key,
         tenant=tenant.id,
-        source="root" if signer == tenant.root_key else "owner",
+        source="root" if following or signer == tenant.root_key else "owner",
     )
     former = find_holder(database, request.holder_key)
     if former is not None and former.tenant != tenant.id:
@@ -96,3 +109,10 @@ def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest
     if not keep:
         database.write("enrol by order", lambda connection: put_holder(connection, holder, now_ns))
     return tenant.id
+
+
+def _not_yet(following: Waiting, days: Days, now_ns: int) -> str:
+    if following.objection:
+        return "this root was announced, and the one before it has objected"
+    day = datetime.datetime.fromtimestamp(following.due_ns(days, now_ns) / NS, datetime.UTC).date()
+    return f"this root is announced and counts here from {day} on, unless the one before it objects"
