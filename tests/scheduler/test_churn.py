@@ -127,7 +127,8 @@ def test_no_month_breaks_a_promise_or_a_grant(
     for event in events:
         answer = federation.month(event, growth=federation.source.randrange(8))
         if event in ("join", "quiet", "raise") and not federation.refused:
-            assert answer["moves"] == []
+            # Nothing has to go, so what moves does it for the new packs' sake.
+            assert {move["why"] for move in answer["moves"]} <= {"makes room for other shards"}
 
 
 @pytest.mark.slow
