@@ -1,17 +1,14 @@
-"""Values people write: sizes, durations, and a home's config.toml."""
+"""Values people write: sizes, durations, moments, names; and where a home is."""
 
 import datetime
 import os
 import re
-import tomllib
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import platformdirs
 
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
-from replicator.errors import HomeError, UsageError
+from replicator.errors import UsageError
 
 _SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*", re.IGNORECASE)
 _DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
@@ -99,61 +96,3 @@ def default_home() -> str:
     """Return where a home is if nobody says: systemd's state folder, else the platform's data folder."""
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return state or platformdirs.user_data_dir("replicator")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """HOME/config.toml. Big paths may lie on other disks; None means inside the home."""
-
-    spool: str | None = None
-    spool_limit: int | None = None
-    cache: str | None = None
-
-
-_KNOWN = {"spool", "spool_limit", "cache"}
-
-
-def load_config(home: str) -> Config:
-    """Return the settings of a home; defaults if it has no config.toml.
-
-    Raises:
-        HomeError: the file cannot be read, or has a key that is not known.
-    """
-    path = os.path.join(home, "config.toml")
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return Config()
-    except OSError as error:
-        raise HomeError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise HomeError(f"{path}: {error}", hint="correct the file, or remove it") from error
-    node = values.pop("node", {})
-    if not isinstance(node, dict):
-        raise HomeError(f"{path}: node is not a table", hint="begin it with [node]")
-    unknown = sorted(values) + sorted(f"node.{key}" for key in set(node) - _KNOWN)
-    if unknown:
-        raise HomeError(
-            f"{path}: unknown key {', '.join(unknown)}", hint="known are node.spool, node.spool_limit, node.cache"
-        )
-    return Config(
-        spool=_folder(path, node, "spool"), spool_limit=_limit(path, node), cache=_folder(path, node, "cache")
-    )
-
-
-def _folder(path: str, node: dict[str, Any], key: str) -> str | None:
-    value = node.get(key)
-    if value is None or (isinstance(value, str) and os.path.isabs(value)):
-        return value
-    raise HomeError(f"{path}: node.{key} is {value!r}, not an absolute path", hint=f'write: {key} = "/where/it/lies"')
-
-
-def _limit(path: str, node: dict[str, Any]) -> int | None:
-    value = node.get("spool_limit")
-    if value is None:
-        return None
-    try:
-        return parse_size(str(value))
-    except UsageError as error:
-        raise HomeError(f"{path}: node.spool_limit: {error.message}", hint=error.hint) from error

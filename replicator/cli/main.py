@@ -37,6 +37,8 @@ COMMANDS = {
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
+    "check-config": ("replicator.cli.checkconfig", "check_config"),
+    "host": ("replicator.cli.host", "host"),
 }
 
 OTHER_WORDS = {

@@ -141,7 +141,10 @@ def peer() -> None:
 @click.option("--own", is_flag=True, help="It belongs to this tenant's own household: it never counts as a copy.")
 @command(keys="owner")
 def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
-    """Use a provider's invite. CODE "-" is read from standard input."""
+    """Use a provider's invite. CODE "-" is read from standard input.
+
+    Where the provider's operator has declared this tenant, CODE is its address: HOST:PORT/IDENTITY.
+    """
     from replicator.engine.members import add_peer  # noqa: PLC0415
 
     text = read_code(code)

@@ -99,7 +99,7 @@ def list_keys(half: Half, others: Iterable[Half] = ()) -> list[KeyRow]:
     readers = [_name(half, one) for one in living if one.role in {"keeper", "drill"}]
     members = [_name(half, one) for one in living]
     rows = [
-        _row("root", root_fingerprint(root.root_key), name="recovery sheet", held_by="the recovery sheet", since_ns=0),
+        _row("root", root.root_key.hex(), name="recovery sheet", held_by="the recovery sheet", since_ns=0),
         _row(
             "owner",
             identity_of(root.owner_key).hex(),

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import threading
+from collections.abc import Mapping
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
@@ -22,6 +23,7 @@ from replicator.provider.sweep import Limits, Marked
 from replicator.provider.sweeping import TenantSweep, apply_sweep, finish_leaving, limits_of, plan_all
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
+from replicator.settings import DeclaredTenant
 from replicator.store.folder import FolderObjectStore
 from replicator.transport.handler import RequestRefusedError
 
@@ -36,9 +38,18 @@ class Core:
     """A running provider. One process at a time: starting counts the generation up and tidies the disk."""
 
     def __init__(
-        self, *, key: SigningKey, database: Database, data: DataDir, ballast: Ballast, clock: Clock, rng: Rng
+        self,
+        *,
+        key: SigningKey,
+        database: Database,
+        data: DataDir,
+        ballast: Ballast,
+        clock: Clock,
+        rng: Rng,
+        admitted: Mapping[bytes, DeclaredTenant],
     ) -> None:
         self.key = key
+        self.admitted = admitted
         self.identity: Identity = identity_of(key.public)
         self.database = database
         self.clock = clock

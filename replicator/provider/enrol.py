@@ -1,6 +1,8 @@
 """The one thing that a stranger may ask: a certificate, for an invite or on a known tenant's word."""
 
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from replicator.charter.verify import verify_enrol_order, verify_root
 from replicator.clock import NS, SKEW_S
@@ -12,16 +14,20 @@ from replicator.provider.invites import spend
 from replicator.provider.tenants import (
     Holder,
     Source,
+    Tenant,
     add_quota,
     add_tenant,
     find_holder,
     find_tenant,
     put_holder,
+    set_quota,
     tenants_of_signer,
 )
+from replicator.settings import DeclaredTenant
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolRequest
 
+_NOBODY: Mapping[bytes, DeclaredTenant] = MappingProxyType({})
 _RANK: dict[Source, int] = {"owner": 0, "invite": 1, "root": 2}
 """Each may do what the one before may: owner's word gives what the charter says, an invite also all before the first
 charter, root's everything."""
@@ -63,18 +69,31 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
     return tenant
 
 
-def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest, *, now_ns: int) -> TenantId:
+def enrol_by_order(
+    database: Database,
+    charters: Charters,
+    request: EnrolRequest,
+    *,
+    now_ns: int,
+    admitted: Mapping[bytes, DeclaredTenant] = _NOBODY,
+) -> TenantId:
     """Enrol a holder on the signed word of a known tenant's root or owner.
+
+    ``admitted``: tenants by root key whom the operator lets in without an invite. Such a one becomes known by the root
+    statement that it shows, and until its first charter is here the holder may do what an invite would let it.
 
     Raises:
         RequestRefusedError: "forbidden".
-        IntegrityError: the order does not hold or has expired.
+        IntegrityError: the order, or the root statement, does not hold or has expired.
     """
     signer = signer_of(request.order)
-    tenants = tenants_of_signer(database, signer)
-    if not tenants:
-        raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
-    tenant = tenants[0]
+    source: Source = "invite"
+    tenant = _admitted(database, request, signer, admitted, now_ns)
+    if tenant is None:
+        tenants = tenants_of_signer(database, signer)
+        if not tenants:
+            raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
+        tenant, source = tenants[0], "owner"
     order = verify_enrol_order(request.order, [signer], now_ns=now_ns, skew_ns=SKEW_S * NS)
     if order.holder_key != request.holder_key:
         raise RequestRefusedError("forbidden", "this order is for another key")
@@ -82,7 +101,7 @@ def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest
         identity=Identity(identity_of(request.holder_key)),
         key=request.holder_key,
         tenant=tenant.id,
-        source="root" if signer == tenant.root_key else "owner",
+        source="root" if signer == tenant.root_key else source,
     )
     former = find_holder(database, request.holder_key)
     if former is not None and former.tenant != tenant.id:
@@ -96,3 +115,38 @@ def enrol_by_order(database: Database, charters: Charters, request: EnrolRequest
     if not keep:
         database.write("enrol by order", lambda connection: put_holder(connection, holder, now_ns))
     return tenant.id
+
+
+def _admitted(
+    database: Database, request: EnrolRequest, signer: bytes, admitted: Mapping[bytes, DeclaredTenant], now_ns: int
+) -> Tenant | None:
+    """Return the tenant that the operator declared, made known if it is not; None if it is none of those."""
+    if not request.root:
+        return None
+    root = verify_root(request.root, None)
+    declared = admitted.get(root.root_key)
+    if declared is None:
+        return None
+    known = find_tenant(database, root.tenant)
+    if known is None:
+        if signer not in (root.root_key, root.owner_key):
+            raise RequestRefusedError("forbidden", "this order is signed by neither root nor owner of its tenant")
+
+        def work(connection: sqlite3.Connection) -> None:
+            add_tenant(
+                connection,
+                tenant=root.tenant,
+                root_key=root.root_key,
+                root=request.root,
+                owner_key=root.owner_key,
+                label=declared.name,
+                now_ns=now_ns,
+            )
+            set_quota(connection, root.root_key, declared.quota)
+
+        database.write("admit", work)
+        known = find_tenant(database, root.tenant)
+        assert known is not None, "it was just written"
+    if known.root_key != root.root_key:
+        raise RequestRefusedError("forbidden", "another root holds this tenant here")
+    return known if signer in (known.root_key, known.owner_key) else None

@@ -49,7 +49,13 @@ class ProviderService:
             if request.secret:
                 tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
             else:
-                tenant = enrol_by_order(self._core.database, self._core.charters, request, now_ns=now_ns)
+                tenant = enrol_by_order(
+                    self._core.database,
+                    self._core.charters,
+                    request,
+                    now_ns=now_ns,
+                    admitted=self._core.admitted,
+                )
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled")
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])

@@ -108,6 +108,11 @@ def add_quota(connection: sqlite3.Connection, tenant: bytes, quota: int) -> None
     connection.execute("UPDATE tenants SET quota = quota + ? WHERE id = ?", (quota, tenant))
 
 
+def set_quota(connection: sqlite3.Connection, root_key: bytes, quota: int) -> None:
+    """Give a tenant the quota that the operator declared, whatever invites gave it."""
+    connection.execute("UPDATE tenants SET quota = ? WHERE root_key = ?", (quota, root_key))
+
+
 def put_holder(connection: sqlite3.Connection, holder: Holder, now_ns: int) -> None:
     """Store a holder; a later, stronger word about it replaces an earlier one."""
     connection.execute(

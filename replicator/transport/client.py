@@ -11,13 +11,14 @@ from typing import TypeVar
 
 import aiohttp
 
+from replicator.endpoints import join_endpoint, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import peer_error
-from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate, join_endpoint, split_endpoint
+from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, Refused, Signed
 
 A = TypeVar("A", bound=Record)
