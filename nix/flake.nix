@@ -81,6 +81,14 @@
         roster = import ./lib/roster.nix { inherit lib; };
         sizes = import ./lib/sizes.nix { inherit lib; };
         kompis-os = import ./kompis-os/lib.nix { inherit lib; };
+        # For nix/options.py, sorted as its page is.
+        optionsDoc = import ./lib/options-doc.nix {
+          inherit lib;
+          modules = [
+            modules.default
+            modules.host
+          ];
+        };
       };
 
       checks = forEach (

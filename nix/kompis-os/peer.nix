@@ -23,9 +23,7 @@ let
   databaseOf = app: apps.${app}.database or app;
   hasDatabase = app: ((config.o11n or { }).postgresql or { }).databases or { } ? ${app};
   # A capture that closes nothing may run more often than the backup that follows it.
-  often = lib.filterAttrs (
-    app: one: one.capture == "hourly" && one.onCalendar == null && hasDatabase app
-  ) datasets;
+  often = lib.filterAttrs (_: one: one.capture == "hourly" && one.onCalendar == null) datasets;
 in
 {
   key = "replicator-kompis-os-peer";
@@ -57,19 +55,19 @@ in
           replicator.peersOf (replicator.read roster) name
         );
         grantFile = lib.mkIf (said.grant or false) (config.sops.secrets.replica-grant.path or "/run/secrets/replica-grant");
-      }
-      // lib.optionalAttrs (storage != null) {
-        stateDir = lib.mkDefault "${storage}/replicator";
-        dumpDir = lib.mkDefault "${storage}/replicator-dumps";
+        stateDir = lib.mkIf (storage != null) (lib.mkDefault "${toString storage}/replicator");
+        dumpDir = lib.mkIf (storage != null) (lib.mkDefault "${toString storage}/replicator-dumps");
       };
     };
     sops.secrets = lib.mkIf (said.grant or false) { replica-grant.restartUnits = [ "replicator-join.service" ]; };
     systemd.timers = lib.mapAttrs' (
       app: _:
-      lib.nameValuePair "replicator-capture-${app}" {
-        wantedBy = [ "timers.target" ];
-        timerConfig.OnCalendar = "hourly";
-      }
+      lib.nameValuePair "replicator-capture-${app}" (
+        lib.mkIf (hasDatabase app) {
+          wantedBy = [ "timers.target" ];
+          timerConfig.OnCalendar = "hourly";
+        }
+      )
     ) often;
   };
 }

@@ -38,6 +38,7 @@
 
   # Talks to nobody but programs on this machine.
   offline = {
+    PrivateNetwork = true;
     RestrictAddressFamilies = [ "AF_UNIX" ];
     IPAddressDeny = "any";
   };

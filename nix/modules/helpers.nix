@@ -70,7 +70,7 @@ let
     };
     command = pkgs.writeShellScriptBin user ''
       # The program as the ${role}'s own user, in its home.
-      exec ${pkgs.util-linux}/bin/runuser -u ${user} -- env REPLICATOR_HOME=${lib.escapeShellArg one.stateDir} HOME=${lib.escapeShellArg one.stateDir} ${exe} "$@"
+      exec ${pkgs.util-linux}/bin/setpriv --reuid=${user} --regid=${user} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg one.stateDir} HOME=${lib.escapeShellArg one.stateDir} ${exe} "$@"
     '';
     folder = {
       d = {

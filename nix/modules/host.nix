@@ -154,6 +154,8 @@ in
             CapabilityBoundingSet = [ "CAP_SYS_ADMIN" ];
             PrivateUsers = false;
             PrivateDevices = false;
+            # Named, not opened.
+            DevicePolicy = "closed";
             SystemCallFilter = [
               "@system-service"
               "quotactl"

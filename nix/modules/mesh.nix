@@ -26,7 +26,7 @@ in
     interface = lib.mkOption {
       type = lib.types.strMatching "[a-z][a-z0-9-]{0,14}";
       default = "wg0";
-      description = "Its name.";
+      description = "What the interface is called.";
     };
 
     port = lib.mkOption {

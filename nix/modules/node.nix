@@ -128,7 +128,7 @@ let
   unmet = lib.mapAttrs (name: one: roster.unmet node.peers one name) node.datasets;
   command = pkgs.writeShellScriptBin "replicator-node" ''
     # The program as the node's own user, in its home: replicator-node status
-    exec ${pkgs.util-linux}/bin/runuser -u ${node.user} -- env REPLICATOR_HOME=${lib.escapeShellArg node.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg node.stateDir} ${exe} "$@"
+    exec ${pkgs.util-linux}/bin/setpriv --reuid=${node.user} --regid=${node.group} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg node.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg node.stateDir} ${exe} "$@"
   '';
 in
 {
@@ -268,6 +268,24 @@ in
       description = "When it is asked whether the data is safe, from what was last heard; if not, the unit fails and `onFailure` is told. Null: never.";
     };
 
+    command = lib.mkOption {
+      type = lib.types.package;
+      readOnly = true;
+      internal = true;
+      default = command;
+      defaultText = lib.literalMD "a package";
+      description = "The program as this user, in this home.";
+    };
+
+    todo = lib.mkOption {
+      type = lib.types.package;
+      readOnly = true;
+      internal = true;
+      default = settings.todo pkgs file exe;
+      defaultText = lib.literalMD "a package";
+      description = "Prints what is to be typed on the keeper.";
+    };
+
     metricsFile = lib.mkOption {
       type = lib.types.nullOr lib.types.path;
       default = null;
@@ -336,8 +354,9 @@ in
     users.groups = lib.mkIf (node.group == "replicator") { replicator = { }; };
 
     environment.systemPackages = [
-      command
-      (settings.todo pkgs file exe)
+      cfg.package
+      node.command
+      node.todo
     ];
     environment.etc."replicator/node.toml".source = file;
 
@@ -374,12 +393,11 @@ in
         '';
         serviceConfig =
           base
+          # Nobody is asked anything, and nothing is sent: a person carries both codes.
+          // hardening.offline
           // {
             RemainAfterExit = true;
             TimeoutStartSec = "5min";
-            # Nobody is asked anything, and nothing is sent: a person carries both codes.
-            RestrictAddressFamilies = [ "AF_UNIX" ];
-            IPAddressDeny = "any";
             LoadCredential = lib.optional (node.grantFile != null) "replicator-grant:${node.grantFile}";
           };
       };
@@ -415,11 +433,9 @@ in
                 exit "$code"
               '';
           # Below the promise or stale: here a person is told.
-          serviceConfig = {
+          serviceConfig = hardening.offline // {
             SuccessExitStatus = [ ];
             TimeoutStartSec = "5min";
-            RestrictAddressFamilies = [ "AF_UNIX" ];
-            IPAddressDeny = "any";
             ReadWritePaths = paths ++ lib.optional (node.metricsFile != null) (builtins.dirOf node.metricsFile);
           };
         }

@@ -62,7 +62,7 @@ let
   days = text: sizes.number (lib.removeSuffix "d" text);
   command = pkgs.writeShellScriptBin "replicator-provider" ''
     # The program as the provider's own user, in its home: replicator-provider provider status
-    exec ${pkgs.util-linux}/bin/runuser -u ${provider.user} -- env REPLICATOR_HOME=${lib.escapeShellArg provider.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg provider.stateDir} ${exe} "$@"
+    exec ${pkgs.util-linux}/bin/setpriv --reuid=${provider.user} --regid=${provider.group} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg provider.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg provider.stateDir} ${exe} "$@"
   '';
   missing =
     option: value: hint:
@@ -249,6 +249,15 @@ in
       description = "Above this the daemon is ended and started again.";
     };
 
+    command = lib.mkOption {
+      type = lib.types.package;
+      readOnly = true;
+      internal = true;
+      default = command;
+      defaultText = lib.literalMD "a package";
+      description = "The program as this user, in this home.";
+    };
+
     metricsFile = lib.mkOption {
       type = lib.types.nullOr lib.types.path;
       default = null;
@@ -308,7 +317,10 @@ in
       replicator-provider.gid = lib.mkIf (provider.uid != null) provider.uid;
     };
 
-    environment.systemPackages = [ command ];
+    environment.systemPackages = [
+      cfg.package
+      provider.command
+    ];
     environment.etc."replicator/provider.toml".source = file;
 
     networking.firewall = {
@@ -354,8 +366,9 @@ in
           "replicator-provider-folders.service"
         ];
         onFailure = cfg.onFailure;
+        # An address of a VPN may come a little later than the machine.
         startLimitIntervalSec = 600;
-        startLimitBurst = 5;
+        startLimitBurst = 20;
         unitConfig = mounted;
         serviceConfig = confined // {
           # Says when it answers, so that what comes after it is not refused.
@@ -363,7 +376,7 @@ in
           NotifyAccess = "main";
           ExecStart = "${exe} provider serve";
           Restart = "on-failure";
-          RestartSec = "20s";
+          RestartSec = "5s";
           # Requests in flight are finished first.
           TimeoutStopSec = "5min";
           MemoryMax = provider.memoryMax;

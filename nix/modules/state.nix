@@ -207,6 +207,9 @@ let
       };
     };
 
+  # One that is not there yet is nothing to write to.
+  writable = one: map (path: "-${path}") one.writable;
+
   unit = one: {
     path = [ pkgs.coreutils ] ++ packagesOf one;
     serviceConfig =
@@ -225,19 +228,26 @@ let
         PrivateUsers = false;
         # A folder that a service keeps to itself is often below /home or /root for root alone; the rest is hidden.
         ProtectHome = if one.user == "root" then "read-only" else true;
-        ReadWritePaths = one.writable;
+        ReadWritePaths = writable one;
         Nice = 10;
         IOSchedulingClass = "idle";
       }
-      // lib.optionalAttrs (hasSnapshot one) {
-        # btrfs' ioctls ask for it, and snapshots appear beside the subvolume.
-        CapabilityBoundingSet = [ "CAP_SYS_ADMIN" ];
-        ReadWritePaths = one.writable ++ [
-          one.snapshot.subvolume
-          (builtins.dirOf one.snapshot.at)
-        ];
-        PrivateDevices = false;
-      };
+      // lib.optionalAttrs (hasSnapshot one) (
+        hardening.offline
+        // {
+          # To make a snapshot one owns the subvolume or has the second and third; to remove it, the first.
+          CapabilityBoundingSet = [
+            "CAP_SYS_ADMIN"
+            "CAP_FOWNER"
+            "CAP_DAC_OVERRIDE"
+          ];
+          ReadWritePaths = writable one ++ [
+            one.snapshot.subvolume
+            (builtins.dirOf one.snapshot.at)
+          ];
+          ProtectHome = true;
+        }
+      );
   };
 in
 {
@@ -333,6 +343,8 @@ in
             onFailure = cfg.onFailure;
             restartIfChanged = false;
             script = captureOf one;
+            # Nothing is closed or dumped for a backup that there is not.
+            unitConfig.ConditionPathExists = "${node.stateDir}/node/home.json";
             serviceConfig = {
               WorkingDirectory = dumps state;
               ReadWritePaths = (unit one).serviceConfig.ReadWritePaths ++ [ (dumps state) ];

@@ -38,6 +38,12 @@ let
   };
   # Not known before the keeper makes it; see `let_in`.
   anyRoot = lib.concatStrings (lib.genList (_: "00") 32);
+  keyFile = name: text: {
+    environment.etc."keys/${name}" = {
+      inherit text;
+      mode = "0400";
+    };
+  };
 in
 {
   inherit keys anyRoot;
@@ -91,13 +97,42 @@ in
       };
     };
 
-  # A key on a machine that no secrets' tool looks after; real ones never come by the store.
-  keyFile = name: text: {
-    environment.etc."keys/${name}" = {
-      inherit text;
-      mode = "0400";
+  provider =
+    roster: name:
+    { ... }@more:
+    {
+      imports = [
+        self.nixosModules.provider
+        self.nixosModules.enrol
+        (keyFile "identity" keys.${name}.secret)
+      ];
+      services.replicator = {
+        inherit roster;
+        provider = {
+          enable = true;
+          identityFile = "/etc/keys/identity";
+          openFirewallOn = [ "eth1" ];
+        }
+        // more;
+      };
     };
-  };
+
+  node =
+    roster: datasets:
+    {
+      imports = [ self.nixosModules.node ];
+      services.replicator = {
+        inherit roster;
+        node = {
+          enable = true;
+          randomizedDelay = "0";
+          inherit datasets;
+        };
+      };
+    };
+
+  # A key on a machine that no secrets' tool looks after; real ones never come by the store.
+  inherit keyFile;
 
   keeper = {
     environment.systemPackages = [ self.packages.x86_64-linux.replicator ];
@@ -107,9 +142,22 @@ in
     };
   };
 
-  # Said before each script.
-  words = ''
+  # Said before each script. NODE, TODO and PROVIDER are what an operator types as replicator-node and so on.
+  words = nodes: ''
     import json
+
+    ${lib.concatStrings (
+      lib.mapAttrsToList (
+        word: find:
+        let
+          found = builtins.filter (one: one != null) (map find (builtins.attrValues nodes));
+        in
+        lib.optionalString (found != [ ]) "${word} = \"${lib.getExe (lib.head found)}\"\n"
+      ) {
+        NODE = config: if config.services.replicator.node.enable or false then config.services.replicator.node.command else null;
+        TODO = config: if config.services.replicator.node.enable or false then config.services.replicator.node.todo else null;
+      }
+    )}
 
     KEEPER = "REPLICATOR_HOME=/root/keeper REPLICATOR_PASSPHRASE_FILE=/root/passphrase replicator"
 
@@ -132,16 +180,27 @@ in
         )
 
 
-    def add_node(machine, keeper):
+    def add_node(machine, keeper, home="/var/lib/replicator"):
         """Carry the node's request to the keeper, and its grant back, as a person would."""
-        machine.wait_until_succeeds("test -s /var/lib/replicator/request")
-        request = machine.succeed("head -n 1 /var/lib/replicator/request").strip()
+        machine.wait_until_succeeds(f"test -s {home}/request")
+        request = machine.succeed(f"head -n 1 {home}/request").strip()
         answer = json.loads(keeper.succeed(f"{KEEPER} node add --json {request}"))["code"]
-        machine.succeed(f"replicator-node node add {answer}")
+        machine.succeed(f"{NODE} node add {answer}")
+
+
+    def settle(keeper, shop, providers, home="/var/lib/replicator"):
+        """Let the tenant in at providers that serve, put them into the charter, give the node its right."""
+        root = make_keeper(keeper)
+        for machine in providers:
+            machine.wait_for_unit("replicator-provider.service")
+            let_in(machine, root)
+        for line in shop.succeed(f"{TODO} | grep -o 'replicator peer add .*'").splitlines():
+            keeper.succeed(line.replace("replicator", KEEPER, 1))
+        add_node(shop, keeper, home)
 
 
     def status(machine):
         """What the node knows without asking anybody, whatever it thinks of it."""
-        return json.loads(machine.succeed("replicator-node status --offline --json || true"))
+        return json.loads(machine.succeed(f"{NODE} status --offline --json || true"))
   '';
 }

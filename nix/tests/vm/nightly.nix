@@ -1,5 +1,5 @@
 # A shop with a database, two providers, a keeper: one night, one restore, one dump that fails.
-{ lib, self, ... }@test:
+{ self, ... }@test:
 let
   common = import ./common.nix test;
   machines = [
@@ -16,28 +16,13 @@ let
     ];
     others = [ "shop" ];
   };
-  provider = name: {
-    imports = [
-      self.nixosModules.provider
-      self.nixosModules.enrol
-      (common.keyFile "identity" common.keys.${name}.secret)
-    ];
-    services.replicator = {
-      inherit roster;
-      provider = {
-        enable = true;
-        identityFile = "/etc/keys/identity";
-        openFirewallOn = [ "eth1" ];
-      };
-    };
-  };
 in
 {
   name = "nightly";
   nodes = {
     inherit (common) keeper;
-    nova = provider "nova";
-    vega = provider "vega";
+    nova = common.provider roster "nova" { };
+    vega = common.provider roster "vega" { };
     shop =
       { pkgs, ... }:
       {
@@ -80,8 +65,15 @@ in
       };
   };
 
-  testScript = common.words + ''
+  testScript =
+    { nodes, ... }:
+    common.words nodes + ''
     start_all()
+    shop.succeed(
+        "install -d -o clerk -g clerk /srv/shop; echo 42 geese > /srv/shop/orders; chown clerk /srv/shop/orders",
+        "install -d -m 700 /srv/photos; head -c 300000 /dev/urandom > /srv/photos/goose.jpg; chmod 600 /srv/photos/goose.jpg",
+        "echo no > /srv/photos/x.tmp",
+    )
     root = make_keeper(keeper)
     with subtest("providers prove key and disk before they serve"):
         for machine in (nova, vega):
@@ -92,9 +84,9 @@ in
             let_in(machine, root)
             machine.wait_for_unit("replicator-provider.service")
     with subtest("the files that were built are right"):
-        shop.succeed("replicator-keeper-todo > /run/todo")
+        shop.succeed(f"{TODO} > /run/todo")
         shop.succeed("grep 'replicator forget photos --keep-daily 14' /run/todo")
-        nova.succeed("replicator-provider check-config /etc/replicator/provider.toml")
+        nova.succeed("replicator check-config /etc/replicator/provider.toml")
     with subtest("the keeper adds the providers of the roster by their addresses, without codes"):
         for line in shop.succeed("grep -o 'replicator peer add .*' /run/todo").splitlines():
             keeper.succeed(line.replace("replicator", KEEPER, 1))
@@ -103,25 +95,20 @@ in
         shop.succeed("systemctl start replicator-backup; systemctl show -P ConditionResult replicator-backup | grep no")
     add_node(shop, keeper)
     with subtest("a night: the dump is made by its own user, files of others are read, nothing else is written"):
-        shop.succeed(
-            "install -d -o clerk -g clerk /srv/shop; echo 42 geese > /srv/shop/orders; chown clerk /srv/shop/orders",
-            "install -d -m 700 /srv/photos; head -c 300000 /dev/urandom > /srv/photos/goose.jpg; chmod 600 /srv/photos/goose.jpg",
-            "echo no > /srv/photos/x.tmp",
-            "systemctl start replicator-backup",
-        )
+        shop.succeed("systemctl start replicator-backup")
         shop.succeed("test $(stat -c %U /var/lib/replicator-dumps/shop/dump) = clerk")
         shop.wait_until_succeeds("! test -e /srv/shop/closed")
-        shop.fail("ls /run/replicator-captured/shop")
+        shop.fail("test -e /run/replicator-captured/shop")
         found = {one["name"]: one for one in status(shop)["datasets"]}
         assert {name: one["copies"] for name, one in found.items()} == {"photos": 2, "shop": 2}, found
         shop.succeed("test ! -e /run/alarm")
     with subtest("audit, repair, a sample, and the question whether all is well"):
         shop.succeed("systemctl start replicator-repair replicator-verify replicator-health")
     with subtest("a dump that fails fails its dataset, is told, and keeps no other from being saved"):
-        before = json.loads(shop.succeed("replicator-node snapshots --json"))
+        before = json.loads(shop.succeed(f"{NODE} snapshots --json"))
         shop.succeed("chmod 000 /srv/shop/orders; chown root /srv/shop/orders; echo more > /srv/photos/more")
         shop.fail("systemctl start replicator-backup")
-        after = json.loads(shop.succeed("replicator-node snapshots --json"))
+        after = json.loads(shop.succeed(f"{NODE} snapshots --json"))
         new = [one["dataset"] for one in after if one["id"] not in {old["id"] for old in before}]
         assert new == ["photos"], new
         shop.wait_until_succeeds("grep ringing /run/alarm")

@@ -1,0 +1,66 @@
+# A house burns down: the copies it held are made again elsewhere, and everything comes back from what is left.
+test:
+let
+  common = import ./common.nix test;
+  roster = common.roster {
+    machines = [
+      "keeper"
+      "lyra"
+      "nova"
+      "shop"
+      "vega"
+    ];
+    providers = [
+      "lyra"
+      "nova"
+      "vega"
+    ];
+    others = [ "shop" ];
+  };
+in
+{
+  name = "lost-provider";
+  nodes = {
+    inherit (common) keeper;
+    lyra = common.provider roster "lyra" { };
+    nova = common.provider roster "nova" { };
+    vega = common.provider roster "vega" { };
+    shop = common.node roster {
+      photos = {
+        paths = [ "/srv/photos" ];
+        copies = 2;
+        minimum = 1;
+        spread = [
+          "owner"
+          "region"
+        ];
+      };
+    };
+  };
+
+  testScript =
+    { nodes, ... }:
+    common.words nodes + ''
+      start_all()
+      shop.succeed("mkdir /srv/photos; head -c 2000000 /dev/urandom > /srv/photos/goose.jpg")
+      houses = {"lyra": lyra, "nova": nova, "vega": vega}
+      settle(keeper, shop, list(houses.values()))
+      shop.succeed("systemctl start replicator-backup")
+      assert status(shop)["datasets"][0]["copies"] == 2
+      held = {name: int(house.succeed("du -sb /var/lib/replicator-objects | cut -f1")) for name, house in houses.items()}
+      lost = max(held, key=lambda name: held[name])
+      with subtest("a provider that is gone is noticed by the next audit, and no copy is given up at once"):
+          houses[lost].crash()
+          shop.succeed("systemctl start replicator-repair")
+          shop.succeed(f"{NODE} status --json > /run/status || true; grep -q {lost} /run/status")
+      with subtest("the operator says that it is lost: its copies are made again in another house"):
+          shop.succeed(f"{NODE} repair || test $? = 3")
+          rest = {name: int(house.succeed("du -sb /var/lib/replicator-objects | cut -f1")) for name, house in houses.items() if name != lost}
+          assert sum(rest.values()) > sum(size for name, size in held.items() if name != lost), (held, rest)
+      with subtest("a night without it still publishes, and everything comes back"):
+          shop.succeed("echo more > /srv/photos/more; systemctl start replicator-backup")
+          keeper.succeed(f"{KEEPER} restore latest:photos --target /root/back || test $? = 3")
+          sums = "sha256sum photos/goose.jpg photos/more"
+          assert shop.succeed(f"cd /srv; {sums}") == keeper.succeed(f"cd /root/back; {sums}")
+    '';
+}
