@@ -1,7 +1,7 @@
-"""Write nix/OPTIONS.md from the modules' own options: options.py FILE.json
+"""Write nix/OPTIONS.md from the modules' own options: options.py FILE.json.
 
-FILE.json is what `nix eval --json .#lib.optionsDoc` prints (with Nix >= 2.4 and the flake's inputs), or any other way to
-that value. A check of the flake compares the page with the options.
+FILE.json is what `nix eval --json .#lib.optionsDoc` prints, or any other way to that value. A check of the flake
+compares the page with the options.
 """
 
 import json

@@ -36,12 +36,11 @@ let
       lib.concatMapStrings (state: "if [ -d ${done} ]; then : > ${done}/${state}; fi\n") one.releases + one.after
     );
 
-  config' = {
+  config' = lib.recursiveUpdate {
     node = {
       inherit (node) spool cache;
       spool_limit = node.spoolLimit;
-    }
-    // node.settings;
+    };
     dataset = lib.mapAttrs (name: one: {
       inherit (one)
         paths
@@ -63,7 +62,7 @@ let
       keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
     }) node.datasets;
     peer = lib.mapAttrs (_: peer: peer // { own = if peer.own then true else null; }) node.peers;
-  };
+  } node.settings;
   file = settings.checked pkgs cfg.package "replicator-node.toml" (toml config');
 
   paths = lib.filter (path: path != null) [
@@ -192,14 +191,19 @@ in
 
     settings = lib.mkOption {
       type = lib.types.attrsOf (
-        lib.types.oneOf [
-          lib.types.bool
-          lib.types.int
-          lib.types.str
-        ]
+        lib.types.attrsOf (
+          lib.types.oneOf [
+            lib.types.bool
+            lib.types.int
+            lib.types.str
+          ]
+        )
       );
       default = { };
-      description = "Further keys of `[node]` in config.toml; the program refuses unknown ones when the system is built.";
+      example = {
+        node.spool_limit = "20G";
+      };
+      description = "Further tables and keys of config.toml, for what has no option here; the program refuses what it does not know when the system is built.";
     };
 
     datasets = lib.mkOption {

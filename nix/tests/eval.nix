@@ -321,6 +321,16 @@ lib.runTests {
       rowan.own = false;
     };
   };
+  testWhatHasNoOptionCanBeSaidAsInTheFile = {
+    expr = (builtins.fromTOML (text (configOf (system' (with' node {
+      services.replicator.node.settings.node.spool_limit = "9G";
+    }))))).node;
+    expected.spool_limit = "9G";
+  };
+  testTheSameWithoutTheMisspeltOptionIsBuilt = {
+    expr = (builtins.tryEval (builtins.seq (system' [ node ]).system.build.toplevel.drvPath true)).value;
+    expected = true;
+  };
   testADatasetBesideTheNightsHasItsOwnTimer = {
     expr = (system' (with' node { services.replicator.node.datasets.photos.onCalendar = "hourly"; })).systemd.timers.replicator-backup-photos.timerConfig.OnCalendar;
     expected = "hourly";

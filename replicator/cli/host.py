@@ -1,4 +1,4 @@
-"""host new: the keys of a machine that is to be set up, and what the roster says of it."""
+"""host new|identity: the keys of a machine that is to be set up, and what the roster says of it."""
 
 import base64
 import os
@@ -7,10 +7,10 @@ import shlex
 
 import click
 
-from replicator.cli.base import Session, command, common_options
+from replicator.cli.base import Session, command, common_options, read_secret, read_stdin
 from replicator.config import parse_name, parse_size
 from replicator.endpoints import split_endpoint
-from replicator.errors import HomeError, UsageError
+from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.fs import Fs
 from replicator.ids import address_form
 
@@ -102,6 +102,26 @@ def new(
         stanza,
     )
     session.out.notice(f"its keys: {' '.join(shlex.quote(path) for path in written)}")
+
+
+@host.command("identity")
+@click.argument("file")
+@command(keys="none; reads the one file")
+def identity_(session: Session, file: str) -> None:
+    """Print the identity of the private key in FILE (NAME.identity): what the roster and other hosts know of it.
+
+    FILE "-" reads standard input, so that a key which a secrets' tool decrypts need not lie on a disk.
+    """
+    from replicator.crypto.sign import SigningKey  # noqa: PLC0415 - commands import what they use
+
+    text = read_stdin().strip() if file == "-" else read_secret(os.path.abspath(file), "the key of this host")
+    try:
+        key = SigningKey(bytes.fromhex(text))
+    except (ValueError, FormatError) as error:
+        raise KeyWrongError(
+            f"{file}: not the key of a host", hint="it is one line of 64 digits, as `replicator host new` wrote it"
+        ) from error
+    session.out.result({"id": key.identity.hex(), "identity": address_form(key.identity)}, address_form(key.identity))
 
 
 def _check_address(text: str) -> None:

@@ -191,6 +191,9 @@ def test_a_new_hosts_keys_are_private_its_stanza_is_public_and_nothing_is_overwr
         assert path.read_text().strip() not in result.text + result.err, "a secret was printed"
     assert 'address = "fd12::9"' in made["stanza"]
     assert 'country = "SE"' in made["stanza"]
+    assert place.ok("host", "identity", keys["nova.identity"]).text.strip() == made["identity"]
+    assert place.ok("host", "identity", "-", stdin=keys["nova.identity"].read_text()).text.strip() == made["identity"]
+    assert "not the key of a host" in place.fails(1, "host", "identity", keys["nova.luks"])
     assert made["stanza"].startswith("[host.nova]\nidentity = ")
     before = {name: path.read_bytes() for name, path in keys.items()}
     assert "is there already" in place.fails(1, "host", "new", "nova", *where, *labels)
