@@ -6,6 +6,7 @@ compares the page with the options.
 
 import json
 import pathlib
+import re
 import sys
 
 HEAD = """# Options
@@ -35,7 +36,9 @@ def row(one: dict[str, object], part: str) -> str:
     """Return one option as a row."""
     name = str(one["name"]).removeprefix(f"services.replicator.{part}." if part else "services.replicator.")
     default = "required" if one["default"] is None else str(one["default"])
-    cells = (f"`{name}`", str(one["type"]), default, str(one["description"]))
+    # A pattern is for a program; the description and the error say what is meant.
+    kind = re.sub(r"string matching the pattern \S+", "string of a form", str(one["type"]))
+    cells = (f"`{name}`", kind, default, str(one["description"]))
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
 
 
