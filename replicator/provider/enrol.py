@@ -20,6 +20,7 @@ from replicator.provider.tenants import (
     find_holder,
     find_tenant,
     put_holder,
+    replace_root,
     set_quota,
     tenants_of_signer,
 )
@@ -87,6 +88,9 @@ def enrol_by_order(
         IntegrityError: the order, or the root statement, does not hold or has expired.
     """
     signer = signer_of(request.order)
+    order = verify_enrol_order(request.order, [signer], now_ns=now_ns, skew_ns=SKEW_S * NS)
+    if order.holder_key != request.holder_key:
+        raise RequestRefusedError("forbidden", "this order is for another key")
     source: Source = "invite"
     tenant = _admitted(database, request, signer, admitted, now_ns)
     if tenant is None:
@@ -94,9 +98,6 @@ def enrol_by_order(
         if not tenants:
             raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
         tenant, source = tenants[0], "owner"
-    order = verify_enrol_order(request.order, [signer], now_ns=now_ns, skew_ns=SKEW_S * NS)
-    if order.holder_key != request.holder_key:
-        raise RequestRefusedError("forbidden", "this order is for another key")
     holder = Holder(
         identity=Identity(identity_of(request.holder_key)),
         key=request.holder_key,
@@ -120,33 +121,36 @@ def enrol_by_order(
 def _admitted(
     database: Database, request: EnrolRequest, signer: bytes, admitted: Mapping[bytes, DeclaredTenant], now_ns: int
 ) -> Tenant | None:
-    """Return the tenant that the operator declared, made known if it is not; None if it is none of those."""
+    """Return the declared tenant whose root or owner signed the order, made known if it is not; None for others.
+
+    Anybody may have a copy of a root statement, also of an earlier one. Until a charter is here, a later one that comes
+    with its own owner's order takes its place.
+    """
     if not request.root:
         return None
     root = verify_root(request.root, None)
     declared = admitted.get(root.root_key)
-    if declared is None:
+    if declared is None or signer not in (root.root_key, root.owner_key):
         return None
     known = find_tenant(database, root.tenant)
-    if known is None:
-        if signer not in (root.root_key, root.owner_key):
-            raise RequestRefusedError("forbidden", "this order is signed by neither root nor owner of its tenant")
+    if known is not None and known.root_key != root.root_key:
+        raise RequestRefusedError("forbidden", "another root holds this tenant here")
 
-        def work(connection: sqlite3.Connection) -> None:
-            add_tenant(
-                connection,
-                tenant=root.tenant,
-                root_key=root.root_key,
-                root=request.root,
-                owner_key=root.owner_key,
-                label=declared.name,
-                now_ns=now_ns,
-            )
-            set_quota(connection, root.root_key, declared.quota)
+    def work(connection: sqlite3.Connection) -> None:
+        add_tenant(
+            connection,
+            tenant=root.tenant,
+            root_key=root.root_key,
+            root=request.root,
+            owner_key=root.owner_key,
+            label=declared.name,
+            now_ns=now_ns,
+        )
+        replace_root(connection, root.tenant, request.root, root.owner_key)
+        set_quota(connection, root.root_key, declared.quota)
 
+    if known is None or (not known.charter_number and verify_root(known.root, None).number < root.number):
         database.write("admit", work)
         known = find_tenant(database, root.tenant)
         assert known is not None, "it was just written"
-    if known.root_key != root.root_key:
-        raise RequestRefusedError("forbidden", "another root holds this tenant here")
     return known if signer in (known.root_key, known.owner_key) else None
