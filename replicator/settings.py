@@ -174,7 +174,7 @@ def keeper_commands(config: Config) -> list[str]:
     for dataset in config.datasets:
         if dataset.keep:
             rules = " ".join(f"--keep-{rule} {number}" for rule, number in dataset.keep)
-            lines.append(f"replicator forget {shlex.quote(dataset.name)} {rules}")
+            lines.append(f"replicator dataset set {shlex.quote(dataset.name)} {rules}")
     return lines
 
 

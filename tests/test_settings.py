@@ -136,7 +136,7 @@ def test_what_only_the_keeper_can_do_is_a_list_of_commands(tmp_path: Path) -> No
         f"replicator peer add vega.example.org:7144/{IDS[1]} --name vega",
         "replicator peer set vega --owner rut --country NO",
         f"replicator peer add '[fd12::9]:7144/{IDS[2]}' --name vera --own",
-        "replicator forget docs --keep-last 3 --keep-daily 14",
+        "replicator dataset set docs --keep-last 3 --keep-daily 14",
     ]
 
 

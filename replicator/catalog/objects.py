@@ -162,6 +162,23 @@ class Objects:
         rows = self.all("name = ?", (name,))
         return rows[0] if rows else None
 
+    def by_names(self, names: Collection[bytes]) -> list[ObjectRow]:
+        """Return those of some objects that this home knows."""
+        found: list[ObjectRow] = []
+        for marks, part in _marked(sorted(names)):
+            found += self.all(f"name IN ({marks})", part)
+        return found
+
+    def of_index_rows(self, index_ids: Collection[int]) -> set[int]:
+        """Return the row ids of the packs that index objects list, given their row ids."""
+        found: set[int] = set()
+        for marks, part in _marked(sorted(index_ids)):
+            found.update(
+                row[0]
+                for row in self._db.rows(f"SELECT id FROM objects WHERE index_id IN ({marks})", part)  # noqa: S608
+            )
+        return found
+
     def unknown(self, names: Collection[bytes]) -> set[bytes]:
         """Return those of some names that this home knows no object of."""
         found = set(names)

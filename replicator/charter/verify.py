@@ -41,6 +41,10 @@ class VerifiedCharter:
         """Return the public keys of all nodes, revoked ones too: their old snapshots stay valid."""
         return [right.holder_key for right in self.charter.rights if right.role == "node"]
 
+    def maintainer_keys(self) -> list[bytes]:
+        """Return the public keys of all maintainers, revoked ones too: what they put together anew stays readable."""
+        return [right.holder_key for right in self.charter.rights if right.role == "maintainer"]
+
 
 def signed_hash(signed: bytes) -> bytes:
     """Return the BLAKE3 hash of a signed record: what the next in its chain names as ``previous``."""

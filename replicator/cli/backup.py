@@ -8,6 +8,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait, wait_in_order
+from replicator.cli.output import moment
 from replicator.config import format_size, parse_duration, parse_name
 from replicator.errors import UsageError
 
@@ -210,7 +211,36 @@ def _left_out(one: "DatasetReport") -> list[str]:
 @click.command()
 @command(keys="whatever this home holds")
 def run(session: Session) -> None:
-    """Do the night's work as far as this home's keys go: backup, audit, repair of this node's own objects."""
+    """Do the night's work as far as this home's keys go, and name what is due elsewhere.
+
+    A node: backup, audit, repair of its own objects. A keeper whose passphrase is given (--passphrase-file,
+    REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then prune. A maintainer:
+    prune.
+    """
+    from replicator.engine.home import has_half  # noqa: PLC0415
+
+    keeps = has_half(session.home, "keeper")
+    maintains = keeps or has_half(session.home, "maintainer")
+    document: dict[str, Any] = {}
+    lines: list[str] = []
+    if has_half(session.home, "node") or not maintains:
+        _night_of_node(session, document, lines)
+    if maintains and (session.has_passphrase or not keeps):
+        _night_of_maintenance(session, document, lines, forgets=keeps)
+        due = ["content checks and restores on the keeper (`verify` and `drill` there)"]
+        if not keeps:
+            due.append("forgetting by rules on the keeper (`forget` there, it needs names)")
+    else:
+        said = _last_said(session)
+        due = [
+            "content checks and restores on the keeper (`verify` there)",
+            f"`forget` and `prune` {'with the passphrase of this home' if keeps else 'on the keeper'} ({said})",
+        ]
+    document["due"] = due
+    session.out.result(document, [*lines, *(f"due elsewhere: {one}" for one in due)])
+
+
+def _night_of_node(session: Session, document: dict[str, Any], lines: list[str]) -> None:
     from replicator.engine.repair import repair  # noqa: PLC0415
 
     report = _backup(session)
@@ -219,11 +249,34 @@ def run(session: Session) -> None:
     session.worsen(mended.exit_code)
     for debt in mended.debts:
         session.out.notice(f"owed: {debt}")
-    document = {
-        **_document(report),
-        "repair": {"missing": mended.missing, "damaged": mended.damaged, "made": mended.made, "debts": mended.debts},
+    document |= _document(report)
+    document["repair"] = {
+        "missing": mended.missing,
+        "damaged": mended.damaged,
+        "made": mended.made,
+        "debts": mended.debts,
     }
-    lines = _text(report)
+    lines += _text(report)
     lines.append(f"audit: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
-    lines.append("due elsewhere: content checks and restores on the keeper (`verify` there)")
-    session.out.result(document, lines)
+
+
+def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:
+    from replicator.cli.forget import forget_by_settings  # noqa: PLC0415
+    from replicator.cli.prune import prune_document, prune_text, run_prune  # noqa: PLC0415
+
+    if forgets:
+        gone = forget_by_settings(session)
+        document["forgotten"] = gone
+        lines.append(f"forget: {len(gone)} snapshots that no rule keeps")
+    report = run_prune(session, dry_run=False)
+    document["prune"] = prune_document(report)
+    lines += [f"prune: {line}" for line in prune_text(report) if line]
+
+
+def _last_said(session: Session) -> str:
+    """Return when maintenance spoke last, as far as this home has heard."""
+    from replicator.engine.forgetting import Forgotten  # noqa: PLC0415
+
+    with session.member() as half:
+        said_ns = Forgotten.of(half).said_ns
+    return f"last {moment(said_ns)[:10]}" if said_ns else "never yet, as far as is known here"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
     from replicator.engine.keeper import KeeperHome, ReaderHome
+    from replicator.engine.maintainer import MaintainerHome
     from replicator.engine.node import NodeHome
     from replicator.ids import Identity
     from replicator.transport.base import Connection, Network, Target
@@ -216,6 +217,33 @@ class Session:
             yield maintainer
         finally:
             maintainer.close()
+
+    @contextmanager
+    def maintaining(self) -> "Iterator[KeeperHome | MaintainerHome]":
+        """Open what holds a maintenance key: the keeper, else a maintainer. Raises KeyMissingError (exit 6)."""
+        from replicator.engine.home import has_half  # noqa: PLC0415
+        from replicator.engine.maintainer import MaintainerHome  # noqa: PLC0415
+
+        if has_half(self.home, "keeper"):
+            with self.keeper() as keeper:
+                yield keeper
+            return
+        if not has_half(self.home, "maintainer"):
+            raise KeyMissingError(
+                f"{self.home}: this home has no maintenance key",
+                hint="run this on the keeper, or on a maintainer: where `node request --role maintainer` was run",
+            )
+        maintainer = MaintainerHome(self.home, self.fs)
+        try:
+            yield maintainer
+        finally:
+            maintainer.close()
+
+    @property
+    def has_passphrase(self) -> bool:
+        """Whether a passphrase is given without anybody being asked."""
+        given = self.passphrase_file or os.environ.get("REPLICATOR_PASSPHRASE_FILE") or credential(CREDENTIAL)
+        return given is not None
 
     def passphrase(self, what: str, *, confirm: bool = False) -> str:
         """Return the passphrase: from --passphrase-file, the environment's file, a systemd credential, or a prompt.

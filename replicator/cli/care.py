@@ -9,7 +9,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.drills import drill_document, drill_words
 from replicator.cli.findings import finding_document, seen_in_words
-from replicator.cli.output import moment, table
+from replicator.cli.output import Alarm, moment, table
 from replicator.config import format_size
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
@@ -60,13 +60,21 @@ def _status_document(found: "Status") -> dict[str, Any]:
 
 
 def _deletions_text(found: "Status") -> list[str]:
-    return [
-        f"Marked for deletion at {one.name}: {one.objects} objects, {format_size(one.bytes)}"
-        + (f", the first may go on {moment(one.first_ns)[:10]}" if one.first_ns else "")
-        + f"; {format_size(one.swept)} went in the last 7 days."
-        + (" Its clock leapt, so nothing goes now." if one.frozen_until_ns else "")
-        for one in found.deletions
-    ]
+    lines: list[str] = []
+    for one in found.deletions:
+        if one.objects or one.swept or one.frozen_until_ns:
+            lines.append(
+                f"Marked for deletion at {one.name}: {one.objects} objects, {format_size(one.bytes)}"
+                + (f", the first may go on {moment(one.first_ns)[:10]}" if one.first_ns else "")
+                + f"; {format_size(one.swept)} of at most {format_size(one.budget)} went in the last 7 days."
+                + (" Its clock leapt, so nothing goes now." if one.frozen_until_ns else "")
+            )
+        if one.unbraked:
+            brakes = " AND NO ".join(one.unbraked).upper()
+            lines.append(
+                Alarm(f"{one.name}: NO {brakes} on deletions: what is marked there can be gone before anybody looks.")
+            )
+    return lines
 
 
 def _status_text(found: "Status") -> list[str]:

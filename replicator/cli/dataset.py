@@ -9,6 +9,7 @@ import click
 
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.consistency import Asked, consistency_document, consistency_options
+from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
 from replicator.config import parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from replicator.catalog.snapshots import Dataset
     from replicator.engine.home import Half
     from replicator.format.policy import Policy
+    from replicator.snapshot.retention import KeepRules
 
 STALE_AFTER = "30d"
 _NAME = re.compile(r"[^@:/.-][^@:/]*")
@@ -238,6 +240,7 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 @click.argument("paths", nargs=-1)
 @_policy_options
 @_selection_options
+@keep_options
 @consistency_options
 @click.option("--stdin", is_flag=True, help="No paths: it takes what `backup --stdin-from-command` is given.")
 @command(keys="write (a node's home)")
@@ -258,6 +261,10 @@ def dataset_add(
     from replicator.format.consistency import Consistency  # noqa: PLC0415
 
     check_name(name)
+    rules = asked_rules(selected)
+    if rules is not None:
+        with session.keeper():
+            pass  # who may say so is known before anything is made
     if bool(paths) == stdin:
         raise UsageError(
             "a dataset has paths or takes a command's output (--stdin), one of them",
@@ -272,10 +279,12 @@ def dataset_add(
             policy=policy,
             created_ns=session.clock.now_ns(),
             consistency=consistency.change(Consistency(), stdin=stdin),
-            **selection(roots, None, **selected),
+            **selection(roots, None, **_without_keep(selected)),
         )
         half.catalog.datasets.add(new)
         peers = sum(not pin.own for pin in half.peers)
+    if rules is not None:
+        _set_rules(session, name, rules)
     if peers < policy.minimum:
         session.out.notice(
             f"there are {peers} providers yet; at least {policy.minimum} are needed before anything can be published"
@@ -284,7 +293,8 @@ def dataset_add(
         f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"
     )
     session.out.result(
-        _document(new), f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}"
+        _document(new) | _keeps(session, name),
+        f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}",
     )
 
 
@@ -294,8 +304,10 @@ def dataset_add(
 @_selection_options
 @click.option("--no-exclude", is_flag=True, help="Take away all patterns and names of --exclude-if-present there were.")
 @click.option("--path", "paths", multiple=True, help="New paths (all of them).")
+@keep_options
+@click.option("--keep-usual", is_flag=True, help="How long its snapshots stay: as if nothing had been said.")
 @consistency_options
-@command(keys="write (a node's home)")
+@command(keys="write (a node's home); for --keep-...: any keeper's, without its passphrase")
 def dataset_set(
     session: Session,
     name: str,
@@ -305,22 +317,40 @@ def dataset_set(
     spread: str | None,
     residency: str | None,
     consistency: Asked,
+    keep_usual: bool,
     **selected: Any,
 ) -> None:
-    """Change a dataset. Patterns that are given replace all there were.
+    """Change a dataset. Patterns that are given replace all there were, and so do rules of how long snapshots stay.
 
-    The next backup stores again what the new promise needs.
+    The next backup stores again what the new promise needs. Rules (--keep-...) are set on the keeper, also on one that
+    is no node, and count from the next `forget` on.
     """
     from dataclasses import replace  # noqa: PLC0415
 
+    from replicator.engine.home import has_half  # noqa: PLC0415
+
+    rules = asked_rules(selected)
+    if rules is not None and keep_usual:
+        raise UsageError("--keep-usual takes back what other --keep-... options say", hint="say one of them")
+    here = has_half(session.home, "node")
+    if here:
+        with session.node() as half:
+            half.catalog.datasets.get(name)
+    if rules is not None or keep_usual:
+        _set_rules(session, name, rules)
+        if not here:
+            session.out.result({"id": name} | _keeps(session, name), f"Snapshots of '{name}' stay by other rules now.")
+            return
     with session.node() as half:
         old = half.catalog.datasets.get(name)
         policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
         roots = _roots(paths) if paths else old.roots
         asked = consistency.change(old.consistency, stdin=not roots)
-        new = replace(old, policy=policy, roots=roots, consistency=asked, **selection(roots, old, **selected))
+        new = replace(
+            old, policy=policy, roots=roots, consistency=asked, **selection(roots, old, **_without_keep(selected))
+        )
         half.catalog.datasets.update(new)
-    session.out.result(_document(new), f"Dataset '{name}' is changed.")
+    session.out.result(_document(new) | _keeps(session, name), f"Dataset '{name}' is changed.")
 
 
 @dataset.command("list")
@@ -354,7 +384,7 @@ def dataset_list(session: Session) -> None:
 def dataset_show(session: Session, name: str) -> None:
     """Show one dataset."""
     with session.node() as half:
-        document = _document(half.catalog.datasets.get(name))
+        document = _document(half.catalog.datasets.get(name)) | _keeps(session, name)
     session.out.result(document, [f"{key:21}{value}" for key, value in document.items()])
 
 
@@ -370,6 +400,28 @@ def dataset_remove(session: Session, name: str, dry_run: bool) -> None:
             half.catalog.datasets.remove(name)
     said = "Would stop" if dry_run else "Stopped"
     session.out.result({"id": name, "removed": not dry_run}, f"{said} backing up '{name}'; its snapshots stay.")
+
+
+def _without_keep(selected: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in selected.items() if not name.startswith("keep_")}
+
+
+def _set_rules(session: Session, name: str, rules: "KeepRules | None") -> None:
+    from replicator.engine.keeping import set_rules  # noqa: PLC0415
+
+    with session.keeper() as keeper:
+        set_rules(keeper, name, rules)
+
+
+def _keeps(session: Session, name: str) -> dict[str, Any]:
+    """Return how long a dataset's snapshots stay, where this home decides that."""
+    from replicator.engine.home import has_half  # noqa: PLC0415
+    from replicator.engine.keeping import in_words, rules_for  # noqa: PLC0415
+
+    if not has_half(session.home, "keeper"):
+        return {}
+    with session.keeper() as keeper:
+        return {"keep": in_words(rules_for(keeper, name))}
 
 
 def _document(one: "Dataset") -> dict[str, Any]:

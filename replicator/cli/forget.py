@@ -7,94 +7,87 @@ import click
 
 from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
+from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
-from replicator.config import format_size, parse_duration, parse_name
+from replicator.cli.prune import prune_document, prune_text, run_prune
+from replicator.config import format_size
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.retain import Judged
+    from replicator.format.forget import KeptChain
     from replicator.snapshot.retention import KeepRules
 
 
 @click.command()
 @click.argument("what", nargs=-1)
-@click.option("--keep-last", type=int, default=0, metavar="N", help="Keep the last N snapshots.")
-@click.option("--keep-hourly", type=int, default=0, metavar="N", help="The newest of each of the last N hours.")
-@click.option("--keep-daily", type=int, default=0, metavar="N", help="The newest of each of the last N days.")
-@click.option("--keep-weekly", type=int, default=0, metavar="N", help="The newest of each of the last N weeks.")
-@click.option("--keep-monthly", type=int, default=0, metavar="N", help="The newest of each of the last N months.")
-@click.option("--keep-yearly", type=int, default=0, metavar="N", help="The newest of each of the last N years.")
-@click.option("--keep-within", metavar="DURATION", help="All that are not older than this before the newest one.")
-@click.option("--keep-tag", "tags", metavar="TAG", multiple=True, help="All with this tag; of several, with any.")
+@keep_options
 @click.option("--even-last", is_flag=True, help="By name: also the last good one of a dataset, or one tagged keep.")
 @click.option("--undo", is_flag=True, help="By name: take forgotten ones back, while they are still there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go and what would stay.")
+@click.option("--prune", "pruning", is_flag=True, help="Then mark what nothing needs any more, as `prune` does.")
 @command(keys="restore, to read names, and maintenance (keeper)")
 def forget(
     session: Session,
     what: tuple[str, ...],
-    keep_last: int,
-    keep_hourly: int,
-    keep_daily: int,
-    keep_weekly: int,
-    keep_monthly: int,
-    keep_yearly: int,
-    keep_within: str | None,
-    tags: tuple[str, ...],
     even_last: bool,
     undo: bool,
     dry_run: bool,
+    pruning: bool,
+    **said: Any,
 ) -> None:
     """Forget snapshots that no rule keeps, or certain ones. Nothing is deleted by this.
 
     With rules, WHAT are datasets, all by default, and each dataset of each node is judged by itself. Without rules,
-    WHAT are snapshots: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Days are those of UTC. The newest
-    snapshot, the newest good one, and those with the tag keep always stay.
+    WHAT are snapshots: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Without either, all datasets are judged
+    by what `dataset set --keep-...` says on this keeper, else: last 3, daily 14, weekly 8, monthly 12. Days are those
+    of UTC. The newest snapshot, the newest good one, and those with the tag keep always stay.
     """
-    from replicator.snapshot.retention import KeepRules  # noqa: PLC0415 - commands import what they use
-
-    given = any((keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, tags))
-    if given and (even_last or undo):
+    rules = asked_rules(said)
+    if (rules is not None or not what) and (even_last or undo):
         raise UsageError("--even-last and --undo go with the names of snapshots, not with rules")
-    if not given and not what:
-        raise UsageError(
-            "nothing says what to forget", hint="give rules, such as --keep-daily 14, or name snapshots to forget"
-        )
-    rules = None
-    if given:
-        rules = KeepRules(
-            last=keep_last,
-            hourly=keep_hourly,
-            daily=keep_daily,
-            weekly=keep_weekly,
-            monthly=keep_monthly,
-            yearly=keep_yearly,
-            within_s=parse_duration(keep_within) if keep_within else 0,
-            tags=frozenset(parse_name(tag, "a tag") for tag in tags),
-        )
-    judged = _run(session, what, rules, even_last=even_last, undo=undo, dry_run=dry_run)
+    if pruning and undo:
+        raise UsageError("--prune deletes and --undo takes back", hint="do one of them")
+    judged, supposed = _run(session, what, rules, even_last=even_last, undo=undo, dry_run=dry_run)
     changed = [one for one in judged if one.keep == undo]
-    session.out.result(
-        [document(one, undo=undo, done=not dry_run) for one in judged],
-        [*_table(judged), "", _sentence(changed, undo=undo, dry_run=dry_run)],
-    )
+    rows = [document(one, undo=undo, done=not dry_run) for one in judged]
+    lines = [*_table(judged), "", _sentence(changed, undo=undo, dry_run=dry_run)]
+    if not pruning:
+        session.out.result(rows, lines)
+        return
+    report = run_prune(session, dry_run=dry_run, supposing=supposed if dry_run else None)
+    session.out.result({"snapshots": rows, "prune": prune_document(report)}, [*lines, "", *prune_text(report)])
+
+
+def forget_by_settings(session: Session) -> list[str]:
+    """Forget what the rules of the datasets do not keep; return the ids of those snapshots."""
+    judged, _ = _run(session, (), None, even_last=False, undo=False, dry_run=False)
+    return [one.snapshot.id for one in judged if not one.keep]
 
 
 def _run(
     session: Session, what: Sequence[str], rules: "KeepRules | None", *, even_last: bool, undo: bool, dry_run: bool
-) -> "list[Judged]":
+) -> "tuple[list[Judged], list[KeptChain]]":
+    """Judge and, unless it is a dry run, forget; return also the chains as they are after it, or would be."""
     from replicator.engine import retain  # noqa: PLC0415
+    from replicator.engine.forgetting import Forgotten  # noqa: PLC0415
+    from replicator.engine.keeping import rules_for  # noqa: PLC0415
 
-    async def work(library: "Library", edge: "Edge") -> "list[Judged]":
+    async def work(library: "Library", edge: "Edge") -> "tuple[list[Judged], list[KeptChain]]":
+        keeper = library.keeper
         if rules is not None:
-            judged = await retain.by_rules(library, edge, rules, what)
-        else:
+            judged = await retain.by_rules(library, edge, lambda _: rules, what)
+        elif what:
             judged = await retain.by_name(library, edge, what, even_last=even_last, undo=undo)
+        else:
+            judged = await retain.by_rules(library, edge, lambda dataset: rules_for(keeper, dataset), ())
+        names = {one.snapshot.row.name for one in judged if one.keep == undo}
+        supposed = retain.chains_after(keeper, Forgotten.of(keeper), names, undo=undo)
         if not dry_run:
-            await retain.forget(library, edge, library.keeper.maintenance, judged, undo=undo)
-        return judged
+            await retain.forget(library, edge, keeper.maintenance, judged, undo=undo)
+        return judged, supposed
 
     return with_library(session, work)
 

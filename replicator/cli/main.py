@@ -37,11 +37,13 @@ COMMANDS = {
     "why": ("replicator.cli.care", "why"),
     "repair": ("replicator.cli.care", "repair"),
     "forget": ("replicator.cli.forget", "forget"),
+    "prune": ("replicator.cli.prune", "prune"),
     "check-config": ("replicator.cli.checkconfig", "check_config"),
     "host": ("replicator.cli.host", "host"),
 }
 
 OTHER_WORDS = {
+    "compact": "look at `replicator prune`",
     "check": "look at `replicator verify`",
     "dump": "look at `replicator cat`",
     "extract": "look at `replicator restore`",

@@ -21,6 +21,12 @@ _MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 """What moves a cursor, gives a terminal orders or turns text round; new lines and tabs are our own."""
 
 
+class Alarm(str):
+    """A line that must be seen: red on a terminal, unless NO_COLOR is set (no-color.org)."""
+
+    __slots__ = ()
+
+
 class Output:
     """Where results go. With ``as_json`` exactly one document is printed, also when a command fails.
 
@@ -77,7 +83,8 @@ class Output:
 
         try:
             for line in lines:
-                held.append(plain(line, "u" if self.as_json else ""))
+                said = plain(line, "u" if self.as_json else "")
+                held.append(f"\x1b[1;31m{said}\x1b[0m" if isinstance(line, Alarm) and _in_colour() else said)
                 if len(held) == _AT_ONCE:
                     write()
         finally:
@@ -102,6 +109,10 @@ class Output:
             say_event("notice", text=text)
         else:
             click.echo(plain(text), err=True)
+
+
+def _in_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def say_event(event: str, /, **fields: object) -> None:

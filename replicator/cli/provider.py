@@ -7,7 +7,7 @@ import click
 
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options, credential, read_secret
 from replicator.cli.logs import configure
-from replicator.cli.output import moment, table
+from replicator.cli.output import Alarm, moment, table
 from replicator.config import format_size, parse_duration, parse_name, parse_size
 from replicator.errors import FormatError, KeyWrongError, UsageError
 from replicator.ids import address_form
@@ -287,9 +287,8 @@ def _status_text(found: dict[str, Any]) -> list[str]:
                 f"{format_size(row['budget'])} went this week"
             )
         if row["unbraked"]:
-            lines.append(
-                f"{row['id'][:12]}: NO {' AND NO '.join(row['unbraked']).upper()} on deletions, by root's word"
-            )
+            brakes = " AND NO ".join(row["unbraked"]).upper()
+            lines.append(Alarm(f"{row['id'][:12]}: NO {brakes} on deletions, by root's word"))
     if found["frozen_until_ns"]:
         lines.append(
             f"THE CLOCK LEAPT by {found['clock_leap_s']} s: nothing is deleted until "

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from replicator.catalog.objects import HoldingState, ObjectRow
+from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.home import Half
@@ -49,7 +50,7 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     integrity list too.
     """
     rows: dict[bytes, ObjectRow] = {row.name: row for row in half.catalog.objects.all()}
-    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost])
+    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost]) | dismissed(half)
     links = list(federation.links.values())
     views = await asyncio.gather(*(_survey_one(half, federation, edge, link, rows, replaced, count) for link in links))
     return {link.identity: view for link, view in zip(links, views, strict=True) if view is not None}

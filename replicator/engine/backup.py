@@ -23,6 +23,7 @@ from replicator.crypto.seal import seal_box
 from replicator.crypto.sign import Context
 from replicator.engine.audit import survey
 from replicator.engine.commands import PipedCommand
+from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
@@ -36,6 +37,7 @@ from replicator.engine.prepare import Preparation, Troubles
 from replicator.engine.publish import Published, Publisher, note_sent, pending, sent_head, withdraw
 from replicator.engine.readers import Readers
 from replicator.engine.references import write_references
+from replicator.engine.relying import learn_what_is_gone
 from replicator.engine.sink import MOST_MISSING, PackingSink
 from replicator.engine.spool import Spool
 from replicator.engine.sync import read_snapshot, sync_chain
@@ -217,6 +219,8 @@ class _Run:
         self.stopped: ForkedError | None = None
         """Why nothing is published in this run."""
         self.adopted = False
+        self.avoided: set[int] = set()
+        """Packs that are to go: nothing new relies on them."""
         self.withdrawn: dict[str, tuple[str, ...]] = {}
         """Datasets whose waiting snapshot gave way to one that could be published, with its tags."""
 
@@ -229,6 +233,8 @@ class _Run:
             self._stop_if_forked()
         if self.federation.changed_stores and not self.adopted:
             await survey(self.node, self.federation, self.edge, count=0)
+        await learn_what_is_gone(self.node, self.federation, self.edge)
+        self.avoided = dismissed(self.node)
         self.publisher.ground.refresh()
         if known is not None and self.stopped is None:
             await self._show_again(known)
@@ -443,6 +449,7 @@ class _Run:
             rng=edge.rng,
             now_ns=now,
             emitted=stream.emitted,
+            avoided=self.avoided,
         )
         cache_key = hkdf(keys.id_key, label=b"stat cache")
         cache_name = hkdf(cache_key, label=b"cache file", context=dataset.name.encode(), length=8).hex()

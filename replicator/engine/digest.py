@@ -1,11 +1,16 @@
 """What is marked for deletion at each provider: the digest that every node and keeper sees, whoever marked it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from replicator.engine.federation import Link
 from replicator.errors import PeerError
+from replicator.format.charter import Floors
 from replicator.wire.messages import Marks, MarksRequest
+
+WHOLE: Final = 100
+"""A budget of so many percent is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +18,7 @@ class Deletions:
     """Marked objects at one provider; ``first_ns`` is the day from which the first may go.
 
     ``swept`` bytes went in the last seven days, of ``budget`` that may. ``frozen_until_ns``: its clock leapt (0: no).
+    ``unbraked`` names the brakes on deletions that are off there, by root's word and the provider's: for tests.
     """
 
     id: str
@@ -23,9 +29,10 @@ class Deletions:
     swept: int
     budget: int
     frozen_until_ns: int
+    unbraked: list[str] = field(default_factory=list)
 
 
-async def digest(links: Iterable[Link]) -> list[Deletions]:
+async def digest(links: Iterable[Link], floors: Floors) -> list[Deletions]:
     """Return what each provider that answers has marked or deleted lately; those with nothing to tell are left out.
 
     One that does not know marks yet, or has no charter, is one of those.
@@ -36,7 +43,8 @@ async def digest(links: Iterable[Link]) -> list[Deletions]:
             marks = await link.connection.call("marks", MarksRequest(after=b"", limit=1), Marks)
         except PeerError:
             continue
-        if marks.count or marks.swept or marks.frozen_until_ns:
+        unbraked = _unbraked(floors, link)
+        if marks.count or marks.swept or marks.frozen_until_ns or unbraked:
             found.append(
                 Deletions(
                     id=link.identity.hex(),
@@ -47,6 +55,19 @@ async def digest(links: Iterable[Link]) -> list[Deletions]:
                     swept=marks.swept,
                     budget=marks.budget,
                     frozen_until_ns=marks.frozen_until_ns,
+                    unbraked=unbraked,
                 )
             )
     return found
+
+
+def _unbraked(floors: Floors, link: Link) -> list[str]:
+    off = [
+        word
+        for word, floor, offered in (
+            ("grace", floors.grace_s, link.offer.grace_s),
+            ("lock", floors.lock_s, link.offer.lock_s),
+        )
+        if not max(floor, offered)
+    ]
+    return [*off, "budget"] if floors.delete_budget_percent >= WHOLE else off

@@ -6,16 +6,16 @@ looked at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from replicator.catalog.objects import split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
-from replicator.crypto.sign import Context, SigningKey, body_of, verify
+from replicator.crypto.sign import Context, SigningKey, body_of, signer_of, verify
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link, check_receipt, inventory_pages, patiently
+from replicator.engine.federation import Federation, Link, Ticket, check_receipt, inventory_pages, patiently
 from replicator.engine.home import Half
 from replicator.errors import (
     IntegrityError,
@@ -26,16 +26,19 @@ from replicator.errors import (
     ReplicatorError,
     UsageError,
 )
-from replicator.format.codec import decode, encode
+from replicator.format.codec import encode
 from replicator.format.container import Kind
-from replicator.format.forget import Forget, KeptChain, KeptSnapshot
+from replicator.format.forget import Forget, KeptChain, KeptSnapshot, MovedPacks, SeenChain, read_forget
 from replicator.format.merkle import name_of
 from replicator.ids import Identity, ObjectName, short
 from replicator.pack.sealed import open_object, seal_object
 
-LARGEST_FORGET: Final = 1 << 20
+LARGEST_FORGET: Final = 4 << 20
 """Bytes of its object: larger ones in a listing are not looked at."""
-_SIGNED, _OBJECTS, _LOOKED_AT = "forget", "forget objects", "forget looked at"
+_SIGNED, _OBJECTS, _OLD, _LOOKED_AT = "forget", "forget objects", "forget old objects", "forget looked at 2"
+_LAPSED = "forget lapsed"
+MOST_LAPSED: Final = 1_000_000
+"""Forgets that a key whose right is gone may be ahead: its holder must not use the numbers up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,45 @@ class Forgotten:
     number: int = 0
     _kept: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
     """The names in ``chains``, by writer: a listing asks for those of every snapshot."""
+    view: Mapping[bytes, int] = field(default_factory=dict)
+    gone: frozenset[bytes] = frozenset()
+    moved: tuple[MovedPacks, ...] = ()
+    highest: int = 0
+    """The next one's number is above it."""
+    said_ns: int = 0
+    """When it was signed, by its signer's clock."""
 
     @classmethod
     def of(cls, half: Half) -> "Forgotten":
         """Return what a home's catalog has of it."""
         signed = half.catalog.meta(_SIGNED)
-        if not signed:
-            return cls(b"", {})
-        record = decode(Forget, body_of(signed))
+        record = read_forget(body_of(signed)) if signed else None
+        lapsed = _lapsed(half, record)
+        if not signed or record is None:
+            return cls(b"", {}) if lapsed is None else cls(b"", {}, highest=lapsed.number, moved=_merged([], lapsed))
         kept = {chain.writer: frozenset(one.name for one in chain.kept) for chain in record.chains}
-        return cls(signed, {one.writer: one for one in record.chains}, record.number, kept)
+        return cls(
+            signed,
+            {one.writer: one for one in record.chains},
+            record.number,
+            kept,
+            {one.writer: one.number for one in record.view},
+            frozenset(split_ids(record.gone)),
+            tuple(record.moved) if lapsed is None else _merged(record.moved, lapsed),
+            record.number if lapsed is None else lapsed.number,
+            record.created_ns,
+        )
+
+    def supposing(self, chains: Iterable[KeptChain]) -> "Forgotten":
+        """Return the state as it would be with other chains."""
+        by_writer = {one.writer: one for one in chains}
+        kept = {writer: frozenset(one.name for one in chain.kept) for writer, chain in by_writer.items()}
+        return replace(self, chains=by_writer, _kept=kept)
+
+    @property
+    def replaced(self) -> frozenset[bytes]:
+        """The names of packs whose needed chunks were put into others."""
+        return frozenset(name for one in self.moved for name in split_ids(one.packs))
 
     def covers(self, writer: bytes, number: int) -> bool:
         """Return whether the snapshot of this number is forgotten, whatever its name."""
@@ -72,6 +104,48 @@ class Forgotten:
         """Return what is kept of the part of a chain that something was forgotten of."""
         chain = self.chains.get(writer)
         return chain.kept if chain else []
+
+
+def _lapsed(half: Half, record: Forget | None) -> Forget | None:
+    """Return the newest Forget of a key whose right is gone, if it is ahead of what counts.
+
+    What it forgot does not count. What it moved is only told here, and must not be lost with the key: which packs hold
+    the chunks of old ones.
+    """
+    signed = half.catalog.meta(_LAPSED)
+    found = read_forget(body_of(signed)) if signed else None
+    return found if found is not None and (record is None or found.number > record.number) else None
+
+
+def _merged(moved: Collection[MovedPacks], lapsed: Forget) -> tuple[MovedPacks, ...]:
+    """Return what was moved, with the indexes of a Forget that does not count: further places to look at."""
+    known = {one.index for one in moved}
+    more = [MovedPacks(writer=one.writer, index=one.index, packs=b"") for one in lapsed.moved if one.index not in known]
+    return (*moved, *more)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What the next Forget is to say."""
+
+    chains: list[KeptChain]
+    view: Mapping[bytes, int]
+    gone: Collection[bytes]
+    moved: Collection[MovedPacks]
+
+
+def with_chains(before: Forgotten, chains: list[KeptChain], needed: Collection[bytes] = ()) -> Draft:
+    """Return the draft that changes which snapshots stay; packs that are ``needed`` again are not gone any more."""
+    again = set(needed)
+    return Draft(
+        chains=chains,
+        view=before.view,
+        gone=before.gone - again,
+        moved=[
+            MovedPacks(writer=one.writer, index=one.index, packs=b"".join(sorted(set(split_ids(one.packs)) - again)))
+            for one in before.moved
+        ],
+    )
 
 
 def without_forgotten(half: Half, rows: Iterable[SnapshotRow]) -> list[SnapshotRow]:
@@ -189,14 +263,16 @@ def _opened(half: Half, data: bytes) -> bytes:
 
 def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) -> bool:
     """Take a Forget over if it is the newest; return whether it was new."""
+    before = Forgotten.of(half)
     try:
-        record = decode(Forget, verify(signed, Context.FORGET, maintenance_keys(half)))
+        if signer_of(signed) in half.charter.maintainer_keys() and signer_of(signed) not in maintenance_keys(half):
+            return _adopt_lapsed(half, signed)
+        record = read_forget(verify(signed, Context.FORGET, maintenance_keys(half)))
         if record.tenant != half.tenant:
             raise IntegrityError("forget: of another tenant")
     except ReplicatorError as error:
         federation.notices.append(f"object {short(name)} does not count: {error}")
         return False
-    before = Forgotten.of(half)
     catalog = half.catalog
     if signed == before.signed:
         catalog.set_meta(_OBJECTS, b"".join(sorted({*_objects(half), name})))
@@ -207,11 +283,40 @@ def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) 
             "listed again: run `forget` once more"
         )
     if (record.number, _lower_first(signed)) <= (before.number, _lower_first(before.signed)):
+        _note_old(half, [name])
         return False
     with catalog.database.transaction("forget row"):
+        _note_old(half, _objects(half))
         catalog.set_meta(_SIGNED, signed)
         catalog.set_meta(_OBJECTS, name)
     return True
+
+
+def _adopt_lapsed(half: Half, signed: bytes) -> bool:
+    """Keep what a key moved whose right is gone; return whether it is news."""
+    record = read_forget(verify(signed, Context.FORGET, half.charter.maintainer_keys()))
+    if record.tenant != half.tenant:
+        raise IntegrityError("forget: of another tenant")
+    if not record.moved or not 0 < record.number - Forgotten.of(half).highest <= MOST_LAPSED:
+        return False
+    half.catalog.set_meta(_LAPSED, signed)
+    return True
+
+
+def old_objects(half: Half) -> set[bytes]:
+    """Return the names of objects that hold an earlier Forget, which nobody needs any more."""
+    return set(split_ids(half.catalog.meta(_OLD) or b""))
+
+
+def drop_old(half: Half, names: Collection[bytes]) -> None:
+    """Remember no more of earlier Forgets that no provider has any longer."""
+    half.catalog.set_meta(_OLD, b"".join(sorted(old_objects(half) - set(names))))
+
+
+def _note_old(half: Half, names: Collection[bytes]) -> None:
+    before = old_objects(half)
+    if not before.issuperset(names):
+        half.catalog.set_meta(_OLD, b"".join(sorted(before | set(names))))
 
 
 def _lower_first(signed: bytes) -> int:
@@ -232,7 +337,7 @@ async def _spread(half: Half, federation: Federation, listed: Mapping[Identity, 
 
 
 async def say(
-    half: Half, federation: Federation, edge: Edge, key: SigningKey, chains: Callable[[Forgotten], list[KeptChain]]
+    half: Half, federation: Federation, edge: Edge, key: SigningKey, draft: Callable[[Forgotten], Draft]
 ) -> Forget:
     """Sign the next Forget and store it at every provider that answers; return it.
 
@@ -251,11 +356,15 @@ async def say(
             "this home lacks the index keys of a domain, whose members could not read what is forgotten"
         )
     before = Forgotten.of(half)
+    said = draft(before)
     record = Forget(
         tenant=half.tenant,
-        number=before.number + 1,
+        number=before.highest + 1,
         previous=signed_hash(before.signed) if before.signed else NO_PREVIOUS,
-        chains=chains(before),
+        chains=said.chains,
+        view=[SeenChain(writer=writer, number=said.view[writer]) for writer in sorted(said.view)],
+        gone=b"".join(sorted(set(said.gone))),
+        moved=sorted(said.moved, key=lambda one: one.index),
         created_ns=edge.clock.now_ns(),
     )
     signed = key.sign(Context.FORGET, encode(record))
@@ -277,6 +386,7 @@ async def say(
         taken += 1
     if taken:  # it can be found from now on, so this home must not know less
         with half.catalog.database.transaction("forget row"):
+            _note_old(half, _objects(half))
             half.catalog.set_meta(_SIGNED, signed)
             half.catalog.set_meta(_OBJECTS, b"".join(sorted(objects)))
     minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)
@@ -286,6 +396,18 @@ async def say(
             hint="nothing was deleted: run again when more peers answer",
         )
     return record
+
+
+async def say_anew(half: Half, edge: Edge, key: SigningKey, ticket: Ticket | None = None) -> list[str]:
+    """Say again, with a key that counts, what one said that counts no more; return what could not be told to whom."""
+    if not Forgotten.of(half).signed:
+        return []
+    async with Federation(half, edge, ticket=ticket) as federation:
+        try:
+            await say(half, federation, edge, key, lambda before: with_chains(before, list(before.chains.values())))
+        except ReplicatorError as error:
+            federation.notices.append(f"what is forgotten is not said anew: {error}; the next `prune` does it")
+        return federation.notices
 
 
 def _objects(half: Half) -> list[bytes]:

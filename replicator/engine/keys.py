@@ -14,6 +14,7 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole
+from replicator.engine.forgetting import say_anew
 from replicator.engine.handing import free_name, handed_to, name_of_key, noted, noted_revoked
 from replicator.engine.home import Half
 from replicator.engine.keeper import (
@@ -380,7 +381,8 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
     keybag_data = seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng)
     data = keeper.write_charter(edge, private=private, rights=rights, keybag_data=keybag_data)
     keeper.succeed("maintenance.key")
-    return await spread_charter(keeper, siblings, edge, data)
+    notices = await spread_charter(keeper, siblings, edge, data)
+    return notices + await say_anew(keeper, edge, fresh, keeper.lazy_ticket)
 
 
 async def rotate_owner(keeper: KeeperHome, siblings: list[Half], edge: Edge, words: list[str]) -> list[str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import DAY_S, NS
+from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation, Link
+from replicator.engine.forgetting import Forgotten
 from replicator.engine.home import Half
 from replicator.errors import UsageError
 from replicator.format.policy import Policy as PolicyRecord
@@ -181,17 +183,23 @@ def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
 def objects_of(half: Half, snapshots: Iterable[SnapshotRow]) -> list[ObjectRow]:
     """Return every object that these snapshots need: themselves, indexes, references and packs.
 
-    A pack that was lost and whose chunks were all stored again is needed no more.
+    A pack that was lost and whose chunks were all stored again is needed no more, nor is one that was dismissed. What
+    a maintainer put together anew of these writers' packs is needed too.
     """
     names: dict[bytes, None] = {}
     indexes: dict[bytes, None] = {}
+    writers: set[bytes] = set()
     for snapshot in snapshots:
+        writers.add(snapshot.writer)
         names[snapshot.name] = None
         names.update(dict.fromkeys((*snapshot.indexes, *snapshot.references)))
         indexes.update(dict.fromkeys(snapshot.indexes))
+    moved = [one.index for one in Forgotten.of(half).moved if one.writer in writers]
+    names.update(dict.fromkeys(moved))
+    indexes.update(dict.fromkeys(moved))
     objects = half.catalog.objects
     found = {row.id: row for name in names if (row := objects.by_name(name)) is not None}
     packs = objects.of_indexes(indexes)
-    replaced = objects.replaced([row.id for row in packs if row.lost])
-    found.update({row.id: row for row in packs if row.id not in replaced})
+    unneeded = objects.replaced([row.id for row in packs if row.lost]) | dismissed(half)
+    found.update({row.id: row for row in packs if row.id not in unneeded})
     return [found[key] for key in sorted(found)]

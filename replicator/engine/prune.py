@@ -1,22 +1,23 @@
 """Finding out all that a plan to prune stands on, without a content key; whatever is not known is a gap."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import must_be_own
 from replicator.crypto.sign import Context, verify
-from replicator.engine.audit import survey
+from replicator.engine.audit import PeerView, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
 from replicator.engine.pruneplan import MAX_UNUSED, Change, Kept, PackFacts, PrunePlan, RecordFacts, plan_prune
-from replicator.engine.sync import read_snapshot, sync_all
+from replicator.engine.sync import fetch_index, knows_index, read_snapshot, sync_all
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
+from replicator.format.forget import KeptChain
 from replicator.format.index import References
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.sealed import open_object
@@ -34,8 +35,35 @@ class _Known:
     gaps: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a plan was made of. ``seen`` is the number of each writer's newest snapshot, all of whose chain was read.
+
+    ``packs`` are all whose fate was decided, by name.
+    """
+
+    plan: PrunePlan
+    seen: Mapping[bytes, int]
+    views: Mapping[bytes, PeerView]
+    packs: Mapping[bytes, PackFacts]
+    kept: Sequence[Kept]
+    changes: Mapping[bytes, Change]
+
+
 async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: float = MAX_UNUSED) -> PrunePlan:
-    """Return what may be deleted and is worth repacking, as far as everything about it is known.
+    """Return what may be deleted and is worth repacking, as far as everything about it is known: see :func:`look`."""
+    return (await look(half, federation, edge, max_unused=max_unused)).plan
+
+
+async def look(
+    half: Half,
+    federation: Federation,
+    edge: Edge,
+    *,
+    max_unused: float = MAX_UNUSED,
+    supposing: Iterable[KeptChain] | None = None,
+) -> Look:
+    """Find out everything that a plan stands on, and plan; with ``supposing`` as if that were what stays.
 
     A gap is: a fork, or anything else that does not hold; a snapshot, chain or references that cannot be read; a
     provider that lacks what it had receipted. Providers that do not answer are none: nothing is deleted there without
@@ -45,15 +73,19 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
     rows = half.catalog.snapshots.all()
     known = _Known()
     forgotten = Forgotten.of(half)
+    if supposing is not None:
+        forgotten = forgotten.supposing(supposing)
     known.gaps += _chains_with_holes(half, heads, rows, forgotten)
     await _read_snapshots(half, federation, rows, forgotten, known)
     await _read_references(half, federation, known)
+    await _read_moved(half, federation, forgotten, known)
     views = await survey(half, federation, edge, count=0)
     known.gaps += federation.integrity
     objects = half.catalog.objects
     names: dict[int | None, bytes] = {row.id: row.name for row in objects.all("kind = 'index'")}
     if len(half.private.domains) == 1:  # so are those of snapshots that are gone
         known.domains = dict.fromkeys(names.values(), half.private.domains[0].id)
+    moved = {one.index for one in forgotten.moved}
     packs = [
         PackFacts(
             number=row.id,
@@ -64,10 +96,12 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
             kind=row.kind,
             policy=row.policy,
             size=row.size,
+            moved=names[row.index_id] in moved,
         )
         for row in objects.all("kind IN ('data', 'tree') AND NOT lost AND index_id IS NOT NULL")
         if names.get(row.index_id) in known.domains  # of others nothing is decided
     ]
+    packs.sort(key=lambda one: (not one.moved, one.number))
     records = [
         RecordFacts(name=row.name, kind=row.kind, size=row.size) for row in objects.all() if row.kind in _RECORDS
     ]
@@ -86,7 +120,22 @@ async def plan(half: Half, federation: Federation, edge: Edge, *, max_unused: fl
         link = federation.links.get(Identity(identity))
         if lacking and link and not found.gaps:
             what = f"{link.pin.name} lacks {len(lacking)} objects that are needed, or has them damaged"
-            return PrunePlan(gaps=[f"{what}: run `repair` first"])
+            found = PrunePlan(gaps=[f"{what}: run `repair` first"])
+    return Look(
+        plan=found,
+        seen=_seen(heads, rows),
+        views=views,
+        packs={one.name: one for one in packs},
+        kept=known.kept,
+        changes=known.changes,
+    )
+
+
+def _seen(heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> dict[bytes, int]:
+    """Return the number of each writer's newest snapshot that anybody here has heard of."""
+    found = {writer: known.head.number for writer, known in heads.items()}
+    for row in rows:
+        found[row.writer] = max(found.get(row.writer, 0), row.number)
     return found
 
 
@@ -97,7 +146,7 @@ def _needed(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
     for one in kept:
         found.update((one.name, *one.indexes, *one.references))
         indexes.update(one.indexes)
-    return found | {one.name for one in packs if one.index in indexes}
+    return found | {one.name for one in packs if one.moved or one.index in indexes}
 
 
 def _chains_with_holes(
@@ -156,6 +205,19 @@ async def _read_snapshots(
                 references=tuple(snapshot.references),
             )
         )
+
+
+async def _read_moved(half: Half, federation: Federation, forgotten: Forgotten, known: _Known) -> None:
+    """Learn the domains of the indexes of what was put together anew."""
+    for one in forgotten.moved:
+        try:
+            index, _ = await fetch_index(half, federation, ObjectName(one.index))
+        except ReplicatorError as error:
+            known.gaps.append(f"index {short(one.index)} of packs that were put together anew cannot be read: {error}")
+            continue
+        known.domains[one.index] = index.domain
+        if not knows_index(half, one.index):
+            known.gaps.append(f"index {short(one.index)} of packs that were put together anew is not taken in")
 
 
 async def _read_references(half: Half, federation: Federation, known: _Known) -> None:

@@ -132,6 +132,8 @@ class PrunePlan:
     packs: int = 0
     chunks: int = 0
     needed: int = 0
+    scattered: int = 0
+    """About how many bytes nobody needs in packs that stay as they are, one copy of each."""
 
     @property
     def dead_bytes(self) -> int:
@@ -221,8 +223,23 @@ def plan_prune(
     ]
     plan.dead += _dead_records(kept, records, {one.facts.index for one in uses if one.facts.moved and one.live})
     plan.groups = _worth_repacking(uses, max_unused)
+    moving = {one.facts.name for group in plan.groups for one in group.packs}
+    plan.scattered = sum(one.facts.size - one.live_bytes for one in uses if one.live and one.facts.name not in moving)
     _check(plan, kept, uses)
     return plan
+
+
+def needed_among(kept: Iterable[Kept], changes: Mapping[bytes, Change], domain: bytes, ids: bytes) -> set[bytes]:
+    """Return which of some joined ids the snapshots of a domain need."""
+    members = [one for one in kept if one.domain == domain]
+    asked = np.unique(np.frombuffer(ids, _ID))
+    found: set[bytes] = set()
+    for low, high in _parts(sum(len(one.added) for one in changes.values()) // _ID.itemsize):
+        here = asked[_inside(asked, low, high)]
+        for part in _needed(members, changes, low, high):
+            met = np.intersect1d(here, part, assume_unique=True).tobytes()
+            found.update(met[at : at + _ID.itemsize] for at in range(0, len(met), _ID.itemsize))
+    return found
 
 
 def _by_domain(kept: Iterable[Kept]) -> dict[bytes, list[Kept]]:

@@ -15,6 +15,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Word, read_head, read_word
 from replicator.charter.verify import signed_hash
 from replicator.crypto.sign import Context
+from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.memory import Memory
@@ -28,7 +29,7 @@ from replicator.format.codec import encode
 from replicator.format.finding import Statement
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
-from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Empty, Signed, Testimony
+from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Claims, Empty, Signed, Testimony
 from scheduler import Plan
 
 MAX_ROUNDS = 4
@@ -58,6 +59,7 @@ class Publisher:
         self.ground = Ground(node, federation)
         self.ground.refresh()
         self.sender = Sender(self.ground, edge, spool)
+        self._standing: dict[Identity, bool] = {}
 
     async def publish(self, snapshot: SnapshotRow) -> Published:
         """Publish one committed snapshot; every one before it in the chain is published already.
@@ -153,13 +155,14 @@ class Publisher:
         objects = self.node.catalog.objects
         identity = link.identity
         rows = {row.id: row.name for row in objects.all("writer = ?", (self.node.identity,))}
+        unneeded = dismissed(self.node)
         held = {
             holding.object_id
             for holding in objects.holdings(peer=identity)
             if holding.state == "held" and holding.incarnation == link.info.incarnation and holding.object_id in rows
-        }
+        } - unneeded
         row = self.node.catalog.peers.get(identity)
-        known = row.claim_number == link.info.claim and link.info.claim > 0
+        known = row.claim_number == link.info.claim and link.info.claim > 0 and await self._stands(link)
         before = objects.claimed(identity) if known else set()
         if known and before == held:
             return False
@@ -185,6 +188,7 @@ class Publisher:
         if reply.number != number or reply.incarnation != link.info.incarnation:
             raise ProtocolError(link.pin.name, "answered a claim with another number or from another store")
         link.info = msgspec.structs.replace(link.info, claim=number)
+        self._standing[identity] = True
         missing = {reply.missing[at : at + 32] for at in range(0, len(reply.missing), 32)}
         lacking = {i for i in held if rows[i] in missing}
         objects.set_claimed(identity, number, held)
@@ -198,6 +202,26 @@ class Publisher:
             link.problems.append(f"{len(lacking)} objects that it had receipted are gone")
             self.federation.integrity.append(f"{link.pin.name}: {len(lacking)} objects that it had receipted are gone")
         return bool(lacking)
+
+    async def _stands(self, link: Link) -> bool:
+        """Return whether our last claim still protects what it names: it does not once this node was retired there.
+
+        Asked once in a run; a head would be refused until everything is claimed anew.
+        """
+        if link.identity not in self._standing:
+            try:
+                claims = await link.connection.call("claims", Empty(), Claims)
+            except RefusedError:  # a release that knows no marks
+                self._standing[link.identity] = True
+            else:
+                own = [one for one in claims.writers if one.writer == self.node.identity]
+                self._standing[link.identity] = all(one.current and not one.retired for one in own)
+                if not self._standing[link.identity]:
+                    self.federation.notices.append(
+                        f"{link.pin.name}: this node's claim counted no more there (it was retired, or the store was "
+                        "put back); everything is claimed anew"
+                    )
+        return self._standing[link.identity]
 
     async def _say(self, link: Link, claim: Claim) -> ClaimReply:
         signed = self.node.signing.sign(Context.CLAIM, encode(claim))

@@ -7,9 +7,13 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.crypto.sign import SigningKey
 from replicator.engine.browse import Library, OpenSnapshot, label_of
 from replicator.engine.edge import Edge
-from replicator.engine.forgetting import next_chains, say
+from replicator.engine.forgetting import Forgotten, next_chains, say, with_chains
+from replicator.engine.home import Half
+from replicator.engine.marking import take_back
 from replicator.engine.naming import check_dataset, choose
+from replicator.engine.placing import objects_of
 from replicator.errors import UsageError
+from replicator.format.forget import KeptChain
 from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
 
 
@@ -27,8 +31,12 @@ class Judged:
         return bool(self.reasons)
 
 
-async def by_rules(library: Library, edge: Edge, rules: KeepRules, datasets: Collection[str]) -> list[Judged]:
-    """Return what the rules make of every snapshot of some datasets (none: of all), by series and oldest first.
+async def by_rules(
+    library: Library, edge: Edge, rules: Callable[[str], KeepRules], datasets: Collection[str]
+) -> list[Judged]:
+    """Return what rules make of every snapshot of some datasets (none: of all), by series and oldest first.
+
+    ``rules`` gives those of a dataset.
 
     A snapshot that cannot be read is not judged, and stays.
 
@@ -41,13 +49,17 @@ async def by_rules(library: Library, edge: Edge, rules: KeepRules, datasets: Col
     wanted = [one for one in found if not datasets or one.details.dataset in datasets]
     times, unknown = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns())
     by_name: dict[bytes, OpenSnapshot] = {one.row.name: one for one in wanted}
+    found_rules = {dataset: rules(dataset) for dataset in sorted({one.details.dataset for one in wanted})}
     return [
         Judged(
             snapshot=by_name[decision.candidate.name],
             counted_ns=decision.candidate.at_ns,
             reasons=decision.reasons,
         )
-        for decision in decide(candidates_of(wanted, times, unknown), rules)
+        for dataset, of_dataset in found_rules.items()
+        for decision in decide(
+            candidates_of([one for one in wanted if one.details.dataset == dataset], times, unknown), of_dataset
+        )
     ]
 
 
@@ -151,14 +163,33 @@ async def forget(
     names = {one.snapshot.row.name for one in judged if one.keep == undo}
     if not names:
         return 0
-    rows = keeper.catalog.snapshots.all()
-    drop, taken_back = (frozenset[bytes](), names) if undo else (names, frozenset[bytes]())
+    again = _packs_of(keeper, names) if undo else set()
     with keeper.lock():
         await say(
             keeper,
             library.federation,
             edge,
             key(),
-            lambda before: next_chains(before.chains, rows, drop=drop, undo=taken_back),
+            lambda before: with_chains(before, chains_after(keeper, before, names, undo=undo), again),
         )
+        if undo:
+            rows = [one.snapshot.row for one in judged if one.snapshot.row.name in names]
+            await take_back(library.federation, {row.name for row in objects_of(keeper, rows)})
     return len(names)
+
+
+def chains_after(half: Half, before: Forgotten, names: Collection[bytes], *, undo: bool) -> list[KeptChain]:
+    """Return the chains of the next Forget, which drops these snapshots, or takes them back.
+
+    Raises:
+        NotFoundError: a snapshot of a chain that would change is out of sight.
+    """
+    drop, taken_back = (frozenset[bytes](), names) if undo else (names, frozenset[bytes]())
+    return next_chains(before.chains, half.catalog.snapshots.all(), drop=drop, undo=taken_back)
+
+
+def _packs_of(half: Half, snapshots: Collection[bytes]) -> set[bytes]:
+    """Return the names of all packs that the indexes of some snapshots list: they may need any of them."""
+    rows = half.catalog.snapshots.all()
+    indexes = {name for row in rows if row.name in snapshots for name in row.indexes}
+    return {row.name for row in half.catalog.objects.of_indexes(indexes)}

@@ -6,7 +6,7 @@ and all of it is looked up once, in order, at its end (:meth:`PackingSink.settle
 tenth of one by itself, and a snapshot is not written before the answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from chunker import ChunkHasher, Compressor
 from replicator.catalog.objects import ObjectKind, Objects, split_ids
@@ -52,8 +52,9 @@ class PackingSink:
         rng: Rng,
         now_ns: int,
         emitted: Callable[[int, int], None],
+        avoided: Collection[int] = (),
     ) -> None:
-        """``needed`` makes what collects the ids that the snapshot needs."""
+        """``needed`` makes what collects the ids that the snapshot needs; ``avoided`` packs are not relied on."""
         self._hashers: dict[int, ChunkHasher] = keys.hashers()
         self._policy_id = policy_id(policy)
         self._objects = objects
@@ -69,6 +70,7 @@ class PackingSink:
         self._good_enough = objects.usable_packs(writer, self._policy_id) | objects.usable_packs(
             writer, *sorted(strong), sent=True
         )
+        self._good_enough -= set(avoided)
         self._packers = {
             kind: Packer(kind, self._policy_id, keys, rng, self._spool_pack)
             for kind in (Kind.DATA_PACK, Kind.TREE_PACK)

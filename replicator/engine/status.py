@@ -116,7 +116,7 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
         found = _judge(half, keeper, edge, federation, views, heads, asked=True)
-        found.deletions = await digest(list(federation.links.values()))
+        found.deletions = await digest(list(federation.links.values()), half.charter.root.floors)
         return found
 
 

@@ -18,7 +18,7 @@ from replicator.format.container import Kind
 from replicator.format.index import Index
 from replicator.format.policy import policy_id
 from replicator.format.snapshot import Snapshot
-from replicator.ids import Identity, ObjectName, short
+from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
 
@@ -37,7 +37,27 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
         del federation.notices[said[0] : told[0]]
         del federation.integrity[said[1] : told[1]]
         await _sync_chains(half, federation, heads)
+    await _sync_moved(half, federation)
     return heads
+
+
+async def _sync_moved(half: Half, federation: Federation) -> None:
+    """Read the indexes of what maintainers put together anew; a node looks at those of its own packs by itself."""
+    for one in Forgotten.of(half).moved:
+        if (half.role == "node" and one.writer == half.identity) or knows_index(half, one.index):
+            continue
+        try:
+            await read_index(half, federation, ObjectName(one.index), one.writer)
+        except (IntegrityError, FormatError) as error:
+            federation.integrity.append(f"index {short(one.index)} of packs that were put together anew: {error}")
+        except NotFoundError as error:
+            federation.notices.append(f"index {short(one.index)} of packs that were put together anew: {error}")
+
+
+def knows_index(half: Half, name: bytes) -> bool:
+    """Return whether this home has an index with the packs that it lists."""
+    row = half.catalog.objects.by_name(name)
+    return row is not None and bool(half.catalog.objects.of_index_rows([row.id]))
 
 
 async def _sync_chains(half: Half, federation: Federation, heads: Mapping[bytes, KnownHead]) -> None:
@@ -255,9 +275,10 @@ async def _remember(
     objects = half.catalog.objects
     policy = half.catalog.datasets.remember(snapshot.policy)
     for index_name in snapshot.indexes:
-        known = objects.by_name(index_name)
-        if known is None or not objects.all("index_id = ?", (known.id,)):
-            await _read_index(half, federation, ObjectName(index_name), snapshot, holders)
+        if not knows_index(half, index_name):
+            await read_index(
+                half, federation, ObjectName(index_name), snapshot.writer, domain=snapshot.domain, holders=holders
+            )
     for reference in snapshot.references:
         if objects.by_name(reference) is None:
             try:
@@ -293,15 +314,55 @@ async def _remember(
     )
 
 
-async def _read_index(
-    half: Half, federation: Federation, name: ObjectName, snapshot: Snapshot, holders: tuple[Identity, ...]
-) -> None:
+async def fetch_index(
+    half: Half, federation: Federation, name: ObjectName, holders: tuple[Identity, ...] = ()
+) -> tuple[Index, int]:
+    """Return an index after checking who signed it, and the size of its object.
+
+    It is a writer's own, or a maintainer's: that one counts only for whom a snapshot or a Forget names it.
+
+    Raises:
+        IntegrityError, FormatError: it does not hold.
+        NotFoundError: no reachable peer has it.
+    """
     data = await federation.fetch(name, holders)
-    signed = open_object(data, Kind.INDEX, half.keys(snapshot.domain))
-    index = decode(Index, verify(signed, Context.INDEX, half.charter.writer_keys()))
+    signed = _open_any_domain(half, data, Kind.INDEX)
+    keys = [*half.charter.writer_keys(), *half.charter.maintainer_keys()]
+    index = decode(Index, verify(signed, Context.INDEX, keys))
     must_be_own(signed, index.writer, index.tenant, half.tenant, f"index {short(name)}")
-    if index.domain != snapshot.domain:
+    return index, len(data)
+
+
+async def read_index(
+    half: Half,
+    federation: Federation,
+    name: ObjectName,
+    writer: bytes,
+    *,
+    domain: bytes | None = None,
+    holders: tuple[Identity, ...] = (),
+) -> None:
+    """Bring an index that a writer's snapshot of a ``domain`` names, or that was made for it, into the catalog.
+
+    Raises:
+        IntegrityError, FormatError: it does not hold.
+        NotFoundError: no reachable peer has it.
+    """
+    index, size = await fetch_index(half, federation, name, holders)
+    if domain is not None and index.domain != domain:
         raise IntegrityError(f"index {short(name)}: of another domain than the snapshot that names it")
+    take_index(half, name, index, size, writer)
+
+
+def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: bytes) -> None:
+    """Bring an index that was checked into the catalog; ``writer``: for whom a maintainer made it.
+
+    Raises:
+        IntegrityError: it contradicts itself.
+    """
+    own_word = index.writer in {identity_of(key) for key in half.charter.writer_keys()}
+    said = {one.index: one.writer for one in Forgotten.of(half).moved}
+    owner = index.writer if own_word else said.get(name, writer)
     known_policies = {policy_id(policy) for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)
@@ -309,9 +370,9 @@ async def _read_index(
     with half.catalog.database.transaction("index row"):
         row = objects.add(
             name=name,
-            writer=index.writer,
+            writer=owner,
             kind="index",
-            size=len(data),
+            size=size,
             spooled=False,
             created_ns=index.created_ns,
         )
@@ -319,14 +380,15 @@ async def _read_index(
             if pack.policy not in known_policies:
                 raise IntegrityError(f"index {short(name)}: a pack has a policy that it does not contain")
             known = objects.by_name(pack.name)
-            if known is not None and known.writer != index.writer:
-                # A writer has the say over its own packs alone, and over this home's nobody but this home.
+            if known is not None and (known.writer != owner or not (own_word or known.index_id in {None, row})):
+                # A writer has the say over its own packs alone, a maintainer over none that a writer's index lists, and
+                # over this home's nobody but this home.
                 if known.writer != half.identity:
                     objects.also_lists(known.id, pack.ids)
                 continue
             objects.add(
                 name=pack.name,
-                writer=index.writer,
+                writer=owner,
                 kind="data" if pack.kind == Kind.DATA_PACK else "tree",
                 size=pack.size,
                 policy=pack.policy,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 
 import msgspec
+from blake3 import blake3
 
 from replicator.crypto.aead import TAG_SIZE
 from replicator.errors import IntegrityError
@@ -139,6 +140,31 @@ class Repacker:
     def _seal(self, filling: _Filling) -> None:
         shuffle(self._rng, filling.parts)
         self._emit(_assemble(filling, self._kind, self._policy, self._keys, self._rng))
+
+
+def segments_of(data: bytes | memoryview, keys: DomainKeys) -> tuple[Directory, dict[bytes, bytes]]:
+    """Return the directory of a whole pack, whose name was checked, and of each chunk a hash of all that opens it.
+
+    Two packs in which a chunk has the same hash hold the same ciphertext of it under the same sealed secret: who trusts
+    the one may trust the other, without any key that opens it.
+
+    Raises:
+        IntegrityError, FormatError: no pack of this domain, or damaged.
+    """
+    _, directory, start = read_directory(data, len(data), keys)
+    view = memoryview(data)
+    found = {}
+    for segment in directory.segments:
+        slot = directory.slots[segment.slot]
+        at = start + segment.offset
+        told = msgspec.msgpack.encode(msgspec.structs.replace(segment, slot=0, offset=0))
+        parts = (slot.commitment, slot.sealed, told, view[at : at + segment.stored])
+        hasher = blake3()
+        for part in parts:
+            hasher.update(len(part).to_bytes(4, "big"))
+            hasher.update(part)
+        found[segment.chunk_id] = hasher.digest()
+    return directory, found
 
 
 def _split(filling: _Filling) -> list[_Filling]:

@@ -3,6 +3,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.federation import Federation, built
+from tests.cli.forks import FORKS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks() -> Iterator[None]:
+    yield
+    FORKS.close()
 
 
 @pytest.fixture(scope="package")

@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+
+from tests.cli.forks import FORKS, Forked
 
 PASSPHRASE = "correct-horse-9871-battery"
 PLACES = {
@@ -85,18 +88,35 @@ class Place:
     ) -> Result:
         """Call the program to its end and check what holds for every call."""
         words = (*(() if home is None else ("--home", str(self.path / home))), *map(str, args))
-        done = subprocess.run(
-            [*PROGRAM, *words],
-            input=stdin.encode(),
-            capture_output=True,
-            timeout=PATIENCE_S,
-            check=False,
-            env=self.environment(env),
-            cwd=self.path,
-        )
-        result = Result(args=words, code=done.returncode, out=done.stdout, err=done.stderr.decode())
+        if env is None:
+            result = self._forked(words, stdin)
+        else:
+            done = subprocess.run(
+                [*PROGRAM, *words],
+                input=stdin.encode(),
+                capture_output=True,
+                timeout=PATIENCE_S,
+                check=False,
+                env=self.environment(env),
+                cwd=self.path,
+            )
+            result = Result(args=words, code=done.returncode, out=done.stdout, err=done.stderr.decode())
         self.check(result)
         return result
+
+    def _forked(self, words: tuple[str, ...], stdin: str) -> Result:
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(stdin.encode())
+            given.seek(0)
+            descriptors = given.fileno(), out.fileno(), err.fileno()
+            call = Forked(FORKS.start(words, self.environment(), self.path, *descriptors), None)
+            try:
+                code = call.wait(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                call.kill()
+                raise
+            said = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0) for file in (out, err)]
+        return Result(args=words, code=code, out=said[0], err=said[1].decode())
 
     def check(self, result: Result) -> None:
         """Hold a call to what no call may do: crash, warn, show a bar, tell a secret, say more than one document."""
@@ -149,7 +169,7 @@ class Federation(Place):
     """Homes "keeper", "node" and one for each provider below ``path``, and the providers' processes."""
 
     endpoints: dict[str, str] = field(default_factory=dict)
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Forked] = field(default_factory=dict)
 
     @property
     def sheet(self) -> Path:
@@ -166,15 +186,13 @@ class Federation(Place):
         chosen = names or tuple(PLACES)
         for name in chosen:
             with (self.path / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [
-                        *(*PROGRAM, "provider", "serve", "--home", str(self.path / name)),
-                        *("--listen", self.endpoints.get(name, "127.0.0.1:0"), "--json"),
-                    ],
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env=self.environment(),
-                )
+                listen = self.endpoints.get(name, "127.0.0.1:0")
+                args = "provider", "serve", "--home", str(self.path / name), "--listen", listen, "--json"
+                said, told = os.pipe()
+                with open(os.devnull, "rb") as nothing:
+                    channel = FORKS.start(args, self.environment(), self.path, nothing.fileno(), told, log.fileno())
+                os.close(told)
+                self.processes[name] = Forked(channel, said)
         for name in chosen:
             out = self.processes[name].stdout
             assert out is not None

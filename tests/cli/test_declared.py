@@ -219,7 +219,7 @@ def test_a_build_can_check_the_file_without_a_home(place: Place) -> None:
     good = place.path / "good.toml"
     good.write_text('[dataset.docs]\npaths = ["/srv/docs"]\nkeep.daily = 14\n')
     found = place.json("check-config", good)
-    assert (found["datasets"][0]["id"], found["keeper"]) == ("docs", ["replicator forget docs --keep-daily 14"])
+    assert (found["datasets"][0]["id"], found["keeper"]) == ("docs", ["replicator dataset set docs --keep-daily 14"])
     bad = place.path / "bad.toml"
     bad.write_text('[dataset."a/b"]\npaths = ["/srv/docs"]\n')
     assert "dataset.a/b: 'a/b' cannot be a dataset's name" in place.fails(1, "check-config", bad)

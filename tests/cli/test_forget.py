@@ -42,7 +42,8 @@ def test_rules_are_shown_carried_out_and_taken_back(breakable: Federation) -> No
 
 
 def test_what_cannot_be_meant_is_a_matter_of_usage(federation: Federation) -> None:
-    assert "nothing says what to forget" in federation.fails(2, "forget", home="keeper")
+    assert "not with rules" in federation.fails(2, "forget", "--even-last", home="keeper")
+    assert "do one of them" in federation.fails(2, "forget", "latest", "--undo", "--prune", home="keeper")
     assert "not with rules" in federation.fails(2, "forget", "--keep-last", "1", "--undo", home="keeper")
     assert "not possible" in federation.fails(2, "forget", "--keep-daily=-1", home="keeper")
     assert "not a duration" in federation.fails(2, "forget", "--keep-within", "soon", home="keeper")

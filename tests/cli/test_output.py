@@ -10,7 +10,7 @@ import pytest
 from replicator.cli import exits
 from replicator.cli.base import Session
 from replicator.cli.browse import take_restore
-from replicator.cli.output import Output, table
+from replicator.cli.output import Alarm, Output, table
 from replicator.cli.progress import LineProgress
 from replicator.engine.browse import OpenSnapshot
 from replicator.engine.restore import RestoreReport
@@ -121,3 +121,16 @@ def test_json_shows_a_terminal_no_control_characters_and_reads_as_what_was_meant
     out = capfd.readouterr().out
     assert json.loads(out) == [HOSTILE]
     assert "\x9b" not in out
+
+
+def test_an_alarm_is_red_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for terminal, colourless in ((False, ""), (True, ""), (True, "1")):
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setenv("NO_COLOR", colourless)
+        Output(as_json=False).result({}, [Alarm("NO LOCK"), "all is well"])
+        said.append(capfd.readouterr().out)
+    assert said[0] == said[2] == "NO LOCK\nall is well\n"
+    assert said[1] == "\x1b[1;31mNO LOCK\x1b[0m\nall is well\n"

@@ -1,14 +1,18 @@
 """The digest: what is marked at each provider, for whoever asks status."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
+import msgspec
 import pytest
 
 from replicator.cli.care import _deletions_text, _status_document
+from replicator.cli.output import Alarm
 from replicator.engine.digest import Deletions, digest
 from replicator.engine.federation import Link
 from replicator.engine.status import Status
+from replicator.format.charter import Floors
 from replicator.format.codec import Record
 from replicator.ids import Identity
 from replicator.transport.base import Target
@@ -18,6 +22,8 @@ from replicator.wire.messages import Info
 from tests.provider.stand import Stand
 from tests.provider.tenant import SMALL, data_object, hire, put
 from tests.provider.test_marks import NA, NB, mark, marks
+
+FLOORS = Floors(lock_s=30 * 86400, grace_s=14 * 86400, delete_budget_percent=10, residency=[], minimum_copies=1)
 
 
 class _Refusing:
@@ -59,13 +65,13 @@ def link(tmp_path: str) -> tuple[Stand, Link]:
 
 
 def test_a_provider_with_nothing_marked_says_nothing(link: tuple[Stand, Link]) -> None:
-    assert asyncio.run(digest([link[1]])) == []
+    assert asyncio.run(digest([link[1]], FLOORS)) == []
 
 
 def test_marks_are_told_with_count_bytes_and_first_day(link: tuple[Stand, Link]) -> None:
     stand, one = link
     mark(stand, NA, NB)
-    [found] = asyncio.run(digest([one]))
+    [found] = asyncio.run(digest([one], FLOORS))
     assert (found.name, found.objects, found.bytes) == ("bo", 2, 2 * SMALL)
     assert found.first_ns == marks(stand).first_ns
     status = Status(
@@ -91,5 +97,17 @@ def test_a_provider_that_knows_no_marks_is_passed_over(link: tuple[Stand, Link])
     stand, one = link
     mark(stand, NA)
     old = Link(one.pin, _Refusing(one.connection.target), one.info, one.offer, 0, [])  # type: ignore[arg-type]
-    [found] = asyncio.run(digest([old, one]))
+    [found] = asyncio.run(digest([old, one], FLOORS))
     assert isinstance(found, Deletions)
+
+
+def test_brakes_that_are_off_are_told_as_an_alarm_even_if_nothing_is_marked(link: tuple[Stand, Link]) -> None:
+    _, one = link
+    offer = msgspec.structs.replace(one.offer, lock_s=0, grace_s=0)
+    loose = Link(one.pin, one.connection, one.info, offer, 0, [])
+    floors = msgspec.structs.replace(FLOORS, grace_s=0, delete_budget_percent=100)
+    [found] = asyncio.run(digest([loose], floors))
+    assert found.unbraked == ["grace", "budget"]
+    [line] = _deletions_text(cast("Status", SimpleNamespace(deletions=[found])))
+    assert isinstance(line, Alarm)
+    assert "bo: NO GRACE AND NO BUDGET" in line

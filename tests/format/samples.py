@@ -27,7 +27,7 @@ from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, ch
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
 from replicator.format.finding import Finding, Statement
-from replicator.format.forget import Forget, KeptChain, KeptSnapshot
+from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -223,7 +223,16 @@ FORGET = Forget(
         ),
         KeptChain(writer=run(0xA0, 32), upto=1, kept=[]),
     ],
+    view=[SeenChain(writer=run(0x20, 32), number=301), SeenChain(writer=run(0xA0, 32), number=9)],
+    gone=run(0x11, 32) + run(0x12, 32),
+    moved=[
+        MovedPacks(writer=run(0x20, 32), index=run(0x51, 32), packs=run(0x13, 32) + run(0x14, 32)),
+        MovedPacks(writer=run(0x20, 32), index=run(0x52, 32), packs=run(0x15, 32)),
+    ],
     created_ns=NOW,
+)
+FORGET_1 = Forget1(
+    tenant=FORGET.tenant, number=FORGET.number, previous=FORGET.previous, chains=FORGET.chains, created_ns=NOW
 )
 DRILL_1 = Drill1(
     tenant=run(0x10, 16),
@@ -476,6 +485,7 @@ SAMPLES: dict[str, Record] = {
     "drill 1": DRILL_1,
     "drill checks": CHECKS,
     "forget": FORGET,
+    "forget 1": FORGET_1,
     "mark": MARK,
     "holders": HOLDERS,
     "fence": FENCE,

@@ -1,8 +1,10 @@
 import msgspec
 import pytest
 
-from replicator.format.forget import KeptChain, KeptSnapshot
-from tests.format.samples import FORGET, accepted, inside, refused, run
+from replicator.errors import FormatError
+from replicator.format.codec import encode
+from replicator.format.forget import KeptChain, KeptSnapshot, read_forget
+from tests.format.samples import FORGET, FORGET_1, accepted, inside, refused, run
 
 first, second = FORGET.chains
 with_chain = inside(first, lambda chain: msgspec.structs.replace(FORGET, chains=[chain]))
@@ -33,3 +35,27 @@ def test_chains_are_sorted_by_writer_each_once() -> None:
 @pytest.mark.parametrize("changes", [{"number": 0}, {"previous": bytes(31)}, {"created_ns": -1}, {"tenant": b""}])
 def test_fields_out_of_bounds_are_refused(changes: dict[str, object]) -> None:
     refused(FORGET, **changes)
+
+
+def test_what_an_earlier_release_forgot_is_read_as_nothing_gone_or_moved() -> None:
+    assert read_forget(encode(FORGET)) == FORGET
+    assert read_forget(encode(FORGET_1)) == msgspec.structs.replace(FORGET, view=[], gone=b"", moved=[])
+    with pytest.raises(FormatError):
+        read_forget(encode(FORGET).replace(b"\x99\x02", b"\x99\x03", 1))
+
+
+@pytest.mark.parametrize("field", ["view", "moved"])
+def test_writers_seen_and_indexes_moved_are_sorted_each_once(field: str) -> None:
+    first_one, second_one = getattr(FORGET, field)
+    for parts in ([second_one, first_one], [first_one, first_one]):
+        with pytest.raises(ValueError, match=field):
+            msgspec.structs.replace(FORGET, **{field: parts})
+
+
+def test_names_of_packs_are_sorted_each_once() -> None:
+    low, high = run(0x11, 32), run(0x12, 32)
+    for names in (high + low, low + low, low[:31]):
+        with pytest.raises(ValueError, match="gone"):
+            msgspec.structs.replace(FORGET, gone=names)
+        with pytest.raises(ValueError, match="packs"):
+            msgspec.structs.replace(FORGET.moved[0], packs=names)

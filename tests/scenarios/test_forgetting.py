@@ -13,12 +13,12 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.engine import retain
 from replicator.engine.browse import Library
 from replicator.engine.federation import Federation, Link
-from replicator.engine.forgetting import Forgotten, learn, say
+from replicator.engine.forgetting import Forgotten, learn, say, with_chains
 from replicator.engine.sync import sync_all
 from replicator.errors import BusyError, KeyMissingError, MinimumNotMetError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
-from replicator.format.forget import Forget, KeptChain
+from replicator.format.forget import Forget1, KeptChain
 from replicator.format.merkle import name_of
 from replicator.pack.sealed import seal_object
 from replicator.snapshot.retention import KeepRules
@@ -61,7 +61,7 @@ async def forget(world: World, *names: str, undo: bool = False, even_last: bool 
 async def keep(world: World, rules: KeepRules, *datasets: str) -> int:
     """Forget by rules."""
     async with library_of(world) as library:
-        judged = await retain.by_rules(library, world.edge, rules, datasets)
+        judged = await retain.by_rules(library, world.edge, lambda _: rules, datasets)
         return await retain.forget(library, world.edge, library.keeper.maintenance, judged, undo=False)
 
 
@@ -202,7 +202,7 @@ async def test_only_the_named_datasets_are_judged(world: World) -> None:
 async def test_a_dry_run_changes_nothing(world: World) -> None:
     await nights(world, 2)
     async with library_of(world) as library:
-        judged = await retain.by_rules(library, world.edge, KeepRules(last=1), ())
+        judged = await retain.by_rules(library, world.edge, lambda _: KeepRules(last=1), ())
         assert [one.keep for one in judged] == [False, True]
     assert await numbers(world) == [1, 2]
 
@@ -217,7 +217,7 @@ async def test_a_clock_that_leaps_costs_no_snapshot_that_was_taken_after_it(worl
         world.clock.advance(DAY_S)
         await world.backup()
     async with library_of(world) as library:
-        judged = await retain.by_rules(library, world.edge, KeepRules(daily=2), ())
+        judged = await retain.by_rules(library, world.edge, lambda _: KeepRules(daily=2), ())
         reasons = {one.snapshot.row.number: one.reasons for one in judged}
         assert all("time in doubt" in reasons[number] for number in (4, 5))
         assert all(reasons[number] for number in (6, 7))
@@ -245,7 +245,7 @@ async def forged(world: World, key: SigningKey, created_ns: int = 0, tenant: byt
     keeper = world.keeper()
     try:
         rows = keeper.catalog.snapshots.all()
-        record = Forget(
+        record = Forget1(
             tenant=tenant or world.tenant_id,
             number=1,
             previous=bytes(32),
@@ -336,7 +336,13 @@ async def test_a_key_without_the_right_cannot_say_it(world: World) -> None:
     await nights(world, 1)
     async with library_of(world) as library:
         with pytest.raises(KeyMissingError, match="no right of a maintainer"):
-            await say(library.keeper, library.federation, world.edge, SigningKey(bytes(32)), lambda _: [])
+            await say(
+                library.keeper,
+                library.federation,
+                world.edge,
+                SigningKey(bytes(32)),
+                lambda before: with_chains(before, []),
+            )
 
 
 async def test_a_snapshot_out_of_sight_stops_forgetting_in_its_chain(world: World) -> None:

@@ -60,6 +60,7 @@ async def check_restores(world: World, copies: dict[int, str]) -> None:
     assert found.keys() <= copies.keys()
     for number, snapshot in found.items():
         target = os.path.join(world.root, "restored", str(number))
+        shutil.rmtree(target, ignore_errors=True)
         report = await world.restore(target, snapshot)
         assert (report.lost, report.damaged) == ([], [])
         base = os.path.basename(copies[number])

@@ -15,6 +15,7 @@ from replicator.engine.browse import Library, OpenSnapshot
 from replicator.engine.commands import PipedCommand
 from replicator.engine.edge import Edge, NoProgress
 from replicator.engine.federation import Federation
+from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.members import add_peer
@@ -236,6 +237,14 @@ class World:
     def node(self, home: str | None = None, fs: Fs | None = None) -> NodeHome:
         """Open the node's half."""
         return NodeHome(home or self.home, fs or self.fs)
+
+    def node_name(self) -> str:
+        """What people call the node."""
+        node = self.node()
+        try:
+            return name_of_key(node.private, node.identity)
+        finally:
+            node.close()
 
     def add_dataset(self, name: str, *roots: str, policy: Policy = PROMISE, home: str | None = None) -> None:
         """Add a dataset to the node."""

@@ -122,7 +122,7 @@ in
           ash.wait_for_open_port(7144, addr="192.168.1.1")
       with subtest("the app's state is a dataset, and what only the keeper can do is said"):
           todo = elm.succeed(f"{TODO}")
-          assert "replicator forget wiki --keep-daily 14" in todo, todo
+          assert "replicator dataset set wiki --keep-daily 14" in todo, todo
       with subtest("a night"):
           elm.succeed("install -d -o wiki -g wiki -m 700 /var/lib/wiki; echo geese > /var/lib/wiki/pages; chown wiki /var/lib/wiki/pages")
           settle(elm, elm, [ash], home="/srv/storage/replicator")

@@ -85,7 +85,7 @@ in
             machine.wait_for_unit("replicator-provider.service")
     with subtest("the files that were built are right"):
         shop.succeed(f"{TODO} > /run/todo")
-        shop.succeed("grep 'replicator forget photos --keep-daily 14' /run/todo")
+        shop.succeed("grep 'replicator dataset set photos --keep-daily 14' /run/todo")
         nova.succeed("replicator check-config /etc/replicator/provider.toml")
     with subtest("the keeper adds the providers of the roster by their addresses, without codes"):
         for line in shop.succeed("grep -o 'replicator peer add .*' /run/todo").splitlines():

@@ -1,0 +1,159 @@
+"""prune."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replicator.cli.base import Session, command, wait
+from replicator.cli.output import moment, table
+from replicator.config import format_size
+
+if TYPE_CHECKING:
+    from replicator.engine.pruning import AtProvider, PruneReport
+    from replicator.format.forget import KeptChain
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted, where, and from which day on.")
+@click.option(
+    "--retire",
+    "retiring",
+    metavar="NODE",
+    multiple=True,
+    help="Do not wait for this node, which is silent; it claims anew if it comes back.",
+)
+@command(keys="maintenance (keeper or maintainer); no content key")
+def prune(session: Session, dry_run: bool, retiring: tuple[str, ...]) -> None:
+    """Mark for deletion, at every provider, what no snapshot needs that is not forgotten.
+
+    Providers delete it after their waits, no more in a week than root allows; `status` shows what is marked. What is
+    needed is decided from references and indexes alone. If anything is not known, nothing is marked.
+    """
+    report = run_prune(session, dry_run=dry_run, retiring=retiring)
+    session.out.result(prune_document(report), prune_text(report))
+
+
+def run_prune(
+    session: Session,
+    *,
+    dry_run: bool,
+    retiring: Sequence[str] = (),
+    supposing: "Iterable[KeptChain] | None" = None,
+) -> "PruneReport":
+    """Prune with the maintenance key of this home, tell what providers said, and take over the exit code."""
+    from replicator.engine.keeper import KeeperHome  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.node import NodeHome  # noqa: PLC0415
+    from replicator.engine.pruning import prune as work  # noqa: PLC0415
+
+    with session.maintaining() as half, session.siblings() as siblings, session.edge() as edge:
+        report = wait(
+            work(
+                half,
+                edge,
+                half.maintenance,
+                ticket=half.lazy_ticket if isinstance(half, KeeperHome) else None,
+                order=half.ticket if isinstance(half, KeeperHome) else None,
+                nodes=[one for one in siblings if isinstance(one, NodeHome)],
+                retiring=retiring,
+                dry_run=dry_run,
+                supposing=supposing,
+            )
+        )
+    for notice in report.notices:
+        session.out.notice(notice)
+    for problem in report.integrity:
+        session.out.notice(f"INTEGRITY: {problem}")
+    session.worsen(report.exit_code)
+    return report
+
+
+def prune_document(report: "PruneReport") -> dict[str, Any]:
+    """Return what came of it for programs."""
+    plan = report.plan
+    return {
+        "dry_run": report.dry_run,
+        "gaps": plan.gaps,
+        "dead": [{"id": one.name.hex(), "kind": one.kind, "size": one.size} for one in plan.dead],
+        "dead_bytes": plan.dead_bytes,
+        "repack": [
+            {
+                "id": one.packs[0].facts.name.hex(),
+                "packs": len(one.packs),
+                "bytes": one.old_bytes,
+                "new_bytes": one.new_bytes,
+            }
+            for one in plan.groups
+        ],
+        "repacked_bytes": plan.repacked_bytes,
+        "packs": plan.packs,
+        "providers": [_provider(one) for one in report.at],
+        "stays": report.stays,
+        "retired": report.retired,
+        "integrity": report.integrity,
+    }
+
+
+def _provider(one: "AtProvider") -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "objects": one.objects,
+        "bytes": one.bytes,
+        "marked": one.marked,
+        "marked_bytes": one.marked_bytes,
+        "claimed": one.claimed,
+        "claimed_bytes": one.claimed_bytes,
+        "first": moment(one.first_ns),
+        "last": moment(one.last_ns),
+        "weekly_budget": one.budget,
+        "problem": one.problem,
+    }
+
+
+def prune_text(report: "PruneReport") -> list[str]:
+    """Return what came of it for people."""
+    plan = report.plan
+    if plan.gaps:
+        return ["Nothing is marked, because not everything is known:", *(f"  {gap}" for gap in plan.gaps)]
+    kinds: dict[str, list[int]] = {}
+    for one in plan.dead:
+        kinds.setdefault(one.kind, []).append(one.size)
+    lines = [f"{len(plan.dead)} objects are needed by nothing: {format_size(plan.dead_bytes)} in each copy."]
+    words = {"data": "packs of data", "tree": "packs of folders", "references": "lists of references"}
+    lines += [
+        f"  {len(sizes)} {words.get(kind, f'{kind}s')}, {format_size(sum(sizes))}"
+        for kind, sizes in sorted(kinds.items())
+    ]
+    if plan.groups:
+        packs = sum(len(one.packs) for one in plan.groups)
+        lines.append(
+            f"{packs} packs are worth repacking, which frees about {format_size(plan.repacked_bytes)} in each copy."
+        )
+    if report.at:
+        lines += ["", *table(("PROVIDER", "FREED", "OBJECTS", "STILL CLAIMED", "FROM", "ALL BY"), _rows(report))]
+    lines += ["", *report.stays]
+    lines += [f"{one.name}: {one.problem}" for one in report.at if one.problem]
+    lines += [f"{name} is not waited for any more." for name in report.retired]
+    marked = sum(one.marked for one in report.at)
+    if report.dry_run:
+        lines.append("Nothing was done (--dry-run).")
+    elif marked:
+        lines.append(
+            "Until then everything is there: `forget --undo` takes snapshots back, `status` shows what is marked."
+        )
+    return lines
+
+
+def _rows(report: "PruneReport") -> list[tuple[object, ...]]:
+    return [
+        (
+            one.name,
+            format_size(one.bytes if report.dry_run else one.marked_bytes),
+            one.objects if report.dry_run else one.marked,
+            format_size(one.claimed_bytes) if one.claimed else "",
+            moment(one.first_ns)[:10],
+            moment(one.last_ns)[:10],
+        )
+        for one in report.at
+    ]

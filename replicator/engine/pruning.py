@@ -1,0 +1,389 @@
+"""Pruning: plan, tell everybody, let go, mark. What is marked is deleted by providers, after their waits.
+
+The order, each step harmless by itself, so that a run that is stopped anywhere is finished or repeated by the next:
+
+    1. ask what every provider has accepted; then read heads, snapshots, references, listings, and plan
+    2. what is worth repacking is put into new packs, stored, claimed by maintenance (:mod:`.repacking`)
+    3. a Forget says which packs are gone: members stop waiting for them, nodes stop relying on them
+    4. a node in this home drops them from its claims; nodes elsewhere do that in their next run. After either: again
+       from 1
+    5. what nobody claims any more is marked, at each provider with a view of all that it had accepted
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from replicator.catalog.objects import ObjectRow, split_ids
+from replicator.clock import DAY_S, NS
+from replicator.config import format_size
+from replicator.crypto.sign import SigningKey, signer_of
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation, Link, Ticket
+from replicator.engine.forgetting import Draft, Forgotten, drop_old, maintenance_keys, old_objects, say
+from replicator.engine.handing import name_of_key
+from replicator.engine.home import Half
+from replicator.engine.maintenance import Claimant, EnrolOrderFor
+from replicator.engine.marking import (
+    MarkedAt,
+    ask_claims,
+    gone_writers,
+    mark_dead,
+    outstanding,
+    retire,
+    with_writer_retired,
+)
+from replicator.engine.members import find_right
+from replicator.engine.node import NodeHome
+from replicator.engine.prune import Look, look
+from replicator.engine.pruneplan import MAX_UNUSED, PrunePlan
+from replicator.engine.relying import claim_what_is_left
+from replicator.engine.repacking import Repacking
+from replicator.errors import LockedError, PeerError
+from replicator.format.forget import KeptChain, MovedPacks
+from replicator.ids import Identity, identity_of
+from replicator.wire.messages import Claims, Marks, MarksRequest
+
+MAX_ROUNDS: Final = 6
+MOST_GONE: Final = 100_000
+"""Names of packs that a Forget has room for; further ones are told when indexes that list some have gone."""
+WEEK_NS: Final = 7 * DAY_S * NS
+_LIES_THERE: Final = ("held", "damaged")
+
+
+@dataclass(slots=True, kw_only=True)
+class AtProvider:
+    """What pruning frees at one provider. Times are earliest ones, 0: nothing is marked, or it is not known.
+
+    ``objects`` of ``bytes`` lie there and are needed by nobody; of these ``marked`` are to be deleted from ``first_ns``
+    on, all by ``last_ns`` if nothing intervenes, and ``claimed`` are relied on by a node that has not heard of it yet.
+    ``problem``: why nothing could be marked there now.
+    """
+
+    id: str
+    name: str
+    objects: int = 0
+    bytes: int = 0
+    marked: int = 0
+    marked_bytes: int = 0
+    claimed: int = 0
+    claimed_bytes: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    budget: int = 0
+    problem: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class PruneReport:
+    """What came of it. With ``gaps`` nothing was done; ``stays`` says in words what is not freed and why."""
+
+    plan: PrunePlan
+    dry_run: bool
+    at: list[AtProvider] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    integrity: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+async def prune(
+    half: Half,
+    edge: Edge,
+    key: Callable[[], SigningKey],
+    *,
+    ticket: Ticket | None = None,
+    order: EnrolOrderFor | None = None,
+    nodes: Sequence[NodeHome] = (),
+    retiring: Collection[str] = (),
+    dry_run: bool = False,
+    supposing: Iterable[KeptChain] | None = None,
+    max_unused: float = MAX_UNUSED,
+) -> PruneReport:
+    """Mark at every provider what nothing needs that is not forgotten; with ``dry_run`` only say what that would be.
+
+    ``key`` gives a maintenance key, ``order`` an enrol order for it where it is not this home's identity. ``nodes`` are
+    in this home and claim anew at once. ``retiring`` are names of nodes that are not waited for: what they claim
+    protects nothing until they claim again; revoked ones never are. A dry run may suppose other snapshots to stay.
+
+    Raises:
+        KeyMissingError: this home has no maintenance key.
+        MinimumNotMetError: fewer providers than the minimum could be told what is gone; nothing was marked.
+        NotFoundError: there is no such node.
+        LockedError: another run works in this home.
+    """
+    signing = key()
+    leaving = gone_writers(half) | {identity_of(find_right(half, name, "node").holder_key) for name in retiring}
+    with half.lock():
+        async with Federation(half, edge, ticket=ticket) as federation:
+            run = _Run(half, federation, edge, signing, order, nodes, leaving, max_unused)
+            report = await run.plan(supposing) if dry_run else await run.carry_out()
+            report.dry_run = dry_run
+            report.notices = list(dict.fromkeys(federation.notices))
+            report.integrity = list(federation.integrity)
+            silent = [pin.name for pin in half.peers if pin.identity in federation.failures]
+    if silent and not report.plan.gaps:
+        report.stays.append(f"{', '.join(silent)} did not answer: nothing is marked there before they do")
+    if report.integrity:
+        report.exit_code = 4
+    elif report.plan.gaps or silent or any(one.problem for one in report.at):
+        report.exit_code = 3
+    return report
+
+
+class _Run:
+    def __init__(
+        self,
+        half: Half,
+        federation: Federation,
+        edge: Edge,
+        key: SigningKey,
+        order: EnrolOrderFor | None,
+        nodes: Sequence[NodeHome],
+        leaving: Collection[bytes],
+        max_unused: float,
+    ) -> None:
+        self.half = half
+        self.federation = federation
+        self.edge = edge
+        self.key = key
+        self.nodes = list(nodes)
+        self.here = {bytes(node.identity) for node in nodes}
+        self.leaving = set(leaving)
+        self.max_unused = max_unused
+        self.retired: list[str] = []
+        self.claimant = Claimant(half, federation, edge, key, order)
+        self.repacked = False
+
+    async def plan(self, supposing: Iterable[KeptChain] | None) -> PruneReport:
+        """Say what would be done."""
+        claims = await ask_claims(self.federation)
+        found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused, supposing=supposing)
+        report = PruneReport(plan=found.plan, dry_run=True)
+        if not found.plan.gaps:
+            names = self._to_mark(found, set())
+            report.at = [await self._at(link, names[link.identity], None) for link in self._links()]
+            report.stays = self._stays(found, claims)
+        return report
+
+    async def carry_out(self) -> PruneReport:
+        """Do it, as far as providers and nodes let us."""
+        marked: dict[Identity, MarkedAt] = {}
+        for _ in range(MAX_ROUNDS):
+            claims = await ask_claims(self.federation)
+            found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
+            report = PruneReport(plan=found.plan, dry_run=False)
+            if found.plan.gaps:
+                return report
+            draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
+            claimed = await self._claim(found, draft)
+            await self._tell(draft)
+            if claimed or await self._nodes_let_go():
+                continue  # something was claimed: everything is to be looked at again
+            for identity in list(claims):
+                claims[identity] = await self._retire(identity, claims[identity], found)
+            unripe = self._unripe(found)
+            names = self._to_mark(found, unripe)
+            answers = await mark_dead(
+                *(self.half, self.federation, self.edge, self.key), before=claims, seen=found.seen, names=names
+            )
+            marked = {one.identity: one for one in answers}
+            if not any(one.outcome == "stale" for one in answers):
+                break
+        self._forget_old(marked)
+        report.retired = sorted(set(self.retired))
+        report.at = [await self._at(link, names[link.identity], marked.get(link.identity)) for link in self._links()]
+        report.stays = self._stays(found, claims)
+        if unripe:
+            report.stays.append(
+                f"{len(unripe)} packs were put together anew and stay until enough providers have the new ones"
+            )
+        return report
+
+    def _links(self) -> list[Link]:
+        return sorted(self.federation.links.values(), key=lambda link: link.pin.name)
+
+    async def _repack(self, found: Look) -> list[MovedPacks]:
+        """Put together anew what is worth it; once in a run."""
+        if self.repacked:
+            return []
+        self.repacked = True
+        return await Repacking(self.half, self.federation, self.edge, self.key, found).carry_out()
+
+    async def _claim(self, found: Look, draft: Draft) -> bool:
+        """Let maintenance claim what it put together anew, where it lies, before anything gives way to it."""
+        dead = {one.name for one in found.plan.dead}
+        rows = {row.id: row.name for row in _of_moved(self.half, draft.moved) if row.name not in dead}
+
+        def lying(identity: Identity) -> list[bytes]:
+            holdings = self.half.catalog.objects.holdings(peer=identity)
+            return [rows[one.object_id] for one in holdings if one.object_id in rows and one.state == "held"]
+
+        return await self.claimant.claim(lying)
+
+    def _unripe(self, found: Look) -> set[bytes]:
+        """Return the packs that must stay, as what took their place is not claimed at the minimum of holders yet."""
+        dead = {one.name for one in found.plan.dead}
+        policies = self.half.catalog.datasets.policies()
+        own = {Identity(pin.identity) for pin in self.half.peers if pin.own}
+        unripe: set[bytes] = set()
+        for one in Forgotten.of(self.half).moved:
+            rows = [row for row in _of_moved(self.half, [one]) if row.name not in dead]
+            promises = [policies[row.policy] for row in rows if row.policy in policies]
+            minimum = max((policy.minimum for policy in promises), default=1)
+            uncounted = set() if any(policy.count_own for policy in promises) else own
+            if any(len(self.claimant.held.get(row.name, set()) - uncounted) < minimum for row in rows):
+                unripe.update(split_ids(one.packs))
+        return unripe
+
+    async def _tell(self, draft: Draft) -> None:
+        """Say which packs are gone and which moved, if that is not what was said last."""
+        before = Forgotten.of(self.half)
+        same = (
+            set(draft.gone) == before.gone
+            and sorted(draft.moved, key=lambda one: one.index) == sorted(before.moved, key=lambda one: one.index)
+            and before.highest == before.number
+            and (not before.signed or signer_of(before.signed) in maintenance_keys(self.half))
+        )
+        if same and (not (draft.gone or draft.moved) or draft.view == before.view):
+            return
+        await say(self.half, self.federation, self.edge, self.key, lambda _: draft)
+
+    async def _nodes_let_go(self) -> bool:
+        """Let the nodes of this home drop from their claims what is gone; once in a run."""
+        nodes, self.nodes = self.nodes, []
+        done = False
+        for node in nodes:
+            try:
+                owed = await claim_what_is_left(node, self.edge)
+            except LockedError as error:
+                self.federation.notices.append(f"the node of this home lets go of it in its next run: {error.message}")
+                continue
+            self.federation.notices += owed
+            done = True
+        return done
+
+    async def _retire(self, identity: Identity, claims: Claims, found: Look) -> Claims:
+        """Wait no longer for writers that were revoked or named; return what the provider has accepted then."""
+        link = self.federation.links.get(identity)
+        for state in claims.writers:
+            if link is None or state.writer not in self.leaving or state.retired:
+                continue
+            if state.head > found.seen.get(state.writer, 0):
+                continue  # not all of it was read: marking says so
+            try:
+                now = await retire(self.half, link, self.key, state)
+            except PeerError as error:
+                self.federation.notices.append(str(error))
+                continue
+            self.retired.append(name_of_key(self.half.private, state.writer))
+            claims = with_writer_retired(claims, now, state.writer)
+        return claims
+
+    def _to_mark(self, found: Look, unripe: Collection[bytes]) -> dict[Identity, set[bytes]]:
+        """Return by provider which names lie there and are needed by nobody."""
+        dead = {one.name for one in found.plan.dead}.difference(unripe)
+        old = old_objects(self.half)
+        rows = {row.id: row.name for row in self.half.catalog.objects.by_names(dead)}
+        names: dict[Identity, set[bytes]] = {}
+        for link in self.federation.links.values():
+            lying = {
+                rows[holding.object_id]
+                for holding in self.half.catalog.objects.holdings(peer=link.identity)
+                if holding.object_id in rows
+                and holding.state in _LIES_THERE
+                and holding.incarnation == link.info.incarnation
+            }
+            names[link.identity] = lying | old
+        return names
+
+    def _forget_old(self, marked: Mapping[Identity, MarkedAt]) -> None:
+        """Remember no more of records that every provider has deleted."""
+        if {Identity(pin.identity) for pin in self.half.peers} <= marked.keys():
+            old = old_objects(self.half)
+            for one in marked.values():
+                old &= one.absent
+            drop_old(self.half, old)
+
+    async def _at(self, link: Link, names: Collection[bytes], answer: MarkedAt | None) -> AtProvider:
+        found = AtProvider(id=link.identity.hex(), name=link.pin.name)
+        size_of: dict[bytes, int] = {row.name: row.size for row in self.half.catalog.objects.by_names(names)}
+        found.objects, found.bytes = len(size_of), sum(size_of.values())
+        if answer is not None and answer.outcome not in {"stands", "nothing"}:
+            found.problem = answer.why
+        try:
+            marks = {one.name: one for one in await outstanding(link)}
+            page = await link.connection.call("marks", MarksRequest(after=b"", limit=1), Marks)
+        except PeerError as error:
+            found.problem = found.problem or str(error)
+            return found
+        found.budget = page.budget
+        due = [marks[name].due_ns for name in size_of if name in marks]
+        found.marked = len(due)
+        found.marked_bytes = sum(marks[name].size for name in size_of if name in marks)
+        if answer is not None:
+            found.claimed = len(answer.claimed & size_of.keys())
+            found.claimed_bytes = sum(size_of.get(name, 0) for name in answer.claimed)
+        elif len(due) < len(size_of):  # a dry run: what would be marked now waits as long as this provider says
+            due.append(self.edge.clock.now_ns() + self._wait_ns(link))
+        found.first_ns = min(due, default=0)
+        freed = found.marked_bytes if answer is not None else found.bytes
+        weeks = max(0, -(-freed // max(1, page.budget)) - 1)
+        found.last_ns = max(due, default=0) + (weeks * WEEK_NS if due else 0)
+        return found
+
+    def _wait_ns(self, link: Link) -> int:
+        floors = self.half.charter.root.floors
+        return max(floors.grace_s, link.offer.grace_s, floors.lock_s, link.offer.lock_s) * NS
+
+    def _stays(self, found: Look, claims: Mapping[Identity, Claims]) -> list[str]:
+        """Say what is needed by nobody, or hardly by anybody, and is not freed now."""
+        said = []
+        writers = {row.writer for row in self.half.catalog.objects.by_names({one.name for one in found.plan.dead})}
+        for writer in sorted(writers - self.leaving - self.here):
+            if any(_claims_there(one, writer) for one in claims.values()):
+                name = name_of_key(self.half.private, writer)
+                said.append(
+                    f"what {name} claims of it goes after its next run (`replicator run` there); if it will not come "
+                    f"back: `replicator node revoke {name}`, or once `replicator prune --retire {name}`"
+                )
+        if found.plan.scattered:
+            said.append(
+                f"packs that stay hold about {format_size(found.plan.scattered)} that nobody needs: too little of each "
+                "to be worth repacking"
+            )
+        return said
+
+
+def _claims_there(claims: Claims, writer: bytes) -> bool:
+    return any(one.writer == writer and one.claim and not one.retired for one in claims.writers)
+
+
+def _of_moved(half: Half, moved: Collection[MovedPacks]) -> list[ObjectRow]:
+    """Return the indexes of what was put together anew, and the packs that they list."""
+    indexes = [one.index for one in moved]
+    return [*half.catalog.objects.by_names(indexes), *half.catalog.objects.of_indexes(indexes)]
+
+
+def draft_of(found: Look, before: Forgotten, fresh: Collection[MovedPacks]) -> Draft:
+    """Return what the next Forget is to say, as the plan has it; ``fresh`` was put together anew since."""
+    dead = {one.name for one in found.plan.dead}
+    listed = {name for one in found.kept for name in one.indexes}
+    living = {one.index for one in found.packs.values() if one.moved and one.name not in dead}
+    still = {one.name for one in found.packs.values() if one.name in dead and one.index in listed | living}
+    moved = []
+    for one in before.moved:
+        if one.index in living:
+            packs = b"".join(sorted(set(split_ids(one.packs)) & still))
+            moved.append(MovedPacks(writer=one.writer, index=one.index, packs=packs))
+    moved += fresh
+    replaced = {name for one in moved for name in split_ids(one.packs)}
+    room = max(0, MOST_GONE - len(replaced))
+    gone = sorted(still - replaced, key=lambda name: (name not in before.gone, name))[:room]
+    return Draft(
+        chains=[before.chains[writer] for writer in sorted(before.chains)],
+        view={writer: number for writer, number in found.seen.items() if number},
+        gone=gone,
+        moved=moved,
+    )

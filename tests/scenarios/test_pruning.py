@@ -1,0 +1,322 @@
+"""Pruning for real: what is marked, who lets go of it, what providers delete in the end, and what all see of it."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import pytest
+
+from replicator.catalog.objects import split_ids
+from replicator.engine.browse import Library
+from replicator.engine.dismissed import dismissed_packs
+from replicator.engine.federation import Federation
+from replicator.engine.forgetting import Forgotten
+from replicator.engine.keys import rotate_maintenance
+from replicator.engine.maintainer import MaintainerHome
+from replicator.engine.members import revoke, revoke_node
+from replicator.engine.placing import objects_of
+from replicator.engine.pruning import PruneReport, prune
+from replicator.engine.sync import knows_index
+from replicator.pack.repack import Repacker
+from replicator.snapshot.retention import KeepRules
+from tests.compare import Rules, compare
+from tests.fakes import NS
+from tests.scenarios.joining import joined, keeping, opened
+from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of
+from tests.scenarios.test_prune import changing_nights, check_restores
+from tests.scenarios.world import PLACES, World
+
+WAIT_DAYS = 46
+"""Longer than grace and lock, counted in days on which a provider ran."""
+
+
+async def pruned(
+    world: World, *, beside: bool = True, dry_run: bool = False, retiring: Collection[str] = (), max_unused: float = 0.3
+) -> PruneReport:
+    """Prune on the keeper; ``beside``: its node claims anew at once, as in one home."""
+    keeper, node = world.keeper(), world.node()
+    try:
+        return await prune(
+            keeper,
+            world.edge,
+            keeper.maintenance,
+            ticket=lambda _: keeper.ticket(),
+            order=keeper.ticket,
+            nodes=[node] if beside else [],
+            retiring=retiring,
+            dry_run=dry_run,
+            max_unused=max_unused,
+        )
+    finally:
+        keeper.close()
+        node.close()
+
+
+def days_pass(world: World, count: int = WAIT_DAYS) -> int:
+    """Let days go by on which every provider runs and looks once; return how many objects went."""
+    gone = 0
+    for _ in range(count):
+        world.clock.advance(DAY_S)
+        for service in world.services:
+            gone += sum(len(one) for _, one in service.sweep())  # type: ignore[attr-defined,misc] # not on the wire
+    return gone
+
+
+def marked_at(world: World, number: int) -> set[bytes]:
+    """Return what is marked at a provider."""
+    return {name for (name,) in world.opened[number]._database.rows("SELECT name FROM marks")}
+
+
+@asynccontextmanager
+async def library_of_any(world: World) -> AsyncIterator[Library]:
+    """Open the keeper's library, whatever is wrong."""
+    keeper = world.keeper()
+    try:
+        async with Federation(keeper, world.edge, ticket=lambda _: keeper.ticket()) as federation:
+            library = Library(keeper, federation)
+            await library.refresh()
+            yield library
+    finally:
+        keeper.close()
+
+
+def used(world: World) -> int:
+    """Return the bytes of all objects at all providers."""
+    return sum(world.used(number) for number in range(world.providers))
+
+
+async def test_what_is_forgotten_is_freed_at_every_provider_after_its_waits_and_the_rest_restores(world: World) -> None:
+    copies = await changing_nights(world, 5)
+    await keep(world, KeepRules(last=2))
+    before = used(world)
+    report = await pruned(world)
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    assert all(one.marked == one.objects > 0 for one in report.at)
+    freed = sum(one.bytes for one in report.at)
+    wait_ns = 30 * DAY_S * NS
+    assert all(world.clock.now_ns() + wait_ns - NS <= one.first_ns <= one.last_ns for one in report.at)
+    assert used(world) >= before  # nothing goes at once
+
+    assert days_pass(world, 29) == 0
+    assert days_pass(world, 17) > 0
+    assert used(world) <= before - freed + 5 * 4 * (1 << 16)  # but for what was said about it
+    await check_restores(world, copies)
+    status = await world.status()
+    assert [one for one in status.problems if "gone" in one] == []
+    again = await pruned(world)
+    assert again.exit_code == 0
+
+
+async def test_packs_that_are_put_together_anew_are_taken_over_by_their_node_and_the_old_ones_go(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    report = await pruned(world, max_unused=0.01)
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    node = world.node()
+    try:
+        moved = Forgotten.of(node).moved
+        assert moved
+        assert all(knows_index(node, one.index) for one in moved)
+        assert {name for one in moved for name in split_ids(one.packs)} <= dismissed_packs(node)
+    finally:
+        node.close()
+    done = await world.backup("docs")
+    assert done.datasets[0].new_chunks == 0  # nothing is stored again: the node relies on the new packs
+    assert days_pass(world) > 0
+    await world.backup("docs")
+    copies |= dict.fromkeys((5, 6), copies[4])
+    os.unlink(os.path.join(world.home, "keeper", "catalog.db"))
+    shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
+    await check_restores(world, copies)
+    for keeper in (False, True):
+        status = await world.status(keeper=keeper)
+        assert [one for one in status.problems if "gone" in one or "missing" in one] == []
+    assert (await pruned(world, max_unused=0.01)).exit_code == 0
+
+
+async def test_what_is_taken_back_loses_its_marks_and_stays(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    async with library_of(world) as library:
+        second = (await library.snapshots(forgotten=True))[1]
+    await forget(world, second.id, undo=True)
+    node = world.node()
+    try:
+        needed = {row.name for row in objects_of(node, [second.row])}
+    finally:
+        node.close()
+    for number in range(world.providers):
+        assert not needed & marked_at(world, number)
+    await world.backup("docs")
+    copies[5] = copies[4]
+    days_pass(world)
+    await check_restores(world, copies)
+    async with library_of(world) as library:
+        assert [one.row.number for one in await library.snapshots()] == [2, 4, 5]
+
+
+async def test_what_a_silent_node_claims_stays_until_it_has_heard_or_is_not_waited_for(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    report = await pruned(world, beside=False)
+    assert report.exit_code == 0
+    assert all(one.claimed == one.objects > 0 == one.marked for one in report.at)
+    assert any("claims of it goes after its next run" in one for one in report.stays)
+    days_pass(world)
+    await check_restores(world, copies)
+
+    name = world.node_name()
+    report = await pruned(world, beside=False, retiring=[name])
+    assert report.retired == [name]
+    assert all(one.marked == one.objects > 0 for one in report.at)
+    done = await world.backup("docs")  # it is back: it claims anew, and goes on
+    assert (done.datasets[0].error, done.datasets[0].published) == (None, True)
+    assert any("claimed anew" in one for one in done.notices)
+    assert done.datasets[0].new_chunks == 0
+    copies[5] = copies[4]
+    assert days_pass(world) > 0
+    await check_restores(world, copies)
+
+
+async def test_a_revoked_node_is_not_waited_for(world: World) -> None:
+    copies = await changing_nights(world, 3)
+    await keep(world, KeepRules(last=1))
+    with keeping(world) as (keeper, siblings):
+        await revoke_node(keeper, siblings, world.edge, world.node_name())
+    report = await pruned(world, beside=False)
+    assert (report.exit_code, report.plan.gaps, report.retired) == (0, [], [world.node_name()])
+    assert days_pass(world) > 0
+    await check_restores(world, copies)  # the last one stays, by its references alone
+
+
+async def test_where_a_provider_does_not_answer_nothing_is_marked_and_that_is_told(world: World) -> None:
+    copies = await changing_nights(world, 3)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    other = await changing_nights(world, 2, "photos")
+    await keep(world, KeepRules(last=1))
+    world.silence(4)
+    report = await pruned(world)
+    assert report.exit_code == 3
+    assert [one.name for one in report.at] == [place[0] for place in PLACES[:4]]
+    assert any("did not answer" in one for one in report.stays)
+    assert all(one.marked == one.objects > 0 for one in report.at)
+    world.answer(4)
+    report = await pruned(world)
+    assert report.exit_code == 0
+    assert all(one.marked == one.objects > 0 for one in report.at)
+    days_pass(world)
+    await check_restores(world, copies | other)
+
+
+async def test_a_store_that_was_put_back_takes_no_marks_before_every_node_claimed_anew(world: World) -> None:
+    await changing_nights(world, 3)
+    await keep(world, KeepRules(last=1))
+    world.stop_provider(1)
+    kept = os.path.join(world.root, "kept")
+    home = os.path.join(world.root, "provider-1")
+    shutil.copytree(os.path.join(home, "provider"), kept)
+    world.start_provider(1)
+    world.stop_provider(1)
+    shutil.rmtree(os.path.join(home, "provider"))
+    shutil.copytree(kept, os.path.join(home, "provider"))
+    world.start_provider(1)
+    report = await pruned(world, beside=False)
+    assert report.exit_code == 3
+    [held] = [one for one in report.at if one.problem]
+    assert "has not claimed anew" in held.problem
+    await world.backup("docs")
+    report = await pruned(world, beside=False)
+    assert (report.exit_code, [one.problem for one in report.at]) == (0, [""] * 5)
+
+
+async def test_a_maintainer_prunes_without_a_key_that_reads(world: World) -> None:
+    copies = await changing_nights(world, 3)
+    home = await joined(world, "maintainer", "second machine")
+    await keep(world, KeepRules(last=1))
+    maintainer, node = opened(home, "maintainer"), world.node()
+    assert isinstance(maintainer, MaintainerHome)
+    try:
+        report = await prune(maintainer, world.edge, maintainer.maintenance, nodes=[node], max_unused=0.01)
+    finally:
+        maintainer.close()
+        node.close()
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    assert all(one.marked > 0 for one in report.at)
+    await world.backup("docs")
+    copies[4] = copies[3]
+    days_pass(world)
+    await check_restores(world, copies)
+
+
+def lose_catalog(world: World) -> None:
+    """Let the keeper know nothing but its keys."""
+    os.unlink(os.path.join(world.home, "keeper", "catalog.db"))
+    shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
+
+
+async def test_a_new_maintenance_key_says_anew_what_the_old_one_said(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world, max_unused=0.01)
+    days_pass(world)
+    with keeping(world) as (keeper, siblings):
+        assert await rotate_maintenance(keeper, siblings, world.edge) == []
+    lose_catalog(world)
+    await check_restores(world, copies)
+    report = await pruned(world)
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+
+
+async def test_what_a_maintainer_moved_stays_readable_when_it_is_revoked(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    home = await joined(world, "maintainer", "second machine")
+    await keep(world, KeepRules(last=1))
+    maintainer, node = opened(home, "maintainer"), world.node()
+    assert isinstance(maintainer, MaintainerHome)
+    try:
+        await prune(maintainer, world.edge, maintainer.maintenance, nodes=[node], max_unused=0.01)
+    finally:
+        maintainer.close()
+        node.close()
+    days_pass(world)
+    with keeping(world) as (keeper, siblings):
+        await revoke(keeper, siblings, world.edge, "second machine")
+    lose_catalog(world)
+    async with library_of_any(world) as library:
+        assert Forgotten.of(library.keeper).moved
+        [newest] = [one.id for one in await library.snapshots() if one.row.number == 4]
+    target = os.path.join(world.root, "back")
+    assert (await world.restore(target, newest)).lost == []
+    assert compare(copies[4], os.path.join(target, "docs"), Rules(owners=os.geteuid() == 0)) == []
+
+
+async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: World) -> None:
+    await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    real = Repacker.flush
+
+    def forged(self: Repacker) -> None:
+        for part in self._filling.parts:
+            object.__setattr__(part, "sealed", bytes(len(part.sealed)))  # the same chunk, by its name, of other bytes
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Repacker, "flush", forged)
+        report = await pruned(world, max_unused=0.01)
+    assert any("not what they replace" in one for one in report.notices + report.integrity) or report.exit_code == 0
+    node = world.node()
+    try:
+        moved = Forgotten.of(node).moved
+        assert moved
+        assert not {name for one in moved for name in split_ids(one.packs)} & dismissed_packs(node)
+    finally:
+        node.close()
+    done = await world.backup("docs")
+    assert any("are not what they replace" in one for one in done.integrity)
+    async with library_of_any(world) as library:
+        newest = (await library.snapshots())[-1]
+    days_pass(world)
+    assert (await world.restore(os.path.join(world.root, "back"), newest.id)).lost == []
