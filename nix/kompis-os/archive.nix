@@ -16,6 +16,7 @@ let
   vpn = kompis.vpnOf host;
 in
 {
+  _file = "replicator/nix/kompis-os/archive.nix";
   key = "replicator-kompis-os-archive";
   imports = [
     self.nixosModules.provider

@@ -26,6 +26,7 @@ let
   often = lib.filterAttrs (_: one: one.capture == "hourly" && one.onCalendar == null) datasets;
 in
 {
+  _file = "replicator/nix/kompis-os/peer.nix";
   key = "replicator-kompis-os-peer";
   imports = [ self.nixosModules.node ];
 

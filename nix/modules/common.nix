@@ -10,9 +10,6 @@ let
   roster = import ../lib/roster.nix { inherit lib; };
 in
 {
-  _file = ./common.nix;
-  key = ./common.nix;
-
   options.services.replicator = {
     package = lib.mkOption {
       type = lib.types.package;

@@ -13,9 +13,6 @@ let
   served = config.systemd.services.replicator-provider;
 in
 {
-  _file = ./enrol.nix;
-  key = ./enrol.nix;
-
   imports = [ ./provider.nix ];
 
   options.services.replicator.enrol.enable = lib.mkEnableOption "the proof of key and disk before a provider serves for the first time" // {

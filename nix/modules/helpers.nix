@@ -109,9 +109,6 @@ let
   passphrase = "replicator-passphrase:${toString cfg.drillHost.passphraseFile}";
 in
 {
-  _file = ./helpers.nix;
-  key = ./helpers.nix;
-
   imports = [ ./common.nix ];
 
   options.services.replicator = {

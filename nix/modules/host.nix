@@ -25,9 +25,6 @@ let
   '';
 in
 {
-  _file = ./host.nix;
-  key = ./host.nix;
-
   imports = [
     ./mesh.nix
     ./enrol.nix

@@ -15,9 +15,6 @@ let
   width = if lib.hasInfix ":" (me.address or "") then "/64" else "/24";
 in
 {
-  _file = ./mesh.nix;
-  key = ./mesh.nix;
-
   imports = [ ./common.nix ];
 
   options.services.replicator.mesh = {

@@ -100,7 +100,7 @@ let
   unit = description: serviceConfig: {
     inherit description environment serviceConfig;
     wants = [ "network-online.target" ];
-    after = [ "network-online.target" ];
+    after = [ "network-online.target" ] ++ lib.optional (cfg.mesh.enable or false) "wireguard-${cfg.mesh.interface}.service";
     onFailure = cfg.onFailure;
     # A new configuration never ends a night's work that is under way.
     restartIfChanged = false;
@@ -131,9 +131,6 @@ let
   '';
 in
 {
-  _file = ./node.nix;
-  key = ./node.nix;
-
   imports = [
     ./common.nix
     ./state.nix

@@ -72,9 +72,6 @@ let
     };
 in
 {
-  _file = ./provider.nix;
-  key = ./provider.nix;
-
   imports = [ ./common.nix ];
 
   options.services.replicator.provider = {
@@ -364,7 +361,8 @@ in
         after = [
           "network-online.target"
           "replicator-provider-folders.service"
-        ];
+        ]
+        ++ lib.optional (cfg.mesh.enable or false) "wireguard-${cfg.mesh.interface}.service";
         onFailure = cfg.onFailure;
         # An address of a VPN may come a little later than the machine.
         startLimitIntervalSec = 600;

@@ -251,9 +251,6 @@ let
   };
 in
 {
-  _file = ./state.nix;
-  key = ./state.nix;
-
   imports = [ ./common.nix ];
 
   options.services.replicator.state = lib.mkOption {

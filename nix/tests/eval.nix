@@ -321,6 +321,10 @@ lib.runTests {
       rowan.own = false;
     };
   };
+  testAPathThatIsNoTextIsNamedAndNotCopied = {
+    expr = (builtins.fromTOML (text (configOf (system' (with' node { services.replicator.node.datasets.etc.paths = [ /etc ]; }))))).dataset.etc.paths;
+    expected = [ "/etc" ];
+  };
   testWhatHasNoOptionCanBeSaidAsInTheFile = {
     expr = (builtins.fromTOML (text (configOf (system' (with' node {
       services.replicator.node.settings.node.spool_limit = "9G";

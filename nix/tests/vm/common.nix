@@ -1,6 +1,11 @@
 # What the stories share: hosts of one roster with keys that everybody may know, and a few words for their scripts.
 # Machines are numbered by their names' order, as the test driver does: addresses follow from that.
-{ lib, self, ... }:
+{
+  lib,
+  self,
+  system,
+  ...
+}:
 let
   # Made for these tests from sha256("replicator vm test NAME"); they protect nothing.
   keys = {
@@ -135,7 +140,7 @@ in
   inherit keyFile;
 
   keeper = {
-    environment.systemPackages = [ self.packages.x86_64-linux.replicator ];
+    environment.systemPackages = [ self.packages.${system}.replicator ];
     environment.etc."keeper/passphrase" = {
       text = "correct-horse-9871-battery";
       mode = "0400";
