@@ -13,7 +13,7 @@ let
   roster = import ../lib/roster.nix { inherit lib; };
   toml = import ../lib/toml.nix { inherit lib; };
   settings = import ./settings.nix { inherit lib sizes; };
-  marks = "/run/replicator-captured";
+  notes = "/run/replicator-captured";
   done = "/run/replicator-backup";
   exe = lib.getExe cfg.package;
 
@@ -23,7 +23,7 @@ let
     name: one:
     hook "before-${name}" (
       lib.concatMapStrings (state: ''
-        if ! [ -e ${marks}/${state} ]; then
+        if ! [ -e ${notes}/${state} ]; then
           echo "replicator-capture-${state}.service did not succeed for this run: journalctl -u replicator-capture-${state}; start replicator-backup.service, which runs it" >&2
           exit 1
         fi
@@ -73,7 +73,6 @@ let
   environment = {
     REPLICATOR_HOME = node.stateDir;
     REPLICATOR_CONFIG = "${file}";
-    XDG_CACHE_HOME = "${node.stateDir}/.cache";
     HOME = node.stateDir;
   };
   base = hardening.base // {

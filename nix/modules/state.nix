@@ -1,7 +1,7 @@
 # Consistent copies: units that dump databases or close services before a backup, each as the right user.
 #
 # A service registers what belongs together as services.replicator.state.NAME. Its capture unit runs before each backup
-# and leaves a mark when it went well; the dataset's own hook looks for that mark, so that a dump that failed fails its
+# and leaves a note when it went well; the dataset's own hook looks for that note, so that a dump that failed fails its
 # dataset (and no other). The release unit undoes what the capture did, minutes later, when the dataset was read.
 {
   config,
@@ -13,7 +13,7 @@ let
   cfg = config.services.replicator;
   node = cfg.node;
   hardening = import ../lib/hardening.nix;
-  marks = "/run/replicator-captured";
+  notes = "/run/replicator-captured";
   done = "/run/replicator-backup";
   name = lib.types.strMatching "[a-zA-Z0-9_][a-zA-Z0-9_-]{0,48}";
   dumps = one: "${node.dumpDir}/${one}";
@@ -200,7 +200,7 @@ let
         RuntimeDirectoryMode = "0755";
         # However it ended: what was captured for this run counts for no other, and nothing stays closed.
         ExecStopPost =
-          lib.optional (before != [ ]) "+${pkgs.coreutils}/bin/rm -f ${lib.concatMapStringsSep " " (name: "${marks}/${name}") before}"
+          lib.optional (before != [ ]) "+${pkgs.coreutils}/bin/rm -f ${lib.concatMapStringsSep " " (name: "${notes}/${name}") before}"
           ++ lib.optional (
             behind != [ ]
           ) "+${pkgs.systemd}/bin/systemctl --no-block start ${lib.concatMapStringsSep " " (name: "replicator-release-${name}.service") behind}";
@@ -310,7 +310,7 @@ in
     );
 
     systemd.tmpfiles.settings."20-replicator-captures" = {
-      ${marks}.d = {
+      ${notes}.d = {
         mode = "0755";
         user = "root";
         group = "root";
@@ -345,9 +345,9 @@ in
             serviceConfig = {
               WorkingDirectory = dumps state;
               ReadWritePaths = (unit one).serviceConfig.ReadWritePaths ++ [ (dumps state) ];
-              # As root, outside of the unit's walls: only a capture that went well is marked.
-              ExecStartPre = "+${pkgs.coreutils}/bin/rm -f ${marks}/${state}";
-              ExecStartPost = "+${pkgs.coreutils}/bin/touch ${marks}/${state}";
+              # As root, outside of the unit's walls: only a capture that went well leaves its note.
+              ExecStartPre = "+${pkgs.coreutils}/bin/rm -f ${notes}/${state}";
+              ExecStartPost = "+${pkgs.coreutils}/bin/touch ${notes}/${state}";
             };
           }
         )

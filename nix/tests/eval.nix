@@ -155,6 +155,8 @@ let
   h = system' [ host ];
   s = system' [ stated ];
   inRoster = system' (with' node { services.replicator = { inherit roster; }; });
+  # The order of definitions is the module system's own business.
+  sorted = lib.sort (a: b: a < b);
   mine = lib.filterAttrs (name: _: lib.hasPrefix "replicator" name);
   # Everything that a unit of a node may be given: nothing that opens restore, owner or root keys.
   secretsOf = config: lib.concatMap (unit: lib.toList (unit.serviceConfig.LoadCredential or [ ])) (builtins.attrValues (mine config.systemd.services));
@@ -351,15 +353,15 @@ lib.runTests {
   testACaptureRunsBeforeTheBackupAsTheUserWhoseDataItIs = {
     expr = {
       inherit ((service s "replicator-capture-shop").serviceConfig) User;
-      wants = (service s "replicator-backup").wants;
+      wants = sorted (service s "replicator-backup").wants;
       after = lib.elem "replicator-capture-shop.service" (service s "replicator-backup").after;
       secrets = secretsOf s;
     };
     expected = {
       User = "shop";
       wants = [
-        "replicator-capture-shop.service"
         "network-online.target"
+        "replicator-capture-shop.service"
       ];
       after = true;
       secrets = [ ];
@@ -376,17 +378,16 @@ lib.runTests {
     };
   };
   testStatesMayShareADataset = {
-    expr =
-      (system' (with' stated {
-        services.replicator.state.files = {
-          folders = [ "/srv/files" ];
-          dataset = "shop";
-        };
-      })).services.replicator.node.datasets.shop.paths;
+    expr = sorted (system' (with' stated {
+      services.replicator.state.files = {
+        folders = [ "/srv/files" ];
+        dataset = "shop";
+      };
+    })).services.replicator.node.datasets.shop.paths;
     expected = [
       "/srv/files"
-      "/var/lib/shop"
       "/var/lib/replicator-dumps/shop"
+      "/var/lib/shop"
     ];
   };
 
@@ -455,7 +456,7 @@ lib.runTests {
   testTheDiskIsMountedSoThatNothingOnItRuns = {
     expr = {
       inherit (h.fileSystems."/srv/replicator") device fsType;
-      options = lib.sort (a: b: a < b) h.fileSystems."/srv/replicator".options;
+      options = sorted h.fileSystems."/srv/replicator".options;
     };
     expected = {
       device = "/dev/mapper/replicator-replicator";

@@ -20,6 +20,7 @@ def check_config(session: Session, file: str) -> None:
     looks at no home: meant for a build, before the file reaches the machine.
     """
     from replicator.cli.dataset import check_name  # noqa: PLC0415 - commands import what they use
+    from replicator.cli.declared import declared_consistency  # noqa: PLC0415
     from replicator.snapshot.exclude import check_patterns  # noqa: PLC0415
 
     path = os.path.abspath(file)
@@ -30,6 +31,7 @@ def check_config(session: Session, file: str) -> None:
     for one in config.datasets:
         try:
             check_name(one.name)
+            declared_consistency(one)
             check_patterns(one.exclude, [os.fsencode(root) for root in one.paths])
         except UsageError as error:
             raise HomeError(f"{path}: dataset.{one.name}: {error.message}", hint=error.hint) from error

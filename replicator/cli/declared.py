@@ -17,6 +17,7 @@ from replicator.settings import Config, DeclaredDataset
 if TYPE_CHECKING:
     from replicator.catalog.snapshots import Dataset
     from replicator.engine.node import NodeHome
+    from replicator.format.consistency import Consistency
 
 NAMES_FILE = "declared.json"
 """HOME/node: the names of datasets that config.toml declared the last time, so that what it drops is dropped."""
@@ -90,12 +91,14 @@ def missing_peers(config: Config, pinned: set[bytes]) -> list[str]:
     ]
 
 
-def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old: "Dataset | None") -> "Dataset":
-    from replicator.catalog.snapshots import Dataset  # noqa: PLC0415 - commands import what they use
-    from replicator.format.consistency import Consistency  # noqa: PLC0415
+def declared_consistency(declared: DeclaredDataset) -> "Consistency":
+    """Return what a declared dataset's hooks and snapshot are.
 
-    check_name(declared.name)
-    roots = tuple(os.fsencode(os.path.normpath(path)) for path in declared.paths)
+    Raises:
+        UsageError: a command or a limit that cannot be meant.
+    """
+    from replicator.format.consistency import Consistency  # noqa: PLC0415 - commands import what they use
+
     asked = Asked(
         before=declared.before,
         after=declared.after,
@@ -103,6 +106,14 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
         failure=declared.hook_failure,
         snapshot=declared.snapshot,
     )
+    return asked.change(Consistency(), stdin=False)
+
+
+def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old: "Dataset | None") -> "Dataset":
+    from replicator.catalog.snapshots import Dataset  # noqa: PLC0415 - commands import what they use
+
+    check_name(declared.name)
+    roots = tuple(os.fsencode(os.path.normpath(path)) for path in declared.paths)
     new = Dataset(
         name=declared.name,
         roots=roots,
@@ -115,7 +126,7 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
             residency=None if declared.residency is None else ",".join(declared.residency),
         ),
         created_ns=session.clock.now_ns(),
-        consistency=asked.change(Consistency(), stdin=False),
+        consistency=declared_consistency(declared),
         **selection(
             roots,
             None,

@@ -225,6 +225,8 @@ def test_a_build_can_check_the_file_without_a_home(place: Place) -> None:
     assert "dataset.a/b: 'a/b' cannot be a dataset's name" in place.fails(1, "check-config", bad)
     bad.write_text('[dataset.a]\npaths = ["/srv/docs"]\nexclude = ["/"]\n')
     assert "dataset.a: '/' is no pattern" in place.fails(1, "check-config", bad)
+    bad.write_text('[dataset.a]\npaths = ["/srv/docs"]\nhook_timeout = "8d"\n')
+    assert "dataset.a: --hook-timeout 8d is out of bounds" in place.fails(1, "check-config", bad)
     assert "there is no such file" in place.fails(1, "check-config", place.path / "no.toml")
 
 

@@ -118,7 +118,7 @@ in
       ash.succeed("mkdir -p /srv/replicator; mount -t tmpfs -o size=120M none /srv/replicator")
       ash.succeed("systemctl start replicator-provider")
       with subtest("the archive runs as kompis-os' own user, with home and objects on its disk"):
-          ash.succeed("test $(stat -c %u:%a /srv/replicator/home /srv/replicator/objects | sort -u) = 2040:700")
+          ash.succeed("test $(stat -c %U:%a /srv/replicator/home /srv/replicator/objects | sort -u) = backup:700")
           ash.wait_for_open_port(7144, addr="192.168.1.1")
       with subtest("the app's state is a dataset, and what only the keeper can do is said"):
           todo = elm.succeed(f"{TODO}")
