@@ -277,7 +277,7 @@ in
             message = "services.replicator.state.${state} keeps nothing: name folders, or what is to be captured.";
           }
           {
-            assertion = one.user != "replicator" && one.user != node.user;
+            assertion = one.user != node.user;
             message = "services.replicator.state.${state}.user is the node's own user: a capture runs as the user whose data it is.";
           }
           {
