@@ -15,7 +15,7 @@ from tests.provider.stand import Stand
 from tests.provider.tenant import data_object, put
 
 A, B = data_object(1), data_object(2)
-NAMES = [ObjectName(SeededRng(f"name {number}").bytes(32)) for number in range(3000)]
+NAMES = [ObjectName(SeededRng(f"name {number}").bytes(32)) for number in range(300)]
 
 
 def damage(stand: Stand, name: ObjectName) -> None:
