@@ -4,13 +4,13 @@ import json
 import os
 import shlex
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replicator.cli import exits
 from replicator.cli.base import Session
 from replicator.cli.consistency import Asked
 from replicator.cli.dataset import build_policy, check_name, selection
-from replicator.errors import UsageError
+from replicator.errors import HomeError, UsageError
 from replicator.fs import write_atomic
 from replicator.settings import Config, DeclaredDataset
 
@@ -48,9 +48,19 @@ def apply_declared(session: Session, node: "NodeHome", config: Config) -> None:
 
     A declared dataset that cannot be meant, or is below root's floors, stays as it was, and the run has failed; the
     others are backed up.
+
+    Raises:
+        LockedError: another run works in this home.
     """
+    with node.lock():
+        _apply(session, node, config)
+    for line in missing_peers(config, {pin.identity for pin in node.peers}):
+        session.out.notice(line)
+
+
+def _apply(session: Session, node: "NodeHome", config: Config) -> None:
     path = node.file(NAMES_FILE)
-    before = frozenset(json.loads(node.fs.read(path)) if node.fs.size(path) is not None else [])
+    before = _declared_before(node, path)
     known = {one.name: one for one in node.catalog.datasets.all()}
     wanted = []
     for declared in config.datasets:
@@ -77,8 +87,17 @@ def apply_declared(session: Session, node: "NodeHome", config: Config) -> None:
         session.out.notice(f"dataset '{name}' is not in config.toml any more and no longer backed up; snapshots stay")
     if plan.remove:
         write_atomic(node.fs, path, json.dumps(names).encode())
-    for line in missing_peers(config, {pin.identity for pin in node.peers}):
-        session.out.notice(line)
+
+
+def _declared_before(node: "NodeHome", path: str) -> frozenset[str]:
+    if node.fs.size(path) is None:
+        return frozenset()
+    try:
+        return frozenset(map(str, json.loads(node.fs.read(path))))
+    except (ValueError, TypeError) as error:
+        raise HomeError(
+            f"{path}: damaged ({error})", hint="remove it: then no dataset is dropped that the file does not have"
+        ) from error
 
 
 def missing_peers(config: Config, pinned: set[bytes]) -> list[str]:
@@ -114,10 +133,9 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
 
     check_name(declared.name)
     roots = tuple(os.fsencode(os.path.normpath(path)) for path in declared.paths)
-    new = Dataset(
-        name=declared.name,
-        roots=roots,
-        policy=build_policy(
+    said: dict[str, Any] = {
+        "roots": roots,
+        "policy": build_policy(
             node,
             old.policy if old else None,
             copies=declared.copies,
@@ -125,8 +143,7 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
             spread=None if declared.spread is None else ",".join(declared.spread),
             residency=None if declared.residency is None else ",".join(declared.residency),
         ),
-        created_ns=session.clock.now_ns(),
-        consistency=declared_consistency(declared),
+        "consistency": declared_consistency(declared),
         **selection(
             roots,
             None,
@@ -138,5 +155,7 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
             skip_caches=not declared.keep_caches,
             one_file_system=declared.one_file_system,
         ),
-    )
-    return new if old is None else replace(new, created_ns=old.created_ns)
+    }
+    if old is not None:
+        return replace(old, **said)
+    return Dataset(name=declared.name, created_ns=session.clock.now_ns(), **said)
