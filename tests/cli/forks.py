@@ -167,7 +167,8 @@ def main() -> None:
     requests.set_inheritable(False)
     _load()
     gc.freeze()
-    args = _serve(requests)
+    with requests:
+        args = _serve(requests)
     if args is not None:
         sys.argv[1:] = args
         runpy.run_module("replicator", run_name="__main__", alter_sys=True)
