@@ -347,7 +347,7 @@ def _dataset(name: str, table: _Table) -> DeclaredDataset:
     if not paths:
         table.wrong("paths", 'is missing; write: paths = ["/srv/what"]')
     for path in paths:
-        if not os.path.isabs(path):
+        if not os.path.isabs(path) or "\0" in path:
             table.wrong("paths", f"has {path!r}, which is not absolute")
     copies, minimum = table.count("copies", 1, MAX_COPIES), table.count("minimum", 1, MAX_COPIES)
     if copies is not None and minimum is not None and minimum > copies:
