@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
@@ -19,7 +19,6 @@ from replicator.provider.days import Days, load_days, store_days, tick
 from replicator.provider.gate import Gate
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
-from replicator.provider.scrub import due, part_at, scrub
 from replicator.provider.sweep import Limits, Marked
 from replicator.provider.sweeping import TenantSweep, apply_sweep, finish_leaving, limits_of, plan_all
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
@@ -104,21 +103,6 @@ class Core:
                 log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
             found.append((part, gone))
         return found
-
-    def scrub(self, stopped: Callable[[], bool]) -> int:
-        """Read the part of all objects that is due now and set aside what is damaged; return how many that are.
-
-        Raises:
-            RequestRefusedError: "unavailable": the disk is not mounted.
-            OSError: the disk cannot be read.
-        """
-        part, damaged = part_at(self.clock.now_ns()), 0
-        for tenant in all_tenants(self.database):
-            store = self.store(tenant)
-            damaged += scrub(due((name for name, _ in store.list()), part), store.check, stopped)
-        if damaged:
-            log.error("%d objects are damaged and in quarantine; look at the disk", damaged)
-        return damaged
 
     def offer(self) -> tuple[bytes, Offer]:
         """Return the signed offer and what it says; another process of this home may have changed it."""

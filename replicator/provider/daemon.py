@@ -88,10 +88,7 @@ async def run_daemon(
 
 
 async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Event) -> None:
-    """Look at the clock every half hour, read a part of all objects again, and sweep once a day.
-
-    The first time is half an hour after the start.
-    """
+    """Look at the clock every half hour and sweep once a day, the first time half an hour after the start."""
     told = asyncio.ensure_future(stop.wait())
     looks = 0
     try:
@@ -103,7 +100,6 @@ async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Even
                 nap.cancel()
             if not told.done():
                 await asyncio.to_thread(_look, service, sweep=looks % TICKS_A_SWEEP == 0)
-                await asyncio.to_thread(_scrub, service, told.done)
                 looks += 1
     finally:
         told.cancel()
@@ -111,23 +107,11 @@ async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Even
 
 def _look(service: ProviderService, *, sweep: bool) -> None:
     what = "the sweep stopped (%s); the next one goes on" if sweep else "the clock was not noted (%s)"
-    with _noting(what):
+    try:
         if sweep:
             service.sweep()
         else:
             service.tick()
-
-
-def _scrub(service: ProviderService, stopped: Callable[[], bool]) -> None:
-    with _noting("reading objects again stopped (%s); the rest is due in a month"):
-        service.scrub(stopped)
-
-
-@contextlib.contextmanager
-def _noting(what: str) -> Iterator[None]:
-    """Note what goes wrong in keeping house: the daemon answers on."""
-    try:
-        yield
     except RequestRefusedError as refused:
         log.warning(what, refused.message)
     except (ReplicatorError, sqlite3.Error) as error:

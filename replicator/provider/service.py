@@ -1,7 +1,6 @@
 """The provider as its transports see it: who asks, and nothing about sockets."""
 
 import logging
-from collections.abc import Callable
 
 from replicator.crypto.certificates import client_certificate
 from replicator.ids import Identity
@@ -84,15 +83,6 @@ class ProviderService:
             OSError: the disk does not delete; the next sweep goes on.
         """
         return self._core.sweep()
-
-    def scrub(self, stopped: Callable[[], bool]) -> int:
-        """Read again what is due, until told to stop; return how many objects are damaged, and set aside.
-
-        Raises:
-            RequestRefusedError: "unavailable": the disk is not mounted.
-            OSError: the disk cannot be read.
-        """
-        return self._core.scrub(stopped)
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""
