@@ -64,5 +64,5 @@ def test_add_a_pack_durably(benchmark: Any, tmp_path: Path) -> None:
 
 def test_open(benchmark: Any, index: DiskSeenIndex) -> None:
     """Manifest, fences and journal of the same index, read anew."""
-    folder = index._folder  # noqa: SLF001 - a second look at the same files
+    folder = index._folder
     benchmark(lambda: DiskSeenIndex(folder, PosixFs(), owner=bytes(16), writable=False).close())

@@ -3,18 +3,25 @@
 import datetime
 import os
 import re
+import zoneinfo
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
 from replicator.errors import UsageError
 
+if TYPE_CHECKING:
+    from scheduler.night import Window
+
 _SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*", re.IGNORECASE)
 _DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 MAX_NAME = 64
+MAX_WORDS = 200
 MAX_SIZE = 2**62
 MAX_DURATION_S = 10 * 366 * DAY_S
 """What the formats take (docs/spec/format.md); nobody means more."""
@@ -82,6 +89,17 @@ def parse_name(text: str, what: str) -> str:
     return text
 
 
+def parse_words(text: str, what: str) -> str:
+    """Return a line for people that every record takes; it may be empty.
+
+    Raises:
+        UsageError: longer than 200 characters, or with ones that cannot be seen; ``what`` says whose it is.
+    """
+    if len(text) > MAX_WORDS or (text and not text.isprintable()):
+        raise UsageError(f"{text!a} cannot be {what}", hint=f"at most {MAX_WORDS} printable characters on one line")
+    return text
+
+
 def format_size(count: int) -> str:
     """Return bytes for people, in powers of 1000 with three digits."""
     value = float(count)
@@ -96,3 +114,55 @@ def default_home() -> str:
     """Return where a home is if nobody says: systemd's state folder, else the platform's data folder."""
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return state or platformdirs.user_data_dir("replicator")
+
+
+LEAST_RATE = 128 << 10
+"""Bytes a second that a limit must leave: with less, one upload would take longer than providers wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineSettings:
+    """What this machine may take of its line, in bytes a second, None for all; ``up_day`` 0: nothing by day.
+
+    Without ``night`` it is always night.
+    """
+
+    night: "Window | None" = None
+    up: int | None = None
+    up_day: int | None = None
+    down: int | None = None
+    down_day: int | None = None
+
+
+def read_window(text: str, zone: str) -> "Window":
+    """Return the window that ``22:00-06:00`` means in a zone such as Europe/Stockholm; "" is this machine's own.
+
+    Raises:
+        UsageError: it means none, or there is no such zone.
+    """
+    from scheduler.errors import PolicyError  # noqa: PLC0415 - only who has a window needs the scheduler
+    from scheduler.night import parse_window  # noqa: PLC0415
+
+    try:
+        return parse_window(text, zoneinfo.ZoneInfo(zone) if zone else _own_zone())
+    except PolicyError as error:
+        raise UsageError(str(error), hint='write it like "22:00-06:00"') from error
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"'{zone}' is no time zone that this machine knows", hint="write it like Europe/Stockholm"
+        ) from error
+
+
+def _own_zone() -> datetime.tzinfo:
+    # The rules, not today's offset: a window that begins at 22:00 does so in winter and in summer.
+    name = os.environ.get("TZ", "").removeprefix(":")
+    if name and not name.startswith("/"):
+        return zoneinfo.ZoneInfo(name)
+    path = name or "/etc/localtime"
+    try:
+        with open(path, "rb") as file:
+            return zoneinfo.ZoneInfo.from_file(
+                file, key=os.path.realpath(path).partition("zoneinfo/")[2] or "local time"
+            )
+    except FileNotFoundError:
+        return zoneinfo.ZoneInfo("UTC")

@@ -8,6 +8,7 @@ ReplicatorError
 │   └── UnsupportedVersionError  a record of a later release
 ├── IntegrityError           bytes are not the ones that were stored; never retried into silence
 │   └── ForkedError          somebody else writes with this node's key
+├── RootWaitsError           a charter is under a root that does not count here yet
 ├── CredentialError
 │   ├── KeyMissingError      this home does not hold the key that the command needs
 │   └── KeyWrongError        a passphrase, sheet or code that does not open what it should
@@ -60,6 +61,14 @@ class IntegrityError(ReplicatorError):
 
 class ForkedError(IntegrityError):
     """Somebody else writes, or wrote, with this node's key; a person has to say what to do."""
+
+
+class RootWaitsError(ReplicatorError):
+    """A charter is under a root that was announced and does not count here yet. ``change`` is the signed RootChange."""
+
+    def __init__(self, message: str, *, change: bytes, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.change = change
 
 
 class CredentialError(ReplicatorError):

@@ -52,6 +52,10 @@ class Fs(Protocol):
         """Remove a name; FileNotFoundError if there is none."""
         ...
 
+    def rmdir(self, path: str) -> None:
+        """Remove an empty folder; OSError if something is in it."""
+        ...
+
     def fsync_file(self, path: str) -> None:
         """Make the bytes of a file that was written and closed durable; as final as :meth:`WriteHandle.fsync`."""
         ...
@@ -122,6 +126,10 @@ class PosixFs:
     def unlink(self, path: str) -> None:
         """Remove a name."""
         os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
 
     def fsync_file(self, path: str) -> None:
         """Make the bytes of a closed file durable."""

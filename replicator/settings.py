@@ -8,10 +8,18 @@ import os
 import shlex
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from replicator.config import format_size, parse_duration, parse_name, parse_size
+from replicator.config import (
+    LEAST_RATE,
+    LineSettings,
+    format_size,
+    parse_duration,
+    parse_name,
+    parse_size,
+    read_window,
+)
 from replicator.endpoints import parse_address, parse_identity, split_endpoint
 from replicator.errors import HomeError, UsageError
 from replicator.ids import Identity, address_form
@@ -108,6 +116,7 @@ class Config:
     spool: str | None = None
     spool_limit: int | None = None
     cache: str | None = None
+    line: LineSettings = field(default_factory=LineSettings)
     datasets: tuple[DeclaredDataset, ...] = ()
     peers: tuple[DeclaredPeer, ...] = ()
     provider: DeclaredProvider | None = None
@@ -322,6 +331,7 @@ def _config(top: _Table) -> Config | None:
     if node is not None:
         spool, spool_limit, cache = node.folder("spool"), node.size("spool_limit"), node.folder("cache")
         node.end()
+    line = _line(top.table("line"))
     datasets = [_dataset(name, table) for name, table in top.tables("dataset")]
     peers = [_peer(name, table) for name, table in top.tables("peer")]
     tenants = [_tenant(name, table) for name, table in top.tables("tenant")]
@@ -336,10 +346,35 @@ def _config(top: _Table) -> Config | None:
         spool=spool,
         spool_limit=spool_limit,
         cache=cache,
+        line=line,
         datasets=tuple(datasets),
         peers=tuple(one for one in peers if one is not None),
         provider=offered,
     )
+
+
+def _line(table: _Table | None) -> LineSettings:
+    if table is None:
+        return LineSettings()
+    zone = table.text("zone") or ""
+    night = table.parsed("night", lambda text: read_window(text, zone))
+    up, down, down_day = _rate(table, "up"), _rate(table, "down"), _rate(table, "down_day")
+    up_day = _rate(table, "up_day", nothing=True)
+    table.end()
+    if night is None and not table.problems:
+        by_day = {"zone": zone or None, "up_day": up_day, "down_day": down_day}
+        for key in [key for key, value in by_day.items() if value is not None][:1]:
+            table.wrong(key, 'means something only with line.night; write: night = "22:00-06:00"')
+    return LineSettings(night=night, up=up, up_day=up_day, down=down, down_day=down_day)
+
+
+def _rate(table: _Table, key: str, *, nothing: bool = False) -> int | None:
+    rate = table.size(key)
+    if rate is None or rate >= LEAST_RATE or (nothing and rate == 0):
+        return rate
+    least = f"{format_size(LEAST_RATE)} a second" + (" or 0, for nothing by day" if nothing else "")
+    table.wrong(key, f"is {format_size(rate)}: at least {least}; bytes a second: 500k, 5M")
+    return None
 
 
 def _dataset(name: str, table: _Table) -> DeclaredDataset:

@@ -96,6 +96,7 @@ class CrashFs:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             if saved is not None:
+                os.makedirs(os.path.dirname(path), exist_ok=True)  # the folder is back with what was in it
                 os.link(saved, path)
         for file in self._files.values():
             if file.synced < file.size:
@@ -138,6 +139,11 @@ class CrashFs:
         if self.step(f"unlink {_folder(path)}"):
             self._note(path)
             self._posix.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty folder."""
+        if self.step(f"remove folder {os.path.basename(path)}"):
+            self._posix.rmdir(path)
 
     def fsync_file(self, path: str) -> None:
         """Make the bytes of a closed file durable."""

@@ -8,6 +8,7 @@ from replicator.config import (
     parse_moment,
     parse_name,
     parse_size,
+    read_window,
 )
 from replicator.errors import UsageError
 
@@ -112,6 +113,16 @@ def test_a_home_is_where_systemd_says_or_in_the_users_data(monkeypatch: pytest.M
     monkeypatch.delenv("STATE_DIRECTORY")
     monkeypatch.setenv("XDG_DATA_HOME", "/home/x/data")
     assert default_home() == "/home/x/data/replicator"
+
+
+def test_a_window_without_a_zone_is_by_this_machines_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Lisbon")
+    assert str(read_window("22:00-06:00", "").zone) == "Europe/Lisbon"
+    monkeypatch.setenv("TZ", "Nowhere/At-All")
+    with pytest.raises(UsageError, match="time zone"):
+        read_window("22:00-06:00", "")
+    monkeypatch.delenv("TZ")
+    read_window("22:00-06:00", "")
 
 
 NOW_NS = 1_800_000_000 * 10**9

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from replicator.config import read_window
 from replicator.errors import HomeError
 from replicator.ids import Identity, address_form
 from replicator.settings import CONFIG_VARIABLE, Config, keeper_commands, load_config
@@ -67,6 +68,13 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"[node]\nspol = 'x'", "node.spol"),
         (b"[provider]\nx = 1", "provider.data is missing"),
         (b"[tenant.a]\nroot = 'x'", "there is no .provider"),
+        (b"[line]\nrate = 5", "line.rate is an unknown key"),
+        (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
+        (b"[line]\nnight = '22:00-06:00'\nzone = 'Mars'", "line.night: 'Mars' is no time zone"),
+        (b"[line]\nup_day = '1M'", "line.up_day means something only with line.night"),
+        (b"[line]\nup = '1k'", "line.up is 1 kB: at least"),
+        (b"[line]\nup = 0", "line.up is 0 B: at least"),
+        (b"[line]\ndown = 'fast'", "line.down: 'fast' is not a size"),
         (b"[node]\nspool_limt = '1G'", r"did you mean spool_limit\?"),
         (b"[dataset.a]\npaths = '/srv'", "dataset.a.paths is '/srv', not a list"),
         (b"[dataset.a]\npaths = ['srv']", "dataset.a.paths has 'srv', which is not absolute"),
@@ -95,6 +103,15 @@ def test_a_file_that_is_wrong_is_named_with_the_key(tmp_path: Path, content: byt
     with pytest.raises(HomeError, match=said) as caught:
         load_config(str(tmp_path))
     assert str(path) in caught.value.message
+
+
+def test_what_a_machine_takes_of_its_line_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[line]\nnight = "22:00-06:00"\nzone = "Europe/Stockholm"\nup = "5M"\nup_day = 0\ndown = "20M"\n'
+    )
+    line = load_config(str(tmp_path)).line
+    assert line.night == read_window("22:00-06:00", "Europe/Stockholm")
+    assert (line.up, line.up_day, line.down, line.down_day) == (5_000_000, 0, 20_000_000, None)
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from replicator.catalog.heads import Heads
@@ -11,6 +11,12 @@ from replicator.catalog.peers import Peers
 from replicator.catalog.schema import Database
 from replicator.catalog.snapshots import Datasets, Snapshots
 from replicator.fs import Fs
+
+SENT_HEAD = "head sent"
+"""The number of this node's newest snapshot that a peer may have heard of."""
+ADOPTED = "chain adopted"
+"""The number up to which a node took its own chain over from peers."""
+_RENEWED = "renewed for"
 
 
 class Catalog:
@@ -41,19 +47,17 @@ class Catalog:
                 (kind, started_ns, ended_ns, exit_code, json.dumps(summary)),
             )
 
+    def forget_runs(self, kind: str, *, before_ns: int) -> None:
+        """Keep no more of runs of a kind that ended before a moment."""
+        with self.database.transaction("run row") as connection:
+            connection.execute("DELETE FROM runs WHERE kind = ? AND ended_ns < ?", (kind, before_ns))
+
     def runs(self, kind: str) -> list[dict[str, object]]:
         """Return all runs of a kind, oldest first."""
         rows = self.database.rows(
             "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id", (kind,)
         )
         return [_run(row) for row in rows]
-
-    def last_run(self, kind: str) -> dict[str, object] | None:
-        """Return the newest run of a kind, None if there was none."""
-        rows = self.database.rows(
-            "SELECT started_ns, ended_ns, exit, summary FROM runs WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)
-        )
-        return _run(rows[0]) if rows else None
 
     def meta(self, key: str) -> bytes | None:
         """Return a small value kept beside the tables."""
@@ -64,6 +68,22 @@ class Catalog:
         """Keep a small value."""
         with self.database.transaction("meta row") as connection:
             connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def renew(self, former: Collection[bytes], identity: bytes) -> None:
+        """Let what a writer's earlier keys made be its present one's, which has no claims and no certificates yet.
+
+        Snapshots stay with the key that signed them: its chain ends. Done once for each key.
+        """
+        if self.meta(_RENEWED) == identity:
+            return
+        with self.database.transaction("renewal") as connection:
+            connection.executemany(
+                "UPDATE objects SET writer = ? WHERE writer = ?", [(identity, one) for one in former]
+            )
+            connection.execute("DELETE FROM claimed")
+            connection.execute("UPDATE peers SET certificate = x'', claim_number = 0")
+            connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in (SENT_HEAD, ADOPTED)])
+            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_RENEWED, identity))
 
     def close(self) -> None:
         """Close the file."""

@@ -215,6 +215,11 @@ class Objects:
         for part in self._packs(where, (writer, policy, upto), after=after):
             yield from ((object_id, ids) for object_id, _, ids in part)
 
+    def all_packs(self) -> Iterator[tuple[int, bytes]]:
+        """Yield row id and joined chunk ids of every pack, by row id."""
+        for part in self._packs("1"):
+            yield from ((object_id, ids) for object_id, _, ids in part)
+
     def _packs(
         self, where: str, values: tuple[object, ...] = (), *, after: int = -1
     ) -> Iterator[list[tuple[int, bytes, bytes]]]:
@@ -351,13 +356,6 @@ class Objects:
             connection.executemany(
                 "UPDATE holdings SET audited_ns = ? WHERE peer = ? AND object_id = ?",
                 [(now_ns, peer, object_id) for object_id in object_ids],
-            )
-
-    def drop_holdings(self, peer: Identity, object_ids: Iterable[int]) -> None:
-        """Forget copies that a peer's inventory does not list and never promised durably."""
-        with self._db.transaction("inventory row") as connection:
-            connection.executemany(
-                "DELETE FROM holdings WHERE peer = ? AND object_id = ?", [(peer, i) for i in object_ids]
             )
 
     def holdings(self, *, peer: Identity | None = None) -> list[Holding]:

@@ -46,6 +46,11 @@ class Peers:
         values["endpoints"] = tuple(json.loads(values["endpoints"]))
         return PeerRow(**values)
 
+    def all(self) -> list[PeerRow]:
+        """Return what is known of every provider there ever was, by identity."""
+        rows = self._db.rows("SELECT identity FROM peers ORDER BY identity")
+        return [self.get(Identity(identity)) for (identity,) in rows]
+
     def put(self, row: PeerRow) -> None:
         """Remember a peer's row as given."""
         with self._db.transaction("peer row") as connection:

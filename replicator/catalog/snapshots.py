@@ -67,6 +67,8 @@ class Dataset:
     exclude_larger_than: int | None = None
     created_ns: int
     consistency: Consistency = field(default_factory=Consistency)
+    domain: bytes = b""
+    """Its id; empty: the tenant's first."""
 
 
 class Snapshots:
@@ -117,6 +119,11 @@ class Snapshots:
         )
         return [_snapshot(row) for row in rows]
 
+    def names(self, writer: bytes) -> dict[int, ObjectName]:
+        """Return the names of a writer's snapshots by their numbers."""
+        rows = self._db.rows("SELECT number, name FROM snapshots WHERE writer = ? ORDER BY number", (writer,))
+        return {number: ObjectName(name) for number, name in rows}
+
     def newest(self, where: str, values: tuple[object, ...]) -> SnapshotRow | None:
         """Return the snapshot with the highest number by a condition on the columns, None if there is none."""
         rows = self._db.rows(
@@ -165,7 +172,7 @@ class _File1(Record, frozen=True, kw_only=True):
     datasets: list[_Entry1]
 
 
-class _Entry(Part, frozen=True, kw_only=True):
+class _Entry2(Part, frozen=True, kw_only=True):
     name: str
     roots: list[bytes]
     policy: Policy
@@ -178,7 +185,17 @@ class _Entry(Part, frozen=True, kw_only=True):
     consistency: Consistency = msgspec.field(default_factory=Consistency)
 
 
-class _File(Record, frozen=True, kw_only=True, tag=2):
+class _File2(Record, frozen=True, kw_only=True, tag=2):
+    """Version 2: all in the tenant's first domain. Written still where that is so."""
+
+    datasets: list[_Entry2]
+
+
+class _Entry(_Entry2, frozen=True, kw_only=True):
+    domain: bytes = b""
+
+
+class _File(Record, frozen=True, kw_only=True, tag=3):
     """What datasets.bin holds, by name."""
 
     datasets: list[_Entry]
@@ -186,6 +203,8 @@ class _File(Record, frozen=True, kw_only=True, tag=2):
 
 def _read(data: bytes) -> list[_Entry]:
     """Return what a file of any version holds, in the newest one's terms."""
+    if version_of(data) == 2:
+        return [_Entry(**msgspec.structs.asdict(entry)) for entry in decode(_File2, data).datasets]
     if version_of(data) != 1:
         return decode(_File, data).datasets
     from replicator.catalog.shellpatterns import to_gitignore  # noqa: PLC0415 - an old file's business
@@ -204,6 +223,13 @@ def _read(data: bytes) -> list[_Entry]:
         )
         for entry in decode(_File1, data).datasets
     ]
+
+
+def _encoded(entries: list[_Entry]) -> bytes:
+    if any(one.domain for one in entries):
+        return encode(_File(datasets=entries))
+    fields = _Entry2.__struct_fields__
+    return encode(_File2(datasets=[_Entry2(**{name: getattr(one, name) for name in fields}) for one in entries]))
 
 
 class Datasets:
@@ -272,6 +298,7 @@ class Datasets:
                 exclude_larger_than=entry.exclude_larger_than,
                 created_ns=entry.created_ns,
                 consistency=entry.consistency,
+                domain=entry.domain,
             )
             for entry in found
         ]
@@ -289,10 +316,11 @@ class Datasets:
                 exclude_larger_than=one.exclude_larger_than,
                 created_ns=one.created_ns,
                 consistency=one.consistency,
+                domain=one.domain,
             )
             for one in sorted(datasets, key=lambda one: one.name)
         ]
-        data = encode(_File(datasets=entries))
+        data = _encoded(entries)
         for one in datasets:
             self.remember(one.policy)
         write_atomic(self._fs, self._path, data)

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 from replicator.charter.verify import signed_hash, verify_root
 from replicator.crypto.sign import Context, body_of, signer_of, verify
 from replicator.errors import IntegrityError
-from replicator.format.charter import Charter
+from replicator.format.charter import read_charter
 from replicator.format.claim import Shown, Standing, Witness, challenge_of
 from replicator.format.codec import decode
 from replicator.format.finding import Finding, FindingKind, Said, Statement
@@ -284,7 +284,7 @@ def _check_revoked(finding: Finding) -> None:
     if charter_statement.context != "charter":
         raise IntegrityError("finding: the charter has to be there")
     signed = charter_statement.signed
-    charter = decode(Charter, verify(signed, Context.CHARTER, [signer_of(signed)]))
+    charter = read_charter(verify(signed, Context.CHARTER, [signer_of(signed)]))
     if verify_root(charter.root, None).owner_key != signer_of(signed) or charter.tenant != finding.tenant:
         raise IntegrityError("finding: the charter is not this tenant's")
     key = signer_of(head.statement.signed)

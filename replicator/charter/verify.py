@@ -5,25 +5,54 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from replicator.clock import DAY_S, NS
 from replicator.crypto.sign import Context, verify
-from replicator.errors import IntegrityError
-from replicator.format.charter import Charter, EnrolOrder, Right, RootStatement
+from replicator.errors import IntegrityError, RootWaitsError
+from replicator.format.charter import (
+    Charter,
+    EnrolOrder,
+    Objection,
+    Right,
+    RootChange,
+    RootStatement,
+    read_charter,
+)
 from replicator.format.codec import decode
 from replicator.format.policy import Policy
 from scheduler import PolicyError
 from scheduler.geography import residency
 
 NO_PREVIOUS = bytes(32)
+ROOT_WAIT_NS = 30 * DAY_S * NS
+"""How long a change of root waits for root's objection, at each provider and in each home by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """A change of root whose three signatures hold; ``signed`` are its stored bytes, ``hash`` theirs."""
+
+    former: RootStatement
+    former_hash: bytes
+    successor: RootStatement
+    successor_signed: bytes
+    successor_hash: bytes
+    announced_ns: int
+    signed: bytes
+    hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedCharter:
-    """A charter whose signatures and numbers were checked; ``signed`` are its stored bytes, ``hash`` theirs."""
+    """A charter whose signatures and numbers were checked; ``signed`` are its stored bytes, ``hash`` theirs.
+
+    ``pending`` is a change of root that it announces.
+    """
 
     charter: Charter
     root: RootStatement
     signed: bytes
     hash: bytes
+    pending: Handover | None = None
 
     @property
     def number(self) -> int:
@@ -66,27 +95,123 @@ def verify_root(signed: bytes, root_key: bytes | None) -> RootStatement:
     return statement
 
 
-def verify_charter(signed: bytes, *, root_key: bytes, known: VerifiedCharter | None) -> VerifiedCharter:
+def verify_change(signed: bytes) -> Handover:
+    """Return a change of root: the owner that both roots name says that one follows the other, with equal floors.
+
+    Raises:
+        IntegrityError: a signature, number, tenant or floor that does not hold.
+    """
+    owner_key = signed[:32]
+    change = decode(RootChange, verify(signed, Context.ROOT_CHANGE, [owner_key]))
+    former, successor = verify_root(change.former, None), verify_root(change.successor, None)
+    if not former.owner_key == successor.owner_key == owner_key:
+        raise IntegrityError("change of root: signed by a key that the two roots do not both name owner")
+    if not change.tenant == former.tenant == successor.tenant:
+        raise IntegrityError("change of root: of several tenants")
+    if former.root_key == successor.root_key:
+        raise IntegrityError("change of root: to the same root")
+    if (successor.number, successor.previous) != (former.number + 1, signed_hash(change.former)):
+        raise IntegrityError("change of root: the second root statement does not follow the first")
+    if successor.floors != former.floors:
+        raise IntegrityError("change of root: it changes floors, which only a root that counts may")
+    return Handover(
+        former=former,
+        former_hash=signed_hash(change.former),
+        successor=successor,
+        successor_signed=change.successor,
+        successor_hash=signed_hash(change.successor),
+        announced_ns=change.announced_ns,
+        signed=signed,
+        hash=signed_hash(signed),
+    )
+
+
+def verify_objection(signed: bytes, *, root_key: bytes, tenant: bytes) -> Objection:
+    """Return root's objection to what the owner announces.
+
+    Raises:
+        IntegrityError: not this root's, or of another tenant.
+    """
+    objection = decode(Objection, verify(signed, Context.OBJECTION, [root_key]))
+    if objection.tenant != tenant:
+        raise IntegrityError("objection: of another tenant")
+    return objection
+
+
+def _crossed(charter: Charter, root_key: bytes, known: VerifiedCharter | None) -> tuple[RootStatement, list[Handover]]:
+    """Return the root statement of a charter, and the changes of root that lead to it from the pinned key.
+
+    Raises:
+        IntegrityError: nothing leads there, or what does is older than what was seen.
+    """
+    root = verify_root(charter.root, None)
+    if root.root_key == root_key:
+        return root, []
+    crossed: list[Handover] = []
+    reached = root_key
+    newest = (0, b"") if known is None else (known.root.number, signed_hash(known.charter.root))
+    for signed in charter.handovers:
+        handover = verify_change(signed)
+        if handover.former.root_key != reached:
+            continue
+        _check_goes_on(newest, (handover.former.number, handover.former_hash), handover.former.previous)
+        crossed.append(handover)
+        reached, newest = handover.successor.root_key, (handover.successor.number, handover.successor_hash)
+    verify_root(charter.root, reached)
+    _check_goes_on(newest, (root.number, signed_hash(charter.root)), root.previous)
+    return root, crossed
+
+
+def _check_goes_on(seen: tuple[int, bytes], statement: tuple[int, bytes], previous: bytes) -> None:
+    """Check that a root statement (number, hash) can stand beside one that was seen: it, or a later one."""
+    if statement[0] < seen[0]:
+        raise IntegrityError("charter: its root statement is older than one that was seen before")
+    if statement[0] == seen[0] and statement[1] != seen[1]:
+        raise IntegrityError(f"charter: two different root statements have the number {statement[0]}")
+    if statement[0] == seen[0] + 1 and seen[1] and previous != seen[1]:
+        raise IntegrityError("charter: its root statement does not follow the one that was seen before it")
+
+
+def verify_charter(
+    signed: bytes, *, root_key: bytes, known: VerifiedCharter | None, passed: Collection[bytes] | None = ()
+) -> VerifiedCharter:
     """Return the charter after checking it against root and against the newest one ``known``.
 
     A number may jump (charters in between were missed); it never goes back, and one that follows directly must
     name the known one's hash. The same holds for the root statement inside. A key has one right at most.
 
+    A charter may be under another root than the pinned one, if changes of root in it lead there and whoever asks has
+    waited for each: ``passed`` are their hashes, None for all (a file that was taken over before).
+
     Raises:
         IntegrityError: a signature, number, chain or tenant that does not hold.
+        RootWaitsError: all holds, but a change of root that leads to it does not count yet.
     """
     owner_key = signed[:32]
-    charter = decode(Charter, verify(signed, Context.CHARTER, [owner_key]))
-    root = verify_root(charter.root, root_key)
+    charter = read_charter(verify(signed, Context.CHARTER, [owner_key]))
+    root, crossed = _crossed(charter, root_key, known)
     if root.owner_key != owner_key:
         raise IntegrityError("charter: signed by a key that root has not named owner")
     if root.tenant != charter.tenant:
         raise IntegrityError("charter: its root statement is of another tenant")
     if len({right.holder_key for right in charter.rights}) != len(charter.rights):
         raise IntegrityError("charter: names one key twice, so it is not clear what that key may do")
-    found = VerifiedCharter(charter=charter, root=root, signed=signed, hash=signed_hash(signed))
-    if known is None:
-        return found
+    pending = verify_change(charter.change) if charter.change else None
+    if pending is not None and pending.former_hash != signed_hash(charter.root):
+        raise IntegrityError("charter: it announces a change of another root statement than its own")
+    found = VerifiedCharter(charter=charter, root=root, signed=signed, hash=signed_hash(signed), pending=pending)
+    if known is not None:
+        _check_follows(found, known)
+    waiting = [one for one in crossed if passed is not None and one.hash not in passed]
+    if waiting:
+        what = f"charter {found.number} is under a root that does not count yet"
+        raise RootWaitsError(what, change=waiting[0].signed)
+    return found
+
+
+def _check_follows(found: VerifiedCharter, known: VerifiedCharter) -> None:
+    """Check numbers and chains against what was seen before."""
+    charter = found.charter
     if charter.tenant != known.charter.tenant:
         raise IntegrityError("charter: of another tenant")
     if charter.number < known.number:
@@ -95,13 +220,8 @@ def verify_charter(signed: bytes, *, root_key: bytes, known: VerifiedCharter | N
         raise IntegrityError(f"charter: two different charters have the number {charter.number}")
     if charter.number == known.number + 1 and charter.previous != known.hash:
         raise IntegrityError(f"charter: number {charter.number} does not follow the one that was seen before it")
-    if root.number < known.root.number:
-        raise IntegrityError("charter: its root statement is older than one that was seen before")
-    if root.number == known.root.number and charter.root != known.charter.root:
-        raise IntegrityError(f"charter: two different root statements have the number {root.number}")
-    if root.number == known.root.number + 1 and root.previous != signed_hash(known.charter.root):
-        raise IntegrityError("charter: its root statement does not follow the one that was seen before it")
-    return found
+    seen = (known.root.number, signed_hash(known.charter.root))
+    _check_goes_on(seen, (found.root.number, signed_hash(charter.root)), found.root.previous)
 
 
 def verify_enrol_order(signed: bytes, keys: Collection[bytes], *, now_ns: int, skew_ns: int) -> EnrolOrder:

@@ -9,6 +9,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait, wait_in_order
 from replicator.cli.output import moment
+from replicator.cli.proofs import proofs_document, proofs_words
 from replicator.config import format_size, parse_duration, parse_name
 from replicator.errors import UsageError
 
@@ -35,6 +36,7 @@ _NAMED = 5
     show_default=True,
     help="How long the command may let the backup wait in all.",
 )
+@click.option("--now", is_flag=True, help="Send as by night (config.toml, [line]), whatever the clock says.")
 @command(keys="write (a node's home)")
 def backup(
     session: Session,
@@ -43,6 +45,7 @@ def backup(
     stdin_from_command: bool,
     file: str | None,
     command_timeout: str,
+    now: bool,
 ) -> None:
     """Capture, commit and send datasets, all of them by default. Finishes what an earlier run could not send.
 
@@ -64,7 +67,7 @@ def backup(
         datasets = datasets[:1]
     elif file:
         raise UsageError("--as names the output of a command, and there is none", hint="add --stdin-from-command")
-    report = _backup(session, datasets, words, piped)
+    report = _backup(session, datasets, words, piped, now=now)
     session.out.result(_document(report), _text(report))
 
 
@@ -73,6 +76,8 @@ def _backup(
     datasets: Sequence[str] = (),
     tags: Sequence[str] = (),
     piped: "PipedCommand | None" = None,
+    *,
+    now: bool = False,
 ) -> "BackupReport":
     from replicator.cli.declared import apply_declared  # noqa: PLC0415 - commands import what they use
     from replicator.engine.backup import backup as work  # noqa: PLC0415 - likewise
@@ -82,7 +87,7 @@ def _backup(
     config = load_config(session.home)
     started = session.clock.now_ns()
     settle_heap()
-    with session.node() as node, session.edge() as edge:
+    with session.node() as node, session.edge(always_night=now) as edge:
         apply_declared(session, node, config)
         limit = config.spool_limit
         report = wait_in_order(
@@ -209,8 +214,11 @@ def _left_out(one: "DatasetReport") -> list[str]:
 
 
 @click.command()
+@click.option(
+    "--spread", metavar="DURATION", help="Begin within so long (1h), each home always equally late: for cron."
+)
 @command(keys="whatever this home holds")
-def run(session: Session) -> None:
+def run(session: Session, spread: str | None) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 
     A node: backup, audit, repair of its own objects. A keeper whose passphrase is given (--passphrase-file,
@@ -219,6 +227,8 @@ def run(session: Session) -> None:
     """
     from replicator.engine.home import has_half  # noqa: PLC0415
 
+    if spread is not None:
+        _wait_for_turn(session, parse_duration(spread))
     keeps = has_half(session.home, "keeper")
     maintains = keeps or has_half(session.home, "maintainer")
     document: dict[str, Any] = {}
@@ -250,6 +260,7 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
     for debt in mended.debts:
         session.out.notice(f"owed: {debt}")
     document |= _document(report)
+    document["audit"] = proofs_document(mended)
     document["repair"] = {
         "missing": mended.missing,
         "damaged": mended.damaged,
@@ -257,7 +268,8 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
         "debts": mended.debts,
     }
     lines += _text(report)
-    lines.append(f"audit: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
+    lines.append(f"audit: {proofs_words(mended)}")
+    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:
@@ -280,3 +292,12 @@ def _last_said(session: Session) -> str:
     with session.member() as half:
         said_ns = Forgotten.of(half).said_ns
     return f"last {moment(said_ns)[:10]}" if said_ns else "never yet, as far as is known here"
+
+
+def _wait_for_turn(session: Session, span_s: int) -> None:
+    from scheduler.night import start_offset  # noqa: PLC0415
+
+    with session.member() as half:
+        wait_s = start_offset(half.tenant + half.identity, span_s)
+    session.out.notice(f"begins in {wait_s / 60:.0f} min")
+    wait_in_order(session.clock.sleep(wait_s))

@@ -19,7 +19,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.output import Output, silence
 from replicator.clock import SystemClock
-from replicator.config import default_home
+from replicator.config import LineSettings, default_home
 from replicator.errors import CredentialError, KeyMissingError, KeyWrongError, ReplicatorError, UsageError
 from replicator.fs import PosixFs, exposure, way_out
 from replicator.rng import SystemRng
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
     from replicator.engine.keeper import KeeperHome, ReaderHome
+    from replicator.engine.line import Line
     from replicator.engine.maintainer import MaintainerHome
     from replicator.engine.node import NodeHome
     from replicator.ids import Identity
@@ -57,6 +58,10 @@ class _LateNetwork:
     async def enrol(self, target: "Target", request: "EnrolRequest") -> "EnrolReply":
         """Ask for a certificate without having one."""
         return await self._tls.enrol(target, request)
+
+    async def erase(self, target: "Target", order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant."""
+        return await self._tls.erase(target, order)
 
     async def connect(self, target: "Target") -> "Connection":
         """Return a connection to a provider."""
@@ -108,8 +113,8 @@ class Session:
         return code
 
     @contextmanager
-    def edge(self) -> "Iterator[Edge]":
-        """Give the injected world, with TLS and a progress display."""
+    def edge(self, *, always_night: bool = False) -> "Iterator[Edge]":
+        """Give the injected world, with TLS and a progress display. ``always_night``: whatever the clock says."""
         from replicator.cli.progress import progress  # noqa: PLC0415 - commands import what they use
         from replicator.engine.edge import Edge  # noqa: PLC0415
 
@@ -122,9 +127,20 @@ class Session:
                 network=_LateNetwork(),
                 progress=shown,
                 host=socket.gethostname().split(".")[0][:60] or "host",
+                line=self._line(always_night=always_night),
             )
         finally:
             shown.close()
+
+    def _line(self, *, always_night: bool) -> "Line | None":
+        from replicator.settings import load_config  # noqa: PLC0415
+
+        settings = load_config(self.home).line
+        if settings == LineSettings():
+            return None
+        from replicator.engine.line import Line  # noqa: PLC0415 - only who limits the line needs the scheduler for it
+
+        return Line(settings, self.clock, always_night=always_night)
 
     @contextmanager
     def node(self) -> "Iterator[NodeHome]":
@@ -251,6 +267,7 @@ class Session:
         Raises:
             KeyWrongError: none of them can give one, or two typed ones differ.
         """
+        load_network()  # what asks for it asks providers next
         path = self.passphrase_file or os.environ.get("REPLICATOR_PASSPHRASE_FILE")
         return secret(
             path or credential(CREDENTIAL),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, load_network, wait
+from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.federation import Federation
     from replicator.engine.freshness import Freshness
+    from replicator.engine.keeper import ReaderHome
     from replicator.engine.node import NodeHome
     from replicator.engine.restore import RestoreReport
     from replicator.format.tree import Entry
@@ -33,23 +34,34 @@ T = TypeVar("T")
 _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}
 
 
-def with_library(session: Session, work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]") -> T:
-    """Run a use case on a home that can read, in touch with its peers and knowing every chain."""
-    load_network()
+def with_library(
+    session: Session,
+    work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]",
+    *,
+    first: "Callable[[ReaderHome], object] | None" = None,
+) -> T:
+    """Run a use case on a home that can read, in touch with its peers and knowing every chain.
+
+    ``first`` raises what is known before anybody is asked, as a wrong passphrase is. What providers did not do or did
+    wrong is said also if the use case fails.
+    """
     from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
     from replicator.engine.federation import Federation  # noqa: PLC0415
 
     with session.reader() as keeper, session.edge() as edge:
         for domain in keeper.domain_ids:
-            keeper.reader(domain)  # a wrong passphrase is known before anybody is asked
+            keeper.reader(domain)
+        if first is not None:
+            first(keeper)
 
         async def run() -> T:
             async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
                 library = Library(keeper, federation)
                 await library.refresh()
-                result = await work(library, edge)
-                take_federation(session, federation)
-                return result
+                try:
+                    return await work(library, edge)
+                finally:
+                    take_federation(session, federation)
 
         return wait(run())
 
@@ -332,10 +344,10 @@ def restore(
     """
     from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
     from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
-    from replicator.engine.heap import settle_heap  # noqa: PLC0415
+    from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
     from replicator.engine.restore import restore as run  # noqa: PLC0415
 
-    settle_heap()
+    settle_heap(MANY)
 
     seen: list[Freshness] = []
 

@@ -10,6 +10,7 @@ from replicator.cli.base import Session, command, wait
 from replicator.cli.drills import drill_document, drill_words
 from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
+from replicator.cli.proofs import proofs_words, week_document
 from replicator.config import format_size
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
@@ -53,6 +54,12 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
+    for one in document["roots"]:
+        one["id"] = one.pop("fingerprint")
+        for name in ("announced", "heard", "due"):
+            one[name] = moment(one.pop(f"{name}_ns"))
+    for one, peer in zip(document["peers"], found.peers, strict=True):
+        one["week"] = week_document(peer.week)
     for one in document["deletions"]:
         one["first"] = moment(one.pop("first_ns"))
         one["frozen_until"] = moment(one.pop("frozen_until_ns"))
@@ -78,7 +85,7 @@ def _deletions_text(found: "Status") -> list[str]:
 
 
 def _status_text(found: "Status") -> list[str]:
-    lines = []
+    lines = [line for one in found.roots for line in (f"!! {one.text}.", f"!! {one.advice}", "")]
     if not found.datasets:
         lines.append("Nothing is backed up from here yet.")
     elif found.exit_code == 0:
@@ -113,7 +120,7 @@ def _status_text(found: "Status") -> list[str]:
                     f"{one.site}, {one.region}, {one.country}",
                     one.objects,
                     format_size(one.bytes),
-                    one.probes,
+                    one.probes if one.proved == one.probes else proofs_words(one),
                     "; ".join(one.problems) or ("answers" if one.reachable else "not asked"),
                 )
                 for one in found.peers

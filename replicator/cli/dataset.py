@@ -243,6 +243,7 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 @keep_options
 @consistency_options
 @click.option("--stdin", is_flag=True, help="No paths: it takes what `backup --stdin-from-command` is given.")
+@click.option("--domain", metavar="NAME", help="Share chunks only inside this domain (`domain list`); else the first.")
 @command(keys="write (a node's home)")
 def dataset_add(
     session: Session,
@@ -254,6 +255,7 @@ def dataset_add(
     residency: str | None,
     consistency: Asked,
     stdin: bool,
+    domain: str | None,
     **selected: Any,
 ) -> None:
     """Name paths to back up and what is promised for them."""
@@ -279,9 +281,11 @@ def dataset_add(
             policy=policy,
             created_ns=session.clock.now_ns(),
             consistency=consistency.change(Consistency(), stdin=stdin),
+            domain=_domain(half, domain, b""),
             **selection(roots, None, **_without_keep(selected)),
         )
         half.catalog.datasets.add(new)
+        document = _document(new, half)
         peers = sum(not pin.own for pin in half.peers)
     if rules is not None:
         _set_rules(session, name, rules)
@@ -293,7 +297,7 @@ def dataset_add(
         f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"
     )
     session.out.result(
-        _document(new) | _keeps(session, name),
+        document | _keeps(session, name),
         f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}",
     )
 
@@ -304,6 +308,7 @@ def dataset_add(
 @_selection_options
 @click.option("--no-exclude", is_flag=True, help="Take away all patterns and names of --exclude-if-present there were.")
 @click.option("--path", "paths", multiple=True, help="New paths (all of them).")
+@click.option("--domain", metavar="NAME", help="Another domain; all is stored anew there, and old snapshots stay.")
 @keep_options
 @click.option("--keep-usual", is_flag=True, help="How long its snapshots stay: as if nothing had been said.")
 @consistency_options
@@ -317,6 +322,7 @@ def dataset_set(
     spread: str | None,
     residency: str | None,
     consistency: Asked,
+    domain: str | None,
     keep_usual: bool,
     **selected: Any,
 ) -> None:
@@ -346,11 +352,18 @@ def dataset_set(
         policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
         roots = _roots(paths) if paths else old.roots
         asked = consistency.change(old.consistency, stdin=not roots)
+        chosen = _domain(half, domain, old.domain)
         new = replace(
-            old, policy=policy, roots=roots, consistency=asked, **selection(roots, old, **_without_keep(selected))
+            old,
+            policy=policy,
+            roots=roots,
+            consistency=asked,
+            domain=chosen,
+            **selection(roots, old, **_without_keep(selected)),
         )
         half.catalog.datasets.update(new)
-    session.out.result(_document(new) | _keeps(session, name), f"Dataset '{name}' is changed.")
+        document = _document(new, half)
+    session.out.result(document | _keeps(session, name), f"Dataset '{name}' is changed.")
 
 
 @dataset.command("list")
@@ -358,7 +371,7 @@ def dataset_set(
 def dataset_list(session: Session) -> None:
     """List the datasets of this node."""
     with session.node() as half:
-        rows = [_document(one) for one in half.catalog.datasets.all()]
+        rows = [_document(one, half) for one in half.catalog.datasets.all()]
     session.out.result(
         rows,
         table(
@@ -384,7 +397,7 @@ def dataset_list(session: Session) -> None:
 def dataset_show(session: Session, name: str) -> None:
     """Show one dataset."""
     with session.node() as half:
-        document = _document(half.catalog.datasets.get(name)) | _keeps(session, name)
+        document = _document(half.catalog.datasets.get(name), half) | _keeps(session, name)
     session.out.result(document, [f"{key:21}{value}" for key, value in document.items()])
 
 
@@ -400,6 +413,17 @@ def dataset_remove(session: Session, name: str, dry_run: bool) -> None:
             half.catalog.datasets.remove(name)
     said = "Would stop" if dry_run else "Stopped"
     session.out.result({"id": name, "removed": not dry_run}, f"{said} backing up '{name}'; its snapshots stay.")
+
+
+def _domain(half: "Half", name: str | None, otherwise: bytes) -> bytes:
+    """Return the id of a domain that was named."""
+    return otherwise if name is None else half.domain_named(name).id
+
+
+def _domain_name(half: "Half", domain: bytes) -> str:
+    """Return what a dataset's domain is called."""
+    named = {one.id: one.name for one in half.private.domains}
+    return named.get(domain or half.domain_ids[0], domain.hex())
 
 
 def _without_keep(selected: dict[str, Any]) -> dict[str, Any]:
@@ -424,11 +448,12 @@ def _keeps(session: Session, name: str) -> dict[str, Any]:
         return {"keep": in_words(rules_for(keeper, name))}
 
 
-def _document(one: "Dataset") -> dict[str, Any]:
+def _document(one: "Dataset", half: "Half") -> dict[str, Any]:
     return {
         "id": one.name,
         "name": one.name,
         "paths": [os.fsdecode(root) for root in one.roots],
+        "domain": _domain_name(half, one.domain),
         "copies": one.policy.copies,
         "minimum": one.policy.minimum,
         "spread": list(one.policy.spread),

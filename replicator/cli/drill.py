@@ -11,7 +11,7 @@ from replicator.cli.browse import take_restore, with_library
 from replicator.cli.care import share_of
 from replicator.cli.drills import check_document, check_table, drill_document, drill_table
 from replicator.config import parse_duration
-from replicator.errors import NotFoundError, UsageError
+from replicator.errors import NotFoundError, ReplicatorError, UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.browse import Library, OpenSnapshot
@@ -158,7 +158,20 @@ def _drill(
                 writers=os.cpu_count() or 1,
             )
 
-        return [await one(snapshot) for snapshot in chosen]
+        reports: list[DrillReport] = []
+        failed: list[tuple[str, ReplicatorError]] = []
+        for snapshot in chosen:
+            try:
+                reports.append(await one(snapshot))
+            except ReplicatorError as error:  # says nothing of the others, and takes nothing of theirs away
+                failed.append((snapshot.details.dataset, error))
+        last = failed.pop()[1] if not reports else None
+        for name, why in failed:
+            session.out.notice(f"{name}: {why.message}")
+            session.worsen(exits.code_of(why))
+        if last is not None:
+            raise last
+        return reports
 
     reports = with_library(session, work)
     for report in reports:

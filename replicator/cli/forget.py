@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
 from replicator.cli.prune import prune_document, prune_text, run_prune
 from replicator.config import format_size
-from replicator.errors import UsageError
+from replicator.errors import KeyMissingError, UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
+    from replicator.engine.keeper import ReaderHome
     from replicator.engine.retain import Judged
     from replicator.format.forget import KeptChain
     from replicator.snapshot.retention import KeepRules
@@ -50,7 +52,10 @@ def forget(
         raise UsageError("--even-last and --undo go with the names of snapshots, not with rules")
     if pruning and undo:
         raise UsageError("--prune deletes and --undo takes back", hint="do one of them")
-    judged, supposed = _run(session, what, rules, even_last=even_last, undo=undo, dry_run=dry_run)
+    judged, supposed, lacking = _run(session, what, rules, even_last=even_last, undo=undo, dry_run=dry_run)
+    if lacking is not None:
+        session.worsen(exits.NO_KEY)
+        session.out.notice(f"{lacking.message}, so this home could not do it: {lacking.hint}")
     changed = [one for one in judged if one.keep == undo]
     rows = [document(one, undo=undo, done=not dry_run) for one in judged]
     lines = [*_table(judged), "", _sentence(changed, undo=undo, dry_run=dry_run)]
@@ -63,17 +68,30 @@ def forget(
 
 def forget_by_settings(session: Session) -> list[str]:
     """Forget what the rules of the datasets do not keep; return the ids of those snapshots."""
-    judged, _ = _run(session, (), None, even_last=False, undo=False, dry_run=False)
+    judged, _, _ = _run(session, (), None, even_last=False, undo=False, dry_run=False)
     return [one.snapshot.id for one in judged if not one.keep]
 
 
 def _run(
     session: Session, what: Sequence[str], rules: "KeepRules | None", *, even_last: bool, undo: bool, dry_run: bool
-) -> "tuple[list[Judged], list[KeptChain]]":
-    """Judge and, unless it is a dry run, forget; return also the chains as they are after it, or would be."""
+) -> "tuple[list[Judged], list[KeptChain], KeyMissingError | None]":
+    """Judge and, unless it is a dry run, forget.
+
+    Returns also the chains as they are after it, or would be, and why this home lacks the key for it.
+    """
     from replicator.engine import retain  # noqa: PLC0415
     from replicator.engine.forgetting import Forgotten  # noqa: PLC0415
     from replicator.engine.keeping import rules_for  # noqa: PLC0415
+
+    lacking: list[KeyMissingError] = []
+
+    def look_for_key(keeper: "ReaderHome") -> None:
+        try:
+            keeper.maintenance()
+        except KeyMissingError as error:
+            if not dry_run:
+                raise
+            lacking.append(error)
 
     async def work(library: "Library", edge: "Edge") -> "tuple[list[Judged], list[KeptChain]]":
         keeper = library.keeper
@@ -89,7 +107,8 @@ def _run(
             await retain.forget(library, edge, keeper.maintenance, judged, undo=undo)
         return judged, supposed
 
-    return with_library(session, work)
+    judged, supposed = with_library(session, work, first=look_for_key)
+    return judged, supposed, next(iter(lacking), None)
 
 
 def document(one: "Judged", *, undo: bool, done: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""key list|check|rotate|revoke|passphrase|reset|sheet."""
+"""key list|check|rotate|object|revoke|passphrase|reset|sheet."""
 
 import os
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait
 from replicator.cli.output import moment, table
-from replicator.cli.words import read_words
+from replicator.cli.words import read_words, rehearse_at_terminal, sheet_path, write_sheet_files
 from replicator.config import parse_size
 from replicator.errors import HomeError, UsageError
 from replicator.ids import root_fingerprint
@@ -94,10 +94,10 @@ def key_check(session: Session, sheet: str | None) -> None:
 
     if sheet is None:
         with session.reader() as reader:
-            found = check_wrapped(reader)
+            found = check_wrapped(reader, session.clock.now_ns())
     else:
         with session.edge() as edge, session.keeper() as keeper:
-            found = check_wrapped(keeper)
+            found = check_wrapped(keeper, session.clock.now_ns())
             found += wait(check_sheet(keeper, edge, read_words(sheet, session.out)))
     wrong = [one for one in found if one.problem]
     if wrong:
@@ -116,17 +116,33 @@ def _checked_lines(found: "list[Checked]") -> list[str]:
 
 
 @key.command("rotate")
-@click.argument("what", type=click.Choice(("index", "maintenance", "owner")))
+@click.argument("what", type=click.Choice(("index", "maintenance", "owner", "root")))
 @click.option("--sheet", metavar="FILE", help='The recovery sheet, which "owner" needs; "-" to type or pipe the words.')
+@click.option("--recovery-sheet", metavar="FILE", help="root: write the new sheet here (and FILE.html to print).")
+@click.option("--finish", is_flag=True, help="root: hand over to the sheet that was announced thirty days ago.")
+@click.option("--withdraw", is_flag=True, help="root: take back what was announced.")
 @command(keys="owner; for owner itself also root (the sheet)")
-def key_rotate(session: Session, what: str, sheet: str | None) -> None:
+def key_rotate(
+    session: Session, what: str, sheet: str | None, recovery_sheet: str | None, *, finish: bool, withdraw: bool
+) -> None:
     """Put a new key in the place of WHAT. Members and providers learn of it from the next charter.
 
     index: what is written from now on is under a new index key. maintenance: the keeper's own. owner: root names
-    another, by the sheet. A node's, maintainer's or drill host's key: revoke it and let the machine ask anew.
+    another, by the sheet. root: for a sheet that is lost, a new one is announced; it counts after thirty days, if
+    the one before does not object, and with --finish. A node's key: `node renew`; a maintainer's or drill
+    host's: revoke it and let the machine ask anew.
     """
     from replicator.engine.keys import rotate_index, rotate_maintenance, rotate_owner  # noqa: PLC0415
 
+    if what != "root" and (finish or withdraw or recovery_sheet is not None):
+        raise UsageError(f"--recovery-sheet, --finish and --withdraw have no meaning for '{what}'")
+    if finish + withdraw + (recovery_sheet is not None) > 1:
+        raise UsageError("--recovery-sheet, --finish and --withdraw exclude each other")
+    if what == "root":
+        if sheet is not None:
+            raise UsageError("--sheet has no meaning for 'root'", hint="with the sheet there is nothing to replace")
+        _rotate_root(session, recovery_sheet, finish=finish, withdraw=withdraw)
+        return
     if (what == "owner") != (sheet is not None):
         raise UsageError(
             "only root can name another owner" if sheet is None else f"--sheet has no meaning for '{what}'",
@@ -146,6 +162,83 @@ def key_rotate(session: Session, what: str, sheet: str | None) -> None:
     for notice in notices:
         session.out.notice(notice)
     session.out.result({"id": what, "charter": number}, f"There is a new {what} key; charter {number} says so.")
+
+
+def _rotate_root(session: Session, recovery_sheet: str | None, *, finish: bool, withdraw: bool) -> None:
+    from replicator.engine.sheet import sheet_text  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.succession import announce_root, finish_root, withdraw_root  # noqa: PLC0415
+
+    if finish or withdraw:
+        with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+            notices = wait((finish_root if finish else withdraw_root)(keeper, siblings, edge))
+            number = keeper.charter.number
+            fingerprint = root_fingerprint(keeper.member.root_key)
+        for notice in notices:
+            session.out.notice(notice)
+        said = (
+            f"The new sheet ({fingerprint}) is root now; the one before recovers nothing any more."
+            if finish
+            else f"No other root is announced any more; the sheet is {fingerprint} as before."
+        )
+        session.out.result({"id": "root", "charter": number, "root": fingerprint}, said)
+        return
+    path = sheet_path(recovery_sheet)
+
+    def write_sheet(words: list[str], root_key: bytes) -> None:
+        if path is not None:
+            write_sheet_files(session.fs, path, keeper.private.name, root_fingerprint(root_key), words)
+
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        made = wait(announce_root(keeper, siblings, edge, write_sheet))
+        name, number = keeper.private.name, keeper.charter.number
+    for notice in made.notices:
+        session.out.notice(notice)
+    fingerprint = root_fingerprint(made.root_key)
+    document: dict[str, object] = {
+        "id": "root",
+        "charter": number,
+        "root": fingerprint,
+        "due": moment(made.due_ns),
+        "sheet": path,
+    }
+    if path is None:
+        document["words"] = made.words
+        lines = [sheet_text(name, fingerprint, made.words, ())]
+    else:
+        lines = [f"The new sheet is in {path}; print {path}.html, then delete both files."]
+    lines += [
+        f"It counts from {moment(made.due_ns)[:10]} on, if the sheet before does not object.",
+        "Until then `status` on every machine tells of it. Then: replicator key rotate root --finish",
+    ]
+    session.out.result(document, lines)
+    rehearse_at_terminal(session, made.words)
+
+
+@key.command("object")
+@click.option("--sheet", required=True, metavar="FILE", help='The recovery sheet; "-" to type or pipe the words.')
+@command(keys="root (the sheet)")
+def key_object(session: Session, sheet: str) -> None:
+    """Object, with the recovery sheet, to another root that was announced: it never counts then.
+
+    Providers that answer keep the objection, and every home that hears of it hands it on to the others.
+    """
+    from replicator.engine.succession import object_root  # noqa: PLC0415 - commands import what they use
+
+    words = read_words(sheet, session.out)
+    with session.edge() as edge, session.member() as half:
+        found = wait(object_root(half, edge, words))
+        asked = len(half.peers)
+    for notice in found.notices:
+        session.out.notice(notice)
+    if len(found.told) < asked:
+        session.worsen(exits.GAPS)
+    session.out.result(
+        {"id": "root", "told": found.told, "providers": asked},
+        [
+            f"{len(found.told)} of {asked} providers keep root's objection: no other root follows this one.",
+            "Whoever announced it has the owner key: `replicator key rotate owner --sheet -` on the keeper.",
+        ],
+    )
 
 
 @key.command("revoke")

@@ -1,4 +1,4 @@
-"""node request|add|list|revoke and peer add|list|show|set|remove."""
+"""node request|renew|add|list|revoke and peer add|list|show|set|remove."""
 
 import socket
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.output import moment, table
-from replicator.config import MAX_NAME, format_size, parse_name
+from replicator.config import MAX_NAME, format_size, parse_name, parse_words
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
@@ -42,6 +42,34 @@ def node_request(session: Session, name: str | None, role: "JoiningRole") -> Non
     session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
 
 
+@node.command("renew")
+@command(keys="write; owner too where the keeper is in the same home")
+def node_renew(session: Session) -> None:
+    """Put another write key in the place of this node's own, which loses its right then. Nothing is sent again.
+
+    Where the keeper is in the same home this is all. Else it prints a code for `node add` on the keeper, whose answer
+    this machine takes with `node add`; until then all goes on with the key so far.
+    """
+    from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.members import accept_grant, add_node, request_renewal  # noqa: PLC0415
+    from replicator.settings import load_config  # noqa: PLC0415
+
+    with session.edge() as edge:
+        code = request_renewal(session.home, edge)
+        if not has_half(session.home, "keeper"):
+            session.out.result({"code": code}, [code, "", "On the keeper: replicator node add CODE"])
+            return
+        with session.keeper() as keeper, session.siblings() as siblings:
+            added = wait(add_node(keeper, siblings, edge, code))
+        accept_grant(session.home, edge, added.code, spool_path=load_config(session.home).spool)
+    for notice in added.notices:
+        session.out.notice(notice)
+    session.out.result(
+        {"id": added.identity.hex(), "name": added.name, "role": added.role},
+        f"Node '{added.name}' has another key; the one before has no right any more.",
+    )
+
+
 @node.command("add")
 @click.argument("code")
 @command(keys="owner for a request, restore too for a drill host's; none for a grant")
@@ -51,11 +79,18 @@ def node_add(session: Session, code: str) -> None:
     CODE "-" is read from standard input. A drill host wraps what it is given with a passphrase of its own.
     """
     from replicator.engine.members import accept_grant, add_node, is_grant  # noqa: PLC0415
+    from replicator.settings import load_config  # noqa: PLC0415
 
     text = read_code(code)
     with session.edge() as edge:
         if is_grant(text):
-            accepted = accept_grant(session.home, edge, text, lambda what: session.passphrase(what, confirm=True))
+            accepted = accept_grant(
+                session.home,
+                edge,
+                text,
+                lambda what: session.passphrase(what, confirm=True),
+                spool_path=load_config(session.home).spool,
+            )
             session.out.result(
                 {
                     "tenant": accepted.tenant,
@@ -240,6 +275,8 @@ def peer_show(session: Session, name: str) -> None:
 @click.option("--site", help="Correct where it stands.")
 @click.option("--region", help="Correct the region.")
 @click.option("--country", help="Correct the country (two letters).")
+@click.option("--legal-name", help="Whose it is to the law, for `register`; '' leaves it to the provider's word.")
+@click.option("--contact", help="How to reach whom one has a question to, for `register`; '' likewise.")
 @click.option("--own/--not-own", default=None, help="Whether it belongs to this tenant's own household.")
 @command(keys="owner")
 def peer_set(
@@ -249,6 +286,8 @@ def peer_set(
     site: str | None,
     region: str | None,
     country: str | None,
+    legal_name: str | None,
+    contact: str | None,
     own: bool | None,
 ) -> None:
     """Correct what a provider claims about itself; the charter pins it."""
@@ -264,10 +303,18 @@ def peer_set(
         changes["own"] = own
     if country is not None:
         changes["country"] = check_country(country)
-    if not changes:
-        raise UsageError("nothing to change", hint="give --owner, --site, --region, --country or --own")
+    legal = {
+        key: parse_words(value, what)
+        for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
+        if value is not None
+    }
+    if not changes and not legal:
+        raise UsageError(
+            "nothing to change",
+            hint="give --owner, --site, --region, --country, --legal-name, --contact, --own or --not-own",
+        )
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
-        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes))
+        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes, legal))
     for notice in notices:
         session.out.notice(notice)
     session.out.result({"id": changed.identity.hex(), **_pin_document(changed)}, f"'{changed.name}' is corrected.")

@@ -1,19 +1,22 @@
-"""provider init|serve|prove|sweep|invite|status."""
+"""provider init|serve|prove|set|sweep|scrub|invite|status."""
 
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options, credential, read_secret
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
-from replicator.config import format_size, parse_duration, parse_name, parse_size
-from replicator.errors import FormatError, KeyWrongError, UsageError
+from replicator.config import format_size, parse_duration, parse_name, parse_size, parse_words
+from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import address_form
 
 if TYPE_CHECKING:
     from replicator.crypto.sign import SigningKey
+    from replicator.provider.service import ProviderService
+    from replicator.provider.sweeping import Swept
 
 PORT = 7144
 
@@ -31,6 +34,8 @@ def provider() -> None:
 @click.option("--region", required=True, help="A part of the country that a disaster would hit as a whole.")
 @click.option("--site", required=True, help="The house or room.")
 @click.option("--owner", required=True, help="Whose it is.")
+@click.option("--legal-name", default="", help="Whose it is to the law, for the records that tenants keep.")
+@click.option("--contact", default="", help="How tenants reach whom they have a question to.")
 @click.option("--listen", default=f"0.0.0.0:{PORT}", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @click.option("--advertise", multiple=True, metavar="ADDR", help="HOST:PORT that others reach it at; repeatable.")
 @click.option("--lock", default="30d", show_default=True, help="How long nothing that was received can be deleted.")
@@ -44,6 +49,8 @@ def init(
     region: str,
     site: str,
     owner: str,
+    legal_name: str,
+    contact: str,
     listen: str,
     advertise: tuple[str, ...],
     lock: str,
@@ -70,6 +77,8 @@ def init(
         advertise=advertise,
         lock_s=parse_duration(lock),
         grace_s=parse_duration(grace),
+        legal_name=parse_words(legal_name, "a legal name"),
+        contact=parse_words(contact, "a contact"),
     )
     made = init_provider(session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
@@ -87,6 +96,59 @@ def init(
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
         ],
     )
+
+
+@provider.command("set")
+@click.option("--legal-name", help="Whose it is to the law, for the records that tenants keep; '' takes it back.")
+@click.option("--contact", help="How tenants reach whom they have a question to; '' takes it back.")
+@click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
+@click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
+@click.option("--streams", type=click.IntRange(1, 16), help="Uploads of one tenant at a time.")
+@command(keys="provider identity")
+def change(
+    session: Session,
+    legal_name: str | None,
+    contact: str | None,
+    window: str | None,
+    zone: str | None,
+    streams: int | None,
+) -> None:
+    """Change what this provider says about itself, and when and how much at a time tenants may store.
+
+    The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
+    read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
+    are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited.
+    """
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    words = {
+        key: parse_words(value, what)
+        for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
+        if value is not None
+    }
+    hours = window is not None or zone is not None or streams is not None
+    if not words and not hours:
+        raise UsageError("nothing to change", hint="give --legal-name, --contact, --window, --zone or --streams")
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    document: dict[str, Any] = {}
+    lines = []
+    try:
+        document["id"] = opened.key.identity.hex()
+        if hours:
+            file = opened.set_hours(window="" if window == "always" else window, zone=zone, streams=streams)
+            document |= {"window": file.window, "zone": file.zone, "streams": file.streams}
+            lines += [
+                f"{_hours_text(file.window, file.zone, file.streams)}.",
+                "It holds from the daemon's next start on.",
+            ]
+        if words:
+            offer = opened.change_offer(**words)
+            document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
+            said = f"{offer.legal_name or '(no legal name)'}, {offer.contact or '(no contact)'}"
+            lines.append(f"Offer {offer.number} says: {said}.")
+    finally:
+        opened.close()
+    session.out.result(document, lines)
 
 
 @provider.command("serve")
@@ -175,6 +237,21 @@ def _given_key() -> "SigningKey | None":
         ) from error
 
 
+def _hours_text(window: str, zone: str, streams: int) -> str:
+    when = f"from {window} {zone}".rstrip() if window else "at any hour"
+    return f"Takes large objects {when}, {streams} at a time of one tenant"
+
+
+def _scrub_text(log: dict[str, Any]) -> str:
+    when = f"last ended {moment(log['ended_ns'])}" if log["ended_ns"] else "no round has ended yet"
+    if log["began_ns"]:
+        when += f"; {format_size(log['bytes'])} read since {moment(log['began_ns'])}"
+    bad = (
+        f"; FOUND {len(log['found'])} NOT GOOD, the last one {moment(log['found'][0]['at_ns'])}" if log["found"] else ""
+    )
+    return f"Scrub: {when}{bad}"
+
+
 @provider.command("sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted now; the daemon may run meanwhile.")
 @command(keys="provider identity")
@@ -182,21 +259,18 @@ def sweep(session: Session, dry_run: bool) -> None:
     """Delete what maintenance marked and whose wait is over. A running daemon does it by itself, once a day."""
     from replicator.provider.daemon import only_daemon  # noqa: PLC0415
     from replicator.provider.home import open_provider  # noqa: PLC0415
+    from replicator.provider.sweeping import Swept  # noqa: PLC0415
 
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
         if dry_run:
-            plans = [(part, part.plan.gone) for part in opened.plan_sweep()]
+            plans = [Swept(part, list(part.plan.gone)) for part in opened.plan_sweep()]
         else:
             with only_daemon(opened.folder):
-                service = opened.start()
-                try:
-                    plans = [(part, tuple(gone)) for part, gone in service.sweep()]
-                finally:
-                    service.stop()
+                plans = _sweep(session, opened.start())
     finally:
         opened.close()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": part.tenant.hex(),
             "gone": len(gone),
@@ -207,10 +281,27 @@ def sweep(session: Session, dry_run: bool) -> None:
             "swept": part.plan.swept,
             "frozen": part.plan.frozen,
             "names": [one.name.hex() for one in gone],
+            "stopped": stopped,
         }
-        for part, gone in plans
+        for part, gone, stopped in plans
     ]
+    for row in rows:
+        if row["stopped"]:
+            session.worsen(exits.GAPS)
+            session.out.notice(f"{row['id'][:12]}: the sweep stopped ({row['stopped']}); the next one goes on")
     session.out.result(rows, _sweep_text(rows, dry_run))
+
+
+def _sweep(session: Session, service: "ProviderService") -> "list[Swept]":
+    """Sweep and stop; what went is told also where the disk does not let it stop in good order."""
+    try:
+        return service.sweep()
+    finally:
+        try:
+            service.stop()
+        except HomeError as error:
+            session.worsen(exits.FAILED)
+            session.out.notice(f"{error.message}: {error.hint}")
 
 
 def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
@@ -223,6 +314,38 @@ def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
     if any(row["frozen"] for row in rows):
         lines.append("The clock leapt: nothing is deleted for a day. Check it.")
     return lines or ["No tenant yet."]
+
+
+@provider.command("scrub")
+@command(keys="provider identity")
+def scrub(session: Session) -> None:
+    """Read everything that is stored, and set aside what is damaged. A running daemon does it within 30 days.
+
+    What is set aside counts no more: its tenants see it and store it again. Ends with 4 if there was anything.
+    """
+    from replicator.provider.daemon import only_daemon  # noqa: PLC0415
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        with only_daemon(opened.folder):
+            service = opened.start()
+            try:
+                done = opened.scrub(service, seconds=None)
+            finally:
+                service.stop()
+    finally:
+        opened.close()
+    if done.found:
+        session.worsen(exits.INTEGRITY)
+    found = [{"id": one.name, "tenant": one.tenant, "state": one.state} for one in done.found]
+    session.out.result(
+        {"objects": done.objects, "bytes": done.bytes, "found": found},
+        [
+            f"{done.objects} objects, {format_size(done.bytes)} read; {len(found)} are not good",
+            *(f"{one['state']}: {one['id'][:12]} of tenant {one['tenant'][:12]}" for one in found),
+        ],
+    )
 
 
 @provider.command("invite")
@@ -267,6 +390,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
         + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        _hours_text(found["window"], found["zone"], found["streams"]),
         "",
     ]
     if found["tenants"]:
@@ -279,6 +403,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("No tenant yet.")
+    lines.append(_scrub_text(found["scrub"]))
     for row in found["deletions"]:
         if row["marked"]:
             lines.append(
@@ -289,6 +414,11 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         if row["unbraked"]:
             brakes = " AND NO ".join(row["unbraked"]).upper()
             lines.append(Alarm(f"{row['id'][:12]}: NO {brakes} on deletions, by root's word"))
+    lines += [
+        f"{row['id'][:12]}: erased by its root's order of {moment(row['began_ns'])}, {row['objects']} objects, "
+        f"{format_size(row['bytes'])}" + ("" if row["done"] else "; NOT ALL OF IT IS GONE YET")
+        for row in found["erased"]
+    ]
     if found["frozen_until_ns"]:
         lines.append(
             f"THE CLOCK LEAPT by {found['clock_leap_s']} s: nothing is deleted until "

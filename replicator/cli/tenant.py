@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,9 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
-from replicator.cli.words import read_words, rehearse
+from replicator.cli.words import read_words, rehearse_at_terminal, sheet_path, write_sheet_files
 from replicator.config import format_size, parse_name
-from replicator.errors import HomeError, ReplicatorError, UsageError
-from replicator.fs import PosixFs, write_atomic
+from replicator.errors import ReplicatorError
 from replicator.ids import root_fingerprint, short
 
 if TYPE_CHECKING:
@@ -43,18 +41,12 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
     from replicator.engine.tenant import create_tenant  # noqa: PLC0415
 
     parse_name(name, "a tenant's name")
-    sheet = None if recovery_sheet is None else os.path.abspath(recovery_sheet)
-    if sheet is not None:
-        for path in (sheet, f"{sheet}.html"):
-            if os.path.lexists(path):
-                raise UsageError(f"{path} exists already", hint="choose another --recovery-sheet")
-        if not os.path.isdir(os.path.dirname(sheet)):
-            raise UsageError(f"{os.path.dirname(sheet)}: no such folder", hint="choose another --recovery-sheet")
+    sheet = sheet_path(recovery_sheet)
     passphrase = session.passphrase("A passphrase for this keeper", confirm=True)
 
     def write_sheet(words: list[str], root_key: bytes) -> None:
         if sheet is not None:
-            _write_sheet(session.fs, sheet, name, root_fingerprint(root_key), words)
+            write_sheet_files(session.fs, sheet, name, root_fingerprint(root_key), words)
 
     with session.edge() as edge:
         made = create_tenant(
@@ -86,27 +78,8 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
         lines = [f"Tenant '{name}' is made in {session.home}.", "", text]
     lines.append("Next: ask friends for invites (`replicator provider invite`) and add them: replicator peer add CODE")
     session.out.result(document, lines)
-    if not yes and not session.as_json and sys.stdin is not None and sys.stdin.isatty():
-        with session.edge() as edge:
-            whole = rehearse(made.words, edge.rng, session.out)
-        if whole:
-            session.out.notice("these words are right")
-        else:
-            session.out.notice(
-                "the words were not checked: run `replicator key check --sheet -` before you rely on them"
-            )
-
-
-def _write_sheet(fs: PosixFs, path: str, name: str, fingerprint: str, words: list[str]) -> None:
-    from replicator.engine.sheet import sheet_page, sheet_text  # noqa: PLC0415 - commands import what they use
-
-    try:
-        write_atomic(fs, path, sheet_text(name, fingerprint, words, ()).encode())
-        write_atomic(fs, f"{path}.html", sheet_page(name, fingerprint, words, ()).encode())
-    except OSError as error:
-        raise HomeError(
-            f"{path}: the recovery sheet cannot be written ({error.strerror})", hint="no tenant was made; try again"
-        ) from error
+    if not yes:
+        rehearse_at_terminal(session, made.words)
 
 
 @click.command()
@@ -161,11 +134,11 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
     from replicator.engine.browse import Library, newest_of_each  # noqa: PLC0415
     from replicator.engine.federation import Federation  # noqa: PLC0415
     from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
-    from replicator.engine.heap import settle_heap  # noqa: PLC0415
+    from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
     from replicator.engine.keeper import KeeperHome  # noqa: PLC0415
     from replicator.engine.restore import RestoreReport, restore  # noqa: PLC0415
 
-    settle_heap()
+    settle_heap(MANY)
     seen: dict[str, Freshness] = {}
     keeper = KeeperHome(session.home, session.fs, lambda _: passphrase)
     try:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from replicator.cli.base import read_stdin
-from replicator.errors import HomeError, KeyWrongError
-from replicator.fs import exposure
+from replicator.cli.base import Session, read_stdin
+from replicator.errors import HomeError, KeyWrongError, UsageError
+from replicator.fs import PosixFs, exposure, write_atomic
 
 if TYPE_CHECKING:
     from replicator.cli.output import Output
@@ -103,3 +103,50 @@ def rehearse(words: Sequence[str], rng: "Rng", out: "Output") -> bool:
         else:
             return False
     return True
+
+
+def rehearse_at_terminal(session: Session, words: list[str]) -> None:
+    """Ask a person at a terminal for a few words from the paper, and say what came of it."""
+    if session.as_json or sys.stdin is None or not sys.stdin.isatty():
+        return
+    with session.edge() as edge:
+        whole = rehearse(words, edge.rng, session.out)
+    session.out.notice(
+        "these words are right"
+        if whole
+        else "the words were not checked: run `replicator key check --sheet -` before you rely on them"
+    )
+
+
+def sheet_path(given: str | None) -> str | None:
+    """Return where a new sheet goes, None for the screen; beside it goes a page to print.
+
+    Raises:
+        UsageError: something is there already, or the folder is not.
+    """
+    if given is None:
+        return None
+    sheet = os.path.abspath(given)
+    for path in (sheet, f"{sheet}.html"):
+        if os.path.lexists(path):
+            raise UsageError(f"{path} exists already", hint="choose another --recovery-sheet")
+    if not os.path.isdir(os.path.dirname(sheet)):
+        raise UsageError(f"{os.path.dirname(sheet)}: no such folder", hint="choose another --recovery-sheet")
+    return sheet
+
+
+def write_sheet_files(fs: PosixFs, path: str, name: str, fingerprint: str, words: list[str]) -> None:
+    """Write a sheet as text, and as a page to print.
+
+    Raises:
+        HomeError: that cannot be done; nothing else was changed.
+    """
+    from replicator.engine.sheet import sheet_page, sheet_text  # noqa: PLC0415 - commands import what they use
+
+    try:
+        write_atomic(fs, path, sheet_text(name, fingerprint, words, ()).encode())
+        write_atomic(fs, f"{path}.html", sheet_page(name, fingerprint, words, ()).encode())
+    except OSError as error:
+        raise HomeError(
+            f"{path}: the recovery sheet cannot be written ({error.strerror})", hint="nothing was changed; try again"
+        ) from error

@@ -47,6 +47,12 @@ class Context(enum.Enum):
     FENCE = b"fence"
     RETIRE = b"retire"
     FORGET = b"forget"
+    ROOT_CHANGE = b"root change"
+    OBJECTION = b"objection"
+    RENEWAL = b"renewal"
+    ERASE_ORDER = b"erase order"
+    ERASE_RECEIPT = b"erase receipt"
+    ERASURE_REPORT = b"erasure report"
 
 
 class SigningKey:

@@ -226,8 +226,10 @@ class _Run:
 
     async def adopt(self, report: BackupReport) -> None:
         """Follow our own chain if peers have witnessed more of it than this home remembers."""
-        known = (await newest_heads(self.node, self.federation)).get(self.node.identity)
+        heads = await newest_heads(self.node, self.federation)
+        known = heads.get(self.node.identity)
         self._stop_if_forked()
+        await self._take_formers(heads)
         if known is not None and self.stopped is None:
             await self._follow(known, report)
             self._stop_if_forked()
@@ -238,6 +240,18 @@ class _Run:
         self.publisher.ground.refresh()
         if known is not None and self.stopped is None:
             await self._show_again(known)
+
+    async def _take_formers(self, heads: Mapping[bytes, KnownHead]) -> None:
+        """Learn anew what this node wrote under keys that it had before, if it has forgotten: it claims that too."""
+        fresh = 0
+        for former in sorted(self.node.formers & heads.keys()):
+            try:
+                fresh += await sync_chain(self.node, self.federation, heads[former])
+            except ReplicatorError as error:
+                self.federation.notices.append(f"chain of this node's former key {short(former)}: {error}")
+        if fresh:
+            self.adopted = True
+            await survey(self.node, self.federation, self.edge, count=0)
 
     async def _follow(self, known: KnownHead, report: BackupReport) -> None:
         """Adopt what peers have witnessed of our own chain beyond what this home remembers."""
@@ -431,7 +445,7 @@ class _Run:
         self, source: Source, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]
     ) -> SnapshotRow:
         node, edge = self.node, self.edge
-        keys = node.keys()
+        keys = node.keys(dataset.domain or None)
         now = edge.clock.now_ns()
         stream = _PackStream(asyncio.get_running_loop(), self.spool if self.overlap else None)
         policies = node.catalog.datasets.policies()

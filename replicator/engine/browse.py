@@ -4,21 +4,28 @@ import asyncio
 import datetime
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from replicator.catalog.objects import ObjectRow
+from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.crypto.unseal import open_box
+from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation
+from replicator.engine.fetchers import Fetchers
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
+from replicator.engine.keptpacks import KeptPacks
 from replicator.engine.naming import Label, choose
+from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
+from replicator.engine.preference import Preference
+from replicator.engine.slots import Held, Slots, write
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
 from replicator.engine.writeframes import Setup
@@ -42,6 +49,7 @@ from replicator.pack.reader import PackReader, check_length
 from replicator.process import Stop
 from replicator.snapshot.metadata import Rights
 from replicator.snapshot.tree import TreePath, TreeReader
+from replicator.transport.base import Connection
 
 T = TypeVar("T")
 PACKS_IN_MEMORY = 4
@@ -209,8 +217,11 @@ def label_of(snapshot: OpenSnapshot) -> Label:
 
 
 def newest_of_each(found: Sequence[OpenSnapshot]) -> list[OpenSnapshot]:
-    """Return the newest snapshot of every node's every dataset, by name; snapshots come oldest first."""
-    newest = {(one.details.dataset, one.snapshot.writer): one for one in found}
+    """Return the newest snapshot of every node's every dataset, by name; snapshots come oldest first.
+
+    A node whose key was renewed is one node: only it has its name.
+    """
+    newest = {(one.details.dataset, one.node): one for one in found}
     return [newest[key] for key in sorted(newest)]
 
 
@@ -266,11 +277,16 @@ class ChunkFetcher:
         self._library = library
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
+        self._nearby = Nearby(self.places, self._chunks_of)
         self._given_up: set[tuple[int, bytes]] = set()
-        self._busy: Counter[Identity] = Counter()
+        self._leaving = dismissed(library.keeper)
+        self._whom = Preference(library.federation.edge.clock)
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
         self._loop = asyncio.get_running_loop()
+        self._process: Fetchers | None = None
+        self._kept: KeptPacks | None = None
+        self._from_kept: set[int] = set()
 
     @property
     def keys(self) -> DomainKeys:
@@ -283,13 +299,16 @@ class ChunkFetcher:
         Raises:
             IntegrityError: no index names one of them.
         """
-        return [
-            next((pack for pack in packs if not self._is_given_up(pack, chunk)), packs[0])
-            for chunk, packs in zip(ids, self.places(ids), strict=True)
-        ]
+        found = self._nearby.packs(ids)
+        if self._given_up:
+            for number, (chunk, pack) in enumerate(zip(ids, found, strict=True)):
+                if self._is_given_up(pack, chunk):
+                    [packs] = self.places([chunk])
+                    found[number] = next((one for one in packs if not self._is_given_up(one, chunk)), packs[0])
+        return found
 
     def places(self, ids: Sequence[bytes]) -> list[list[int]]:
-        """Return all packs that hold each chunk, as catalog rows.
+        """Return all packs that hold each chunk, as catalog rows; those that are to go, or are gone, last.
 
         Raises:
             IntegrityError: no index names one of them.
@@ -298,7 +317,15 @@ class ChunkFetcher:
         for chunk, places in zip(ids, found, strict=True):
             if not places:
                 raise IntegrityError(f"chunk {chunk.hex()[:12]}: no index names a pack for it")
-        return [[place.object_number for place in places] for places in found]
+        return [
+            sorted((place.object_number for place in places), key=self._leaving.__contains__)
+            if self._leaving and len(places) > 1
+            else [place.object_number for place in places]
+            for places in found
+        ]
+
+    def _chunks_of(self, pack: int) -> list[bytes]:
+        return split_ids(self._library.keeper.catalog.objects.chunk_ids(pack))
 
     def give_up(self, pack: int, chunk: bytes, why: ReplicatorError) -> bool:
         """Look for a chunk in another pack from now on; return whether there is one."""
@@ -359,6 +386,39 @@ class ChunkFetcher:
         """Fetch a pack as it is, sealed; called from a worker thread. The future's errors are those of :meth:`load`."""
         return asyncio.run_coroutine_threadsafe(self._fetch(pack), self._loop)
 
+    def fill(self, pack: int, slot: int, slots: Slots) -> "Future[int]":
+        """Fetch a pack as :meth:`begin` does, into memory; the future is of its size.
+
+        The process that this takes is started with the first one, where providers can be reached from another process;
+        all calls are for the same slots. Call :meth:`close` when they are used no more.
+        """
+        return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, Held(slots[slot].fd), slots), self._loop)
+
+    def keep(self, needed: int) -> None:
+        """Keep what :meth:`fill` fetches on the keeper's disk until :meth:`close`, as far as there is room.
+
+        That is beside ``needed`` bytes, which something else takes there.
+        """
+        self._kept = KeptPacks(self._library.keeper.file("cache"), needed=needed)
+
+    def fetch_anew(self, pack: int) -> bool:
+        """Return whether a pack was filled in from what was kept, which is not done again: it may have been damaged."""
+        if pack not in self._from_kept:
+            return False
+        self._from_kept.remove(pack)
+        if self._kept is not None:
+            self._kept.drop(pack)
+        return True
+
+    def close(self) -> None:
+        """End the process that fills memory, and keep nothing any more; called on the loop."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
     def setup(self, rights: Rights) -> Setup:
         """Return what a process needs to open packs and write what is in them."""
         return Setup(
@@ -392,40 +452,56 @@ class ChunkFetcher:
 
     async def _fetch(self, pack: int) -> bytes:
         row = self.row(pack)
+        with self._asking(row, pack) as (order, came):
+            data, fetched = await self._library.pack(row, order)
+            if fetched:
+                came()
+                self.fetched[pack] += row.size
+        return data
+
+    async def _fill(self, pack: int, slot: int, memory: Held, slots: Slots) -> int:
+        row = self.row(pack)
+        federation = self._library.federation
+        if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):
+            return write(memory.fd, await self._fetch(pack))
+        kept = self._kept
+        if kept is not None:
+            known = await asyncio.to_thread(lambda: kept.get(pack, memory.fd))
+            if known is not None:
+                self._from_kept.add(pack)
+                return known
+        if self._process is None:
+            self._process = Fetchers(slots.descriptors, at_once=slots.at_once)
+
+        async def get(connection: Connection, name: ObjectName) -> int:
+            assert self._process is not None, "it was started"
+            return await self._process.get_into(connection, name, slot)
+
+        with self._asking(row, pack) as (order, came):
+            size = await federation.fetch_by(get, row.name, order)
+            came()
+        self.fetched[pack] += size
+        if kept is not None:
+            await asyncio.to_thread(lambda: kept.put(pack, memory.fd, size))
+        return size
+
+    @contextmanager
+    def _asking(self, row: ObjectRow, pack: int) -> Iterator[tuple[list[Identity], Callable[[], None]]]:
+        """Give the order in which to ask for a pack, and what to call when it has come; others ask elsewhere."""
         federation = self._library.federation
         holders = self._library.holders(row.name)
         others = [identity for identity in federation.links if identity not in holders]
-        # Where all are idle, packs begin with different ones; who had it not, or damaged, is asked last. A keeper may
-        # know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the others' lines.
-        order = [*_turned(holders, pack), *_turned(others, pack)]
-        order.sort(
-            key=lambda identity: (
-                (identity, row.name) in federation.denied,
-                identity not in holders,
-                self._busy[identity],
-            )
-        )
-        asked = next((identity for identity in order if identity in federation.links), None)
-        if asked is not None:
-            self._busy[asked] += 1
-        try:
-            data, fetched = await self._library.pack(row, order)
-        finally:
-            if asked is not None:
-                self._busy[asked] -= 1
-        if fetched:
-            self.fetched[pack] += row.size
-        return data
+        # A keeper may know of no holder at all: to ask one that has it not costs a word, to ask all of one costs the
+        # others' lines.
+        denied = {identity for identity in federation.links if (identity, row.name) in federation.denied}
+        order = self._whom.order(pack, row.size, holders, others, denied)
+        with self._whom.of(next((one for one in order if one in federation.links), None), row.size) as came:
+            yield order, came
 
     def row(self, pack: int) -> ObjectRow:
         """Return the catalog's row of a pack."""
         [row] = self._library.keeper.catalog.objects.all("id = ?", (pack,))
         return row
-
-
-def _turned(identities: Sequence[Identity], by: int) -> list[Identity]:
-    place = by % len(identities) if identities else 0
-    return [*identities[place:], *identities[:place]]
 
 
 def tree_path(text: str) -> TreePath:

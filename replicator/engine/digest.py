@@ -1,11 +1,11 @@
 """What is marked for deletion at each provider: the digest that every node and keeper sees, whoever marked it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.engine.federation import Link
-from replicator.errors import PeerError
+from replicator.engine.asking import ask_all
+from replicator.engine.federation import Federation, Link
+from replicator.errors import RefusedError
 from replicator.format.charter import Floors
 from replicator.wire.messages import Marks, MarksRequest
 
@@ -32,22 +32,27 @@ class Deletions:
     unbraked: list[str] = field(default_factory=list)
 
 
-async def digest(links: Iterable[Link], floors: Floors) -> list[Deletions]:
+async def digest(federation: Federation, floors: Floors) -> list[Deletions]:
     """Return what each provider that answers has marked or deleted lately; those with nothing to tell are left out.
 
-    One that does not know marks yet, or has no charter, is one of those.
+    One that has no charter yet, under which alone it takes marks, is one of those. Who does not answer is named in
+    the notices.
     """
+    request = MarksRequest(after=b"", limit=1)
+    asked = await ask_all(federation.links.values(), lambda link: link.connection.call("marks", request, Marks))
+    federation.notices += [
+        f"what is marked for deletion there is not known: {error}"
+        for error in asked.failed.values()
+        if not (isinstance(error, RefusedError) and error.code == "forbidden")
+    ]
     found = []
-    for link in links:
-        try:
-            marks = await link.connection.call("marks", MarksRequest(after=b"", limit=1), Marks)
-        except PeerError:
-            continue
+    for identity, marks in asked.given.items():
+        link = federation.links[identity]
         unbraked = _unbraked(floors, link)
         if marks.count or marks.swept or marks.frozen_until_ns or unbraked:
             found.append(
                 Deletions(
-                    id=link.identity.hex(),
+                    id=identity.hex(),
                     name=link.pin.name,
                     objects=marks.count,
                     bytes=marks.size,

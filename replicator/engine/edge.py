@@ -3,13 +3,16 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from replicator.clock import Clock
 from replicator.fs import Fs
 from replicator.process import Programs, SystemPrograms
 from replicator.rng import Rng
 from replicator.transport.base import Network
+
+if TYPE_CHECKING:
+    from replicator.engine.line import Line
 
 
 class Progress(Protocol):
@@ -43,7 +46,10 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """The injected world. ``host`` is this machine's name, for records; ``environment`` this program's own."""
+    """The injected world. ``host`` is this machine's name, for records; ``environment`` this program's own.
+
+    ``line`` limits what is sent, and what is fetched to be sent on; None: nothing does.
+    """
 
     fs: Fs
     clock: Clock
@@ -51,6 +57,7 @@ class Edge:
     network: Network
     progress: Progress
     host: str
+    line: "Line | None" = None
     programs: Programs = field(default_factory=SystemPrograms)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 

@@ -9,9 +9,11 @@ from typing import Self, TypeVar
 import msgspec
 
 from replicator.catalog.peers import PeerRow
-from replicator.crypto.sign import Context, verify
+from replicator.charter.verify import signed_hash, verify_change
+from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
-from replicator.engine.home import Half
+from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
+from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.errors import (
     BusyError,
     FormatError,
@@ -21,13 +23,15 @@ from replicator.errors import (
     ProtocolError,
     RefusedError,
     ReplicatorError,
+    RootWaitsError,
     UnreachableError,
 )
-from replicator.format.charter import PeerPin
+from replicator.format.charter import PeerPin, read_charter
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode
+from replicator.format.container import unwrap_record
 from replicator.format.merkle import name_of
-from replicator.format.offer import Offer
+from replicator.format.offer import Offer, decode_offer
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.transport.base import Connection, Target
 from replicator.wire.messages import (
@@ -39,10 +43,13 @@ from replicator.wire.messages import (
     Info,
     Inventory,
     InventoryRequest,
+    Succession,
+    SuccessionRequest,
 )
 
 T = TypeVar("T")
 MAX_BUSY_WAITS = 5
+LONGEST_WAIT_S = 60.0
 Ticket = Callable[[Identity], bytes]
 """Returns a signed enrol order for this home's key, or empty bytes if this home cannot make one."""
 
@@ -100,6 +107,8 @@ class Federation:
         self.notices: list[str] = []
         self.integrity: list[str] = []
         self.changed_stores: set[Identity] = set()
+        self.successions: dict[Identity, Succession] = {}
+        """How far providers are with a change of root, if one is announced."""
         self.denied: set[tuple[Identity, ObjectName]] = set()
         """Who was asked for what in this run and has it not, or not any more as it was."""
         self._ticket = ticket or (lambda _identity: half.member.ticket)
@@ -117,19 +126,25 @@ class Federation:
 
     async def dial(self, pins: Iterable[PeerPin]) -> None:
         """Connect to providers at the same time; failures are kept by identity."""
-        await asyncio.gather(*(self._dial(pin) for pin in pins))
-
-    async def _dial(self, pin: PeerPin) -> None:
-        identity = Identity(pin.identity)
+        rows = await asyncio.gather(*(self._dial(pin) for pin in pins))
+        if not rows:
+            return
         peers = self.half.catalog.peers
-        row = peers.get(identity)
+        with self.half.catalog.database.transaction("peer row"):  # a commit for each would wait for the disk each time
+            for row in rows:
+                # A run beside this one may have claimed there while others were slow to answer.
+                claim = 0 if row.identity in self.changed_stores else peers.get(row.identity).claim_number
+                peers.put(replace(row, claim_number=claim))
+
+    async def _dial(self, pin: PeerPin) -> PeerRow:
+        identity = Identity(pin.identity)
+        row = self.half.catalog.peers.get(identity)
         now = self.edge.clock.now_ns()
         try:
             link, row = await self._connect(pin, row)
         except ReplicatorError as error:
             self.failures[identity] = error
-            peers.put(replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error)))
-            return
+            return replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error))
         self.failures.pop(identity, None)
         self.links[identity] = link
         info = link.info
@@ -145,17 +160,15 @@ class Federation:
         if row.incarnation == info.incarnation and info.claim < row.claim_number:
             link.problems.append("its records went back to an older state than it had signed")
             self.integrity.append(f"{pin.name}: its records went back to an older state than it had signed")
-        peers.put(
-            replace(
-                row,
-                incarnation=info.incarnation,
-                quota=info.quota,
-                used=info.used,
-                free=info.free,
-                contacted_ns=now,
-                failing_since_ns=0,
-                last_error="",
-            )
+        return replace(
+            row,
+            incarnation=info.incarnation,
+            quota=info.quota,
+            used=info.used,
+            free=info.free,
+            contacted_ns=now,
+            failing_since_ns=0,
+            last_error="",
         )
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
@@ -166,6 +179,7 @@ class Federation:
             endpoints=endpoints,
             key=self.half.signing,
             certificate=row.certificate or None,
+            pace=None if self.edge.line is None else self.edge.line.up,
         )
         if target.certificate is None:
             target = replace(target, certificate=await self._enrol(target))
@@ -217,6 +231,9 @@ class Federation:
                 break
             try:
                 await self._take_charter(link)
+            except RootWaitsError as error:
+                hear(self.half, verify_change(error.change), self.edge.clock.now_ns())
+                self.notices.append(f"{link.pin.name}: {error}; until then this home goes on with what it has")
             except (PeerError, FormatError, IntegrityError) as error:
                 link.problems.append(f"offers a charter that does not hold: {error}")
                 self.integrity.append(f"{link.pin.name}: offers a charter that does not hold: {error}")
@@ -237,10 +254,37 @@ class Federation:
         fresh = [pin for pin in self.half.peers if pin.identity not in self.links and pin.identity not in self.failures]
         if fresh:
             await self.dial(fresh)
+        if self.half.charter.pending is not None:
+            hear(self.half, self.half.charter.pending, self.edge.clock.now_ns())
+        if heard(self.half):
+            await self.ask_succession()
+
+    async def ask_succession(self) -> None:
+        """Ask how far providers are with a change of root, and hand root's objection on to those that lack it."""
+        statement = signed_hash(self.half.charter.charter.root)
+        for _ in range(2):  # an objection that the last one tells is news for the first
+            ours = objection_to(self.half, statement)
+            for identity, link in list(self.links.items()):
+                known = self.successions.get(identity)
+                if known is None or (ours and not known.objection):
+                    await self._ask_succession(link, ours)
+
+    async def _ask_succession(self, link: Link, objection: bytes) -> None:
+        try:
+            found = await link.connection.call("succession", SuccessionRequest(objection=objection), Succession)
+            if found.objection and not objection:
+                take_objection(self.half, found.objection)
+        except PeerError as error:
+            self.notices.append(str(error))
+        except (FormatError, IntegrityError) as error:
+            link.problems.append(f"its word on a change of root: {error}")
+            self.integrity.append(f"{link.pin.name}: its word on a change of root: {error}")
+        else:
+            self.successions[link.identity] = found
 
     async def _take_charter(self, link: Link) -> None:
         data = await get_whole(link.connection, ObjectName(link.info.charter))
-        self.half.adopt_charter(data)
+        self.half.adopt_charter(data, passed(self.half, self.edge.clock.now_ns()))
         self.notices.append(f"took charter {self.half.charter.number} from {link.pin.name}")
 
     async def _compare_charters(self) -> None:
@@ -282,8 +326,28 @@ class Federation:
         name, data = self.half.charter_object()
         for object_name, content in (keybag, (name, data)):
             await patiently(self.edge, partial(link.connection.put, object_name, content))
-        await link.connection.call("charter", CharterNotice(name=name), Empty)
+        try:
+            await link.connection.call("charter", CharterNotice(name=name), Empty)
+        except RefusedError as error:
+            if error.code == "conflict":
+                await self._give_announcing(link)
+            raise
         link.info = msgspec.structs.replace(link.info, charter_number=self.half.charter.number, charter=name)
+
+    async def _give_announcing(self, link: Link) -> None:
+        """Hand a provider that missed it the charter that announced the root of ours: from then on it counts its days.
+
+        Only a keeper has it. Raises PeerError.
+        """
+        if self.half.fs.size(self.half.file(ANNOUNCING_FILE)) is None:
+            return
+        charter = self.half.fs.read(self.half.file(ANNOUNCING_FILE))
+        keybag = self.half.fs.read(self.half.file(ANNOUNCING_KEYBAG_FILE))
+        if link.info.charter_number >= read_charter(body_of(unwrap_record(charter))).number:
+            return
+        for data in (keybag, charter):
+            await patiently(self.edge, partial(link.connection.put, name_of(data), data))
+        await link.connection.call("charter", CharterNotice(name=name_of(charter)), Empty)
 
     async def drop(self, link: Link, error: ReplicatorError) -> None:
         """Stop using a provider for the rest of this run, because of ``error``."""
@@ -301,12 +365,21 @@ class Federation:
         Raises:
             NotFoundError: no reachable peer gave the right bytes.
         """
+        return await self.fetch_by(get_whole, name, holders)
+
+    async def fetch_by(
+        self, get: Callable[[Connection, ObjectName], Awaitable[T]], name: ObjectName, holders: Iterable[Identity]
+    ) -> T:
+        """Return what ``get`` returns of the first peer that it succeeds with; otherwise as :meth:`fetch`.
+
+        It raises IntegrityError for bytes that are not the object, and PeerError.
+        """
         likely = [self.links[identity] for identity in holders if identity in self.links]
         others = [link for link in self.links.values() if link not in likely]
         reasons = []
         for link in (*likely, *others):
             try:
-                return await get_whole(link.connection, name)
+                return await get(link.connection, name)
             except IntegrityError as error:
                 link.problems.append(str(error))
                 self.integrity.append(str(error))
@@ -360,7 +433,7 @@ def read_offer(signed: bytes, target: Target) -> Offer:
     """
     try:
         key = signed[:32]
-        offer = decode(Offer, verify(signed, Context.OFFER, [key]))
+        offer = decode_offer(verify(signed, Context.OFFER, [key]))
     except ReplicatorError as error:
         raise ProtocolError(target.name, f"its offer does not hold ({error})") from error
     if identity_of(key) != target.identity or offer.provider_key != key:
@@ -369,10 +442,14 @@ def read_offer(signed: bytes, target: Target) -> Offer:
 
 
 async def patiently(edge: Edge, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Run a request, waiting as asked when the peer is busy, a few times."""
-    for _ in range(MAX_BUSY_WAITS):
+    """Run a request, waiting as asked when the peer is busy, a few times; for what takes longer nobody waits."""
+    from scheduler.night import backoff  # noqa: PLC0415 - who only reads does without the scheduler
+
+    for number in range(MAX_BUSY_WAITS):
         try:
             return await attempt()
         except BusyError as error:
-            await edge.clock.sleep(min(error.after_s, 30.0))
+            if error.after_s > LONGEST_WAIT_S:
+                raise
+            await edge.clock.sleep(backoff(number, error.after_s, edge.rng.below(1 << 20) / (1 << 20)))
     return await attempt()

@@ -1,8 +1,7 @@
-"""What is forgotten: learning it from providers' listings, saying it to all of them.
+"""What is forgotten: learning it from what arrives at providers, saying it to all of them.
 
 The newest signed :class:`~replicator.format.forget.Forget` is the whole state. It is kept in the catalog, and found
-again in any provider's listing when that is lost: among what the catalog does not know, objects small enough are
-looked at once.
+again at any provider when that is lost: among what the catalog does not know, objects small enough are looked at once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,23 +9,26 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+from blake3 import blake3
+
 from replicator.catalog.objects import split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.verify import NO_PREVIOUS, signed_hash
 from replicator.crypto.sign import Context, SigningKey, body_of, signer_of, verify
+from replicator.engine.arrivals import Arrived, arrivals, remember_places
+from replicator.engine.asking import ask_all
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link, Ticket, check_receipt, inventory_pages, patiently
+from replicator.engine.federation import Federation, Link, Ticket, check_receipt, patiently
 from replicator.engine.home import Half
 from replicator.errors import (
     IntegrityError,
     KeyMissingError,
     MinimumNotMetError,
     NotFoundError,
-    PeerError,
     ReplicatorError,
     UsageError,
 )
-from replicator.format.codec import encode
+from replicator.format.codec import HASH_SIZE, encode
 from replicator.format.container import Kind
 from replicator.format.forget import Forget, KeptChain, KeptSnapshot, MovedPacks, SeenChain, read_forget
 from replicator.format.merkle import name_of
@@ -34,9 +36,9 @@ from replicator.ids import Identity, ObjectName, short
 from replicator.pack.sealed import open_object, seal_object
 
 LARGEST_FORGET: Final = 4 << 20
-"""Bytes of its object: larger ones in a listing are not looked at."""
-_SIGNED, _OBJECTS, _OLD, _LOOKED_AT = "forget", "forget objects", "forget old objects", "forget looked at 2"
-_LAPSED = "forget lapsed"
+"""Bytes of its object: larger ones are not looked at."""
+_SIGNED, _OBJECTS, _OLD = "forget", "forget objects", "forget old objects"
+_HIGHEST, _BESIDE = "forget highest", "forget moved beside"
 MOST_LAPSED: Final = 1_000_000
 """Forgets that a key whose right is gone may be ahead: its holder must not use the numbers up."""
 
@@ -62,11 +64,15 @@ class Forgotten:
     def of(cls, half: Half) -> "Forgotten":
         """Return what a home's catalog has of it."""
         signed = half.catalog.meta(_SIGNED)
-        record = read_forget(body_of(signed)) if signed else None
-        lapsed = _lapsed(half, record)
-        if not signed or record is None:
-            return cls(b"", {}) if lapsed is None else cls(b"", {}, highest=lapsed.number, moved=_merged([], lapsed))
+        beside = [
+            MovedPacks(writer=one[:HASH_SIZE], index=one[HASH_SIZE:], packs=b"") for one in sorted(moved_beside(half))
+        ]
+        highest = int.from_bytes(half.catalog.meta(_HIGHEST) or b"", "big")
+        if not signed:
+            return cls(b"", {}, highest=highest, moved=tuple(beside))
+        record = read_forget(body_of(signed))
         kept = {chain.writer: frozenset(one.name for one in chain.kept) for chain in record.chains}
+        known = {one.index for one in record.moved}
         return cls(
             signed,
             {one.writer: one for one in record.chains},
@@ -74,8 +80,8 @@ class Forgotten:
             kept,
             {one.writer: one.number for one in record.view},
             frozenset(split_ids(record.gone)),
-            tuple(record.moved) if lapsed is None else _merged(record.moved, lapsed),
-            record.number if lapsed is None else lapsed.number,
+            (*record.moved, *(one for one in beside if one.index not in known)),
+            max(record.number, highest),
             record.created_ns,
         )
 
@@ -106,22 +112,28 @@ class Forgotten:
         return chain.kept if chain else []
 
 
-def _lapsed(half: Half, record: Forget | None) -> Forget | None:
-    """Return the newest Forget of a key whose right is gone, if it is ahead of what counts.
+def moved_beside(half: Half) -> set[bytes]:
+    """Return writers and indexes, joined, of what a Forget moved that is not the newest one's word.
 
-    What it forgot does not count. What it moved is only told here, and must not be lost with the key: which packs hold
-    the chunks of old ones.
+    Its key has lost its right, or another one was said by somebody who had not heard of it. What it forgot does not
+    count; which packs hold the chunks of others must not be lost with it. A reader only looks at further places.
     """
-    signed = half.catalog.meta(_LAPSED)
-    found = read_forget(body_of(signed)) if signed else None
-    return found if found is not None and (record is None or found.number > record.number) else None
+    joined = half.catalog.meta(_BESIDE) or b""
+    return {joined[at : at + 2 * HASH_SIZE] for at in range(0, len(joined), 2 * HASH_SIZE)}
 
 
-def _merged(moved: Collection[MovedPacks], lapsed: Forget) -> tuple[MovedPacks, ...]:
-    """Return what was moved, with the indexes of a Forget that does not count: further places to look at."""
-    known = {one.index for one in moved}
-    more = [MovedPacks(writer=one.writer, index=one.index, packs=b"") for one in lapsed.moved if one.index not in known]
-    return (*moved, *more)
+def look_beside_no_more(half: Half, index: bytes) -> None:
+    """Forget an index that nobody has any more, if it is only looked at beside what was said last."""
+    _set_beside(half, {one for one in moved_beside(half) if one[HASH_SIZE:] != index})
+
+
+def _also_beside(half: Half, record: Forget) -> None:
+    _set_beside(half, moved_beside(half) | {one.writer + one.index for one in record.moved})
+
+
+def _set_beside(half: Half, entries: set[bytes]) -> None:
+    if entries != moved_beside(half):
+        half.catalog.set_meta(_BESIDE, b"".join(sorted(entries)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,57 +210,48 @@ def maintenance_keys(half: Half) -> list[bytes]:
 
 
 async def learn(half: Half, federation: Federation) -> bool:
-    """Look for a newer Forget in every provider's listing; return whether there was one.
+    """Look for a newer Forget among what arrived at providers; return whether there was one.
 
     Providers that lack the newest one are given it. Nothing in here raises for a peer's fault.
     """
-    listed: dict[Identity, set[bytes]] = {}
-    small: dict[bytes, Identity] = {}
-    for link in list(federation.links.values()):
-        try:
-            listed[link.identity] = await _list(link, small)
-        except PeerError as error:
-            federation.notices.append(str(error))  # it may still give what a restore needs
-    changed = await _look(half, federation, small, whole=len(listed) == len(half.peers))
-    await _spread(half, federation, listed)
+    fresh = await arrivals(half, federation, largest=LARGEST_FORGET, able=_able(half))
+    changed, owed = await _look(half, federation, fresh)
+    remember_places(half, fresh, but=owed)
+    for identity, one in fresh.items():
+        note_there(half, identity, one.names)
+    await spread(half, federation)
     return changed
 
 
-async def _list(link: Link, small: dict[bytes, Identity]) -> set[bytes]:
-    """Return the names that a provider lists; note those of objects that are small enough, with who has them."""
-    found: set[bytes] = set()
-    async for page in inventory_pages(link):
-        names = split_ids(page.names)
-        found.update(names)
-        for name, size in zip(names, page.sizes, strict=False):
-            if size <= LARGEST_FORGET:
-                small.setdefault(name, link.identity)
-    return found
+def _able(half: Half) -> bytes:
+    """Return a hash of what this release reads, whose signature counts, and which keys this home has.
+
+    Of keys the epochs: no secret goes into it.
+    """
+    reads = (Forget.__struct_config__.tag, LARGEST_FORGET)
+    epochs = [(domain, sorted(half.keys(domain).index_keys)) for domain in sorted(half.domain_ids)]
+    return blake3(repr((reads, epochs, sorted(maintenance_keys(half)))).encode()).digest()
 
 
-async def _look(half: Half, federation: Federation, small: Mapping[bytes, Identity], *, whole: bool) -> bool:
-    """Look at what is new; ``whole``: all providers listed, and what none of them has need not be remembered."""
-    catalog = half.catalog
-    before = catalog.meta(_LOOKED_AT) or b""
-    changed = False
-    looked_at = set(split_ids(before))
-    if whole:
-        looked_at &= small.keys()
-    known = looked_at | {half.charter_object()[0], half.charter.charter.keybag}
-    for name in sorted(catalog.objects.unknown(small.keys() - known)):
+async def _look(half: Half, federation: Federation, fresh: Mapping[Identity, Arrived]) -> tuple[bool, set[Identity]]:
+    """Look at what is new; return whether a Forget was, and which providers have something that could not be read."""
+    told: dict[ObjectName, list[Identity]] = {}
+    for identity, one in fresh.items():
+        for name in one.names:
+            told.setdefault(name, []).append(identity)
+    changed, owed = False, set[Identity]()
+    known = {half.charter_object()[0], half.charter.charter.keybag, *_objects(half), *old_objects(half)}
+    for name in sorted(told.keys() - known):
         try:
-            data = await federation.fetch(ObjectName(name), [small[name]])
+            data = await federation.fetch(name, told[name])
         except NotFoundError as error:
             federation.notices.append(str(error))
+            owed.update(one for one in told[name] if (one, name) not in federation.denied)
             continue
-        looked_at.add(name)
         signed = _opened(half, data)
         if signed:
-            changed |= _adopt(half, federation, ObjectName(name), signed)
-    after = b"".join(sorted(looked_at))
-    if after != before:  # a listing that shows nothing new costs no commit
-        catalog.set_meta(_LOOKED_AT, after)
-    return changed
+            changed |= _adopt(half, federation, name, signed)
+    return changed, owed
 
 
 def _opened(half: Half, data: bytes) -> bytes:
@@ -283,9 +286,12 @@ def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) 
             "listed again: run `forget` once more"
         )
     if (record.number, _lower_first(signed)) <= (before.number, _lower_first(before.signed)):
+        _also_beside(half, record)  # an ancestor, or said by somebody who had not heard of it
         _note_old(half, [name])
         return False
     with catalog.database.transaction("forget row"):
+        if before.signed and record.previous != signed_hash(before.signed):
+            _also_beside(half, read_forget(body_of(before.signed)))  # it may have been said without knowing that
         _note_old(half, _objects(half))
         catalog.set_meta(_SIGNED, signed)
         catalog.set_meta(_OBJECTS, name)
@@ -297,9 +303,10 @@ def _adopt_lapsed(half: Half, signed: bytes) -> bool:
     record = read_forget(verify(signed, Context.FORGET, half.charter.maintainer_keys()))
     if record.tenant != half.tenant:
         raise IntegrityError("forget: of another tenant")
-    if not record.moved or not 0 < record.number - Forgotten.of(half).highest <= MOST_LAPSED:
+    if not 0 < record.number - Forgotten.of(half).highest <= MOST_LAPSED:
         return False
-    half.catalog.set_meta(_LAPSED, signed)
+    half.catalog.set_meta(_HIGHEST, record.number.to_bytes(8, "big"))
+    _also_beside(half, record)
     return True
 
 
@@ -323,17 +330,68 @@ def _lower_first(signed: bytes) -> int:
     return -int.from_bytes(signed_hash(signed), "big")
 
 
-async def _spread(half: Half, federation: Federation, listed: Mapping[Identity, set[bytes]]) -> None:
-    for name in _objects(half):
-        for identity, names in listed.items():
-            link = federation.links.get(identity)
-            if link is None or name in names:
-                continue
-            try:
-                data = await federation.fetch(ObjectName(name), [one for one in listed if name in listed[one]])
-                await patiently(federation.edge, partial(link.connection.put, ObjectName(name), data))
-            except (PeerError, NotFoundError) as error:
-                federation.notices.append(f"{link.pin.name}: does not get what is forgotten: {error}")
+async def spread(half: Half, federation: Federation) -> None:
+    """Give the newest Forget to every provider that is not known to have it."""
+    lacking = {link.identity: names for link in federation.links.values() if (names := lacks(half, link.identity))}
+    data: dict[bytes, bytes] = {}
+    for name in sorted({name for names in lacking.values() for name in names}):
+        try:
+            data[name] = await federation.fetch(ObjectName(name), _holders(half, name))
+        except NotFoundError as error:
+            federation.notices.append(f"what is forgotten cannot be handed on: {error}")
+            return
+    wanted = {identity: {name: data[name] for name in names} for identity, names in lacking.items()}
+    for identity in await _give(half, federation, wanted):
+        note_there(half, identity, wanted[identity])
+
+
+async def _give(
+    half: Half, federation: Federation, objects: Mapping[Identity, Mapping[bytes, bytes]]
+) -> list[Identity]:
+    """Store objects at providers; return those that took all of them."""
+
+    async def put(link: Link) -> None:
+        for name, data in objects[link.identity].items():
+            receipt = await patiently(federation.edge, partial(link.connection.put, ObjectName(name), data))
+            check_receipt(receipt, link, half.tenant, name, len(data))
+
+    answers = await ask_all([federation.links[one] for one in objects if one in federation.links], put)
+    federation.notices += [f"does not get what is forgotten: {reason}" for reason in answers.reasons()]
+    return list(answers.given)
+
+
+def lacks(half: Half, identity: Identity) -> list[bytes]:
+    """Return what of the newest Forget a provider is not known to have, in the store that it has now."""
+    there = known_there(half, identity)
+    return [name for name in _objects(half) if name not in there]
+
+
+def note_there(half: Half, identity: Identity, names: Iterable[bytes], *, gone: Iterable[bytes] = ()) -> None:
+    """Remember that a provider has objects, of which those of the newest Forget count; ``gone``: not any more."""
+    before = known_there(half, identity)
+    after = ((before | set(names)) - set(gone)) & set(_objects(half))
+    if after != before:
+        half.catalog.set_meta(_where(identity), b"".join((_incarnation(half, identity), *sorted(after))))
+
+
+def known_there(half: Half, identity: Identity) -> set[bytes]:
+    """Return what of the newest Forget a provider announced or signed for, in the store that it has now."""
+    kept, incarnation = half.catalog.meta(_where(identity)) or b"", _incarnation(half, identity)
+    if not incarnation or kept[: len(incarnation)] != incarnation:
+        return set()
+    return set(split_ids(kept[len(incarnation) :]))
+
+
+def _holders(half: Half, name: bytes) -> list[Identity]:
+    return [identity for pin in half.peers if name in known_there(half, identity := Identity(pin.identity))]
+
+
+def _incarnation(half: Half, identity: Identity) -> bytes:
+    return half.catalog.peers.get(identity).incarnation
+
+
+def _where(identity: Identity) -> str:
+    return f"forget at {identity.hex()}"
 
 
 async def say(
@@ -367,35 +425,53 @@ async def say(
         moved=sorted(said.moved, key=lambda one: one.index),
         created_ns=edge.clock.now_ns(),
     )
-    signed = key.sign(Context.FORGET, encode(record))
+    await _store(half, federation, edge, key.sign(Context.FORGET, encode(record)))
+    return record
+
+
+def is_owed(half: Half) -> bool:
+    """Return whether fewer providers than the strongest policy's minimum are known to have the newest Forget."""
+    known = sum(not lacks(half, Identity(pin.identity)) for pin in half.peers)
+    return bool(Forgotten.of(half).signed) and known < _minimum(half)
+
+
+async def say_again(half: Half, federation: Federation, edge: Edge) -> None:
+    """Store the newest Forget once more, sealed anew: who has it may be away.
+
+    Raises:
+        MinimumNotMetError: fewer providers took it than the strongest policy's minimum.
+    """
+    await _store(half, federation, edge, Forgotten.of(half).signed)
+
+
+async def _store(half: Half, federation: Federation, edge: Edge, signed: bytes) -> None:
     sealed = [seal_object(Kind.FORGET, signed, half.keys(domain), edge.rng) for domain in half.domain_ids]
     if any(len(data) > LARGEST_FORGET for data in sealed):
         raise UsageError(
             "too many snapshots are kept beside forgotten ones", hint="forget more of them, or fewer at once"
         )
-    objects = {name_of(data): data for data in sealed}
-    taken = 0
-    for link in list(federation.links.values()):
-        try:
-            for name, data in objects.items():
-                receipt = await patiently(edge, partial(link.connection.put, name, data))
-                check_receipt(receipt, link, half.tenant, name, len(data))
-        except PeerError as error:
-            federation.notices.append(f"{link.pin.name}: does not get what is forgotten: {error}")
-            continue
-        taken += 1
+    objects: dict[bytes, bytes] = {name_of(data): data for data in sealed}
+    taken = await _give(half, federation, dict.fromkeys(federation.links, objects))
     if taken:  # it can be found from now on, so this home must not know less
         with half.catalog.database.transaction("forget row"):
             _note_old(half, _objects(half))
+            _set_beside(half, set())  # the draft was made with these in sight
             half.catalog.set_meta(_SIGNED, signed)
             half.catalog.set_meta(_OBJECTS, b"".join(sorted(objects)))
-    minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)
-    if taken < min(minimum, max(1, len(half.peers))):
+            for identity in taken:
+                note_there(half, identity, objects)
+    minimum = _minimum(half)
+    if len(taken) < minimum:
         raise MinimumNotMetError(
-            f"{taken} of at least {minimum} providers know now what is forgotten",
+            f"{len(taken)} of at least {minimum} providers know now what is forgotten",
             hint="nothing was deleted: run again when more peers answer",
         )
-    return record
+
+
+def _minimum(half: Half) -> int:
+    """Return how many providers have to know what is forgotten."""
+    minimum = max((one.minimum for one in half.catalog.datasets.policies().values()), default=1)
+    return min(minimum, max(1, len(half.peers)))
 
 
 async def say_anew(half: Half, edge: Edge, key: SigningKey, ticket: Ticket | None = None) -> list[str]:

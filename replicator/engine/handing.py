@@ -8,9 +8,9 @@ from replicator.crypto.handing import hand
 from replicator.crypto.sign import SigningKey
 from replicator.engine.keeper import enrol_order
 from replicator.format.charter import CharterPrivate, DomainPublic, HandedKeys, KeyNote, Right
-from replicator.format.codec import encode
-from replicator.format.keybag import DomainSecrets, IndexDomain, IndexKey, MemberKeys
+from replicator.format.keybag import DomainSecrets, IndexDomain, IndexKey, MemberKeys, encode_member_keys
 from replicator.ids import Identity, identity_of
+from replicator.pack.keys import as_writer
 from replicator.rng import Rng
 
 EPOCH_KEY = 32
@@ -40,9 +40,14 @@ def handed_to(
             ],
             # A keeper makes its own with the owner key, when it is needed.
             ticket=b"" if right.role == "keeper" else enrol_order(owner, right.holder_key),
+            writing=[
+                as_writer(one, restore_keys[one.id])
+                for one in (domains if right.role == "node" and len(domains) > 1 else ())
+                if one.id in right.domains
+            ],
         )
         identity = identity_of(right.holder_key)
-        found.append(HandedKeys(identity=identity, sealed=hand(right.holder_key, encode(keys))))
+        found.append(HandedKeys(identity=identity, sealed=hand(right.holder_key, encode_member_keys(keys))))
     return found
 
 

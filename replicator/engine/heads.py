@@ -9,13 +9,14 @@ from itertools import pairwise
 from replicator.charter.chain import Link, Word, connected, excludes, forks, gone_back, read_head, read_word
 from replicator.clock import NS, SKEW_S
 from replicator.crypto.sign import body_of
+from replicator.engine.asking import ask_all
 from replicator.engine.federation import Federation
 from replicator.engine.federation import Link as Peer
 from replicator.engine.findings import NOBODY, QUIET, Findings, KeptFinding, in_words
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.errors import IntegrityError, PeerError, ProtocolError, ReplicatorError
-from replicator.format.charter import Charter
+from replicator.format.charter import read_charter
 from replicator.format.claim import Shown, challenge_of
 from replicator.format.codec import decode
 from replicator.format.finding import Finding, FindingKind, Statement
@@ -133,8 +134,10 @@ class _Look:
 
     async def ask(self) -> None:
         """Ask all; what a provider answers is read whole before anything is made of it."""
-        for peer in list(self.federation.links.values()):
-            await self._ask(peer, [])
+        asked = list(self.federation.links.values())
+        await ask_all(asked, lambda peer: self._ask(peer, []))
+        # In the order they were asked, not that in which they answered.
+        self.answers = {one.identity: self.answers[one.identity] for one in asked if one.identity in self.answers}
 
     async def _ask(self, peer: Peer, more: list[bytes]) -> None:
         words = [one for one in self.heads.words(peer.identity) if self._is_of_now(one, peer)]
@@ -372,7 +375,7 @@ class _Look:
         if kept is None:
             kept = self.half.charter.signed
             self.half.catalog.set_meta(key, kept)
-        limit = decode(Charter, body_of(kept)).created_ns + SKEW_S * NS
+        limit = read_charter(body_of(kept)).created_ns + SKEW_S * NS
         seen = self._shown(writer)
         for answer, shown in seen:
             earlier = any(one.head == shown.head and one.seen_ns <= limit for _, one in seen)

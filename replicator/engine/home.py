@@ -7,10 +7,14 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     charter.obj  keybag.obj      the newest charter and keybag, as objects
     catalog.db                   a cache of the federation; may be lost
     lock                         held while a run writes
+    heard.json                   another root that is announced, and since when this home waits for it
+    objection.bin                root's signed word against that
+    formers.json                 identities that this home had before the one in identity.seed
 HOME/node/    datasets.bin       what to back up
 HOME/node/    unfinished.bin     hooks and snapshots of file systems that a killed run left to be undone
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
+HOME/keeper/  announcing.obj  announcing-keybag.obj    the last charter of the root before, for providers that missed it
 HOME/keeper/  printed.json       the addresses on the recovery sheet's address part, as last printed
 HOME/drill/   domain-<id>.key    a drill host: restore keys and nothing else, wrapped
 HOME/maintainer/  index.bin      a maintainer: IndexDomains, 0600; its identity is its maintenance key
@@ -20,7 +24,7 @@ HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed;
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -35,13 +39,20 @@ from replicator.errors import FormatError, HomeError, IntegrityError, KeyMissing
 from replicator.format.charter import CharterPrivate, PeerPin, read_charter_private
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
-from replicator.format.keybag import IndexKey, MemberFile, MemberKeys
+from replicator.format.keybag import IndexKey, MemberFile, MemberKeys, WriterDomain, read_member_keys
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, exposure, way_out, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId
 from replicator.pack.keys import DomainKeys, writer_keys
 
 HOME_FORMAT = 1
+HEARD_FILE = "heard.json"
+OBJECTION_FILE = "objection.bin"
+FORMERS_FILE = "formers.json"
+ERASURE_FILE = "erasure.bin"
+"""While it is there, the tenant was ordered to be erased (:mod:`replicator.engine.erasing`)."""
+ANNOUNCING_FILE = "announcing.obj"
+ANNOUNCING_KEYBAG_FILE = "announcing-keybag.obj"
 Role = Literal["keeper", "node", "maintainer", "drill"]
 
 
@@ -97,6 +108,9 @@ class Half:
             self.charter = self._load_charter()
             self.private = open_private(self.charter, self.member.member_key)
         self.catalog = Catalog(self.file("catalog.db"), fs, places=role in {"keeper", "drill"})
+        self.formers = self._load_formers()
+        if self.formers:
+            self.catalog.renew(self.formers, self.identity)
 
     def file(self, name: str) -> str:
         """Return the path of a file in this half."""
@@ -125,7 +139,45 @@ class Half:
             signed = unwrap_record(self.fs.read(path))
         except FileNotFoundError:
             raise HomeError(f"{path}: missing", hint="restore the home, or make it again with `recover`") from None
-        return verify_charter(signed, root_key=self.member.root_key, known=None)
+        # What is here was taken over, after any wait: stopped then, the new root's key is put in its place now.
+        found = verify_charter(signed, root_key=self.member.root_key, known=None, passed=None)
+        self._pin_root(found)
+        return found
+
+    def _load_formers(self) -> frozenset[bytes]:
+        """Return the identities that this home had before its present one."""
+        path = self.file(FORMERS_FILE)
+        if self.fs.size(path) is None:
+            return frozenset()
+        try:
+            return frozenset(bytes.fromhex(one) for one in json.loads(self.fs.read(path))) - {self.identity}
+        except (ValueError, TypeError) as error:
+            self.catalog.close()
+            raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
+
+    def renew(self, key: SigningKey, ticket: bytes) -> None:
+        """Take another key in the place of this home's own. Stopped anywhere, it has the one or the other, whole.
+
+        What the key so far made stays this home's; its chain of snapshots ends, and another begins.
+        """
+        formers = sorted({*self.formers, self.identity} - {key.identity})
+        write_atomic(self.fs, self.file(FORMERS_FILE), json.dumps([one.hex() for one in formers]).encode())
+        member = msgspec.structs.replace(self.member, ticket=ticket)
+        write_atomic(self.fs, self.file("member.bin"), encode(member))
+        write_atomic(self.fs, self.file("identity.seed"), key.seed())
+        self.member, self.signing, self.formers = member, key, frozenset(formers)
+        self._take_handed(self.charter, self.private)
+        self.catalog.renew(self.formers, self.identity)
+
+    def whose(self, writer: bytes) -> bytes:
+        """Return who has the say over what a writer made: this home over what its own earlier keys did."""
+        return self.identity if writer in self.formers else writer
+
+    def _pin_root(self, charter: VerifiedCharter) -> None:
+        if charter.root.root_key != self.member.root_key:
+            member = msgspec.structs.replace(self.member, root_key=charter.root.root_key)
+            write_atomic(self.fs, self.file("member.bin"), encode(member))
+            self.member = member
 
     @property
     def identity(self) -> Identity:
@@ -161,6 +213,25 @@ class Half:
             raise NotFoundError(f"{'no' if not found else 'more than one'} peer '{name}' (there are: {known})")
         return found[0]
 
+    def domain_named(self, name: str) -> WriterDomain:
+        """Return a domain that this home may write in, by its name.
+
+        Raises:
+            NotFoundError: the tenant has none of that name.
+            KeyMissingError: this home was not given its keys.
+        """
+        known = {one.name: one.id for one in self.private.domains}
+        if name not in known:
+            raise NotFoundError(
+                f"no domain '{name}' (there are: {', '.join(known)})", hint="`replicator domain add` on the keeper"
+            )
+        for candidate in self.member.domains:
+            if candidate.id == known[name]:
+                return candidate
+        raise KeyMissingError(
+            f"this home was not given the keys of domain '{name}'", hint="try again when a provider answers"
+        )
+
     def keys(self, domain: bytes | None = None) -> DomainKeys:
         """Return the working keys of a domain, of the first one by default.
 
@@ -186,33 +257,44 @@ class Half:
         name = name_of(data)
         return (name, data) if name == self.charter.charter.keybag else None
 
-    def adopt_charter(self, charter_data: bytes) -> bool:
+    def adopt_charter(self, charter_data: bytes, passed: Collection[bytes] = ()) -> bool:
         """Take a newer charter (given as an object); return whether it was newer.
+
+        ``passed`` are the hashes of changes of root that have waited long enough.
 
         Raises:
             IntegrityError: it does not follow what this home has seen.
+            RootWaitsError: it is under a root that does not count in this home yet.
         """
         signed = unwrap_record(charter_data)
-        found = verify_charter(signed, root_key=self.member.root_key, known=self.charter)
+        found = verify_charter(signed, root_key=self.member.root_key, known=self.charter, passed=passed)
         if found.number == self.charter.number:
             return False
         private = open_private(found, self.member.member_key)
         # Keys before the charter that speaks of them: stopped in between, they are taken again.
-        for handed in private.handed:
-            if handed.identity == self.identity:
-                what = f"charter {found.number}: the keys in it for this home"
-                self._take_keys(decode(MemberKeys, take(self.signing, handed.sealed, what)))
+        self._take_handed(found, private)
         write_atomic(self.fs, self.file("charter.obj"), charter_data)
-        self.charter, self.private = found, private
+        former, self.charter, self.private = self.charter, found, private
+        self._pin_root(found)
+        if found.charter.change != former.charter.change and self.fs.size(self.file(HEARD_FILE)) is not None:
+            self.fs.unlink(self.file(HEARD_FILE))  # what it speaks of is over, or is another
         return True
 
+    def _take_handed(self, charter: VerifiedCharter, private: CharterPrivate) -> None:
+        for handed in private.handed:
+            if handed.identity == self.identity:
+                what = f"charter {charter.number}: the keys in it for this home"
+                self._take_keys(read_member_keys(take(self.signing, handed.sealed, what)))
+
     def _take_keys(self, keys: MemberKeys) -> None:
-        """Keep index keys and an enrol order that a charter handed to this home."""
+        """Keep index keys, domains to write in and an enrol order that a charter handed to this home."""
         known = {one.id: one.index_keys for one in keys.domains}
         domains = [
             msgspec.structs.replace(one, index_keys=merged(one.index_keys, known.get(one.id, [])))
             for one in self.member.domains
         ]
+        here = {one.id for one in domains}
+        domains += [one for one in keys.writing if one.id not in here]
         member = msgspec.structs.replace(self.member, domains=domains, ticket=keys.ticket or self.member.ticket)
         if member != self.member:
             write_atomic(self.fs, self.file("member.bin"), encode(member))

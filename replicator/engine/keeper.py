@@ -2,22 +2,31 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
+from replicator.charter.verify import signed_hash
 from replicator.crypto.aead import seal_random
 from replicator.crypto.passphrase import DEFAULT_COST, MIN_LENGTH, Cost, Wrapped, unwrap, wrap
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.edge import Edge, PassphraseSource
 from replicator.engine.home import Half, Role, create_half, merged, private_context, read_private_file
 from replicator.errors import KeyMissingError, LockedError, UsageError
-from replicator.format.charter import Charter, CharterPrivate, EnrolOrder, PeerPin, Right
+from replicator.format.charter import (
+    Charter,
+    CharterPrivate,
+    EnrolOrder,
+    PeerPin,
+    Right,
+    encode_charter,
+    encode_charter_private,
+)
 from replicator.format.codec import decode, encode
 from replicator.format.container import record_fill, wrap_record
-from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret
+from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret, WriterDomain
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, write_atomic
 from replicator.ids import Identity
@@ -354,10 +363,14 @@ class KeeperHome(ReaderHome):
         keybag_data: bytes | None = None,
         root: bytes | None = None,
         owner: SigningKey | None = None,
+        change: bytes | None = None,
+        handovers: list[bytes] | None = None,
     ) -> bytes:
         """Sign the next charter with these changes, keep it here and return it as an object.
 
-        ``keybag_data`` is a new keybag as an object; ``root`` a new root statement, which names ``owner``.
+        ``keybag_data`` is a new keybag as an object; ``root`` a new root statement, which names ``owner`` and ends
+        what was announced of another root; ``change`` a signed RootChange to announce, empty to take one back;
+        ``handovers`` are all changes that have come to count.
         """
         old = self.charter
         body = private or self.private
@@ -371,13 +384,25 @@ class KeeperHome(ReaderHome):
             keybag=old.charter.keybag if keybag_data is None else name_of(keybag_data),
             private=body,
             tenant=self.tenant,
+            change=change if change is not None else b"" if root is not None else old.charter.change,
+            handovers=old.charter.handovers if handovers is None else handovers,
             edge=edge,
         )
         if keybag_data is not None:
             # Before the charter that names it: no other home has it yet. The one before is with the providers.
             write_atomic(self.fs, self.file("keybag.obj"), keybag_data)
-        self.adopt_charter(data)
+        self.adopt_charter(data, () if handovers is None else [signed_hash(one) for one in handovers])
         return data
+
+    def add_domain(self, domain: WriterDomain) -> None:
+        """Keep what a writer needs of a new domain, whose wrapped secrets lie here already."""
+        member = msgspec.structs.replace(self.member, domains=[*self.member.domains, domain])
+        write_atomic(self.fs, self.file("member.bin"), encode(member))
+        self.member = member
+
+    def successor_seal_key(self) -> bytes:
+        """Return the seal key of a root that is announced, to which a new keybag is sealed too; empty if none is."""
+        return self.charter.pending.successor.root_seal_key if self.charter.pending is not None else b""
 
     def with_peers(self, peers: list[PeerPin]) -> CharterPrivate:
         """Return the private part with another list of peers."""
@@ -401,6 +426,8 @@ def sign_charter(
     private: CharterPrivate,
     tenant: bytes,
     edge: Edge,
+    change: bytes = b"",
+    handovers: Sequence[bytes] = (),
 ) -> bytes:
     """Return a signed charter as an object."""
     charter = Charter(
@@ -410,10 +437,12 @@ def sign_charter(
         root=root,
         rights=rights,
         keybag=keybag,
-        private=seal_random(member_key, encode(private), private_context(tenant), edge.rng),
+        private=seal_random(member_key, encode_charter_private(private), private_context(tenant), edge.rng),
         created_ns=edge.clock.now_ns(),
+        change=change,
+        handovers=list(handovers),
     )
-    return record_object(owner.sign(Context.CHARTER, encode(charter)), edge.rng)
+    return record_object(owner.sign(Context.CHARTER, encode_charter(charter)), edge.rng)
 
 
 def record_object(body: bytes, rng: Rng) -> bytes:

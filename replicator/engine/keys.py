@@ -25,6 +25,7 @@ from replicator.engine.keeper import (
     enrol_order,
 )
 from replicator.engine.members import catch_up, spread_charter, write_with_epochs
+from replicator.engine.roots import announced
 from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
 from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, ReplicatorError
 from replicator.format.charter import DomainPublic, Right
@@ -34,6 +35,7 @@ from replicator.ids import Identity, ObjectName, identity_of, root_fingerprint, 
 
 ABILITIES: Final[dict[str, tuple[str, str]]] = {
     "root": ("everything: name another owner, go below a floor, open the keybag", ""),
+    "next root": ("nothing yet: it takes root's place after its wait, unless root objects", ""),
     "owner": ("sign charters: peers, members, rights, within root's floors", "go below a floor"),
     "restore": ("read names and contents of its domain", "sign, publish, delete"),
     "index": ("open directories and indexes of its epoch", "read names or contents, sign"),
@@ -99,8 +101,13 @@ def list_keys(half: Half, others: Iterable[Half] = ()) -> list[KeyRow]:
     living = [one for one in half.charter.charter.rights if not one.revoked]
     readers = [_name(half, one) for one in living if one.role in {"keeper", "drill"}]
     members = [_name(half, one) for one in living]
+    pending = half.charter.pending
     rows = [
         _row("root", root.root_key.hex(), name="recovery sheet", held_by="the recovery sheet", since_ns=0),
+        *(
+            _row("next root", one.successor.root_key.hex(), name="announced sheet", held_by="the new sheet")
+            for one in ([] if pending is None else [pending])
+        ),
         _row(
             "owner",
             identity_of(root.owner_key).hex(),
@@ -196,8 +203,10 @@ def _missing_epochs(domain: DomainPublic, secrets: DomainSecrets) -> list[int]:
     return sorted(set(range(1, domain.epoch + 1)) - {one.epoch for one in secrets.index_keys})
 
 
-def check_wrapped(home: ReaderHome) -> list[Checked]:
+def check_wrapped(home: ReaderHome, now_ns: int) -> list[Checked]:
     """Open everything that this home's passphrase should open and compare it with the charter. Changes nothing.
+
+    Another root that is announced is told too.
 
     Raises:
         KeyWrongError: the passphrase is wrong.
@@ -217,6 +226,7 @@ def check_wrapped(home: ReaderHome) -> list[Checked]:
                 else "the charter gives it no right: `replicator key rotate maintenance` makes another",
             )
         )
+    found += [Checked(id="root", problem=f"{one.text}. {one.advice}") for one in announced(home, {}, now_ns)]
     for domain in home.private.domains:
         what = f"restore key of {domain.name}"
         if domain.id not in home.domain_ids:
@@ -233,9 +243,15 @@ def root_of_sheet(half: Half, words: list[str]) -> Root:
     """Return root from the sheet's words.
 
     Raises:
-        KeyWrongError: the words are damaged, or of another tenant's sheet.
+        KeyWrongError: the words are damaged, or of another tenant's sheet, or of one that does not count yet.
     """
     root = root_of(from_words(words))
+    pending = half.charter.pending
+    if pending is not None and root.signing.public == pending.successor.root_key:
+        raise KeyWrongError(
+            "this is the sheet of the root that is announced, which does not count yet",
+            hint="`replicator key check` says when it does",
+        )
     if root.signing.public != half.member.root_key:
         raise KeyWrongError(
             f"this is the sheet of tenant {root_fingerprint(root.signing.public)}; this home is of "
@@ -248,12 +264,15 @@ def root_of_sheet(half: Half, words: list[str]) -> Root:
 async def check_sheet(keeper: KeeperHome, edge: Edge, words: list[str]) -> list[Checked]:
     """Recover for trial: does this sheet open the keybag, here and at each provider, and is it all in there?
 
-    Nothing is changed anywhere: the keeper asks with its own key.
+    Nothing is changed anywhere: the keeper asks with its own key. The sheet of a root that is announced is tried too.
 
     Raises:
         KeyWrongError: the words are damaged, or of another tenant's sheet.
     """
-    root = root_of_sheet(keeper, words)
+    root = root_of(from_words(words))
+    pending = keeper.charter.pending
+    if pending is None or root.signing.public != pending.successor.root_key:
+        root = root_of_sheet(keeper, words)
     found = [Checked(id="words", problem="")]
     own = keeper.keybag_object()
     if own is not None:
@@ -378,7 +397,8 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
         private = noted_revoked(private, [former.identity], now)
     private = noted(private, fresh.identity, free_name(MAINTENANCE_NAME, private), now)
     bag = msgspec.structs.replace(bag, maintenance_seed=fresh.seed())
-    keybag_data = seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng)
+    seal_key, successor = keeper.charter.root.root_seal_key, keeper.successor_seal_key()
+    keybag_data = seal_keybag(bag, seal_key, edge.rng, successor)
     data = keeper.write_charter(edge, private=private, rights=rights, keybag_data=keybag_data)
     keeper.succeed("maintenance.key")
     notices = await spread_charter(keeper, siblings, edge, data)

@@ -56,6 +56,8 @@ class MaintainerHome(Half):
             else one
             for one in self._domains
         ]
+        here = {one.id for one in taken}
+        taken += [one for one in keys.domains if one.id not in here]
         if taken != self._domains:
             write_domains(self.path, self.fs, taken)
             self._domains = taken

@@ -34,6 +34,7 @@ class Claimant:
         self._edge = edge
         self._key = key
         self._order = order
+        self._said: dict[Identity, bytes] = {}
         self.held: dict[bytes, set[Identity]] = {}
         """Who has and protects which of the claimed objects, of the providers that were asked in this run."""
 
@@ -60,6 +61,8 @@ class Claimant:
             if said == known:
                 self._hold(link, names)
                 return False
+            if self._said.get(link.identity) == root:
+                return False  # some of it is missing there, as it said
             number = info.claim + 1
             claim = Claim(
                 tenant=self._half.tenant,
@@ -79,6 +82,7 @@ class Claimant:
         missing = set(split_ids(reply.missing))
         after = b"" if missing else number.to_bytes(8, "big") + info.incarnation + root  # with gaps it is said again
         self._half.catalog.set_meta(self._memory(link), after or b"gaps")
+        self._said[link.identity] = root
         self._hold(link, [name for name in names if name not in missing])
         return True
 

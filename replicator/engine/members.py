@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from replicator.charter.verify import verify_charter
+from replicator.charter.verify import signed_hash, verify_charter
 from replicator.clock import NS, SKEW_S
 from replicator.crypto.seal import PURPOSE_GRANT, seal_to
-from replicator.crypto.sign import Context, SigningKey, verify
+from replicator.crypto.sign import Context, SigningKey, signer_of, verify
 from replicator.crypto.unseal import public_of, unseal
 from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge, PassphraseSource
@@ -19,7 +19,9 @@ from replicator.engine.handing import free_name, handed_to, name_of_key, next_ep
 from replicator.engine.home import Half, create_half, has_half, read_private_file
 from replicator.engine.keeper import KeeperHome, check_passphrase, record_object, write_domains
 from replicator.engine.maintainer import write_domains as write_index
-from replicator.engine.tenant import right_of, seal_keybag
+from replicator.engine.node import NodeHome
+from replicator.engine.publish import pending, sent_head, withdraw
+from replicator.engine.tenant import MAINTENANCE_NAME, right_of, seal_keybag
 from replicator.errors import (
     HomeError,
     IntegrityError,
@@ -29,7 +31,7 @@ from replicator.errors import (
     ProtocolError,
     UsageError,
 )
-from replicator.format.charter import CharterPrivate, NodeName, PeerPin, Right, Role
+from replicator.format.charter import CharterPrivate, LegalNote, NodeName, PeerPin, Right, Role
 from replicator.format.codec import decode, encode
 from replicator.format.codes import code_kind, read_code, write_code
 from replicator.format.keybag import (
@@ -38,6 +40,7 @@ from replicator.format.keybag import (
     NodeGrant,
     NodeRequest,
     PeerAddress,
+    Renewal,
     read_node_grant,
     read_node_request,
 )
@@ -49,6 +52,7 @@ from replicator.transport.base import Target
 from replicator.wire.messages import EnrolRequest
 
 REQUEST_FILE = "request.json"
+RENEWAL_FILE = "renewal.json"
 JOINING: tuple[JoiningRole, ...] = ("node", "maintainer", "drill")
 
 
@@ -157,14 +161,29 @@ async def remove_peer(keeper: KeeperHome, siblings: list[Half], edge: Edge, name
 
 
 async def set_peer(
-    keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str, changes: Mapping[str, object]
+    keeper: KeeperHome,
+    siblings: list[Half],
+    edge: Edge,
+    name: str,
+    changes: Mapping[str, object],
+    legal: Mapping[str, str],
 ) -> tuple[PeerPin, list[str]]:
-    """Pin other labels for a provider than it claims; return the pin and what could not be told to whom."""
+    """Pin other labels for a provider than it claims; return the pin and what could not be told to whom.
+
+    ``legal``: fields of its legal note, which begins empty.
+    """
     await catch_up(keeper, edge)
     pin = keeper.peer(name)
     changed = msgspec.structs.replace(pin, **changes)
     pins = [changed if other.identity == pin.identity else other for other in keeper.peers]
-    data = keeper.write_charter(edge, private=keeper.with_peers(pins))
+    private = keeper.with_peers(pins)
+    if legal:
+        notes = {note.identity: note for note in private.legal}
+        before = notes.get(pin.identity) or LegalNote(identity=pin.identity, legal_name="", contact="")
+        notes[pin.identity] = msgspec.structs.replace(before, **legal)
+        said = [note for note in notes.values() if note.legal_name or note.contact]
+        private = msgspec.structs.replace(private, legal=said)
+    data = keeper.write_charter(edge, private=private)
     return changed, await spread_charter(keeper, siblings, edge, data)
 
 
@@ -183,7 +202,9 @@ async def spread_charter(keeper: KeeperHome, siblings: list[Half], edge: Edge, d
     """Hand the keeper's newest charter to the other halves of its home and to every reachable peer."""
     for half in siblings:
         keybag = keeper.keybag_object()
-        if half.adopt_charter(data) and keybag is not None:
+        # What the keeper has waited for, the other parts of its home need not wait for again.
+        waited = [signed_hash(one) for one in keeper.charter.charter.handovers]
+        if half.adopt_charter(data, waited) and keybag is not None:
             half.adopt_keybag(keybag[1])
     async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
         return [*federation.notices, *federation.integrity, *(str(error) for error in federation.failures.values())]
@@ -222,8 +243,32 @@ def request_node(home: str, edge: Edge, *, name: str, role: JoiningRole = "node"
     return write_code("request", key.sign(Context.NODE_REQUEST, encode(request)))
 
 
-def _read_request(home: str, edge: Edge, role: JoiningRole) -> tuple[bytes, bytes, str]:
-    settings = json.loads(read_private_file(edge.fs, os.path.join(home, role, REQUEST_FILE)))
+def request_renewal(home: str, edge: Edge) -> str:
+    """Make another write key for a node beside its own, and return the code that a keeper signs.
+
+    The key so far is used until the answer is taken. Asking again gives the same code.
+
+    Raises:
+        KeyMissingError: there is no node in this home.
+    """
+    half = Half(home, "node", edge.fs)
+    try:
+        path = half.file(RENEWAL_FILE)
+        name = name_of_key(half.private, half.identity)
+        if edge.fs.size(path) is None:
+            settings = {"seed": edge.rng.bytes(32).hex(), "seal": edge.rng.bytes(32).hex(), "name": name}
+            write_atomic(edge.fs, path, json.dumps(settings).encode())
+        seed, seal_private, name = _read_request(home, edge, "node", RENEWAL_FILE)
+        key = SigningKey(seed)
+        request = NodeRequest(name=name, role="node", key=key.public, seal_key=public_of(seal_private))
+        renewal = Renewal(tenant=half.tenant, request=key.sign(Context.NODE_REQUEST, encode(request)))
+        return write_code("renewal", half.signing.sign(Context.RENEWAL, encode(renewal)))
+    finally:
+        half.close()
+
+
+def _read_request(home: str, edge: Edge, role: JoiningRole, file: str = REQUEST_FILE) -> tuple[bytes, bytes, str]:
+    settings = json.loads(read_private_file(edge.fs, os.path.join(home, role, file)))
     return bytes.fromhex(settings["seed"]), bytes.fromhex(settings["seal"]), str(settings["name"])
 
 
@@ -242,17 +287,28 @@ class NodeAdded:
 async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: str) -> NodeAdded:
     """Sign a machine's request: a right in a new charter, and a grant sealed to that machine.
 
+    A node's request for another key takes the right of the one so far away in the same charter, and begins a new
+    index epoch that its holder is not given.
+
     Raises:
         KeyWrongError: not a request, or the passphrase is wrong.
-        IntegrityError: the request's signature does not hold.
+        IntegrityError: a signature of the request does not hold, or it is of another tenant's member.
         UsageError: that key had its right taken away, or has another.
     """
-    request = read_request(code)
+    request, former_key = read_request(code, keeper.tenant)
     identity = identity_of(request.key)
     await catch_up(keeper, edge)
     domains = [domain.id for domain in keeper.member.domains]
     right = next((one for one in keeper.charter.charter.rights if one.holder_key == request.key), None)
-    if right is None:
+    if right is None and former_key:
+        name = name_of_key(keeper.private, identity_of(former_key))
+        data = _write_renewed(keeper, edge, request, former_key, name)
+    elif right is None:
+        if request.name.startswith(MAINTENANCE_NAME):
+            raise UsageError(
+                f"'{MAINTENANCE_NAME}' is what the keeper's own key is called",
+                hint="ask there with another name: `replicator node request --name NAME`, in an empty --home",
+            )
         name = free_name(request.name, keeper.private)
         private = noted(keeper.private, identity, name, edge.clock.now_ns())
         if request.role == "node":
@@ -295,14 +351,44 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     )
 
 
-def read_request(code: str) -> NodeRequest:
-    """Return what a machine asks for.
+def _write_renewed(keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str) -> bytes:
+    """Write the charter in which a member's new key has the right that its key so far loses."""
+    former = keeper.charter.right_of(former_key)
+    if former is None or not former.role == request.role == "node":
+        raise UsageError(
+            "the key that this machine has so far has no right of a node",
+            hint="make a request there in an empty --home: `replicator node request`",
+        )
+    now, identity = edge.clock.now_ns(), identity_of(request.key)
+    private = noted_revoked(noted(keeper.private, identity, name, now), [identity_of(former_key)], now)
+    private = msgspec.structs.replace(private, nodes=[*private.nodes, NodeName(identity=identity, name=name)])
+    rights = [
+        msgspec.structs.replace(one, revoked=True) if one.holder_key == former_key else one
+        for one in keeper.charter.charter.rights
+    ]
+    rights.append(msgspec.structs.replace(former, holder_key=request.key))
+    return write_with_epochs(keeper, edge, private=private, rights=rights)
+
+
+def read_request(code: str, tenant: bytes) -> tuple[NodeRequest, bytes]:
+    """Return what a machine asks for, and the key that it has so far, empty if it has none.
 
     Raises:
         KeyWrongError: not a request.
-        IntegrityError: its signature does not hold.
+        IntegrityError: a signature of it does not hold, or it is of another tenant's member.
     """
-    signed = read_code("request", code)
+    former_key = b""
+    if code_kind(code) == "renewal":
+        outer = read_code("renewal", code)
+        former_key = signer_of(outer)
+        renewal = decode(Renewal, verify(outer, Context.RENEWAL, [former_key]))
+        if renewal.tenant != tenant:
+            raise IntegrityError("renewal: of another tenant's member")
+        return _own_request(renewal.request), former_key
+    return _own_request(read_code("request", code)), former_key
+
+
+def _own_request(signed: bytes) -> NodeRequest:
     request = read_node_request(verify(signed, Context.NODE_REQUEST, [signed[:32]]))
     if request.key != signed[:32]:
         raise IntegrityError("node request: signed by another key than the one it names")
@@ -322,20 +408,34 @@ def _no_passphrase(_what: str) -> str:
     raise KeyMissingError("a drill host needs a passphrase of its own")
 
 
-def accept_grant(home: str, edge: Edge, code: str, passphrase: PassphraseSource = _no_passphrase) -> GrantAccepted:
+def accept_grant(
+    home: str,
+    edge: Edge,
+    code: str,
+    passphrase: PassphraseSource = _no_passphrase,
+    *,
+    spool_path: str | None = None,
+) -> GrantAccepted:
     """Complete a member's part of a home from the keeper's answer; ``passphrase`` wraps what a drill host is given.
+
+    ``spool_path`` is where a node whose key is renewed has its spool, if not in its home.
 
     Raises:
         HomeError: no request was made here.
         KeyWrongError: the grant is for another machine, or damaged.
     """
-    asked = [role for role in JOINING if edge.fs.size(os.path.join(home, role, REQUEST_FILE)) is not None]
+    asked = [
+        (role, file)
+        for role in JOINING
+        for file in (REQUEST_FILE, RENEWAL_FILE)
+        if edge.fs.size(os.path.join(home, role, file)) is not None
+    ]
     if not asked:
         raise HomeError(f"{home}: no request was made here", hint="run `node request` first")
     sealed = read_code("grant", code)
     problem: KeyWrongError | None = None
-    for role in asked:
-        seed, seal_private, _ = _read_request(home, edge, role)
+    for role, file in asked:
+        seed, seal_private, _ = _read_request(home, edge, role, file)
         try:
             grant = read_node_grant(unseal(seal_private, sealed, PURPOSE_GRANT, "grant"))
         except KeyWrongError as error:
@@ -343,6 +443,8 @@ def accept_grant(home: str, edge: Edge, code: str, passphrase: PassphraseSource 
             continue
         if grant.role != role:
             raise IntegrityError(f"grant: of a {grant.role}, and a {role} was asked for")
+        if file == RENEWAL_FILE:
+            return _renew(home, edge, grant, seed, spool_path)
         return _accept(home, edge, grant, seed, passphrase)
     assert problem is not None, "one was asked for"
     raise problem
@@ -381,6 +483,36 @@ def _accept(home: str, edge: Edge, grant: NodeGrant, seed: bytes, passphrase: Pa
     )
     edge.fs.unlink(os.path.join(folder, REQUEST_FILE))
     return GrantAccepted(tenant=grant.name, role=grant.role, fingerprint=root_fingerprint(grant.root_key))
+
+
+def _renew(home: str, edge: Edge, grant: NodeGrant, seed: bytes, spool_path: str | None) -> GrantAccepted:
+    key = SigningKey(seed)
+    node = NodeHome(home, edge.fs, spool_path=spool_path)
+    try:
+        with node.lock():
+            charter = verify_charter(grant.charter, root_key=node.member.root_key, known=None)
+            right = charter.right_of(key.public)
+            if grant.tenant != node.tenant or right is None or right.role != "node":
+                raise IntegrityError("grant: its charter gives this machine's new key no right of a node")
+            if node.identity != key.identity:
+                _take_back_waiting(node)
+            node.renew(key, grant.ticket)
+            if node.charter.number < charter.number:
+                node.adopt_charter(record_object(grant.charter, edge.rng))
+            edge.fs.unlink(node.file(RENEWAL_FILE))
+        return GrantAccepted(tenant=grant.name, role="node", fingerprint=root_fingerprint(node.member.root_key))
+    finally:
+        node.close()
+
+
+def _take_back_waiting(node: NodeHome) -> None:
+    """Take back snapshots that no peer has heard of: the key that signed them shows none any more.
+
+    Their packs stay for the next snapshot.
+    """
+    waiting = [row.number for row in pending(node) if row.number > sent_head(node)]
+    if waiting:
+        withdraw(node, node.spool(), min(waiting))
 
 
 def is_grant(code: str) -> bool:
@@ -466,5 +598,5 @@ def write_with_epochs(
         edge,
         private=msgspec.structs.replace(private, handed=handed),
         rights=rights,
-        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng),
+        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng, keeper.successor_seal_key()),
     )

@@ -25,11 +25,11 @@ from blake3 import blake3
 
 from replicator.clock import NS
 from replicator.engine.browse import OpenSnapshot
-from replicator.engine.lru import Lru
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.snapshot import ChunkList, ChunkRef
 from replicator.format.tree import PIECE_ENTRIES, Entry, Kind
+from replicator.lru import Lru
 from replicator.snapshot.chunklist import EMPTY, Run, run_at
 from replicator.snapshot.metadata import Owners
 from replicator.snapshot.sink import ChunkSource

@@ -1,13 +1,12 @@
 """A node's own chain: where it ends, and whether somebody else has gone on with it."""
 
+from replicator.catalog.catalog import ADOPTED
 from replicator.charter.chain import Link, kept_head
 from replicator.engine.federation import Federation
 from replicator.engine.heads import KnownHead, report
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.format.finding import Statement
-
-_ADOPTED = "chain adopted"
 
 
 def chain_end(half: Half) -> Link | None:
@@ -29,7 +28,7 @@ def note_continued(half: Half, federation: Federation, known: KnownHead) -> None
     end = _own_end(half)
     if known.head.number <= (0 if end is None else end.number):
         return
-    last = int.from_bytes(half.catalog.meta(_ADOPTED) or b"", "big")
+    last = int.from_bytes(half.catalog.meta(ADOPTED) or b"", "big")
     wrote = half.catalog.snapshots.all(
         "writer = ? AND number > ? AND published_ns != 0 AND dataset != ''", (half.identity, last)
     )
@@ -42,7 +41,7 @@ def note_continued(half: Half, federation: Federation, known: KnownHead) -> None
             Statement(context="head", signed=known.signed),
         ],
     )
-    half.catalog.set_meta(_ADOPTED, known.head.number.to_bytes(8, "big"))
+    half.catalog.set_meta(ADOPTED, known.head.number.to_bytes(8, "big"))
 
 
 def _own_end(half: Half) -> Link | None:

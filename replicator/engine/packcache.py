@@ -63,6 +63,13 @@ class PackCache:
             self._sizes[name] = len(data)
             self._moved = True
 
+    def clear(self) -> None:
+        """Remove all packs."""
+        with self._lock, suppress(OSError):
+            self._load()
+            for name in list(self._sizes):
+                self._drop(name)
+
     def settle(self) -> None:
         """Write down in which order packs were used, for the next process."""
         with self._lock, suppress(OSError):

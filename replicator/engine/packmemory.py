@@ -19,10 +19,10 @@ from typing import Final
 
 from replicator.clock import Clock
 from replicator.engine.browse import ChunkFetcher
-from replicator.engine.lru import Lru
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA, CHUNK_LIST
 from replicator.format.snapshot import ChunkRef
+from replicator.lru import Lru
 from replicator.pack.reader import PackReader, check_length
 
 CHUNK_BYTES: Final = 64 << 20

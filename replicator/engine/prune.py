@@ -1,7 +1,8 @@
 """Finding out all that a plan to prune stands on, without a content key; whatever is not known is a gap."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import must_be_own
@@ -9,19 +10,31 @@ from replicator.crypto.sign import Context, verify
 from replicator.engine.audit import PeerView, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten
+from replicator.engine.forgetting import Forgotten, moved_beside
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
-from replicator.engine.pruneplan import MAX_UNUSED, Change, Kept, PackFacts, PrunePlan, RecordFacts, plan_prune
+from replicator.engine.pruneplan import (
+    MAX_UNUSED,
+    Change,
+    Kept,
+    PackFacts,
+    PrunePlan,
+    RecordFacts,
+    StoredIds,
+    plan_prune,
+)
 from replicator.engine.sync import fetch_index, knows_index, read_snapshot, sync_all
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.forget import KeptChain
 from replicator.format.index import References
+from replicator.fs import WriteHandle
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.sealed import open_object
 
+_LONG: Final = 1 << 20
+"""Bytes of ids that are not held."""
 _RECORDS = ("snapshot", "index", "references")
 
 
@@ -109,7 +122,7 @@ async def look(
         known.kept,
         known.changes,
         packs,
-        lambda: ((one.number, objects.chunk_ids(one.number)) for one in packs),
+        lambda: _pack_ids(half, packs),
         records,
         gaps=known.gaps,
         max_unused=max_unused,
@@ -129,6 +142,13 @@ async def look(
         kept=known.kept,
         changes=known.changes,
     )
+
+
+def _pack_ids(half: Half, packs: Sequence[PackFacts]) -> Iterator[tuple[int, bytes]]:
+    objects = half.catalog.objects
+    moved = {one.number for one in packs if one.moved}
+    yield from ((number, objects.chunk_ids(number)) for number in sorted(moved))
+    yield from ((number, ids) for number, ids in objects.all_packs() if number not in moved)
 
 
 def _seen(heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> dict[bytes, int]:
@@ -208,11 +228,17 @@ async def _read_snapshots(
 
 
 async def _read_moved(half: Half, federation: Federation, forgotten: Forgotten, known: _Known) -> None:
-    """Learn the domains of the indexes of what was put together anew."""
+    """Learn the domains of the indexes of what was put together anew.
+
+    One that nobody speaks of any more and nobody has is no gap: if a chunk is in no other pack, that is one.
+    """
+    beside = moved_beside(half)
     for one in forgotten.moved:
         try:
             index, _ = await fetch_index(half, federation, ObjectName(one.index))
         except ReplicatorError as error:
+            if one.writer + one.index in beside:
+                continue
             known.gaps.append(f"index {short(one.index)} of packs that were put together anew cannot be read: {error}")
             continue
         known.domains[one.index] = index.domain
@@ -221,6 +247,15 @@ async def _read_moved(half: Half, federation: Federation, forgotten: Forgotten, 
 
 
 async def _read_references(half: Half, federation: Federation, known: _Known) -> None:
+    """Read what the kept snapshots need; long lists are written to a file of this home, over that of an earlier run."""
+    aside = _Aside(half)
+    try:
+        await _read_changes(half, federation, known, aside)
+    finally:
+        aside.close()
+
+
+async def _read_changes(half: Half, federation: Federation, known: _Known, aside: "_Aside") -> None:
     for snapshot in known.kept:
         for name in snapshot.references:
             if name in known.changes:
@@ -238,6 +273,33 @@ async def _read_references(half: Half, federation: Federation, known: _Known) ->
                 writer=record.writer,
                 domain=record.domain,
                 base=record.base,
-                added=record.added,
-                dropped=record.dropped,
+                added=aside.put(record.added),
+                dropped=aside.put(record.dropped),
             )
+
+
+class _Aside:
+    """A file for what is too much to hold, made when something is put there."""
+
+    def __init__(self, half: Half) -> None:
+        self._fs = half.fs
+        self._path = half.file("references.tmp")
+        self._file: WriteHandle | None = None
+        self._end = 0
+
+    def put(self, ids: bytes) -> "bytes | StoredIds":
+        """Return ids as they are, or where they lie now."""
+        if len(ids) < _LONG:
+            return ids
+        if self._file is None:
+            if self._fs.size(self._path) is not None:
+                self._fs.unlink(self._path)
+            self._file = self._fs.create(self._path)
+        self._file.write(ids)
+        self._end += len(ids)
+        return StoredIds(self._fs, self._path, self._end - len(ids), len(ids))
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._file is not None:
+            self._file.close()

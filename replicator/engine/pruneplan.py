@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from replicator.catalog.idset import IdSet
 from replicator.format.sizes import LARGEST, size_class
+from replicator.fs import Fs
 from replicator.ids import short
 
 MAX_UNUSED: Final = 0.3
 """Share of a pack's chunks that may be unused before the pack is worth repacking."""
-IDS_AT_ONCE: Final = 1 << 21
+IDS_AT_ONCE: Final = 1 << 20
 """About so many ids are worked on at a time; some 200 bytes each at most."""
 _BATCH = 4 << 20
 """Bytes of pack ids that are worked on at a time."""
@@ -37,8 +38,25 @@ class Change:
     writer: bytes
     domain: bytes
     base: bytes
-    added: bytes
-    dropped: bytes
+    added: "bytes | StoredIds"
+    dropped: "bytes | StoredIds"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIds:
+    """Joined ids that lie in a file until they are worked on: all references together may be larger than memory."""
+
+    fs: Fs
+    path: str
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self) -> bytes:
+        """Return them."""
+        return self.fs.read(self.path, self.offset, self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +225,7 @@ def plan_prune(
     lacking = 0
     for low, high in _parts(sum(len(one.added) for one in changes.values()) // _ID.itemsize):
         needed = {
-            domain: np.unique(np.concatenate([*_needed(members, changes, low, high), np.empty(0, _ID)]))
+            domain: unique(np.concatenate([*_needed(members, changes, low, high), np.empty(0, _ID)]))
             for domain, members in _by_domain(kept).items()
         }
         lacking += count.part(needed, pack_ids, low, high)
@@ -232,7 +250,7 @@ def plan_prune(
 def needed_among(kept: Iterable[Kept], changes: Mapping[bytes, Change], domain: bytes, ids: bytes) -> set[bytes]:
     """Return which of some joined ids the snapshots of a domain need."""
     members = [one for one in kept if one.domain == domain]
-    asked = np.unique(np.frombuffer(ids, _ID))
+    asked = unique(np.frombuffer(ids, _ID))
     found: set[bytes] = set()
     for low, high in _parts(sum(len(one.added) for one in changes.values()) // _ID.itemsize):
         here = asked[_inside(asked, low, high)]
@@ -264,29 +282,46 @@ def _inside(ids: _Ids, low: int, high: int) -> npt.NDArray[np.bool_]:
     return (first >= low) & (first < high)
 
 
-def _within(joined: bytes, low: int, high: int) -> _Ids:
-    ids = np.frombuffer(joined, _ID)
-    return ids[_inside(ids, low, high)]
+def _within(ids: "bytes | StoredIds", low: int, high: int) -> _Ids:
+    found = np.frombuffer(ids if isinstance(ids, bytes) else ids.read(), _ID)
+    return found[_inside(found, low, high)]
 
 
 def _needed(kept: Iterable[Kept], changes: Mapping[bytes, Change], low: int, high: int) -> Iterator[_Ids]:
     """Yield ids of one part that these snapshots need, some more than once.
 
-    Along a chain only what came since the last snapshot that is kept is carried on: the rest was given already.
+    Between two snapshots that are kept, an id counts if none of the changes after the one that added it drops it.
     """
     chains: dict[tuple[bytes, ...], set[int]] = {}
     for references in sorted({one.references for one in kept}, key=len, reverse=True):
         longer = next((known for known in chains if known[: len(references)] == references), references)
         chains.setdefault(longer, set()).add(len(references))
     for chain, ends in chains.items():
-        fresh = np.empty(0, _ID)
-        for place, name in enumerate(chain, 1):
-            change = changes[name]
-            fresh = np.setdiff1d(fresh, _within(change.dropped, low, high), assume_unique=True)
-            fresh = np.union1d(fresh, _within(change.added, low, high))
-            if place in ends:
-                yield fresh
-                fresh = np.empty(0, _ID)
+        for begin, end in itertools.pairwise([0, *sorted(ends)]):
+            dropped = np.empty(0, _ID)
+            for name in reversed(chain[begin:end]):
+                added = _within(changes[name].added, low, high)
+                if len(dropped):
+                    stays = np.ones(len(added), np.bool_)
+                    stays[IdSet(dropped.tobytes()).find(added)[1]] = False
+                    added = added[stays]
+                yield added
+                more = _within(changes[name].dropped, low, high)
+                if len(more):
+                    dropped = unique(np.concatenate([dropped, more]))
+
+
+def unique(ids: _Ids) -> _Ids:
+    """Return sorted, distinct ids: as numpy does, but a tenth of its time, by their first eight bytes."""
+    words = ids.view(">u8").reshape(-1, _ID.itemsize // 8)[:, 0].astype(np.uint64)
+    order = np.argsort(words)
+    ids, words = ids[order], words[order]
+    differs = ids[1:] != ids[:-1]
+    if np.any(differs & (words[1:] == words[:-1])):
+        return np.unique(ids)  # ids that begin alike: by chance never, but who writes references may choose them
+    first = np.ones(len(ids), np.bool_)
+    first[1:] = differs
+    return ids[first]
 
 
 _Group = tuple[bytes, bytes, str, bytes]

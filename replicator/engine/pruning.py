@@ -170,6 +170,8 @@ class _Run:
     async def carry_out(self) -> PruneReport:
         """Do it, as far as providers and nodes let us."""
         marked: dict[Identity, MarkedAt] = {}
+        names: dict[Identity, set[bytes]] = {}
+        unripe: set[bytes] = set()
         for _ in range(MAX_ROUNDS):
             claims = await ask_claims(self.federation)
             found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
@@ -186,18 +188,23 @@ class _Run:
             unripe = self._unripe(found)
             names = self._to_mark(found, unripe)
             answers = await mark_dead(
-                *(self.half, self.federation, self.edge, self.key), before=claims, seen=found.seen, names=names
+                *(self.half, self.federation, self.edge, self.key),
+                before=claims,
+                seen=found.seen,
+                names={identity: wanted - await self._marked(identity) for identity, wanted in names.items()},
             )
             marked = {one.identity: one for one in answers}
             if not any(one.outcome == "stale" for one in answers):
                 break
         self._forget_old(marked)
         report.retired = sorted(set(self.retired))
-        report.at = [await self._at(link, names[link.identity], marked.get(link.identity)) for link in self._links()]
+        report.at = [
+            await self._at(link, names.get(link.identity, ()), marked.get(link.identity)) for link in self._links()
+        ]
         report.stays = self._stays(found, claims)
         if unripe:
             report.stays.append(
-                f"{len(unripe)} packs were put together anew and stay until enough providers have the new ones"
+                f"{len(unripe)} packs stay: too few of the providers that answer have the new ones made of some of them"
             )
         return report
 
@@ -223,7 +230,11 @@ class _Run:
         return await self.claimant.claim(lying)
 
     def _unripe(self, found: Look) -> set[bytes]:
-        """Return the packs that must stay, as what took their place is not claimed at the minimum of holders yet."""
+        """Return the dead packs that stay: of writers some of whose packs gave way to new ones that too few hold.
+
+        Too few are less than the minimum of holders, of those that answer, with a claim of maintenance. All packs of
+        such a writer stay, as a Forget that does not count any more may have said which ones they took the place of.
+        """
         dead = {one.name for one in found.plan.dead}
         policies = self.half.catalog.datasets.policies()
         own = {Identity(pin.identity) for pin in self.half.peers if pin.own}
@@ -234,7 +245,7 @@ class _Run:
             minimum = max((policy.minimum for policy in promises), default=1)
             uncounted = set() if any(policy.count_own for policy in promises) else own
             if any(len(self.claimant.held.get(row.name, set()) - uncounted) < minimum for row in rows):
-                unripe.update(split_ids(one.packs))
+                unripe |= {name for name in dead & found.packs.keys() if found.packs[name].writer == one.writer}
         return unripe
 
     async def _tell(self, draft: Draft) -> None:
@@ -297,6 +308,14 @@ class _Run:
             }
             names[link.identity] = lying | old
         return names
+
+    async def _marked(self, identity: Identity) -> set[bytes]:
+        """Return what is marked at a provider already: it keeps every mark for ever, and needs none twice."""
+        link = self.federation.links.get(identity)
+        try:
+            return {one.name for one in await outstanding(link)} if link is not None else set()
+        except PeerError:
+            return set()  # marking says what is wrong with it
 
     def _forget_old(self, marked: Mapping[Identity, MarkedAt]) -> None:
         """Remember no more of records that every provider has deleted."""

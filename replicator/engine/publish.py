@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from replicator.catalog.catalog import SENT_HEAD
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Word, read_head, read_word
@@ -33,7 +34,6 @@ from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Claims, Empty, S
 from scheduler import Plan
 
 MAX_ROUNDS = 4
-_SENT_HEAD = "head sent"
 
 _log = logging.getLogger(__name__)
 
@@ -325,14 +325,14 @@ class Publisher:
 
 def sent_head(node: NodeHome) -> int:
     """Return the number of the newest snapshot of this node that a peer may have heard of, as far as it remembers."""
-    return int.from_bytes(node.catalog.meta(_SENT_HEAD) or b"", "big")
+    return int.from_bytes(node.catalog.meta(SENT_HEAD) or b"", "big")
 
 
 def note_sent(node: NodeHome, snapshot: SnapshotRow) -> None:
     """Remember, before it happens, that a peer hears of a snapshot: from then on its number is taken."""
     Memory(node).put([read_head(snapshot.head, node.tenant)], witnessed=False)
     if snapshot.number > sent_head(node):
-        node.catalog.set_meta(_SENT_HEAD, snapshot.number.to_bytes(8, "big"))
+        node.catalog.set_meta(SENT_HEAD, snapshot.number.to_bytes(8, "big"))
 
 
 def withdraw(node: NodeHome, spool: Spool, number: int) -> list[SnapshotRow]:

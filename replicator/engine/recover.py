@@ -1,12 +1,14 @@
 """From paper and one address to a keeper's home and everything in it."""
 
+import datetime
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from replicator.charter.verify import VerifiedCharter, verify_charter
+from replicator.charter.verify import VerifiedCharter, verify_change, verify_charter, verify_root
+from replicator.clock import NS
 from replicator.crypto.recovery import Root, from_words, root_of
-from replicator.crypto.sign import SigningKey
+from replicator.crypto.sign import Context, SigningKey, signer_of, verify
 from replicator.crypto.unseal import public_of
 from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge
@@ -21,11 +23,12 @@ from replicator.engine.keeper import (
     enrol_order,
     sign_charter,
 )
-from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag, right_of
+from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
 from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
-from replicator.format.charter import NodeName
+from replicator.format.charter import NodeName, read_charter
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import Keybag, MemberFile
+from replicator.format.merkle import name_of
 from replicator.ids import Identity, ObjectName, identity_of
 from replicator.pack.keys import as_writer
 from replicator.transport.base import Target
@@ -71,7 +74,7 @@ async def recover(
     except RefusedError as error:
         if error.code in {"unauthorized", "forbidden", "not-found"}:
             raise NotFoundError(
-                f"{endpoint}: this provider knows no tenant with this sheet",
+                f"{endpoint}: this provider knows no tenant with this sheet ({error.reason})",
                 hint="try the address of another provider of yours",
             ) from error
         raise
@@ -109,11 +112,27 @@ async def _ask(
         if not info.charter or (known is not None and info.charter_number <= known.number):
             raise NotFoundError(f"{target.name}: this provider has no charter of this tenant that is newer")
         charter_data = await get_whole(connection, ObjectName(info.charter))
-        found = verify_charter(unwrap_record(charter_data), root_key=root.signing.public, known=known)
+        found = _verified(unwrap_record(charter_data), root, known)
         keybag_data = await get_whole(connection, ObjectName(found.charter.keybag))
     finally:
         await connection.close()
     return found, open_keybag(root, keybag_data), keybag_data
+
+
+def _verified(signed: bytes, root: Root, known: VerifiedCharter | None) -> VerifiedCharter:
+    """Return a charter under this root, or under the one that it is announced to follow.
+
+    The second is as good: this root's own statement names the one before it by hash.
+
+    Raises:
+        IntegrityError: neither.
+    """
+    charter = read_charter(verify(signed, Context.CHARTER, [signer_of(signed)]))
+    former = verify_root(charter.root, None).root_key
+    following = verify_change(charter.change).successor.root_key if charter.change else b""
+    return verify_charter(
+        signed, root_key=former if following == root.signing.public else root.signing.public, known=known
+    )
 
 
 async def _newest(
@@ -156,6 +175,18 @@ async def _make_home(
 ) -> Recovered:
     owner = SigningKey(keybag.owner_seed)
     private = open_private(known, keybag.member_key)
+    statement, handovers, dropped = known.charter.root, known.charter.handovers, ""
+    if known.root.root_key != root.signing.public:
+        assert known.pending is not None, "it was verified by this"
+        statement, handovers = known.pending.successor_signed, [*handovers, known.pending.signed]
+    elif known.pending is not None:
+        day = datetime.datetime.fromtimestamp(known.pending.announced_ns / NS, datetime.UTC).date()
+        dropped = (
+            f"another root was announced with the owner key on {day}; this charter takes that back. If it was nobody "
+            "of you: `replicator key object --sheet -`, then `replicator key rotate owner --sheet -`"
+        )
+    if known.pending is not None:
+        keybag_data = seal_keybag(keybag, public_of(root.seal_private), edge.rng)
     domains = [domain.id for domain in keybag.domains]
     now = edge.clock.now_ns()
     earlier = [right for right in known.charter.rights if right.role == "keeper" and not right.revoked]
@@ -181,11 +212,12 @@ async def _make_home(
         member_key=keybag.member_key,
         previous=known.hash,
         number=known.number + 1,
-        root=known.charter.root,
+        root=statement,
         rights=rights,
-        keybag=known.charter.keybag,
+        keybag=name_of(keybag_data),
         private=private,
         tenant=keybag.tenant,
+        handovers=handovers,
         edge=edge,
     )
     member = MemberFile(
@@ -232,7 +264,7 @@ async def _make_home(
         order = enrol_order(root.signing, keeper_key.public)
         async with Federation(keeper, edge, ticket=lambda _: order) as federation:
             recovered.peers = len(federation.links)
-            recovered.notices = [*federation.notices, *federation.integrity]
+            recovered.notices = [*([dropped] if dropped else []), *federation.notices, *federation.integrity]
             recovered.unreachable = [str(error) for error in federation.failures.values()]
     finally:
         keeper.close()

@@ -26,7 +26,7 @@ async def learn_what_is_gone(node: NodeHome, federation: Federation, edge: Edge)
     compared: set[bytes] = set()
     fresh = False
     for moved in Forgotten.of(node).moved:
-        if moved.writer != node.identity:
+        if node.whose(moved.writer) != node.identity:
             continue
         known = knows_index(node, moved.index)
         if known or await _take_over(node, federation, moved):

@@ -8,7 +8,7 @@ from replicator.engine.audit import recheck, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
-from replicator.engine.forgetting import without_forgotten
+from replicator.engine.forgetting import spread, without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
@@ -36,11 +36,16 @@ class PlannedCopy:
 
 @dataclass(slots=True, kw_only=True)
 class RepairReport:
-    """What was found and done. ``unreadable`` are objects without any good copy."""
+    """What was found and done. ``unreadable`` are objects without any good copy. Proofs as in :class:`PeerView`."""
 
     planned: list[PlannedCopy] = field(default_factory=list)
     missing: int = 0
     damaged: int = 0
+    probes: int = 0
+    proved: int = 0
+    wrong: int = 0
+    absent: int = 0
+    late: int = 0
     made: int = 0
     made_bytes: int = 0
     lost_peers: list[str] = field(default_factory=list)
@@ -70,6 +75,12 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
             views = await survey(half, federation, edge)
             report.missing = sum(len(view.missing) for view in views.values())
             report.damaged = sum(len(view.damaged) for view in views.values())
+            for view in views.values():
+                report.probes += view.probes
+                report.proved += view.proved
+                report.wrong += view.wrong
+                report.absent += view.absent
+                report.late += view.late
             report.lost_peers = [pin.name for pin in half.peers if pin.identity in federation.failures]
             ground = Ground(half, federation, lost_now=by_hand)
             ground.refresh()
@@ -137,6 +148,7 @@ async def _mend(
     await sender.settle([row for row in rows if row.kind in PACK_KINDS], "repairing")
     for policy, records in _records_by_policy(half, rows):
         await sender.everywhere(records, policy)
+    await spread(half, federation)
     for link in list(federation.links.values()):
         try:
             await federation.give_charter(link)

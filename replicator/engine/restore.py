@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
+from replicator.engine.slots import Slot
 from replicator.engine.writeframes import NewFile, Setup, Wrote
 from replicator.engine.writeframes import Part as FilePart
 from replicator.engine.writers import Order, Writers
@@ -25,7 +26,6 @@ from replicator.process import Stop
 from replicator.snapshot.apply import Applied, Applier, Job, Part, Planned
 from replicator.snapshot.chunklist import extents, leaves
 from replicator.snapshot.metadata import OF_METADATA, Rights
-from replicator.snapshot.newfile import Made
 from replicator.snapshot.plan import Overwrite, Survey, Surveyor
 from replicator.snapshot.target import Place as Folder
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
@@ -37,9 +37,10 @@ AT_ONCE = 2
 WINDOW = 20_000
 """Chunks and entries that are planned before they are written, while those before them are: what bounds memory.
 
-A pack that is needed in two windows is fetched twice, unless it is one of the last ones. Chunks were packed in the
-order of the tree, so that those are few.
+Packs that several windows need are kept on the keeper's disk (:mod:`~replicator.engine.keptpacks`).
 """
+LARGE = 256 << 20
+"""Bytes of files to be made from which processes are started beforehand, however little it may take to fetch them."""
 SLICE = 100
 """Entries that are planned between two looks at whether a writer waits: a few milliseconds."""
 LOST_FOLDER = "what it holds, or a part of it, could not be read"
@@ -96,6 +97,13 @@ class _Sent:
     pack: int
     new: int = 0
     places: list[_Place] = field(default_factory=list)
+
+
+class _Coming(NamedTuple):
+    """A pack on its way: as bytes, or into a slot, and then the future is of its size. No future: it is there."""
+
+    future: "Future[bytes] | Future[int] | None" = None
+    slot: Slot | None = None
 
 
 @dataclass(slots=True)
@@ -160,6 +168,8 @@ async def restore(
     survey = await fetcher.in_thread(
         lambda _: _survey(met, snapshot.row.size, fetcher, edge, surveyor, report if dry_run else None, needed=delete)
     )
+    whole = None if paths else snapshot.row.size
+    fresh = survey.bytes if survey else whole if not surveyor.may_replace else None
     if dry_run:
         assert survey is not None, "it was asked for"
         report.files, report.kept, report.bytes = survey.files, survey.kept, survey.bytes
@@ -177,14 +187,18 @@ async def restore(
     )
     try:
         applier.begin(survey.room if survey else 0)
-        whole = None if paths else snapshot.row.size
         edge.progress.stage("restoring", survey.bytes + survey.kept_bytes if survey else whole)
         with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
+            if fresh is not None and fresh >= LARGE:
+                restoring.start()
+            fetcher.keep(snapshot.row.size if applier.is_beside(library.keeper.path) else 0)
             await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
         applier.abort()
         raise
+    finally:
+        fetcher.close()
     report.packs = len(fetcher.fetched)
     report.fetched_bytes = fetcher.fetched.total()
     report.seconds = edge.clock.monotonic() - started
@@ -216,7 +230,7 @@ def _survey(
             return None
         for path, entry in entries:
             edge.progress.advance(1)
-            if surveyor.look(path, entry) and report is not None and entry.content is not None:
+            if surveyor.look(path, entry, checked=True) and report is not None and entry.content is not None:
                 parts = leaves(entry.content, fetcher)
                 while batch := list(itertools.islice(parts, BATCH)):
                     packs.update(fetcher.place([ref.id for ref in batch]))
@@ -278,10 +292,10 @@ class _Restoring:
         self._report = report
         self._edge = edge
         self._amiss = amiss
-        self._writers: Writers[_Sent] = Writers(setup, writers, self._took)
+        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AT_ONCE)
         self._bell = _Bell()
         self._todo: dict[int, list[_Place]] = {}
-        self._fetching: dict[int, Future[bytes] | None] = {}
+        self._fetching: dict[int, _Coming] = {}
         self._windows: Iterator[_Window | None] = iter(())
         self._next: _Window | None = None
         self._wanted: list[_Place] = []
@@ -291,11 +305,15 @@ class _Restoring:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for future in self._fetching.values():
-            if future is not None:
-                future.cancel()
+        for coming in self._fetching.values():
+            if coming.future is not None:
+                coming.future.cancel()
         self._writers.close()
         self._bell.close()
+
+    def start(self) -> None:
+        """Start the processes now: there is enough to write."""
+        self._writers.start()
 
     def run(self, entries: _Entries, stop: Stop) -> None:
         """Restore what is yielded, window by window; the next one is planned while this one is written.
@@ -335,7 +353,7 @@ class _Restoring:
 
         for number, (path, entry) in enumerate(entries):
             self._count += 1
-            job = applier.add(path, entry)
+            job = applier.add(path, entry, checked=True)  # by the reader
             if job is not None and len(job.content.chunks) == 1 and job.content.depth == 0 and applier.is_new(job):
                 [ref] = job.content.chunks  # what most files are
                 self._wanted.append(_Place(ref.id, job, 0, ref.length))
@@ -394,8 +412,8 @@ class _Restoring:
         waiting = deque(sorted(self._todo, key=lambda pack: (not self._writers.has(pack), pack)))
         while self._todo or self._writers.busy:
             _check(stop)
-            while waiting and len(self._fetching) < AT_ONCE:
-                self._fetch(waiting.popleft())
+            while waiting and len(self._fetching) < AT_ONCE and self._fetch(waiting[0]):
+                waiting.popleft()
             if self._send_one() or self._writers.poll():
                 # A chunk that could not be had from one pack may lie in another, stored there at another time.
                 waiting.extend(pack for pack in self._todo if pack not in self._fetching and pack not in waiting)
@@ -403,29 +421,45 @@ class _Restoring:
                 self._writers.poll(self._bell, wait=True)
                 self._bell.clear()
 
-    def _fetch(self, pack: int) -> None:
-        if self._writers.keep(pack):
-            self._fetching[pack] = None
+    def _fetch(self, pack: int) -> bool:
+        """Begin to fetch a pack; return False if there is no memory for it yet."""
+        writers = self._writers
+        if writers.keep(pack):
+            self._fetching[pack] = _Coming()
+            return True
+        if not writers.has_room():
+            return False
+        future: Future[bytes] | Future[int]
+        slot = None if writers.slots is None else writers.slots.take()
+        if writers.slots is None or slot is None:
+            future = self._fetcher.begin(pack)
         else:
-            future = self._fetching[pack] = self._fetcher.begin(pack)
-            future.add_done_callback(lambda _: self._bell.ring())
+            future = self._fetcher.fill(pack, slot.number, writers.slots)
+        self._fetching[pack] = _Coming(future, slot)
+        future.add_done_callback(lambda _: self._bell.ring())
+        return True
 
     def _send_one(self) -> bool:
         """Hand a pack that has come to a writer; return False if none has, or none can be taken."""
         room = self._writers.has_room()
-        ready = (pack for pack, future in self._fetching.items() if future is None or (room and future.done()))
-        pack = next(ready, None)
+        pack = next((pack for pack, coming in self._fetching.items() if _is_ready(coming, room=room)), None)
         if pack is None:
             return False
-        future = self._fetching.pop(pack)
+        future, slot = self._fetching.pop(pack)
         places = self._todo.pop(pack)
-        data = None
         try:
-            data = None if future is None else future.result()
+            got = None if future is None else future.result()
         except NotFoundError as error:
+            if slot is not None:
+                slot.uses -= 1
             self._elsewhere(pack, places, error, self._report.lost)
             return True
-        self._writers.send(pack, data, list(self._orders(pack, places)))
+        orders = list(self._orders(pack, places))
+        if isinstance(got, int):
+            assert slot is not None, "it was fetched into one"
+            self._writers.send_filled(pack, slot, got, orders)
+        else:
+            self._writers.send(pack, got, orders)
         return True
 
     def _orders(self, pack: int, places: list[_Place]) -> Iterator[Order[_Sent]]:
@@ -473,9 +507,19 @@ class _Restoring:
         """Take note of what became of an order."""
         pack, places, applier = sent.pack, sent.places, self._applier
         name = f"pack {short(self._fetcher.row(pack).name)}"
-        if wrote.unreadable:
+        if (wrote.unreadable or wrote.bad) and self._fetcher.fetch_anew(pack):
+            # It came from this machine's own disk: what is wrong with it is not known to be a provider's fault.
+            self._writers.forget(pack)
+            again = range(len(places)) if wrote.unreadable else [number for number, _ in wrote.bad]
+            self._todo.setdefault(pack, []).extend(places[number] for number in again)
+            if wrote.unreadable:
+                return
+            bad: list[tuple[int, str]] = []
+        elif wrote.unreadable:
             self._elsewhere(pack, places, IntegrityError(f"{name}: {wrote.unreadable}"), self._report.damaged)
             return
+        else:
+            bad = wrote.bad
         left = {place for place, _ in (*wrote.bad, *wrote.failed)} | {*wrote.again}
         unset = dict(wrote.unset)
         made = {place: (device, inode) for place, device, inode in wrote.made}
@@ -485,7 +529,7 @@ class _Restoring:
                 continue
             done += place.length
             if number < sent.new:
-                applier.made(place.job, Made(made.get(number), unset.get(number, [])))
+                applier.made(place.job, made.get(number), unset.get(number, ()))
             else:
                 applier.wrote(place.job, place.offset, place.offset + place.length)
         self._edge.progress.advance(done)
@@ -494,7 +538,7 @@ class _Restoring:
         if wrote.again:
             applier.no_unnamed()
             self._todo.setdefault(pack, []).extend(places[number] for number in wrote.again)
-        for number, why in wrote.bad:
+        for number, why in bad:
             self._elsewhere(pack, [places[number]], IntegrityError(f"{name}: {why}"), self._report.damaged)
 
     def _elsewhere(self, pack: int, places: list[_Place], why: ReplicatorError, report: list[str]) -> None:
@@ -505,6 +549,11 @@ class _Restoring:
                 self._todo.setdefault(other, []).append(place)
             elif str(why) not in report:
                 report.append(str(why))
+
+
+def _is_ready(coming: _Coming, *, room: bool) -> bool:
+    """Return whether a pack can be handed over: it has come and has a slot, or there is ``room`` for it."""
+    return coming.future is None or (coming.future.done() and (room or coming.slot is not None))
 
 
 def _check(stop: Stop) -> None:

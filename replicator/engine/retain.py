@@ -7,7 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.crypto.sign import SigningKey
 from replicator.engine.browse import Library, OpenSnapshot, label_of
 from replicator.engine.edge import Edge
-from replicator.engine.forgetting import Forgotten, next_chains, say, with_chains
+from replicator.engine.forgetting import Forgotten, is_owed, next_chains, say, say_again, with_chains
 from replicator.engine.home import Half
 from replicator.engine.marking import take_back
 from replicator.engine.naming import check_dataset, choose
@@ -153,7 +153,9 @@ def counted(rows: Sequence[SnapshotRow], now_ns: int) -> tuple[dict[bytes, int],
 async def forget(
     library: Library, edge: Edge, key: Callable[[], SigningKey], judged: Sequence[Judged], *, undo: bool
 ) -> int:
-    """Carry out what was judged; return how many snapshots were forgotten or taken back. None: nothing is said.
+    """Carry out what was judged; return how many snapshots were forgotten or taken back.
+
+    If that is none, what an earlier run said to too few providers is said again.
 
     Raises:
         NotFoundError: a snapshot of a chain that would change is out of sight.
@@ -162,6 +164,9 @@ async def forget(
     keeper = library.keeper
     names = {one.snapshot.row.name for one in judged if one.keep == undo}
     if not names:
+        if is_owed(keeper):
+            with keeper.lock():
+                await say_again(keeper, library.federation, edge)
         return 0
     again = _packs_of(keeper, names) if undo else set()
     with keeper.lock():

@@ -1,13 +1,15 @@
 """Bring objects to peers until the plan is carried out or nothing more can be done in this run."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from functools import partial
 
 from replicator.catalog.objects import ObjectRow
+from replicator.config import format_size
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, check_receipt, patiently
-from replicator.engine.placing import Ground, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id
 from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
 from replicator.format.policy import Policy
@@ -16,6 +18,8 @@ from scheduler import Plan
 
 STREAMS = 3
 """Uploads to one peer at the same time; providers allow as many a tenant."""
+_MEASURED_S = 60.0
+"""How long a rate is measured before it is believed."""
 
 
 class Sender:
@@ -28,7 +32,13 @@ class Sender:
         self._edge = edge
         self._spool = spool
         self._gates: dict[Identity, asyncio.Semaphore] = {}
+        streams = edge.line.streams if edge.line is not None else None
+        self._all = contextlib.nullcontext() if streams is None else asyncio.Semaphore(streams)
         self._shown = False
+        self._left = 0
+        self._began = 0.0
+        self._sent_before = 0
+        self._warned = False
         self.sent_objects = 0
         self.sent_bytes = 0
         self.lost: list[ObjectRow] = []
@@ -48,7 +58,7 @@ class Sender:
                 for addition in plan.additions
                 if addition.peer in links and not self._is_lost(by_name[addition.pack])
             ]
-            if not wanted:
+            if not wanted or self._is_over:
                 break
             if stage:
                 self._edge.progress.stage(stage, sum(row.size for row, _ in wanted))
@@ -58,7 +68,13 @@ class Sender:
         return self.ground.plan(rows, frozen=True)
 
     async def send(self, wanted: Iterable[tuple[ObjectRow, Link]]) -> None:
-        """Upload these copies at the same time, a few streams to each peer. Failures are for the next plan."""
+        """Upload these copies at the same time, a few streams to each peer. Failures are for the next plan.
+
+        When this machine's night ends, what was begun is finished and nothing else begun.
+        """
+        wanted = list(wanted)
+        self._left = sum(row.size for row, _ in wanted)
+        self._began, self._sent_before = self._edge.clock.monotonic(), self.sent_bytes
         await asyncio.gather(*(self._send_one(row, link) for row, link in wanted))
 
     async def everywhere(self, rows: Iterable[ObjectRow], policy: Policy) -> None:
@@ -78,8 +94,10 @@ class Sender:
 
     async def _send_one(self, row: ObjectRow, link: Link) -> None:
         gate = self._gates.setdefault(link.identity, asyncio.Semaphore(STREAMS))
-        async with gate:
+        async with gate, self._all:
             if link.identity not in self.federation.links or link.free < row.size or self._is_lost(row):
+                return
+            if row.kind in PACK_KINDS and self._is_over:
                 return
             try:
                 data = await self._bytes_of(row)
@@ -95,7 +113,8 @@ class Sender:
                     await self.federation.drop(link, error)
                 link.free = 0
                 return
-            except BusyError:
+            except BusyError as error:
+                self._say(str(error))
                 link.free = 0
                 return
             except PeerError as error:
@@ -112,8 +131,37 @@ class Sender:
         self.ground.add(row.name, link.identity)
         self.sent_objects += 1
         self.sent_bytes += row.size
+        self._left -= row.size
+        self._look_ahead()
         if self._shown:
             self._edge.progress.advance(row.size)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether this machine sends no more packs now; says so once. Records are small, and complete what is there."""
+        line = self._edge.line
+        if line is None or not line.is_closed:
+            return False
+        self._say(f"sending stops for the day and goes on at {line.opens}")
+        return True
+
+    def _look_ahead(self) -> None:
+        """Say once if what is being sent will not be through when the night ends."""
+        line, seconds = self._edge.line, self._edge.clock.monotonic() - self._began
+        if line is None or self._warned or self._left <= 0 or seconds < _MEASURED_S:
+            return
+        found = line.forecast(self._left, (self.sent_bytes - self._sent_before) / seconds)
+        if found is None or not found.is_late or found.closes is None:
+            return
+        self._warned = True
+        self._say(
+            f"will not finish by {line.wall(found.closes)}: {format_size(found.left)} are left at "
+            f"{format_size(round(found.rate))} a second; about {format_size(found.unsent)} wait for the next night"
+        )
+
+    def _say(self, text: str) -> None:
+        if text not in self.federation.notices:
+            self.federation.notices.append(text)
 
     async def _bytes_of(self, row: ObjectRow) -> bytes:
         if self._spool is not None and row.spooled:
@@ -127,6 +175,8 @@ class Sender:
             for identity in self.federation.links
             if peer_id(identity) in self.ground.held.get(pack_id(row.name), set())
         ]
+        if self._edge.line is not None:
+            await self._edge.line.down(row.size)
         try:
             return await self.federation.fetch(row.name, holders)
         except NotFoundError:

@@ -6,7 +6,7 @@ from typing import Literal
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
-from replicator.engine.audit import PeerView, survey
+from replicator.engine.audit import Audited, PeerView, audited, survey
 from replicator.engine.digest import Deletions, digest
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
@@ -15,9 +15,10 @@ from replicator.engine.findings import Findings, KeptFinding, advice_for, in_wor
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.heads import KnownHead
-from replicator.engine.home import Half
+from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
+from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
@@ -72,6 +73,13 @@ class PeerStatus:
     missing: int = 0
     damaged: int = 0
     probes: int = 0
+    proved: int = 0
+    wrong: int = 0
+    absent: int = 0
+    late: int = 0
+    """Of the proofs that were asked for now; wrong, absent and late are told apart as in an audit."""
+    week: Audited | None = None
+    """What it proved within the last week."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -97,6 +105,8 @@ class Status:
     """Of the problems those that are integrity failures."""
     findings: list[KeptFinding] = field(default_factory=list)
     """Evidence that nobody has acknowledged."""
+    roots: list[Announced] = field(default_factory=list)
+    """Other roots that are announced to follow this one."""
     deletions: list[Deletions] = field(default_factory=list)
     """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
 
@@ -115,8 +125,9 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     async with federation:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
+        deletions = await digest(federation, half.charter.root.floors)
         found = _judge(half, keeper, edge, federation, views, heads, asked=True)
-        found.deletions = await digest(list(federation.links.values()), half.charter.root.floors)
+        found.deletions = deletions
         return found
 
 
@@ -147,25 +158,37 @@ def _judge(
             told.append(text)
     if asked:
         _unclaimed(half, federation, ground)
+    week = audited(half, now)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
+    for peer in peers:
+        peer.week = week.get(peer.id)
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
-    advice = _advice(half, datasets, peers)
+    roots = announced(half, federation.successions, now)
+    problems = [*(one.text for one in roots), *problems]
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers)]
     code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
     advice += [f"{advice_for(kept.finding)} (finding {kept.id})" for kept in findings]
-    if code == 0 and (any(peer.missing for peer in peers) or any(link.owes for link in federation.links.values())):
+    if code == 0 and (
+        any(peer.missing or peer.absent or peer.late for peer in peers)
+        or any(link.owes for link in federation.links.values())
+    ):
         code = 3
     made, undrilled = [], []
     if keeper is not None:
         made = drills(keeper)
         undrilled = _undrilled(half, keeper, {one.dataset for one in made})
         advice += drill_advice(made, undrilled, now, any(one.newest_ns for one in datasets))
+        if keeper.fs.size(keeper.file(ERASURE_FILE)) is not None:
+            advice.append("this tenant was ordered to be erased: `replicator erase report` says who has obeyed")
         if keeper.role == "keeper":
             advice += address_advice(keeper, federation, asked=asked)
     if code == 0 and not all(one.passed for one in made):
         code = 3  # copies of what cannot be used keep nothing safe
+    if code == 0 and roots:
+        code = 3  # whoever watches this has thirty days to object
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
     return Status(
@@ -182,6 +205,7 @@ def _judge(
         undrilled=undrilled,
         integrity=list(federation.integrity),
         findings=findings,
+        roots=roots,
         exit_code=code,
     )
 
@@ -195,7 +219,7 @@ def _witnessed(
         return
     found = freshness(half, published[-1], heads.get(published[-1].writer), now)
     one.age_s, one.witnesses = found.age_s, list(found.witnesses)
-    one.warnings = list(found.warnings)
+    one.warnings += found.warnings
 
 
 def _undrilled(half: Half, keeper: Half, drilled: set[str]) -> list[str]:
@@ -270,6 +294,7 @@ def _dataset(
     plan = ground.plan(objects, frozen=True)
     copies = min((_copies(ground, row, policy) for row in objects), default=0)
     gaps = debts_in_words(ground, plan, ground.plan(objects))
+    warnings = []
     thin = [row for row in objects if row.kind not in PACK_KINDS and _copies(ground, row, policy) < policy.minimum]
     if thin:
         gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
@@ -281,6 +306,8 @@ def _dataset(
     if key and age_s > STALE_RED_S:
         state = "stale"
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
+    elif key and age_s > STALE_WARN_S:
+        warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
     ):
@@ -308,6 +335,7 @@ def _dataset(
         objects=len(objects),
         stored_bytes=sum(row.size for row in objects),
         gaps=gaps,
+        warnings=warnings,
     )
 
 
@@ -337,6 +365,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         found.problems.append(getattr(failure, "reason", str(failure)))
     if view is not None:
         found.objects, found.bytes, found.probes = view.objects, view.bytes, view.probes
+        found.proved, found.wrong, found.absent, found.late = view.proved, view.wrong, view.absent, view.late
         found.missing, found.damaged = len(view.missing), len(view.damaged)
     else:
         holdings = half.catalog.objects.holdings(peer=identity)

@@ -7,12 +7,19 @@ from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_
 from replicator.charter.verify import NO_PREVIOUS
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten, learn
+from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.engine.ownchain import note_continued
-from replicator.errors import ForkedError, FormatError, IntegrityError, NotFoundError, ReplicatorError
+from replicator.errors import (
+    ForkedError,
+    FormatError,
+    IntegrityError,
+    KeyMissingError,
+    NotFoundError,
+    ReplicatorError,
+)
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
@@ -44,14 +51,19 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
 async def _sync_moved(half: Half, federation: Federation) -> None:
     """Read the indexes of what maintainers put together anew; a node looks at those of its own packs by itself."""
     for one in Forgotten.of(half).moved:
-        if (half.role == "node" and one.writer == half.identity) or knows_index(half, one.index):
+        if (half.role == "node" and half.whose(one.writer) == half.identity) or knows_index(half, one.index):
             continue
         try:
             await read_index(half, federation, ObjectName(one.index), one.writer)
         except (IntegrityError, FormatError) as error:
             federation.integrity.append(f"index {short(one.index)} of packs that were put together anew: {error}")
-        except NotFoundError as error:
+        except KeyMissingError as error:
             federation.notices.append(f"index {short(one.index)} of packs that were put together anew: {error}")
+        except NotFoundError as error:
+            if one.packs or len(federation.links) < len(half.peers):
+                federation.notices.append(f"index {short(one.index)} of packs that were put together anew: {error}")
+            else:
+                look_beside_no_more(half, one.index)  # nobody has it, and what was said last does not name it
 
 
 def knows_index(half: Half, name: bytes) -> bool:
@@ -112,8 +124,7 @@ class _Walk:
         self.federation = federation
         self.known = known
         self.writer = Identity(known.head.writer)
-        rows = half.catalog.snapshots.all("writer = ?", (self.writer,))
-        self.here = {row.number: row.name for row in rows}
+        self.here = half.catalog.snapshots.names(self.writer)
         self.forgotten = forgotten
         self.failed: set[int] = set()
         self.fresh = 0
@@ -149,6 +160,12 @@ class _Walk:
                 break
             except (IntegrityError, FormatError) as error:
                 self._blame(number, error)
+                failed = number
+                break
+            except KeyMissingError as error:
+                text = f"chain of {short(self.writer)}: {error}"
+                if text not in self.federation.notices:
+                    self.federation.notices.append(text)
                 failed = number
                 break
             found.append((name, snapshot))
@@ -231,7 +248,7 @@ async def read_snapshot(
     snapshot, signed = open_signed_snapshot(half, data)
     half.catalog.objects.add(
         name=name,
-        writer=snapshot.writer,
+        writer=half.whose(snapshot.writer),
         kind="snapshot",
         size=len(data),
         spooled=False,
@@ -261,6 +278,12 @@ def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
             return open_object(data, kind, keys)
         except ReplicatorError as error:
             problem = error
+    lacking = [one.name for one in half.private.domains if one.id not in half.domain_ids]
+    if lacking:
+        # Nothing in an object says of which domain it is.
+        raise KeyMissingError(
+            f"snapshots that this home cannot open: of domain {' or '.join(lacking)}, whose keys it was not given"
+        )
     raise problem or IntegrityError("object: this home has no domain")
 
 
@@ -288,7 +311,7 @@ async def _remember(
                 continue
             objects.add(
                 name=reference,
-                writer=snapshot.writer,
+                writer=half.whose(snapshot.writer),
                 kind="references",
                 size=len(data),
                 spooled=False,
@@ -315,9 +338,14 @@ async def _remember(
 
 
 async def fetch_index(
-    half: Half, federation: Federation, name: ObjectName, holders: tuple[Identity, ...] = ()
+    half: Half,
+    federation: Federation,
+    name: ObjectName,
+    holders: tuple[Identity, ...] = (),
+    *,
+    domain: bytes | None = None,
 ) -> tuple[Index, int]:
-    """Return an index after checking who signed it, and the size of its object.
+    """Return an index, of any domain if none is said, after checking who signed it, and the size of its object.
 
     It is a writer's own, or a maintainer's: that one counts only for whom a snapshot or a Forget names it.
 
@@ -326,7 +354,10 @@ async def fetch_index(
         NotFoundError: no reachable peer has it.
     """
     data = await federation.fetch(name, holders)
-    signed = _open_any_domain(half, data, Kind.INDEX)
+    if domain is None:
+        signed = _open_any_domain(half, data, Kind.INDEX)
+    else:
+        signed = open_object(data, Kind.INDEX, half.keys(domain))
     keys = [*half.charter.writer_keys(), *half.charter.maintainer_keys()]
     index = decode(Index, verify(signed, Context.INDEX, keys))
     must_be_own(signed, index.writer, index.tenant, half.tenant, f"index {short(name)}")
@@ -348,7 +379,7 @@ async def read_index(
         IntegrityError, FormatError: it does not hold.
         NotFoundError: no reachable peer has it.
     """
-    index, size = await fetch_index(half, federation, name, holders)
+    index, size = await fetch_index(half, federation, name, holders, domain=domain)
     if domain is not None and index.domain != domain:
         raise IntegrityError(f"index {short(name)}: of another domain than the snapshot that names it")
     take_index(half, name, index, size, writer)
@@ -362,7 +393,7 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
     """
     own_word = index.writer in {identity_of(key) for key in half.charter.writer_keys()}
     said = {one.index: one.writer for one in Forgotten.of(half).moved}
-    owner = index.writer if own_word else said.get(name, writer)
+    owner = half.whose(index.writer if own_word else said.get(name, writer))
     known_policies = {policy_id(policy) for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)

@@ -1,6 +1,7 @@
 """Making a tenant: root, owner, a domain, the first charter, the keybag, the sheet."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from replicator.charter.verify import NO_PREVIOUS
@@ -19,7 +20,7 @@ from replicator.engine.keeper import (
     record_object,
     sign_charter,
 )
-from replicator.errors import HomeError, IntegrityError, UsageError
+from replicator.errors import FormatError, HomeError, IntegrityError, UsageError
 from replicator.format.charter import (
     ROLE_OPS,
     CharterPrivate,
@@ -33,7 +34,7 @@ from replicator.format.charter import (
 )
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
-from replicator.format.keybag import DomainSecrets, IndexKey, Keybag, MemberFile
+from replicator.format.keybag import DomainSecrets, IndexKey, Keybag, KeybagSeal, KeybagSeals, MemberFile
 from replicator.format.merkle import name_of
 from replicator.ids import Identity, identity_of
 from replicator.pack.keys import as_writer
@@ -88,9 +89,18 @@ def new_domain(name: str, rng: Rng) -> DomainSecrets:
     )
 
 
-def seal_keybag(keybag: Keybag, root_seal_key: bytes, rng: Rng) -> bytes:
-    """Return a keybag as the object that every provider keeps."""
-    return record_object(seal_to(root_seal_key, encode(keybag), PURPOSE_KEYBAG), rng)
+def seal_keybag(keybag: Keybag, root_seal_key: bytes, rng: Rng, successor: bytes = b"") -> bytes:
+    """Return a keybag as the object that every provider keeps.
+
+    ``successor`` is the seal key of a root that is announced, which is to open it too.
+    """
+    body = encode(keybag)
+    if not successor:
+        return record_object(seal_to(root_seal_key, body, PURPOSE_KEYBAG), rng)
+    seals = [
+        KeybagSeal(root_seal_key=key, sealed=seal_to(key, body, PURPOSE_KEYBAG)) for key in (root_seal_key, successor)
+    ]
+    return record_object(encode(KeybagSeals(seals=seals)), rng)
 
 
 def open_keybag(root: Root, data: bytes) -> Keybag:
@@ -99,7 +109,11 @@ def open_keybag(root: Root, data: bytes) -> Keybag:
     Raises:
         KeyWrongError: it is sealed to another root, or damaged.
     """
-    return decode(Keybag, unseal(root.seal_private, unwrap_record(data), PURPOSE_KEYBAG, "keybag"))
+    sealed = unwrap_record(data)
+    with suppress(FormatError):  # what is sealed to one root is no record
+        own = public_of(root.seal_private)
+        sealed = next((one.sealed for one in decode(KeybagSeals, sealed).seals if one.root_seal_key == own), sealed)
+    return decode(Keybag, unseal(root.seal_private, sealed, PURPOSE_KEYBAG, "keybag"))
 
 
 def check_country(country: str) -> str:

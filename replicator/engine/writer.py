@@ -3,11 +3,11 @@
 It speaks over the inherited socket, ends when that closes, and leaves Ctrl-C to the process that started it.
 """
 
-import mmap
 import os
 import socket
 
 from replicator.engine.mail import Inbox, framed, help_over_socket
+from replicator.engine.slots import mapped
 from replicator.engine.writeframes import Setup, ToWriter, Write, Wrote, to_writer
 from replicator.engine.writing import WriteWork
 
@@ -16,8 +16,7 @@ def serve(sock: socket.socket) -> None:
     """Carry out what is asked until the other side has gone."""
     inbox: Inbox[ToWriter] = Inbox(to_writer)
     work: WriteWork | None = None
-    slots: list[int] = []
-    load, pack = -1, memoryview(b"")
+    slots: list[memoryview] = []
     while True:
         message = inbox.next()
         if message is None:
@@ -25,11 +24,10 @@ def serve(sock: socket.socket) -> None:
                 return
         elif isinstance(message, Setup):
             work = WriteWork(message)
-            slots = inbox.take(message.slots)
+            slots = [mapped(fd) for fd in inbox.take(message.slots)]
         else:
             assert work is not None, "set up first"
-            if message.load != load:
-                load, pack = message.load, _pack(slots[message.slot], message.size)
+            pack = slots[message.slot][: message.size]
             sock.sendall(framed(_written(work, message, pack, inbox)))
 
 
@@ -40,10 +38,6 @@ def _written(work: WriteWork, message: Write, pack: memoryview, inbox: Inbox[ToW
     finally:
         for fd in descriptors:
             os.close(fd)
-
-
-def _pack(slot: int, size: int) -> memoryview:
-    return memoryview(mmap.mmap(slot, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ))
 
 
 if __name__ == "__main__":

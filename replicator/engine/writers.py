@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from replicator.engine.helpers import Helper, close
 from replicator.engine.mail import MOST_DESCRIPTORS
+from replicator.engine.slots import Slot, Slots
 from replicator.engine.writeframes import FromWriter, NewFile, Setup, Unfinished, Write, Wrote, from_writer
 from replicator.engine.writing import WriteWork
 from replicator.format.tree import Hole
@@ -65,37 +66,28 @@ class Order(Generic[C]):
 
 
 @dataclass(slots=True)
-class _Slot:
-    """Memory for a pack. ``uses`` counts tasks that read it, and who relies on it."""
-
-    fd: int
-    pack: int | None = None
-    load: int = 0
-    size: int = 0
-    uses: int = 0
-
-
-@dataclass(slots=True)
 class _Task(Generic[C]):
     context: C
-    slot: _Slot
+    slot: Slot
     writer: Helper[FromWriter]
 
 
 class Writers(Generic[C]):
     """Up to ``count`` writing processes, none if 0. A context manager, for one thread.
 
-    ``took`` is called with an order's context and what became of it.
+    ``took`` is called with an order's context and what became of it. While they write as many packs, ``ahead`` others
+    come or wait.
     """
 
-    def __init__(self, setup: Setup, count: int, took: Callable[[C, Wrote], None]) -> None:
+    def __init__(self, setup: Setup, count: int, took: Callable[[C, Wrote], None], *, ahead: int = 1) -> None:
         self._setup = setup
         self._count = count
+        self._ahead = ahead
         self._took = took
         self._alone: WriteWork | None = WriteWork(setup)
         self._alone_bytes = 0
         self._writers: list[Helper[FromWriter]] = []
-        self._slots: list[_Slot] = []
+        self._slots: Slots | None = None
         self._tasks: dict[int, _Task[C]] = {}
         self._number = 0
 
@@ -110,6 +102,11 @@ class Writers(Generic[C]):
         """Whether something is not answered."""
         return bool(self._tasks)
 
+    @property
+    def slots(self) -> Slots | None:
+        """The memory to fetch packs into; None while they are taken as they are, and written without a process."""
+        return self._slots
+
     def keep(self, pack: int) -> bool:
         """Return whether a pack is still in a slot; then it stays there until it is sent from."""
         slot = self._slot_of(pack)
@@ -121,9 +118,15 @@ class Writers(Generic[C]):
         """Return whether a pack is in a slot now."""
         return self._slot_of(pack) is not None
 
+    def forget(self, pack: int) -> None:
+        """Have a pack no more: what is in its slot is not right."""
+        slot = self._slot_of(pack)
+        if slot is not None:
+            slot.pack = None
+
     def has_room(self) -> bool:
-        """Return whether a pack can be taken now."""
-        return self._alone is not None or any(not slot.uses for slot in self._slots)
+        """Return whether a pack can be taken now, or a slot to fetch it into."""
+        return self._slots is None or self._slots.has_room
 
     def send(self, pack: int, data: bytes | None, orders: Sequence[Order[C]]) -> None:
         """Let orders be carried out from a pack; ``data`` is None for one that was kept.
@@ -133,16 +136,26 @@ class Writers(Generic[C]):
         Raises:
             ReplicatorError: a writer cannot go on.
         """
-        if self._alone is not None and data is not None:
+        if self._slots is None:
+            assert data is not None, "nothing is kept without slots"
             self._write_alone(data, orders)
             return
-        slot = self._slot_of(pack) if data is None else self._filled(pack, data)
-        assert slot is not None, "it was kept"
-        try:
-            for order in orders:
-                self._give(slot, order)
-        finally:
-            slot.uses -= 1
+        if data is not None:
+            slot = self._slots.take()
+            self._slots.filled(slot, pack, self._slots.put(slot.number, data))
+        kept = self._slot_of(pack)
+        assert kept is not None, "it was kept"
+        self._send_from(kept, orders)
+
+    def send_filled(self, pack: int, slot: Slot, size: int, orders: Sequence[Order[C]]) -> None:
+        """Let orders be carried out from a pack that was fetched into a slot that was taken.
+
+        Raises:
+            ReplicatorError: a writer cannot go on.
+        """
+        assert self._slots is not None, "it was taken from there"
+        self._slots.filled(slot, pack, size)
+        self._send_from(slot, orders)
 
     def poll(self, *others: Selectable, wait: bool = False) -> bool:
         """Take what has come and return whether anything has; with ``wait`` allow it a moment.
@@ -168,12 +181,17 @@ class Writers(Generic[C]):
                 self._took(task.context, message)
         return came
 
+    def start(self) -> None:
+        """Start the processes now: more than :data:`ALONE_BYTES` are known to come."""
+        if self._count and self._alone is not None:
+            self._start()
+
     def close(self) -> None:
         """End the processes, whatever they are doing."""
         close(self._writers)
-        for slot in self._slots:
-            os.close(slot.fd)
-        self._writers, self._slots = [], []
+        self._writers = []
+        if self._slots is not None:
+            self._slots.close()
 
     def _write_alone(self, data: bytes, orders: Sequence[Order[C]]) -> None:
         assert self._alone is not None, "until there are processes"
@@ -193,35 +211,28 @@ class Writers(Generic[C]):
 
     def _start(self) -> None:
         self._alone = None
-        # One for each writer to work on and one that is being filled or waits.
-        self._slots = [_Slot(os.memfd_create("pack", os.MFD_CLOEXEC)) for _ in range(self._count + 1)]
+        self._slots = Slots(self._count + self._ahead, self._ahead)
         for _ in range(self._count):
             writer = Helper.start("replicator.engine.writer", from_writer, "a writing process", GO_ON)
             self._writers.append(writer)
-            writer.say(replace(self._setup, slots=len(self._slots)), [slot.fd for slot in self._slots])
+            descriptors = self._slots.descriptors
+            writer.say(replace(self._setup, slots=len(descriptors)), descriptors)
 
-    def _slot_of(self, pack: int) -> _Slot | None:
-        return next((slot for slot in self._slots if slot.pack == pack), None)
+    def _slot_of(self, pack: int) -> Slot | None:
+        return None if self._slots is None else self._slots.of(pack)
 
-    def _filled(self, pack: int, data: bytes) -> _Slot:
-        # The one that was filled first, so that those stay longest that the next part of a tree may need.
-        slot = min((slot for slot in self._slots if not slot.uses), key=lambda slot: slot.load)
-        slot.pack, slot.size, slot.uses = None, len(data), 1
-        if os.fstat(slot.fd).st_size < len(data):
-            os.ftruncate(slot.fd, len(data))
-        with memoryview(data) as view:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(slot.fd, view[done:], done)
-        self._number += 1
-        slot.pack, slot.load = pack, self._number
-        return slot
+    def _send_from(self, slot: Slot, orders: Sequence[Order[C]]) -> None:
+        try:
+            for order in orders:
+                self._give(slot, order)
+        finally:
+            slot.uses -= 1
 
-    def _give(self, slot: _Slot, order: Order[C]) -> None:
+    def _give(self, slot: Slot, order: Order[C]) -> None:
         writer = min(self._writers, key=lambda writer: writer.load)
         self._number += 1
         try:
-            message = Write(self._number, slot.load, self._slots.index(slot), slot.size, order.folders, order.files)
+            message = Write(self._number, slot.load, slot.number, slot.size, order.folders, order.files)
             writer.say(message, order.descriptors)
         finally:
             _close_descriptors(order)

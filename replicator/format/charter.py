@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from replicator.format.codec import Part, Record, decode, version_of
+from replicator.format.codec import Part, Record, decode, encode, version_of
 
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -12,6 +12,8 @@ Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _PLAIN = "^[^\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]*\\Z"
 """No control characters and nothing that reorders text: names and labels of other people reach a terminal."""
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PLAIN)]
+Words = Annotated[str, msgspec.Meta(max_length=200, pattern=_PLAIN)]
+"""What people read and no program decides by: a legal name, how to reach somebody. May be empty."""
 Endpoint = Annotated[str, msgspec.Meta(min_length=3, max_length=261, pattern="^[!-~]*\\Z")]
 Country = Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}\\Z")]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=10 * 366 * 86400)]
@@ -69,11 +71,12 @@ class Right(Part, frozen=True, kw_only=True):
     revoked: bool
 
 
-class Charter(Record, frozen=True, kw_only=True):
+class Charter(Record, frozen=True, kw_only=True, tag=2):
     """Signed by owner: the tenant's word, numbered from 1 and chained by the hash of the one before.
 
     ``root`` is the root statement with its signature; ``keybag`` names the object that holds the keybag;
-    ``private`` is :class:`CharterPrivate` sealed for members (12-byte nonce, AES-256-GCM).
+    ``private`` is :class:`CharterPrivate` sealed for members (12-byte nonce, AES-256-GCM). ``change`` is a signed
+    RootChange that is announced and waits, empty if none does; ``handovers`` are those that came to count, in order.
     """
 
     tenant: Id16
@@ -83,6 +86,60 @@ class Charter(Record, frozen=True, kw_only=True):
     rights: list[Right]
     keybag: Hash
     private: bytes
+    created_ns: Count
+    change: bytes = b""
+    handovers: Annotated[list[bytes], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+
+
+class Charter1(Record, frozen=True, kw_only=True):
+    """Version 1: of a root that no other came before, and that none is announced to follow. Written still."""
+
+    tenant: Id16
+    number: Number
+    previous: Hash
+    root: bytes
+    rights: list[Right]
+    keybag: Hash
+    private: bytes
+    created_ns: Count
+
+
+def read_charter(data: bytes) -> Charter:
+    """Return a charter of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(Charter, data)
+    return Charter(**msgspec.structs.asdict(decode(Charter1, data)))
+
+
+def encode_charter(charter: Charter) -> bytes:
+    """Return a charter's bytes: in version 1, which earlier releases read, as long as that says it all."""
+    if charter.change or charter.handovers:
+        return encode(charter)
+    values = msgspec.structs.asdict(charter)
+    return encode(Charter1(**{name: values[name] for name in Charter1.__struct_fields__}))
+
+
+class RootChange(Record, frozen=True, kw_only=True):
+    """Signed by owner: another root is to follow, for tenants whose sheet is lost. It counts after a wait.
+
+    ``former`` and ``successor`` are root statements as each root signed its own.
+    """
+
+    tenant: Id16
+    former: bytes
+    successor: bytes
+    announced_ns: Count
+
+
+class Objection(Record, frozen=True, kw_only=True):
+    """Signed by root: no other root follows the root statement with this hash, whatever the owner announces."""
+
+    tenant: Id16
+    statement: Hash
     created_ns: Count
 
 
@@ -145,11 +202,36 @@ class HandedKeys(Part, frozen=True, kw_only=True):
     sealed: bytes
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=3):
+class LegalNote(Part, frozen=True, kw_only=True):
+    """The tenant's own word about who keeps its data, as the law calls them; empty: it has none.
+
+    It stays when the provider is no peer any more: what lies there is still there.
+    """
+
+    identity: Hash
+    legal_name: Words
+    contact: Words
+
+
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=4):
     """What members know and providers do not: names, peers, domains, whose each key is.
 
     ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member.
     """
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+    legal: list[LegalNote] = msgspec.field(default_factory=list)
+
+
+class CharterPrivate3(Record, frozen=True, kw_only=True, tag=3):
+    """Version 3: without legal notes. Written still."""
 
     name: Name
     country: Country
@@ -189,6 +271,8 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         FormatError: it is none.
     """
     version = version_of(data)
+    if version == 3:
+        return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate3, data)))
     if version not in (1, 2):
         return decode(CharterPrivate, data)
     old = decode(CharterPrivate1, data) if version == 1 else decode(CharterPrivate2, data)
@@ -200,6 +284,14 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         nodes=old.nodes,
         checks=None if isinstance(old, CharterPrivate1) else old.checks,
     )
+
+
+def encode_charter_private(private: CharterPrivate) -> bytes:
+    """Return the members' part: in version 3, which earlier releases read, as long as that says it all."""
+    if private.legal:
+        return encode(private)
+    values = msgspec.structs.asdict(private)
+    return encode(CharterPrivate3(**{name: values[name] for name in CharterPrivate3.__struct_fields__}))
 
 
 class EnrolOrder(Record, frozen=True, kw_only=True):

@@ -90,4 +90,9 @@ def challenge_of(hashes: Iterable[bytes]) -> bytes:
 
 def set_root(names: Iterable[bytes]) -> bytes:
     """Return the BLAKE3 hash of a set of names, in sorted order."""
-    return blake3(b"".join(sorted(names))).digest()
+    return root_of(b"".join(sorted(names)))
+
+
+def root_of(joined: bytes) -> bytes:
+    """Return the same of names that are sorted, different and joined."""
+    return blake3(joined).digest()

@@ -1,18 +1,18 @@
 """Codes that people pass on: a kind, base32 without confusion, a checksum.
 
-``rpl-invite-…``, ``rpl-request-…``, ``rpl-grant-…``: lower case, hyphens and white space are free, the last
-five bytes are BLAKE3 over kind and content, so that a slip of the pen is told from a wrong code.
+``rpl-invite-…``, ``rpl-request-…``, ``rpl-renewal-…``, ``rpl-grant-…``: lower case, hyphens and white space are
+free, the last five bytes are BLAKE3 over kind and content, so that a slip of the pen is told from a wrong code.
 """
 
 import base64
 import binascii
-from typing import Literal
+from typing import Literal, get_args
 
 from blake3 import blake3
 
 from replicator.errors import KeyWrongError
 
-CodeKind = Literal["invite", "request", "grant"]
+CodeKind = Literal["invite", "request", "renewal", "grant"]
 _CHECK = 5
 _PREFIX = "rpl-"
 
@@ -30,11 +30,12 @@ def code_kind(code: str) -> CodeKind:
         KeyWrongError: not one of our codes.
     """
     clean = "".join(code.split()).lower()
-    for kind in ("invite", "request", "grant"):
+    kinds: tuple[CodeKind, ...] = get_args(CodeKind)
+    for kind in kinds:
         if clean.startswith(f"{_PREFIX}{kind}-"):
             return kind
     raise KeyWrongError(
-        "this is not a replicator code", hint="a code begins with rpl-invite-, rpl-request- or rpl-grant-"
+        "this is not a replicator code", hint="a code begins with rpl-invite-, rpl-request-, rpl-renewal- or rpl-grant-"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from replicator.format.charter import Endpoint, Hash, Id16, Key, Name
-from replicator.format.codec import Part, Record, decode, version_of
+from replicator.format.codec import Part, Record, decode, encode, version_of
 
 Epoch = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 JoiningRole = Literal["node", "maintainer", "drill"]
@@ -61,6 +61,19 @@ class Keybag(SecretRecord, frozen=True, kw_only=True):
     domains: list[DomainSecrets]
 
 
+class KeybagSeal(Part, frozen=True, kw_only=True):
+    """A keybag sealed to one root, by the root's public seal key."""
+
+    root_seal_key: Key
+    sealed: bytes
+
+
+class KeybagSeals(Record, frozen=True, kw_only=True):
+    """One keybag sealed to several roots: while one is announced to follow another, either opens it."""
+
+    seals: list[KeybagSeal]
+
+
 class DomainKeyFile(SecretRecord, frozen=True, kw_only=True):
     """One domain's secrets in the keeper's home, inside a passphrase wrapping."""
 
@@ -101,14 +114,40 @@ class IndexDomains(SecretRecord, frozen=True, kw_only=True):
     domains: list[IndexDomain]
 
 
-class MemberKeys(SecretRecord, frozen=True, kw_only=True):
+class MemberKeys(SecretRecord, frozen=True, kw_only=True, tag=2):
     """What a charter hands to one member: all index keys of its domains, and a new enrol order for its key.
 
-    ``ticket`` is empty where the one that the member has is good still.
+    ``ticket`` is empty where the one that the member has is good still. ``writing`` is for nodes, of domains that may
+    have come after they joined.
     """
 
     domains: list[IndexDomain]
     ticket: bytes
+    writing: list[WriterDomain] = msgspec.field(default_factory=list)
+
+
+class MemberKeys1(SecretRecord, frozen=True, kw_only=True):
+    """Version 1: of tenants whose domains are those from the beginning. Written still where that is so."""
+
+    domains: list[IndexDomain]
+    ticket: bytes
+
+
+def read_member_keys(data: bytes) -> MemberKeys:
+    """Return handed keys of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: these are none.
+    """
+    if version_of(data) != 1:
+        return decode(MemberKeys, data)
+    old = decode(MemberKeys1, data)
+    return MemberKeys(domains=old.domains, ticket=old.ticket)
+
+
+def encode_member_keys(keys: MemberKeys) -> bytes:
+    """Return the bytes of handed keys: in version 1, which earlier releases read, as long as that says it all."""
+    return encode(keys if keys.writing else MemberKeys1(domains=keys.domains, ticket=keys.ticket))
 
 
 class NodeGrant(SecretRecord, frozen=True, kw_only=True, tag=2):
@@ -195,6 +234,13 @@ def read_node_request(data: bytes) -> NodeRequest:
         return decode(NodeRequest, data)
     old = decode(NodeRequest1, data)
     return NodeRequest(name=old.name, role="node", key=old.key, seal_key=old.seal_key)
+
+
+class Renewal(Record, frozen=True, kw_only=True):
+    """A node asks for another key in the place of its own, which signs this; ``request`` is signed by the new one."""
+
+    tenant: Id16
+    request: bytes
 
 
 class MemberFile(SecretRecord, frozen=True, kw_only=True):

@@ -4,12 +4,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from replicator.format.charter import Count, Country, Endpoint, Hash, Key, Name, Number, Seconds
-from replicator.format.codec import Record
+from replicator.format.charter import Count, Country, Endpoint, Hash, Key, Name, Number, Seconds, Words
+from replicator.format.codec import Record, decode, encode, version_of
 
 
-class Offer(Record, frozen=True, kw_only=True):
-    """Signed by the provider and numbered: where it is, what it gives, on which terms. A higher number wins."""
+class Offer(Record, frozen=True, kw_only=True, tag=2):
+    """Signed by the provider and numbered: where it is, what it gives, on which terms. A higher number wins.
+
+    ``legal_name`` and ``contact`` are for the records that its tenants must keep; empty: not said.
+    """
 
     provider_key: Key
     number: Number
@@ -23,6 +26,44 @@ class Offer(Record, frozen=True, kw_only=True):
     grace_s: Seconds
     wire: list[int]
     created_ns: Count
+    legal_name: Words = ""
+    contact: Words = ""
+
+
+class Offer1(Record, frozen=True, kw_only=True):
+    """Version 1: without legal name and contact. Written still."""
+
+    provider_key: Key
+    number: Number
+    endpoints: list[Endpoint]
+    capacity: Count
+    owner: Name
+    site: Name
+    region: Name
+    country: Country
+    lock_s: Seconds
+    grace_s: Seconds
+    wire: list[int]
+    created_ns: Count
+
+
+def decode_offer(data: bytes) -> Offer:
+    """Return an offer of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(Offer, data)
+    return Offer(**msgspec.structs.asdict(decode(Offer1, data)))
+
+
+def encode_offer(offer: Offer) -> bytes:
+    """Return an offer's bytes: in version 1, which earlier releases read, as long as that says it all."""
+    if offer.legal_name or offer.contact:
+        return encode(offer)
+    values = msgspec.structs.asdict(offer)
+    return encode(Offer1(**{name: values[name] for name in Offer1.__struct_fields__}))
 
 
 class Invite(Record, frozen=True, kw_only=True):

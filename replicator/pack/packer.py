@@ -32,6 +32,9 @@ from replicator.rng import Rng, shuffle
 _FIXED = BODY_OFFSET + TAG_SIZE + DIRECTORY_ROOM
 OPEN_PACKS = 2
 """Two leave a fifth of a percent empty where one leaves a percent, and a third and fourth change nothing (measured)."""
+MANY = 1 << 14
+"""A pack of so many chunks takes no more than fill its size class. A chunk costs some 700 bytes while its pack is open,
+sealed and checked, so a pack of 16 MiB of the tiniest files took 100 MiB and more."""
 _SPLIT_FROM = 1 << 20
 """Smaller packs are not split: a request for each costs more than the room."""
 
@@ -84,6 +87,8 @@ class _OpenPack:
     filled: int = 0
 
     def fits(self, stored: int, size: int = LARGEST) -> bool:
+        if len(self.chunks) >= MANY:
+            size = min(size, size_class(self.used))
         return self.used + SEGMENT_ROOM + stored + TAG_SIZE <= size
 
     def add(self, chunk_id: bytes, kind: int, encoding: int, length: int, stored: BytesLike) -> None:
@@ -95,7 +100,10 @@ class _OpenPack:
 
 
 class Packer:
-    """Takes chunks, hands finished packs to ``emit``. Holds at most two packs of stored bytes in memory."""
+    """Takes chunks, hands finished packs to ``emit``. Holds at most two packs of stored bytes in memory.
+
+    Of chunks so small that a pack would hold very many, packs are smaller: full all the same, as sizes are classes.
+    """
 
     def __init__(
         self,
@@ -134,7 +142,8 @@ class Packer:
         while rest:
             pack = rest.pop()
             for other in list(rest):
-                if pack.used + other.used - _FIXED <= LARGEST:
+                many = len(pack.chunks) + len(other.chunks) > MANY
+                if not many and pack.used + other.used - _FIXED <= LARGEST:
                     pack.chunks += other.chunks
                     pack.used += other.used - _FIXED
                     rest.remove(other)

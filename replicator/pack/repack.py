@@ -217,6 +217,6 @@ def _check_moved(data: bytes, parts: Sequence[_Moving], places: dict[_Key, int],
         if (
             segment != meant
             or (slot.commitment, slot.sealed) != part.key
-            or data[at : at + segment.stored] != part.sealed
+            or not data.startswith(part.sealed, at)  # compares without a copy
         ):
             raise IntegrityError("pack: a chunk changed on its way into another one; check this machine's memory")

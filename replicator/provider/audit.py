@@ -1,12 +1,10 @@
 """What is on the disk now, compared with what was received: inventory, proofs, checks."""
 
-import bisect
-
 from replicator.format.merkle import Proof
 from replicator.format.sizes import is_allowed
 from replicator.ids import NAME_SIZE, ObjectName, TenantId
 from replicator.provider.database import Database
-from replicator.provider.objects import rows_after
+from replicator.provider.objects import rows_after, size_of
 from replicator.store.base import ObjectStore
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import Inventory
@@ -15,35 +13,39 @@ from replicator.wire.messages import Inventory
 def inventory(
     database: Database, store: ObjectStore, tenant: TenantId, *, after: bytes, limit: int, incarnation: bytes
 ) -> Inventory:
-    """Return one page, by name, of all that lies there or should.
+    """Return one page, by name, of all that was received; each object is looked up on the disk.
 
-    A page covers ``limit`` names of both kinds together, so that a disk that lost everything is paged too.
+    The rows say where to look, so that a page costs as much as it holds, however much lies beside it. A file without
+    a row is no object yet: a start makes it one, if it is what it is called.
     """
-    # Rows before quarantine before the disk: an object that is stored meanwhile must not look lost.
-    expected = dict(rows_after(database, tenant, after, limit + 1))
-    aside = store.quarantined()
-    listing = store.list()
-    start = bisect.bisect_right(listing, after, key=lambda entry: entry[0])
-    found = dict(listing[start : start + limit + 1])
-    page = sorted(expected.keys() | found.keys())
+    rows = rows_after(database, tenant, after, limit + 1)
     names: list[ObjectName] = []
+    sizes: list[int] = []
     missing: list[ObjectName] = []
     damaged: list[ObjectName] = []
-    for name in page[:limit]:
-        size = found.get(name)
+    for name, expected in rows[:limit]:
+        size = store.size(name)
         if size is None:
-            (damaged if name in aside else missing).append(name)
-        elif size != expected.get(name, size) or not is_allowed(size):
+            # Quarantine before the row: one that is set aside, or swept, meanwhile must not look lost.
+            if store.aside(name):
+                damaged.append(name)
+            elif store.size(name) is None and size_of(database, tenant, name) is not None:
+                missing.append(name)
+        elif size != expected or not is_allowed(size):
             damaged.append(name)
         else:
             names.append(name)
+            sizes.append(size)
+    more = len(rows) > limit
+    if more and not (names or missing or damaged):  # all of them were swept meanwhile
+        return inventory(database, store, tenant, after=rows[limit - 1][0], limit=limit, incarnation=incarnation)
     return Inventory(
         incarnation=incarnation,
         names=b"".join(names),
-        sizes=[found[name] for name in names],
+        sizes=sizes,
         missing=b"".join(missing),
         damaged=b"".join(damaged),
-        more=len(page) > limit,
+        more=more,
     )
 
 

@@ -6,7 +6,9 @@ import threading
 from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.ids import ObjectName, TenantId
 from replicator.provider.database import Database
+from replicator.provider.days import Days
 from replicator.provider.marks import clear_marks
+from replicator.provider.succession import end_reign, settle_changes
 from replicator.provider.tenants import Tenant
 
 
@@ -34,10 +36,13 @@ class Charters:
         return found
 
 
-def store_charter(connection: sqlite3.Connection, found: VerifiedCharter, name: ObjectName) -> bool:
+def store_charter(
+    connection: sqlite3.Connection, found: VerifiedCharter, name: ObjectName, *, days: Days, now_ns: int
+) -> bool:
     """Make a verified charter the current one; return whether it is newer than what is stored now.
 
-    Marks on its object and on the keybag are gone.
+    Marks on its object and on the keybag are gone. A change of root that it announces begins to wait; a root that it
+    is under, and that was not this tenant's so far, is from now on.
     """
     clear_marks(connection, TenantId(found.charter.tenant), [name, found.charter.keybag])
     changed = connection.execute(
@@ -53,4 +58,11 @@ def store_charter(connection: sqlite3.Connection, found: VerifiedCharter, name: 
             found.charter.tenant,
         ),
     )
-    return changed.rowcount == 1
+    if changed.rowcount != 1:
+        return False
+    tenant = TenantId(found.charter.tenant)
+    settle_changes(connection, tenant, found.pending, days=days, now_ns=now_ns)
+    [root_key] = connection.execute("SELECT root_key FROM tenants WHERE id = ?", (tenant,)).fetchone()
+    if root_key != found.root.root_key:
+        end_reign(connection, tenant, found.root.root_key)
+    return True

@@ -1,6 +1,7 @@
 """What all requests share: the rows, the disk, the key, and what must hold before either is touched."""
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -8,30 +9,47 @@ from collections.abc import Mapping
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
 from replicator.crypto.sign import SigningKey, body_of
-from replicator.format.codec import decode
-from replicator.format.offer import Offer
+from replicator.errors import HomeError, ReplicatorError
+from replicator.format.offer import Offer, decode_offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
+from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import Days, load_days, store_days, tick
+from replicator.provider.erasing import Erasure, all_erasures, begin, finish
 from replicator.provider.gate import Gate
+from replicator.provider.hours import Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.quota import Levels, Quotas
+from replicator.provider.succession import begin_anew
 from replicator.provider.sweep import Limits, Marked
-from replicator.provider.sweeping import TenantSweep, apply_sweep, finish_leaving, limits_of, plan_all
+from replicator.provider.sweeping import (
+    Swept,
+    TenantSweep,
+    apply_sweep,
+    finish_leaving,
+    limits_of,
+    nothing_of,
+    plan_of,
+)
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.store.folder import FolderObjectStore
 from replicator.transport.handler import RequestRefusedError
+from replicator.wire.messages import Refusal
 
 log = logging.getLogger(__name__)
 
 INCARNATION_SIZE = 16
+CLAIMED_SETS = 32 << 20
+"""Bytes of memory, for a million names in all."""
+ERASING_AFTER_S = 10.0
 NOBODY = b""
 """Holder of objects that were found on the disk without a row."""
+_ERASED: tuple[Refusal, str] = ("unauthorized", "this tenant was erased here, by its root's order")
 
 
 class Core:
@@ -47,6 +65,7 @@ class Core:
         clock: Clock,
         rng: Rng,
         admitted: Mapping[bytes, DeclaredTenant],
+        hours: Hours,
     ) -> None:
         self.key = key
         self.admitted = admitted
@@ -55,10 +74,14 @@ class Core:
         self.clock = clock
         self.rng = rng
         self.charters = Charters(database)
-        self.quotas = Quotas()
+        self.quotas = Quotas(hours.streams)
+        self.hours = hours
+        self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
+        """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data
         self._attaching = threading.Lock()
         self._ticking = threading.Lock()
+        self._erasing = threading.Lock()
         self._attached = False
         self._ticked_ns: int | None = None
         self.gate = Gate()
@@ -85,36 +108,96 @@ class Core:
         """Return how long and how much: see :func:`limits_of`."""
         return limits_of(self.offer()[1], charter)
 
-    def sweep(self) -> list[tuple[TenantSweep, list[Marked]]]:
-        """Delete what may go now; return for each tenant what was decided and what is gone.
+    def sweep(self) -> list[Swept]:
+        """Delete what may go now; return for each tenant what became of it. What stops one stops no other.
 
         Raises:
             RequestRefusedError: "unavailable": the disk is not mounted.
-            OSError: the disk does not delete; the next sweep goes on.
         """
         days = self.tick()
         now_ns = self.clock.now_ns()
+        if not self.available():
+            raise not_mounted()
         found = []
-        for part in plan_all(self.database, self.charters, self.offer()[1], days=days, now_ns=now_ns):
+        for tenant in all_tenants(self.database):
+            try:
+                part = plan_of(self.database, self.charters, self.offer()[1], tenant, days=days, now_ns=now_ns)
+            except (ReplicatorError, sqlite3.Error) as error:
+                log.error("a tenant is not swept (%s)", error)  # noqa: TRY400 - a traceback has names
+                found.append(Swept(nothing_of(tenant), [], str(error)))
+                continue
+            if part is not None:
+                found.append(self._sweep(part, days, now_ns))
+        return found
+
+    def _sweep(self, part: TenantSweep, days: Days, now_ns: int) -> Swept:
+        gone: list[Marked] = []
+        stopped = ""
+        try:
             store = self.store(part.tenant)
             finish_leaving(self.database, part.tenant, store, self.gate)
-            gone = apply_sweep(self.database, store, self.gate, part, days=days, now_ns=now_ns)
-            if gone:
-                log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
-            found.append((part, gone))
-        return found
+            for batch in apply_sweep(self.database, store, self.gate, part, days=days, now_ns=now_ns):
+                gone += batch
+        except (ReplicatorError, RequestRefusedError, sqlite3.Error, OSError) as error:
+            # Without an OSError's text: it holds the file's name.
+            stopped = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+            log.error("the sweep of a tenant stopped (%s); the next one goes on", stopped)  # noqa: TRY400 - as above
+        if gone:
+            log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
+        return Swept(part, gone, stopped)
 
     def offer(self) -> tuple[bytes, Offer]:
         """Return the signed offer and what it says; another process of this home may have changed it."""
         row = self.database.row("SELECT offer FROM meta")
         assert row is not None, "the row is made with the home"
-        return row[0], decode(Offer, body_of(row[0]))
+        return row[0], decode_offer(body_of(row[0]))
 
     def tenant(self, holder: Holder) -> Tenant:
-        """Return the holder's tenant."""
+        """Return the holder's tenant.
+
+        Raises:
+            RequestRefusedError: "unauthorized": it was erased since the holder was looked up.
+        """
         found = find_tenant(self.database, holder.tenant)
-        assert found is not None, "a foreign key holds it"
+        if found is None:
+            raise RequestRefusedError(*_ERASED)
         return found
+
+    def erase(self, signed: bytes) -> bytes:
+        """Obey root's order to erase a tenant; return the signed receipt.
+
+        Raises:
+            RequestRefusedError: "not-found", "forbidden"; "unavailable": the disk is not mounted, and nothing was
+                begun. "busy": it has begun, and is not done.
+            OSError: the disk does not delete; a start, or the same order, goes on.
+        """
+        if not self.available():
+            raise not_mounted()
+        erasure = begin(self.database, signed, now_ns=self.clock.now_ns())
+        if erasure.receipt:
+            return erasure.receipt
+        if not self._erasing.acquire(blocking=False):
+            raise RequestRefusedError("busy", "a tenant is being deleted; ask again", after_s=ERASING_AFTER_S)
+        try:
+            if not self.quotas.idle(erasure.tenant):
+                raise RequestRefusedError("busy", "an upload of it is still running; ask again", after_s=1.0)
+            return self._finish(erasure)
+        finally:
+            self._erasing.release()
+
+    def _finish(self, erasure: Erasure) -> bytes:
+        self._stores.pop(erasure.tenant, None)
+        receipt = finish(
+            self.database,
+            erasure,
+            self._data.remove,
+            key=self.key,
+            incarnation=self.incarnation,
+            clock=self.clock,
+        )
+        if not erasure.receipt:
+            log.warning("a tenant was erased by its root's order: %d objects, %d bytes", erasure.objects, erasure.size)
+        return receipt
 
     def available(self) -> bool:
         """Return whether our disk is there. One that comes back is taken up as at a start."""
@@ -135,7 +218,7 @@ class Core:
             RequestRefusedError: "unavailable": the disk is not mounted, which says nothing about the objects.
         """
         if not self.available():
-            raise RequestRefusedError("unavailable", "the disk with the objects is not mounted")
+            raise not_mounted()
         return self._stores.setdefault(tenant, self._data.tenant(tenant))
 
     def levels(self, tenant: Tenant, holder: Holder, holder_quota: int) -> Levels:
@@ -167,14 +250,29 @@ class Core:
                 lock_until_ns=now_ns + lock_ns,
             )
 
-        return now_ns, self.database.write("object row", work)
+        try:
+            return now_ns, self.database.write("object row", work)
+        except sqlite3.IntegrityError as error:  # its tenant's row is gone
+            raise RequestRefusedError(*_ERASED) from error
 
     def stop(self) -> None:
-        """Count the generation up once more, so that a copy of the disk made while it ran is told from it."""
+        """Count the generation up once more, so that a copy of the disk made while it ran is told from it.
+
+        Raises:
+            HomeError: disk or database does not take it.
+        """
         with self._attaching:
-            if self._attached and self._data.mounted():
-                self._next_generation()
-            self._attached = False
+            try:
+                if self._attached and self._data.mounted():
+                    self._next_generation()
+            except (OSError, sqlite3.Error) as error:
+                raise HomeError(
+                    f"disk or database cannot be left in good order ({error})",
+                    hint="nothing that was promised is lost by this; the next start may show a new incarnation, "
+                    "whereupon members look at everything anew",
+                ) from error
+            finally:
+                self._attached = False
 
     def _meta(self) -> tuple[bytes, int]:
         row = self.database.row("SELECT incarnation, generation FROM meta")
@@ -183,6 +281,11 @@ class Core:
 
     def _attach(self) -> None:
         self._next_generation()
+        for erasure in all_erasures(self.database):
+            try:
+                self._finish(erasure)  # what was begun; and what a disk that was put back from a copy brought again
+            except OSError as error:
+                log.error("a tenant that was erased cannot be deleted: %s", os.strerror(error.errno or 0))  # noqa: TRY400 - a traceback has names
         self._stores = {tenant: self._data.tenant(tenant) for tenant in all_tenants(self.database)}
         for tenant, store in self._stores.items():
             store.prepare()
@@ -206,6 +309,8 @@ class Core:
                 connection.execute("UPDATE meta SET lives = lives + 1")
                 connection.execute("DELETE FROM marks")
                 connection.execute("DELETE FROM leaving")
+                # What root objected to may be what was lost; members hand it on while it waits once more.
+                begin_anew(connection, days=self.days, now_ns=self.clock.now_ns())
 
         self.database.write("generation", work)
         self.incarnation = incarnation
@@ -219,3 +324,8 @@ class Core:
             self.record(tenant, name, size, NOBODY)
         if strays:
             log.warning("found %d objects without a row: %d were intact and are kept", len(strays), len(good))
+
+
+def not_mounted() -> RequestRefusedError:
+    """Return the refusal while our disk is not there, which says nothing about the objects."""
+    return RequestRefusedError("unavailable", "the disk with the objects is not mounted")

@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from replicator.clock import Clock
 from replicator.crypto.sign import SigningKey
@@ -77,7 +78,7 @@ async def run_daemon(
             provider.listening_on(endpoints[0])
             announce(f"listening on {endpoints[0]}")
             _notify("READY=1")
-            await _keep_house(service, clock, stop)
+            await _keep_house(service, clock, stop, partial(provider.scrub, service, seconds=TICK_S))
             _notify("STOPPING=1")
     except OSError as error:
         raise HomeError(
@@ -87,8 +88,8 @@ async def run_daemon(
         await asyncio.to_thread(service.stop)
 
 
-async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Event) -> None:
-    """Look at the clock every half hour and sweep once a day, the first time half an hour after the start."""
+async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Event, scrub: Callable[[], object]) -> None:
+    """Look at the clock and scrub a little every half hour; sweep once a day, the first time after half an hour."""
     told = asyncio.ensure_future(stop.wait())
     looks = 0
     try:
@@ -100,18 +101,23 @@ async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Even
                 nap.cancel()
             if not told.done():
                 await asyncio.to_thread(_look, service, sweep=looks % TICKS_A_SWEEP == 0)
+                await asyncio.to_thread(_carefully, "the scrub stopped (%s); it goes on later", scrub)
                 looks += 1
     finally:
         told.cancel()
 
 
 def _look(service: ProviderService, *, sweep: bool) -> None:
-    what = "the sweep stopped (%s); the next one goes on" if sweep else "the clock was not noted (%s)"
+    if sweep:
+        _carefully("the sweep stopped (%s); the next one goes on", service.sweep)
+    else:
+        _carefully("the clock was not noted (%s)", service.tick)
+
+
+def _carefully(what: str, work: Callable[[], object]) -> None:
+    """Do what must not end the daemon; ``what`` says it did not work."""
     try:
-        if sweep:
-            service.sweep()
-        else:
-            service.tick()
+        work()
     except RequestRefusedError as refused:
         log.warning(what, refused.message)
     except (ReplicatorError, sqlite3.Error) as error:

@@ -12,8 +12,9 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 3
-"""2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'."""
+SCHEMA_VERSION = 5
+"""2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
+4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -79,14 +80,49 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {"tenant": bytes, "writer": bytes, "provider": bytes, "number": int, "signed": bytes},
         ("tenant", "writer", "provider"),
     ),
+    "erasures": (
+        {
+            "tenant": bytes,
+            "root_key": bytes,
+            "signed": bytes,
+            "began_ns": int,
+            "objects": int,
+            "bytes": int,
+            "receipt": bytes,
+        },
+        ("tenant",),
+    ),
     "forks": (
         {"id": int, "tenant": bytes, "writer": bytes, "number": int, "signed_a": bytes, "signed_b": bytes},
         ("id",),
     ),
+    "root_changes": (
+        {
+            "tenant": bytes,
+            "hash": bytes,
+            "former": bytes,
+            "successor_key": bytes,
+            "began_ns": int,
+            "began_day": int,
+        },
+        ("tenant", "hash"),
+    ),
+    "objections": ({"tenant": bytes, "statement": bytes, "signed": bytes}, ("tenant", "statement")),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
-    for table in ("holders", "objects", "usage", "claims", "heads", "witnessed", "testimony", "forks")
+    for table in (
+        "holders",
+        "objects",
+        "usage",
+        "claims",
+        "heads",
+        "witnessed",
+        "testimony",
+        "forks",
+        "root_changes",
+        "objections",
+    )
 }
 _WITHOUT_ROWID = ("objects", "claimed")
 _INDEXES: dict[str, list[tuple[str, ...]]] = {
@@ -130,6 +166,18 @@ _UPGRADE_2 = (
         "CREATE TABLE sweeps (id INTEGER PRIMARY KEY, tenant BLOB NOT NULL REFERENCES tenants (id), "
         "swept_ns INTEGER NOT NULL, day INTEGER NOT NULL, objects INTEGER NOT NULL, bytes INTEGER NOT NULL)"
     ),
+)
+_UPGRADE_4 = (
+    # A count of all that was ever stored for a tenant, no number twice, and the one that each object had last.
+    "ALTER TABLE tenants ADD COLUMN arrivals INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE objects ADD COLUMN arrival INTEGER NOT NULL DEFAULT 0",
+    (
+        "UPDATE objects SET arrival = ranks.rank FROM (SELECT tenant AS t, name AS n, row_number() OVER "
+        "(PARTITION BY tenant ORDER BY received_ns, name) AS rank FROM objects) AS ranks WHERE tenant = t AND name = n"
+    ),
+    "UPDATE tenants SET arrivals = (SELECT count(*) FROM objects WHERE objects.tenant = tenants.id)",
+    # With the size, so that the rows themselves need not be read.
+    "CREATE INDEX idx_objects_arrival ON objects (tenant, arrival, size)",
 )
 
 
@@ -199,6 +247,12 @@ class Database:
             found: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
             return found
 
+    def tidy(self) -> None:
+        """Leave nothing in the log of changes of what was erased; as far as nobody reads at this moment."""
+        with self._lock:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.execute("PRAGMA secure_delete = OFF")
+
     def close(self) -> None:
         """Close the connection; an open transaction is undone."""
         with self._lock:
@@ -226,9 +280,10 @@ class Database:
 
 
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:
-    """Make the tables that are not there, and change those of version 1 step by step: one way for old and new."""
+    """Make the tables that are not there, and change those of earlier versions step by step: for old and new alike."""
     _create(connection)
-    for statement in _UPGRADE_2 if version < 2 else ():
+    steps = ((2, _UPGRADE_2), (4, _UPGRADE_4))
+    for statement in (statement for to, statements in steps if version < to for statement in statements):
         connection.execute(statement)
     # Of a chain whose earlier heads were not kept there is the newest.
     connection.execute(

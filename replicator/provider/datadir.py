@@ -5,7 +5,9 @@ objects that are missing. ``.generation`` is counted up together with a number i
 differ, one of them was put back from an older copy.
 """
 
+import errno
 import os
+from contextlib import suppress
 
 from replicator.fs import Fs, write_atomic
 from replicator.ids import TenantId
@@ -13,6 +15,7 @@ from replicator.store.folder import FolderObjectStore
 
 SENTINEL = ".replicator-store"
 GENERATION = ".generation"
+_PARTS = _OBJECTS, _INCOMING, _QUARANTINE = ("objects", "incoming", "quarantine")
 
 
 class DataDir:
@@ -52,14 +55,35 @@ class DataDir:
         """Return what the disk has left."""
         return self._fs.free_bytes(self.path)
 
+    def remove(self, tenant: TenantId) -> None:
+        """Remove everything of a tenant, durably; no error if nothing is there.
+
+        Folders that somebody made folders in stay, without any file.
+        """
+        top = os.path.join(self.path, tenant.hex())
+        for folder in (*(os.path.join(top, part) for part in _PARTS), top):
+            for name, _ in self._fs.list_files(folder):
+                with suppress(FileNotFoundError):
+                    self._fs.unlink(os.path.join(folder, name))
+            with suppress(FileNotFoundError):
+                self._fs.fsync_dir(folder)
+                if self._fs.list_files(folder):
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+                try:
+                    self._fs.rmdir(folder)
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
+        self._fs.fsync_dir(self.path)
+
     def tenant(self, tenant: TenantId) -> FolderObjectStore:
         """Return the store of one tenant; the disk is not touched."""
         folder = os.path.join(self.path, tenant.hex())
         return FolderObjectStore(
             self._fs,
-            folder=os.path.join(folder, "objects"),
-            incoming=os.path.join(folder, "incoming"),
-            quarantine=os.path.join(folder, "quarantine"),
+            folder=os.path.join(folder, _OBJECTS),
+            incoming=os.path.join(folder, _INCOMING),
+            quarantine=os.path.join(folder, _QUARANTINE),
         )
 
 

@@ -1,5 +1,6 @@
 """The one thing that a stranger may ask: a certificate, for an invite or on a known tenant's word."""
 
+import datetime
 import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,7 +11,10 @@ from replicator.crypto.sign import signer_of
 from replicator.ids import Identity, TenantId, identity_of
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
+from replicator.provider.days import Days
+from replicator.provider.erasing import was_erased
 from replicator.provider.invites import spend
+from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
     Holder,
     Source,
@@ -52,6 +56,8 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
+        if was_erased(connection, tenant):
+            raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,
@@ -75,10 +81,11 @@ def enrol_by_order(
     charters: Charters,
     request: EnrolRequest,
     *,
+    days: Days,
     now_ns: int,
     admitted: Mapping[bytes, DeclaredTenant] = _NOBODY,
 ) -> TenantId:
-    """Enrol a holder on the signed word of a known tenant's root or owner.
+    """Enrol a holder on the signed word of a known tenant's root or owner, or of a root that has waited long enough.
 
     ``admitted``: tenants by root key whom the operator lets in without an invite. Such a one becomes known by the root
     statement that it shows, and until its first charter is here the holder may do what an invite would let it.
@@ -93,8 +100,14 @@ def enrol_by_order(
         raise RequestRefusedError("forbidden", "this order is for another key")
     source: Source = "invite"
     tenant = _admitted(database, request, signer, admitted, now_ns)
+    following = []
     if tenant is None:
         tenants = tenants_of_signer(database, signer)
+        following = [] if tenants else database.read(lambda connection: changes_to(connection, signer))
+        for change in following:
+            if not change.passed(days, now_ns):
+                raise RequestRefusedError("forbidden", _not_yet(change, days, now_ns))
+            tenants += [found for found in [find_tenant(database, change.tenant)] if found is not None]
         if not tenants:
             raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
         tenant, source = tenants[0], "owner"
@@ -102,7 +115,7 @@ def enrol_by_order(
         identity=Identity(identity_of(request.holder_key)),
         key=request.holder_key,
         tenant=tenant.id,
-        source="root" if signer == tenant.root_key else source,
+        source="root" if following or signer == tenant.root_key else source,
     )
     former = find_holder(database, request.holder_key)
     if former is not None and former.tenant != tenant.id:
@@ -116,6 +129,13 @@ def enrol_by_order(
     if not keep:
         database.write("enrol by order", lambda connection: put_holder(connection, holder, now_ns))
     return tenant.id
+
+
+def _not_yet(following: Waiting, days: Days, now_ns: int) -> str:
+    if following.objection:
+        return "this root was announced, and the one before it has objected"
+    day = datetime.datetime.fromtimestamp(following.due_ns(days, now_ns) / NS, datetime.UTC).date()
+    return f"this root is announced and counts here from {day} on, unless the one before it objects"
 
 
 def _admitted(

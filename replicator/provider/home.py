@@ -23,13 +23,14 @@ from typing import Any
 import msgspec
 
 from replicator.clock import NS, Clock
+from replicator.config import read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
 from replicator.endpoints import join_endpoint, split_endpoint
 from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
-from replicator.format.codec import decode, encode
+from replicator.format.codec import encode
 from replicator.format.codes import write_code
-from replicator.format.offer import Invite, Offer
+from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import address_form
 from replicator.provider.ballast import Ballast
@@ -38,9 +39,12 @@ from replicator.provider.core import INCARNATION_SIZE, Core
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import load_days
+from replicator.provider.erasing import all_erasures
+from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
-from replicator.provider.quota import floor_of
+from replicator.provider.quota import STREAMS, floor_of
+from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import set_quota
@@ -70,15 +74,24 @@ class Terms:
     advertise: tuple[str, ...]
     lock_s: int
     grace_s: int
+    legal_name: str = ""
+    contact: str = ""
 
 
-class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """home.json. ``data`` may be edited by hand when the disk moves."""
+class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """home.json. ``data`` may be edited by hand when the disk moves.
+
+    ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
+    that an earlier release reads the file of who set nothing.
+    """
 
     format: int
     role: str
     data: str
     listen: str
+    window: str = ""
+    zone: str = ""
+    streams: int = STREAMS
 
 
 class Provider:
@@ -118,14 +131,57 @@ class Provider:
                 clock=self._clock,
                 rng=self._rng,
                 admitted=self._admitted,
+                hours=self._hours(),
             )
         )
+
+    def _hours(self) -> Hours:
+        file = self._file
+        try:
+            window = read_window(file.window, file.zone) if file.window else None
+        except UsageError as error:
+            raise HomeError(
+                f"{self.folder}: its window: {error.message}", hint="set another one with `provider set --window`"
+            ) from error
+        return Hours(window=window, streams=file.streams)
+
+    def set_hours(self, *, window: str | None, zone: str | None, streams: int | None) -> HomeFile:
+        """Change when and how much at a time is taken, from the daemon's next start on; None leaves it as it is.
+
+        Raises:
+            UsageError: no window, or no time zone.
+        """
+        file = self._file
+        changed = msgspec.structs.replace(
+            file,
+            window=file.window if window is None else window,
+            zone=file.zone if zone is None else zone,
+            streams=file.streams if streams is None else streams,
+        )
+        if changed.window:
+            read_window(changed.window, changed.zone)
+        elif zone:
+            raise UsageError("a time zone means something only with a window", hint="give --window too")
+        elif changed.zone:
+            changed = msgspec.structs.replace(changed, zone="")
+        _write_home_file(self._fs, self.folder, changed)
+        self._file = changed
+        return changed
+
+    def scrub(self, service: ProviderService, *, seconds: float | None) -> Scrubbed:
+        """Read what so many seconds' share of a round is, or all that is left of it. The caller holds the home's lock.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted.
+        """
+        most = None if seconds is None else share(used_by_all(self._database), seconds)
+        return service.scrub(self.folder, self._fs, most=most)
 
     def offer(self) -> Offer:
         """Return the newest offer."""
         row = self._database.row("SELECT offer FROM meta")
         assert row is not None, "the row is made with the home"
-        return decode(Offer, body_of(row[0]))
+        return decode_offer(body_of(row[0]))
 
     def change_offer(self, **changes: Any) -> Offer:
         """Sign a new offer with some fields changed; nothing happens if all are as they were.
@@ -258,12 +314,26 @@ class Provider:
             "incarnation": row[0].hex(),
             "offer": {key: value for key, value in msgspec.structs.asdict(offer).items() if key != "provider_key"},
             "listen": self.listen,
+            "window": self._file.window,
+            "zone": self._file.zone,
+            "streams": self._file.streams,
             "data": data.path,
             "mounted": mounted,
             "used": used_by_all(self._database),
             "disk_free": data.free_bytes() if mounted else 0,
+            "scrub": _scrub_document(read_log(self.folder, self._fs)),
             "disk_reserve": floor_of(offer.capacity),
             "tenants": tenants,
+            "erased": [
+                {
+                    "id": one.tenant.hex(),
+                    "began_ns": one.began_ns,
+                    "objects": one.objects,
+                    "bytes": one.size,
+                    "done": bool(one.receipt),
+                }
+                for one in all_erasures(self._database)
+            ],
             "invites": [dataclasses.asdict(invite) for invite in self.invites()],
         }
 
@@ -292,6 +362,18 @@ class Provider:
 
     def _ballast(self) -> Ballast:
         return Ballast(self._fs, os.path.join(self.folder, "ballast"), self._rng)
+
+
+def _scrub_document(log: Log) -> dict[str, Any]:
+    return {
+        "began_ns": log.began_ns,
+        "ended_ns": log.ended_ns,
+        "objects": log.objects,
+        "bytes": log.bytes,
+        "found": [
+            {"id": one.name, "tenant": one.tenant, "state": one.state, "at_ns": one.found_ns} for one in log.found
+        ],
+    }
 
 
 def init_provider(
@@ -329,6 +411,8 @@ def init_provider(
             grace_s=terms.grace_s,
             wire=[WIRE_VERSION],
             created_ns=clock.now_ns(),
+            legal_name=terms.legal_name,
+            contact=terms.contact,
         ),
     )
     fs.makedirs(folder)
@@ -355,7 +439,7 @@ def init_provider(
         database.close()
     DataDir(fs, data, store).create()
     file = HomeFile(format=HOME_FORMAT, role=FOLDER, data=data, listen=terms.listen)
-    write_atomic(fs, os.path.join(folder, "home.json"), msgspec.json.format(msgspec.json.encode(file)) + b"\n")
+    _write_home_file(fs, folder, file)
     return open_provider(home, fs=fs, clock=clock, rng=rng)
 
 
@@ -403,13 +487,17 @@ def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
     try:
         for endpoint in offer.endpoints:
             split_endpoint(endpoint)
-        return key.sign(Context.OFFER, encode(offer)), offer
+        return key.sign(Context.OFFER, encode_offer(offer)), offer
     except (FormatError, ValueError) as error:
         raise UsageError(f"these terms cannot be offered: {error}") from error
 
 
 def _open_database(folder: str, fs: Fs, rng: Rng) -> Database:
     return Database(os.path.join(folder, "provider.db"), fs, Ballast(fs, os.path.join(folder, "ballast"), rng))
+
+
+def _write_home_file(fs: Fs, folder: str, file: HomeFile) -> None:
+    write_atomic(fs, os.path.join(folder, "home.json"), msgspec.json.format(msgspec.json.encode(file)) + b"\n")
 
 
 def _read_home_file(path: str, fs: Fs) -> HomeFile:

@@ -19,7 +19,7 @@ from replicator.format.mark import Fence, Holders, Mark, Retire, sorted_names
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
 from replicator.provider.audit import names_in
 from replicator.provider.days import Days
-from replicator.provider.sweep import Marked, Why
+from replicator.provider.sweep import EARLIEST, Limits, Marked, Why, earliest_values
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import Claims, MarkReply, WriterState
 
@@ -316,6 +316,27 @@ def keep_order(connection: sqlite3.Connection, tenant: TenantId, kind: str, sign
         "INSERT INTO orders (tenant, kind, signed, accepted_ns) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (tenant, kind, signed, now_ns),
     )
+
+
+def marked_page(
+    connection: sqlite3.Connection, tenant: TenantId, kept: frozenset[bytes], *, after: bytes, limit: int
+) -> list[Marked]:
+    """Return a tenant's marked objects whose names sort after one, in that order."""
+    rows = connection.execute(f"{_MARKED} AND marks.name > ? ORDER BY marks.name LIMIT ?", (tenant, after, limit))
+    return [_marked(row, kept) for row in rows]
+
+
+def marked_sums(
+    connection: sqlite3.Connection, tenant: TenantId, limits: Limits, days: Days, now_ns: int
+) -> tuple[int, int, int]:
+    """Return how many objects are marked, their bytes, and when the first may go at the earliest (0: none is)."""
+    values = {"tenant": tenant, **earliest_values(limits, days, now_ns)}
+    count, size, first_ns = connection.execute(
+        f"SELECT count(*), coalesce(sum(size), 0), coalesce(min({EARLIEST}), 0) "  # noqa: S608 - constant text
+        "FROM marks JOIN objects USING (tenant, name) WHERE marks.tenant = :tenant",
+        values,
+    ).fetchone()
+    return int(count), int(size), int(first_ns)
 
 
 def marked_rows(

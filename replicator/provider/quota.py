@@ -8,7 +8,7 @@ from replicator.ids import TenantId
 from replicator.transport.handler import RequestRefusedError
 
 STREAMS = 3
-"""Uploads of one tenant at a time."""
+"""Uploads of one tenant at a time, unless the operator says otherwise."""
 BUSY_AFTER_S = 1.0
 FLOOR_PERCENT = 5
 FLOOR_BYTES = 10 << 30
@@ -77,7 +77,8 @@ class Reservation:
 class Quotas:
     """The reservations that are open now, in memory: after a crash there are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: int = STREAMS) -> None:
+        self._streams = streams
         self._lock = threading.Lock()
         self._open: set[Reservation] = set()
 
@@ -91,8 +92,9 @@ class Quotas:
         """
         with self._lock:
             mine = self._pledged(tenant)
-            if mine.streams >= STREAMS:
-                raise RequestRefusedError("busy", f"{STREAMS} uploads of this tenant are running", after_s=BUSY_AFTER_S)
+            if mine.streams >= self._streams:
+                text = f"{self._streams} uploads of this tenant are running"
+                raise RequestRefusedError("busy", text, after_s=BUSY_AFTER_S)
             levels, charged = measure()
             if levels.tenant_used + mine.charged + charged > levels.tenant_quota:
                 raise RequestRefusedError("quota", f"the quota of {levels.tenant_quota} bytes is used up")
@@ -108,6 +110,11 @@ class Quotas:
             reservation = Reservation(self, tenant, holder, size, charged)
             self._open.add(reservation)
             return reservation
+
+    def idle(self, tenant: TenantId) -> bool:
+        """Return whether nothing of a tenant is being stored."""
+        with self._lock:
+            return not self._pledged(tenant).streams
 
     def release(self, reservation: Reservation) -> None:
         """Forget a reservation."""

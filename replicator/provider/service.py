@@ -3,13 +3,14 @@
 import logging
 
 from replicator.crypto.certificates import client_certificate
+from replicator.fs import Fs
 from replicator.ids import Identity
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
 from replicator.provider.refusals import refusing
+from replicator.provider.scrub import Scrubbed, scrub
 from replicator.provider.session import ProviderSession
-from replicator.provider.sweep import Marked
-from replicator.provider.sweeping import TenantSweep
+from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolReply, EnrolRequest
@@ -53,12 +54,22 @@ class ProviderService:
                     self._core.database,
                     self._core.charters,
                     request,
+                    days=self._core.days,
                     now_ns=now_ns,
                     admitted=self._core.admitted,
                 )
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled")
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
+
+    def erase(self, order: bytes) -> bytes:
+        """Delete a tenant by its root's signed order; return the signed receipt. Needs no certificate.
+
+        Raises:
+            RequestRefusedError: "not-found", "forbidden", "bad-request", "busy", "unavailable".
+        """
+        with refusing(integrity="forbidden"):
+            return self._core.erase(order)
 
     def session(self, holder_key: bytes) -> ProviderSession:
         """Return the session of an enrolled holder.
@@ -75,14 +86,26 @@ class ProviderService:
         """Look at the clock: more often than hourly, so that a leap is told from time."""
         self._core.tick()
 
-    def sweep(self) -> list[tuple[TenantSweep, list[Marked]]]:
-        """Delete what may go now; return for each tenant what was decided and what is gone.
+    def sweep(self) -> list[Swept]:
+        """Delete what may go now; return for each tenant what became of it.
 
         Raises:
             RequestRefusedError: "unavailable": the disk is not mounted.
-            OSError: the disk does not delete; the next sweep goes on.
         """
         return self._core.sweep()
+
+    def scrub(self, folder: str, fs: Fs, *, most: int | None) -> Scrubbed:
+        """Read ``most`` bytes of what is stored, from where the last call stopped, or all that is left of the round.
+
+        Raises:
+            RequestRefusedError: "unavailable": the disk is not mounted.
+        """
+        done = scrub(self._core, folder, fs, most=most)
+        if done.found:
+            log.error(
+                "scrub: %d objects are damaged or gone; their tenants see it and store them again", len(done.found)
+            )
+        return done
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""

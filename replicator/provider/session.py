@@ -6,8 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from replicator.charter.verify import VerifiedCharter, signed_hash, verify_charter
+from replicator.charter.verify import (
+    VerifiedCharter,
+    signed_hash,
+    verify_charter,
+    verify_objection,
+)
 from replicator.crypto.sign import Context, signer_of, verify
+from replicator.errors import RootWaitsError
 from replicator.format.charter import Op, Right
 from replicator.format.claim import Claim, Receipt, Standing, Witness
 from replicator.format.codec import Record, decode, encode
@@ -19,7 +25,7 @@ from replicator.format.snapshot import Head
 from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import store_charter
-from replicator.provider.claims import apply_claim, claimed_with_sizes, number_of
+from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.heads import (
     ForkError,
@@ -42,9 +48,10 @@ from replicator.provider.marks import (
     proven,
     signers,
 )
-from replicator.provider.objects import size_of, used
+from replicator.provider.objects import arrived_after, size_of, used
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
+from replicator.provider.succession import changes_of, keep_objection, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
 from replicator.store.base import Incoming
@@ -55,6 +62,8 @@ from replicator.wire.messages import (
     MAX_PROBES,
     MAX_REQUEST,
     WIRE_VERSION,
+    Arrivals,
+    ArrivalsRequest,
     Chain,
     ChainRequest,
     CharterNotice,
@@ -74,6 +83,8 @@ from replicator.wire.messages import (
     ProveReply,
     ProveRequest,
     Signed,
+    Succession,
+    SuccessionRequest,
     Testimony,
     VouchReply,
     VouchRequest,
@@ -126,7 +137,7 @@ class ProviderSession:
         )
 
     def inventory(self, request: InventoryRequest) -> Inventory:
-        """Return a page of what lies on the disk now."""
+        """Return a page of what was received, as it lies on the disk now."""
         tenant, _ = self._permit("audit")
         store = self._core.store(tenant.id)
         return inventory(
@@ -137,6 +148,16 @@ class ProviderSession:
             limit=request.limit,
             incarnation=self._core.incarnation,
         )
+
+    def arrivals(self, request: ArrivalsRequest) -> Arrivals:
+        """Return a page of what was stored since, in order, and lies on the disk now."""
+        tenant, _ = self._permit("audit")
+        store = self._core.store(tenant.id)
+        found, last, more = arrived_after(
+            self._core.database, tenant.id, request.after, largest=request.largest, limit=request.limit
+        )
+        names = [name for name, size in found if store.size(name) == size]
+        return Arrivals(incarnation=self._core.incarnation, names=b"".join(names), last=last, more=more)
 
     def prove(self, request: ProveRequest) -> ProveReply:
         """Prove leaves from the disk."""
@@ -174,7 +195,7 @@ class ProviderSession:
             raise RequestRefusedError("bad-request", "this claim is of another tenant, writer or provider")
         store = self._core.store(tenant.id)
         now_ns = self._core.clock.now_ns()
-        self._core.database.write(
+        names = self._core.database.write(
             "claim",
             lambda connection: apply_claim(
                 connection,
@@ -183,13 +204,10 @@ class ProviderSession:
                 incarnation=self._core.incarnation,
                 days=self._core.days,
                 now_ns=now_ns,
+                recent=self._core.claimed_sets,
             ),
         )
-        missing = [
-            name
-            for name, size in claimed_with_sizes(self._core.database, tenant.id, self._holder.identity)
-            if size is None or store.size(name) != size
-        ]
+        missing = lacking(self._core.database, tenant.id, names, store.size)
         return ClaimReply(incarnation=self._core.incarnation, number=claim.number, missing=b"".join(missing))
 
     def head(self, request: Signed) -> Signed:
@@ -277,7 +295,7 @@ class ProviderSession:
                 store.check(name)
                 raise RequestRefusedError("damaged", "the charter's object is damaged here")
             known = self._core.charters.current(tenant)
-            found = verify_charter(unwrap_record(data), root_key=tenant.root_key, known=None)
+            found = self._verified(tenant, unwrap_record(data), known)
             if found.charter.tenant != tenant.id:
                 raise RequestRefusedError("bad-request", "this charter is of another tenant")
             if known is not None and found.number <= known.number:
@@ -290,14 +308,70 @@ class ProviderSession:
                 )
             if known is not None:
                 with refusing(integrity="fork"):
-                    verify_charter(found.signed, root_key=tenant.root_key, known=known)
+                    self._verified(tenant, found.signed, known, follows=True)
             keybag = ObjectName(found.charter.keybag)
             with self._core.gate.arriving(tenant.id, keybag):
                 expected = size_of(self._core.database, tenant.id, keybag)
                 if expected is None or store.size(keybag) != expected:
                     raise RequestRefusedError("not-found", "the keybag that this charter names is not here")
-                self._core.database.write("charter", lambda connection: store_charter(connection, found, name))
+                now_ns = self._core.clock.now_ns()
+                self._core.database.write(
+                    "charter",
+                    lambda connection: store_charter(connection, found, name, days=self._core.days, now_ns=now_ns),
+                )
         return Empty()
+
+    def _verified(
+        self, tenant: Tenant, signed: bytes, known: VerifiedCharter | None, *, follows: bool = False
+    ) -> VerifiedCharter:
+        """Return a charter under the tenant's root, or one that has waited here for as long as it must.
+
+        ``follows``: hold it against the known one too.
+
+        Raises:
+            RequestRefusedError: "conflict": its root does not count here yet. Only a charter that announces the change
+                and is taken over begins a wait, since every home sees that one.
+            IntegrityError: it does not hold.
+        """
+        days, now_ns = self._core.days, self._core.clock.now_ns()
+        changes = self._core.database.read(lambda connection: changes_of(connection, tenant.id))
+        passed = [one.hash for one in changes if one.passed(days, now_ns)]
+        before = known if follows else None
+        try:
+            return verify_charter(signed, root_key=tenant.root_key, known=before, passed=passed)
+        except RootWaitsError as error:
+            raise RequestRefusedError(
+                "conflict",
+                "this charter is under another root, which waits here for thirty days first, from a charter on that "
+                "announces it",
+            ) from error
+
+    def succession(self, request: SuccessionRequest) -> Succession:
+        """Say how long a change of root has waited here, after taking in root's objection, if one is shown."""
+        tenant, _ = self._permit(None)
+        statement = signed_hash(tenant.root)
+        if request.objection:
+            objection = verify_objection(request.objection, root_key=tenant.root_key, tenant=tenant.id)
+            if objection.statement != statement:
+                raise RequestRefusedError("conflict", "this objection is about another root statement")
+            self._core.database.write(
+                "objection",
+                lambda connection: keep_objection(connection, tenant.id, statement, request.objection),
+            )
+            log.warning("a tenant's root objects to another root in its place")
+        days, now_ns = self._core.days, self._core.clock.now_ns()
+        changes, objected = self._core.database.read(
+            lambda connection: (changes_of(connection, tenant.id), objection_to(connection, tenant.id, statement))
+        )
+        waiting = changes[0] if changes else None
+        return Succession(
+            incarnation=self._core.incarnation,
+            change=waiting.hash if waiting else b"",
+            began_ns=waiting.began_ns if waiting else 0,
+            due_ns=waiting.due_ns(days, now_ns) if waiting else 0,
+            passed=waiting is not None and waiting.passed(days, now_ns),
+            objection=objected,
+        )
 
     def claims(self) -> Claims:
         """Return all writers as they are known here, and the end of the chain of marks."""
@@ -406,13 +480,15 @@ class ProviderSession:
             tenant, right = self._permit("write")
             if not is_allowed(size):
                 raise RequestRefusedError("bad-request", "not a size that an object may have")
+            self._core.hours.check(size, self._core.clock)
             if right is not None and size > (right.max_object or LARGEST):
                 raise RequestRefusedError("forbidden", f"this holder may store objects of at most {right.max_object}")
             store = self._core.store(tenant.id)
 
             def measure() -> tuple[Levels, int]:
                 counted = size_of(self._core.database, tenant.id, name) is not None
-                return self._core.levels(tenant, self._holder, right.quota if right else 0), 0 if counted else size
+                now = self._core.tenant(self._holder)  # under the lock: of an erased one nothing is taken in any more
+                return self._core.levels(now, self._holder, right.quota if right else 0), 0 if counted else size
 
             reservation = self._core.quotas.reserve(tenant.id, self._holder.identity, size=size, measure=measure)
             try:
@@ -578,6 +654,7 @@ def _claims(session: ProviderSession, body: bytes) -> Record:
 HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "info": _info,
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
+    "arrivals": lambda session, body: session.arrivals(_read(ArrivalsRequest, body)),
     "prove": lambda session, body: session.prove(_read(ProveRequest, body)),
     "check": lambda session, body: session.check(_read(CheckRequest, body)),
     "claim": lambda session, body: session.claim(_read(Signed, body)),
@@ -586,6 +663,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "chain": lambda session, body: session.chain(_read(ChainRequest, body)),
     "testify": lambda session, body: session.testify(_read(Testimony, body)),
     "charter": lambda session, body: session.charter(_read(CharterNotice, body)),
+    "succession": lambda session, body: session.succession(_read(SuccessionRequest, body)),
     "claims": _claims,
     "mark": lambda session, body: session.mark(_read(Signed, body)),
     "marks": lambda session, body: session.marks(_read(MarksRequest, body)),

@@ -68,6 +68,27 @@ class Marked:
         return max(self.due_ns(limits), now_ns + max(0, self.due_day(limits) - days.days) * DAY_NS)
 
 
+EARLIEST = (
+    "max(marked_ns + :grace_ns, iif(unclaimed_ns, unclaimed_ns + :lock_ns, 0), lock_until_ns, "
+    ":now_ns + :day_ns * max(0, max(marked_day + :grace_days, iif(unclaimed_ns, unclaimed_day + :lock_days, 0), "
+    "received_day + (max(0, lock_until_ns - received_ns) + :day_ns - 1) / :day_ns) - :days))"
+)
+""":meth:`Marked.earliest_ns` for SQLite, on the columns of marks and objects and :func:`earliest_values`."""
+
+
+def earliest_values(limits: Limits, days: Days, now_ns: int) -> dict[str, int]:
+    """Return what :data:`EARLIEST` is made of besides columns."""
+    return {
+        "grace_ns": limits.grace_s * NS,
+        "lock_ns": limits.lock_s * NS,
+        "grace_days": days_of(limits.grace_s * NS),
+        "lock_days": days_of(limits.lock_s * NS),
+        "days": days.days,
+        "day_ns": DAY_NS,
+        "now_ns": now_ns,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
     """What goes now, the longest marked first, and what stays for which reason."""

@@ -15,7 +15,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import DAY_S, NS
@@ -25,7 +25,7 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
 from replicator.provider.gate import Gate
-from replicator.provider.marks import kept_names, marked_rows
+from replicator.provider.marks import kept_names, marked_page, marked_rows, marked_sums
 from replicator.provider.objects import used_now
 from replicator.provider.sweep import WEEK_DAYS, Limits, Marked, SweepPlan, budget_of, plan_sweep
 from replicator.provider.tenants import all_tenants, find_tenant
@@ -65,28 +65,49 @@ def limits_of(offer: Offer, charter: VerifiedCharter) -> Limits:
     )
 
 
+class Swept(NamedTuple):
+    """What became of a tenant's part: what is gone, and in words what stopped the rest, if something did."""
+
+    part: TenantSweep
+    gone: list[Marked]
+    stopped: str = ""
+
+
+def nothing_of(tenant: TenantId) -> TenantSweep:
+    """Return the part of a tenant of whom nothing can be decided."""
+    return TenantSweep(
+        tenant=tenant,
+        plan=SweepPlan(gone=(), waiting=0, over_budget=0, budget=0, swept=0, frozen=False),
+        limits=Limits(grace_s=0, lock_s=0, percent=0),
+        kept=frozenset(),
+    )
+
+
 def plan_all(database: Database, charters: Charters, offer: Offer, *, days: Days, now_ns: int) -> list[TenantSweep]:
     """Return what a sweep would delete now, for each tenant that has a charter here."""
-    found = []
-    for tenant, limits, kept in _under_charter(database, charters, offer):
-        plan = database.read(
-            lambda connection, kept=kept, limits=limits, tenant=tenant: plan_for(  # type: ignore[misc]
-                connection, tenant, kept, limits=limits, days=days, now_ns=now_ns
-            )
-        )
-        found.append(TenantSweep(tenant=tenant, plan=plan, limits=limits, kept=kept))
-    return found
+    plans = (plan_of(database, charters, offer, one, days=days, now_ns=now_ns) for one in all_tenants(database))
+    return [plan for plan in plans if plan is not None]
+
+
+def plan_of(
+    database: Database, charters: Charters, offer: Offer, tenant: TenantId, *, days: Days, now_ns: int
+) -> TenantSweep | None:
+    """Return what a sweep would delete of a tenant now; None without a charter."""
+    under = _under_charter(database, charters, offer, tenant)
+    if under is None:
+        return None
+    limits, kept = under
+    plan = database.read(lambda connection: plan_for(connection, tenant, kept, limits=limits, days=days, now_ns=now_ns))
+    return TenantSweep(tenant=tenant, plan=plan, limits=limits, kept=kept)
 
 
 def _under_charter(
-    database: Database, charters: Charters, offer: Offer
-) -> Iterator[tuple[TenantId, Limits, frozenset[bytes]]]:
-    for tenant_id in all_tenants(database):
-        tenant = find_tenant(database, tenant_id)
-        assert tenant is not None, "tenants are never removed"
-        charter = charters.current(tenant)
-        if charter is not None:
-            yield tenant_id, limits_of(offer, charter), kept_names(tenant.charter_name, charter)
+    database: Database, charters: Charters, offer: Offer, tenant_id: TenantId
+) -> tuple[Limits, frozenset[bytes]] | None:
+    tenant = find_tenant(database, tenant_id)
+    assert tenant is not None, "tenants are never removed"
+    charter = charters.current(tenant)
+    return None if charter is None else (limits_of(offer, charter), kept_names(tenant.charter_name, charter))
 
 
 def plan_for(
@@ -132,25 +153,30 @@ def marks_page(
     incarnation: bytes,
 ) -> Marks:
     """Return a page of what is marked, with the sums of all of it."""
-    rows, held, swept = database.read(
+    rows, (count, size, first_ns), held, swept = database.read(
         lambda connection: (
-            marked_rows(connection, tenant, kept),
+            marked_page(connection, tenant, kept, after=after, limit=limit + 1),
+            marked_sums(connection, tenant, limits, days, now_ns),
             used_now(connection, tenant),
             swept_bytes(connection, tenant, days=days, now_ns=now_ns),
         )
     )
-    due = [one.earliest_ns(limits, days, now_ns) for one in rows]
-    shown = [(one, at) for one, at in zip(rows, due, strict=True) if one.name > after]
     return Marks(
         incarnation=incarnation,
         marks=[
-            Outstanding(name=one.name, size=one.size, why=one.why, marked_ns=one.marked_ns, due_ns=at)
-            for one, at in shown[:limit]
+            Outstanding(
+                name=one.name,
+                size=one.size,
+                why=one.why,
+                marked_ns=one.marked_ns,
+                due_ns=one.earliest_ns(limits, days, now_ns),
+            )
+            for one in rows[:limit]
         ],
-        more=len(shown) > limit,
-        count=len(rows),
-        size=sum(one.size for one in rows),
-        first_ns=min(due, default=0),
+        more=len(rows) > limit,
+        count=count,
+        size=size,
+        first_ns=first_ns,
         swept=swept,
         budget=budget_of(limits, held, swept),
         frozen_until_ns=days.frozen_until_ns if days.frozen(now_ns) else 0,
@@ -162,7 +188,11 @@ def deletions(
 ) -> list[dict[str, object]]:
     """Return for each tenant with a charter what is marked and how it is braked: for the operator's status."""
     found: list[dict[str, object]] = []
-    for tenant, limits, kept in _under_charter(database, charters, offer):
+    for tenant in all_tenants(database):
+        under = _under_charter(database, charters, offer, tenant)
+        if under is None:
+            continue
+        limits, kept = under
         marks = marks_page(
             database,
             tenant,
@@ -199,13 +229,12 @@ def apply_sweep(
     *,
     days: Days,
     now_ns: int,
-) -> list[Marked]:
-    """Delete what was planned and may still go; return that.
+) -> Iterator[tuple[Marked, ...]]:
+    """Delete what was planned and may still go; yield that, batch by batch.
 
     Raises:
         OSError: the disk does not do it. What was begun is finished by the next sweep.
     """
-    done: list[Marked] = []
     names = [one.name for one in part.plan.gone]
     for at in range(0, len(names), BATCH):
         with gate.leaving(part.tenant, names[at : at + BATCH]) as free:
@@ -220,8 +249,7 @@ def apply_sweep(
             gone = database.write("sweep", take)
             if gone:
                 _finish(database, part.tenant, store, [one.name for one in gone])
-                done += gone
-    return done
+        yield gone
 
 
 def finish_leaving(database: Database, tenant: TenantId, store: Store, gate: Gate) -> None:

@@ -35,7 +35,7 @@ from replicator.format.tree import Entry
 from replicator.rng import Rng
 from replicator.snapshot.gaps import Gap, Gaps
 from replicator.snapshot.metadata import BEYOND_A_USER, NEEDS_PRIVILEGE, Metadata, Rights
-from replicator.snapshot.newfile import NO_LINKS_HERE, Made, make_whole, write_part
+from replicator.snapshot.newfile import NO_LINKS_HERE, make_whole, write_part
 from replicator.snapshot.plan import PREFIX, Extra, Overwrite, Planner, room_for
 from replicator.snapshot.target import Identity, Place, identity_of
 from replicator.snapshot.tree import TreePath
@@ -137,7 +137,14 @@ class Job:
     temporary: bytes = b""
     identity: Identity | None = None
     done: bool = False
-    written: _Written = field(default_factory=_Written)
+    _written: _Written | None = None
+
+    @property
+    def written(self) -> _Written:
+        """Which bytes of it are there; most files are made in one step and never ask."""
+        if self._written is None:
+            self._written = _Written()
+        return self._written
 
     @property
     def size(self) -> int:
@@ -231,8 +238,8 @@ class Applier(Planner):
         self._gaps = Gaps()
         self._unset = Gaps()
 
-    def add(self, path: TreePath, entry: Entry) -> Job | None:
-        """Plan one entry; entries come in tree order, each after the folder it is in.
+    def add(self, path: TreePath, entry: Entry, *, checked: bool = False) -> Job | None:
+        """Plan one entry, which may be ``checked`` already; entries come in tree order, each after its folder.
 
         The answer is the file's job if it has bytes to be written. Nothing is changed on the disk, but that a folder is
         made once the restore has begun.
@@ -241,7 +248,7 @@ class Applier(Planner):
             FormatError: the entry, its path or the order is not allowed.
             RestoreError: something is in the way and the overwrite rule forbids to replace it.
         """
-        place, found = self._place(path, entry)
+        place, found = self._place(path, entry, checked=checked)
         if entry.kind == "dir":
             folder = self._enter(place, path, entry, found)
             self._folders[folder] = None
@@ -349,7 +356,7 @@ class Applier(Planner):
                 folder = self._target.fd(job.place)
                 made = make_whole(folder, job.entry, data, self._metadata, identify=job.first is not None)
                 if made is not None:
-                    self.made(job, made)
+                    self.made(job, made.identity, made.problems)
                     return
                 self.no_unnamed()
             write_part(self._file(job), job.entry.holes, offset, data)
@@ -377,10 +384,10 @@ class Applier(Planner):
         """Return the descriptor of an unfinished file, valid until the next call; None if the file is given up."""
         return self._descriptor(job, lambda: self._file(job))
 
-    def made(self, job: Job, made: Made) -> None:
-        """Take note of a file that was made in one step and has its name."""
-        job.identity = made.identity
-        for problem in made.problems:
+    def made(self, job: Job, identity: Identity | None = None, problems: Iterable[str] = ()) -> None:
+        """Take note of a file that was made in one step and has its name; ``problems``: what was not set of it."""
+        job.identity = identity
+        for problem in problems:
             self._gap(job.place, job.entry, problem)
         self._completed(job)
 
@@ -541,8 +548,8 @@ class Applier(Planner):
             if place.replace:
                 os.unlink(name, dir_fd=outer)
             os.mkdir(name, 0o700, dir_fd=outer)
-            place.identity = identity_of(os.stat(name, dir_fd=outer, follow_symlinks=False))
             place.is_new = True
+            self._target.fd(place)
         else:
             inner = self._target.fd(place)
             status = os.fstat(inner)

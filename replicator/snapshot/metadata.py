@@ -55,9 +55,17 @@ class Owners:
     numeric_ids: bool = False
     _users: dict[str, int | None] = field(default_factory=dict)
     _groups: dict[str, int | None] = field(default_factory=dict)
+    _last: tuple[str, int, str, int] | None = None
+    _found: tuple[int, int] = (0, 0)
 
     def of(self, entry: Entry) -> tuple[int, int]:
         """Return user and group."""
+        stored = entry.user, entry.uid, entry.group, entry.gid
+        if stored != self._last:  # what comes next is mostly of the same ones
+            self._found, self._last = self._look_up(entry), stored
+        return self._found
+
+    def _look_up(self, entry: Entry) -> tuple[int, int]:
         uid = self._id(self._users, entry.user, entry.uid, lambda name: pwd.getpwnam(name).pw_uid)
         gid = self._id(self._groups, entry.group, entry.gid, lambda name: grp.getgrnam(name).gr_gid)
         return uid, gid

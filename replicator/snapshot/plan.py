@@ -72,20 +72,30 @@ class Planner:
 
     def free(self) -> int:
         """Return how many bytes this user may still write where the target is or will be."""
+        found = os.statvfs(self._existing())
+        return found.f_bavail * found.f_frsize
+
+    def is_beside(self, path: str) -> bool:
+        """Return whether the target is or will be on the disk that an existing path is on."""
+        return os.stat(self._existing()).st_dev == os.stat(path).st_dev
+
+    def _existing(self) -> str:
         path = self._target.path
         while not os.path.lexists(path):
             path = os.path.dirname(path)
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+        return path
 
-    def _place(self, path: TreePath, entry: Entry) -> tuple[Place, os.stat_result | None]:
+    def _place(self, path: TreePath, entry: Entry, *, checked: bool = False) -> tuple[Place, os.stat_result | None]:
         """Return the folder of an entry and what lies under its name there; entries come in tree order.
+
+        ``checked``: by :func:`~replicator.snapshot.tree.check_entry`.
 
         Raises:
             FormatError: the entry, its path or the order is not allowed.
             RestoreError: it cannot be looked at.
         """
-        check_entry(entry)
+        if not checked:
+            check_entry(entry)
         if not path or path[-1] != entry.name or len(path) > MAX_DEPTH:
             raise FormatError(f"tree: {escape(entry.name)} under the path {escape(b'/'.join(path))}")
         while self._stack and self._stack[-1].path != path[:-1]:
@@ -174,14 +184,14 @@ class Surveyor(Planner):
         self._next: dict[Place, bytes | None] = {}
         self._firsts: set[tuple[int, int]] = set()
 
-    def look(self, path: TreePath, entry: Entry) -> bool:
-        """Meet one entry; return whether it is a file with bytes to be written.
+    def look(self, path: TreePath, entry: Entry, *, checked: bool = False) -> bool:
+        """Meet one entry, which may be ``checked`` already; return whether it is a file with bytes to be written.
 
         Raises:
             FormatError: the entry, its path or the order is not allowed.
             RestoreError: something is in the way and the overwrite rule forbids to replace it.
         """
-        place, found = self._place(path, entry)
+        place, found = self._place(path, entry, checked=checked)
         self._pass(place, entry.name)
         if entry.kind == "dir":
             folder = self._enter(place, path, entry, found)

@@ -136,7 +136,10 @@ class Target:
             fd = os.open(self.path, flags)  # the caller's own words, links and all
         else:
             fd = os.open(place.path[-1], flags | os.O_NOFOLLOW, dir_fd=self._open[place.parent])
-        if identity_of(os.fstat(fd)) != place.identity:
+        found = identity_of(os.fstat(fd))
+        if place.identity is None and place.is_new:
+            place.identity = found  # it was made a moment ago
+        if found != place.identity:
             os.close(fd)
             raise RestoreError(
                 f"{place.shown() or self.shown()} was replaced by someone else during the restore",

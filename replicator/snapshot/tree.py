@@ -223,7 +223,7 @@ def _problem(entry: Entry) -> str:
         return f"a {entry.kind} with a device number"
     if entry.kind == "dir" and entry.link is not None:
         return "a hard link to a directory"
-    return _hole_problem(entry) or _xattr_problem(entry)
+    return (entry.holes and _hole_problem(entry)) or (entry.xattrs and _xattr_problem(entry)) or ""
 
 
 def _hole_problem(entry: Entry) -> str:

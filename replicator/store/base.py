@@ -51,7 +51,8 @@ class ObjectStore(Protocol):
 
     Guarantees: an object is there whole or not at all, also after a crash at any moment; what is there is never
     overwritten in place; the same object again is no error and leaves it durable; sizes are only the allowed
-    ones. What :meth:`list`, :meth:`size`, :meth:`prove` and :meth:`check` answer is read from the disk each time.
+    ones. What :meth:`list`, :meth:`size`, :meth:`aside`, :meth:`prove` and :meth:`check` answer is read from the disk
+    each time.
     """
 
     def begin(self, name: ObjectName, size: int) -> Incoming:
@@ -86,8 +87,8 @@ class ObjectStore(Protocol):
         """Read the whole object and compare it with its name; a damaged one is quarantined."""
         ...
 
-    def quarantined(self) -> set[ObjectName]:
-        """Return the names whose bytes were found wrong and that have not been stored again since."""
+    def aside(self, name: ObjectName) -> bool:
+        """Return whether bytes that were found wrong lie in quarantine, and the object was not stored again since."""
         ...
 
     def remove(self, name: ObjectName) -> None:

@@ -152,10 +152,9 @@ class FolderObjectStore:
             self._set_aside(name)
         return "damaged"
 
-    def quarantined(self) -> set[ObjectName]:
-        """Return the names that lie in quarantine and not in the store."""
-        aside = {name for name, _ in _objects(self._fs.list_files(self._quarantine))}
-        return {name for name in aside if self.size(name) is None}
+    def aside(self, name: ObjectName) -> bool:
+        """Return whether it lies in quarantine and not in the store."""
+        return self._fs.size(self._quarantine_path(name)) is not None and self.size(name) is None
 
     def remove(self, name: ObjectName, *, durable: bool = True) -> None:
         """Remove an object for good; without ``durable`` a power cut may bring it back."""

@@ -1,6 +1,7 @@
 """What the engine needs of a network; TLS (:mod:`.client`) and memory (:mod:`.memory`) give it."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from replicator.crypto.sign import SigningKey
@@ -9,6 +10,8 @@ from replicator.ids import Identity, ObjectName
 from replicator.wire.messages import EnrolReply, EnrolRequest
 
 A = TypeVar("A", bound=Record)
+Pace = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes may be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,7 @@ class Target:
     """A provider to dial: ``identity`` is the pin, ``endpoints`` ("host:port") are tried in order.
 
     ``name`` is for people and errors. ``certificate`` (DER) is the client certificate this provider issued for
-    ``key``; None before enrolment.
+    ``key``; None before enrolment. ``pace`` is awaited before each piece of an object that is sent.
     """
 
     identity: Identity
@@ -24,6 +27,26 @@ class Target:
     endpoints: tuple[str, ...]
     key: SigningKey
     certificate: bytes | None
+    pace: Pace | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What another process of this user needs to speak to a provider as a connection does: keys too.
+
+    ``peer`` is the certificate (DER) that the provider has shown, ``seed`` that of the signing key; ``scratch``
+    as in :func:`.tls.client_context`.
+    """
+
+    name: str
+    host: str
+    port: int
+    peer: bytes
+    seed: bytes = field(repr=False)
+    certificate: bytes
+    scratch: str | None
+    connect_s: float
+    stall_s: float
 
 
 class Connection(Protocol):
@@ -47,6 +70,10 @@ class Connection(Protocol):
         """Return ``length`` bytes from ``offset`` (both aligned to 1 MiB, or to the end of the object)."""
         ...
 
+    def reach(self) -> Reach | None:
+        """Return how another process gets to this provider; None if none can."""
+        ...
+
     async def close(self) -> None:
         """Let go of sockets; idempotent."""
         ...
@@ -61,6 +88,10 @@ class Network(Protocol):
 
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         """Ask for a certificate without having one."""
+        ...
+
+    async def erase(self, target: Target, order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant, which needs no certificate; return the signed receipt."""
         ...
 
     async def connect(self, target: Target) -> Connection:

@@ -16,21 +16,15 @@ from replicator.errors import FormatError, PeerError, ProtocolError, Unreachable
 from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST
 from replicator.ids import Identity, ObjectName
-from replicator.transport.base import Target
-from replicator.transport.handler import peer_error
+from replicator.transport.base import Reach, Target
+from replicator.transport.handler import refusal_of
+from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
-from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, Refused, Signed
+from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed
 
 A = TypeVar("A", bound=Record)
 
-CONNECT_S = 5.0
-STALL_S = 120.0
-"""Seconds without progress after which a peer counts as gone; a check of 64 objects on a slow disk takes most of it."""
-GRACE_S = 60.0
-MINIMUM_RATE = 16 << 10
-"""Bytes a second below which a transfer is given up."""
 SLICE = 256 << 10
-MAX_REFUSAL = 64 << 10
 
 
 class TlsNetwork:
@@ -51,7 +45,7 @@ class TlsNetwork:
             peer = await fetch_certificate(host, port, timeout_s=self._connect_s)
         except (OSError, ValueError, FormatError) as error:
             raise UnreachableError(
-                endpoint, f"does not answer ({_reason(error)})", hint="try the address of another provider"
+                endpoint, f"does not answer ({reason_of(error)})", hint="try the address of another provider"
             ) from error
         return peer.identity
 
@@ -60,6 +54,14 @@ class TlsNetwork:
         connection = await self._dial(target, certificate=None)
         try:
             return await connection.call("enrol", request, EnrolReply)
+        finally:
+            await connection.close()
+
+    async def erase(self, target: Target, order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant; return the signed receipt."""
+        connection = await self._dial(target, certificate=None)
+        try:
+            return (await connection.call("erase", Signed(statement=order), Signed)).statement
         finally:
             await connection.close()
 
@@ -75,7 +77,7 @@ class TlsNetwork:
                 host, port = split_endpoint(endpoint)
                 peer = await fetch_certificate(host, port, timeout_s=self._connect_s)
             except (OSError, ValueError, FormatError) as error:
-                problems.append(f"{endpoint} ({_reason(error)})")
+                problems.append(f"{endpoint} ({reason_of(error)})")
                 continue
             if peer.identity != target.identity:
                 impostor = True
@@ -83,14 +85,18 @@ class TlsNetwork:
                 continue
             key = target.key if certificate is not None else None
             context = client_context(peer, key=key, certificate=certificate, scratch=self._scratch)
-            return TlsConnection(
-                target,
-                join_endpoint(host, port),
-                peer,
-                context,
+            reach = Reach(
+                name=target.name,
+                host=host,
+                port=port,
+                peer=peer.der,
+                seed=target.key.seed() if certificate is not None else b"",
+                certificate=certificate or b"",
+                scratch=self._scratch,
                 connect_s=self._connect_s,
                 stall_s=self._stall_s,
             )
+            return TlsConnection(target, reach, peer, context)
         listed = ", ".join(problems) or "no endpoint is known"
         if impostor:
             raise ProtocolError(
@@ -107,21 +113,19 @@ class TlsConnection:
     def __init__(
         self,
         target: Target,
-        endpoint: str,
+        reach: Reach,
         peer: PeerCertificate,
         context: ssl.SSLContext,
-        *,
-        connect_s: float,
-        stall_s: float,
     ) -> None:
         self.target = target
-        self._base = f"https://{endpoint}/v1"
+        self._reach = reach
+        self._base = f"https://{join_endpoint(reach.host, reach.port)}/v1"
         self._context = context
-        self._stall_s = stall_s
+        self._stall_s = reach.stall_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(peer.fingerprint), limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=stall_s),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=reach.connect_s, sock_read=reach.stall_s),
             auto_decompress=False,
             trust_env=False,
         )
@@ -150,6 +154,10 @@ class TlsConnection:
             raise ProtocolError(self.target.name, f"{len(data)} bytes came where {length} were asked for")
         return data
 
+    def reach(self) -> Reach | None:
+        """Return how another process gets to this provider, if it may ask for objects."""
+        return self._reach if self._reach.certificate else None
+
     async def close(self) -> None:
         """Let go of sockets."""
         await self._session.close()
@@ -158,7 +166,7 @@ class TlsConnection:
     async def _request(
         self, method: str, path: str, *, body: bytes, expected: int, wait_for_go: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        total_s = GRACE_S + self._stall_s + (len(body) + expected) / MINIMUM_RATE
+        total_s = time_for(len(body) + expected, self._stall_s)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(total_s), asyncio.timeout(self._stall_s) as stall:
@@ -166,6 +174,9 @@ class TlsConnection:
                 async def slices() -> AsyncIterator[memoryview]:
                     view = memoryview(body)
                     for at in range(0, len(view), SLICE):
+                        if wait_for_go and self.target.pace is not None:
+                            stall.reschedule(None)
+                            await self.target.pace(len(view[at : at + SLICE]))
                         stall.reschedule(loop.time() + self._stall_s)
                         yield view[at : at + SLICE]
                     stall.reschedule(loop.time() + self._stall_s)
@@ -181,7 +192,8 @@ class TlsConnection:
                 ) as response:
                     stall.reschedule(None)  # from here sock_read watches
                     if response.status != 200:
-                        raise self._refusal(response, await self._read(response, MAX_REFUSAL))
+                        told = await self._read(response, MAX_REFUSAL)
+                        raise refusal_of(self.target.name, response.status, told)
                     yield response
         except PeerError:
             raise
@@ -193,7 +205,7 @@ class TlsConnection:
                 raise UnreachableError(self.target.name, "the connection broke in the middle of an answer") from error
             raise ProtocolError(self.target.name, f"an answer that is not HTTP: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(self.target.name, _reason(error)) from error
+            raise UnreachableError(self.target.name, reason_of(error)) from error
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -205,20 +217,8 @@ class TlsConnection:
             parts.append(part)
         return b"".join(parts)
 
-    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> PeerError:
-        refused = self._decode(Refused, body)
-        if STATUS[refused.code] != response.status:
-            return ProtocolError(self.target.name, f"status {response.status} with the word '{refused.code}'")
-        return peer_error(self.target.name, refused)
-
     def _decode(self, kind: type[A], body: bytes) -> A:
         try:
             return decode(kind, body, limit=MAX_ANSWER)
         except FormatError as error:
             raise ProtocolError(self.target.name, f"an answer that cannot be read: {error.message}") from error
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error) or type(error).__name__

@@ -6,9 +6,10 @@ All of them block: the caller decides on which thread.
 
 from typing import Protocol
 
-from replicator.errors import BusyError, PeerError, RefusedError, ReplicatorError
+from replicator.errors import BusyError, FormatError, PeerError, ProtocolError, RefusedError, ReplicatorError
+from replicator.format.codec import decode
 from replicator.ids import Identity, ObjectName
-from replicator.wire.messages import EnrolReply, EnrolRequest, Refusal, Refused
+from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, Refusal, Refused
 
 
 class RequestRefusedError(ReplicatorError):
@@ -29,6 +30,17 @@ def peer_error(peer: str, refused: Refused) -> PeerError:
     if refused.code == "busy":
         return BusyError(peer, refused.message, after_s=refused.after_s)
     return RefusedError(peer, refused.message, code=refused.code)
+
+
+def refusal_of(peer: str, status: int, body: bytes) -> PeerError:
+    """Return the error that a client raises for an answer whose status is not 200."""
+    try:
+        refused = decode(Refused, body, limit=MAX_ANSWER)
+    except FormatError as error:
+        return ProtocolError(peer, f"an answer that cannot be read: {error.message}")
+    if STATUS[refused.code] != status:
+        return ProtocolError(peer, f"status {status} with the word '{refused.code}'")
+    return peer_error(peer, refused)
 
 
 class Upload(Protocol):
@@ -85,6 +97,10 @@ class Service(Protocol):
 
     def enrol(self, request: EnrolRequest) -> EnrolReply:
         """Give a certificate for an invite or an order."""
+        ...
+
+    def erase(self, order: bytes) -> bytes:
+        """Delete a tenant by its root's signed order; return the signed receipt."""
         ...
 
     def session(self, holder_key: bytes) -> Session:

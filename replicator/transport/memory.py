@@ -13,13 +13,14 @@ from replicator.format.codec import Record, decode, encode
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import RequestRefusedError, Service, Session, peer_error
-from replicator.wire.messages import MAX_ANSWER, MAX_REQUEST, EnrolReply, EnrolRequest, Refused
+from replicator.wire.messages import MAX_ANSWER, MAX_REQUEST, EnrolReply, EnrolRequest, Refused, Signed
 
 A = TypeVar("A", bound=Record)
 Phase = Literal["before", "during", "after"]
 Faults = Callable[[Identity, str, Phase], None]
-"""Called with the provider, the operation ("enrol", "connect", "put", "get" or one of OPS) and the phase; raises
-what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the answer is lost.
+"""Called with the provider, the operation ("enrol", "erase", "connect", "put", "get" or one of OPS) and the phase;
+raises what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the answer is
+lost.
 """
 PIECE = 64 << 10
 
@@ -69,6 +70,17 @@ class MemoryNetwork:
             raise refused(target, error) from error
         self.faults(target.identity, "enrol", "after")
         return decode(EnrolReply, answer, limit=MAX_ANSWER)
+
+    async def erase(self, target: Target, order: bytes) -> bytes:
+        """Hand over root's signed order to erase a tenant; return the signed receipt."""
+        service = self.service(target)
+        self.faults(target.identity, "erase", "before")
+        try:
+            receipt = service.erase(decode(Signed, encode(Signed(statement=order)), limit=MAX_REQUEST).statement)
+        except RequestRefusedError as error:
+            raise refused(target, error) from error
+        self.faults(target.identity, "erase", "after")
+        return receipt
 
     async def connect(self, target: Target) -> "MemoryConnection":
         """Return a connection to a provider that answers."""
@@ -122,6 +134,8 @@ class MemoryConnection:
                     if at <= len(data) // 2 < at + PIECE:
                         self._fault("put", "during")
                     piece = data[at : at + PIECE]
+                    if self.target.pace is not None:
+                        await self.target.pace(len(piece))
                     upload.hash(piece)
                     upload.write(piece)
                     self._network.count(self.target.identity, len(piece))
@@ -142,6 +156,9 @@ class MemoryConnection:
             raise refused(self.target, error) from error
         self._fault("get", "after")
         return data
+
+    def reach(self) -> None:
+        """Return that no other process gets to a service in this one."""
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -46,6 +46,8 @@ MINIMUM_RATE = 16 << 10
 """Bytes a second below which a body is given up."""
 GRACE_S = 30.0
 """Seconds that any body may take, however small."""
+MAX_ORDER = 4096
+"""Bytes of an order to erase, which anybody may bring."""
 ENROL_BURST = 30
 ENROL_PER_S = 1.0
 SHUTDOWN_S = 60.0
@@ -84,6 +86,7 @@ class Face:
         self._clock = clock
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._downloads = 0
         self._closing = False
         self._running = 0
@@ -104,6 +107,7 @@ class Face:
         """Return the aiohttp application."""
         app = web.Application(middlewares=[self._answer], client_max_size=MAX_REQUEST)
         app.router.add_post("/v1/enrol", self._enrol)
+        app.router.add_post("/v1/erase", self._erase)
         app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
         app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
         app.router.add_post("/v1/{op}", self._call)
@@ -120,7 +124,9 @@ class Face:
     async def _session(self, request: web.Request) -> Session:
         key = peer_key(request)
         if key is None:
-            raise RequestRefusedError("unauthorized", "without a certificate there is only enrolment")
+            raise RequestRefusedError(
+                "unauthorized", "without a certificate there is enrolment, and root's order to erase"
+            )
         return await self._run(self._service.session, key)
 
     @web.middleware
@@ -164,6 +170,17 @@ class Face:
         except FormatError as error:
             raise RequestRefusedError("bad-request", error.message) from error
         return _record(await self._run(self._service.enrol, wanted))
+
+    async def _erase(self, request: web.Request) -> web.Response:
+        wait_s = self._erasures.take()
+        if wait_s:
+            raise RequestRefusedError("busy", "too many orders", after_s=wait_s)
+        body = await _read_body(request, MAX_ORDER)
+        try:
+            order = decode(Signed, body, limit=MAX_ORDER).statement
+        except FormatError as error:
+            raise RequestRefusedError("bad-request", error.message) from error
+        return _record(Signed(statement=await self._run(self._service.erase, order)))
 
     async def _call(self, request: web.Request) -> web.Response:
         op = request.match_info["op"]
@@ -274,10 +291,10 @@ async def _pieces(request: web.Request, size: int) -> AsyncIterator[memoryview]:
                 at = 0
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def _read_body(request: web.Request, limit: int = MAX_REQUEST) -> bytes:
     length = request.content_length
-    if length is None or length > MAX_REQUEST:
-        raise RequestRefusedError("bad-request", f"a body of at most {MAX_REQUEST} bytes, with Content-Length")
+    if length is None or length > limit:
+        raise RequestRefusedError("bad-request", f"a body of at most {limit} bytes, with Content-Length")
     return b"".join([bytes(piece) async for piece in _pieces(request, length)])
 
 
@@ -301,7 +318,7 @@ def _operation(request: web.Request) -> str:
     if request.path.startswith("/v1/objects/"):
         return f"{request.method} object"
     op = request.path.removeprefix("/v1/")
-    return op if op in OPS or op == "enrol" else "unknown"
+    return op if op in OPS or op in ("enrol", "erase") else "unknown"
 
 
 def _record(record: Record) -> web.Response:

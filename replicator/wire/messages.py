@@ -23,6 +23,8 @@ MAX_ANSWER = 16 << 20
 MAX_PROBES = 256
 MAX_CHECKS = 64
 INVENTORY_PAGE = 10_000
+ARRIVALS_PAGE = 20_000
+"""Objects that a provider looks at for an answer; those that are told are a part of them."""
 CHAIN_PAGE = 4096
 """Heads; each has some 300 bytes."""
 MAX_TESTIMONY = 64
@@ -127,7 +129,7 @@ class InventoryRequest(Record, frozen=True, kw_only=True):
 
 
 class Inventory(Record, frozen=True, kw_only=True):
-    """What lies on the disk now, read from the folder, by name.
+    """What was received, each object looked up on the disk now, by name.
 
     ``names`` are 32 bytes each, ``sizes`` as found. ``missing``: received once and no longer there;
     ``damaged``: of another size than received, or quarantined; neither is among ``names``. ``more`` says whether
@@ -145,6 +147,30 @@ class Inventory(Record, frozen=True, kw_only=True):
     def last(self) -> bytes:
         """The greatest name on this page, in whichever of its lists; empty if the page is."""
         return max(self.names[-NAME_SIZE:], self.missing[-NAME_SIZE:], self.damaged[-NAME_SIZE:])
+
+
+class ArrivalsRequest(Record, frozen=True, kw_only=True):
+    """Objects of at most ``largest`` bytes that were stored after the ``after``-th (0: from the first).
+
+    ``limit``: how many are looked at, of whatever size.
+    """
+
+    after: Count
+    largest: Count
+    limit: Annotated[int, msgspec.Meta(ge=1, le=ARRIVALS_PAGE)]
+
+
+class Arrivals(Record, frozen=True, kw_only=True):
+    """``names`` in the order they were stored, as far as they lie there: what to look at, never proof of absence.
+
+    ``last`` is how far this answer goes and the next question begins; it is below ``after`` if fewer were ever stored.
+    ``more``: there are others behind it.
+    """
+
+    incarnation: Incarnation
+    names: bytes
+    last: Count
+    more: bool
 
 
 class ProveRequest(Record, frozen=True, kw_only=True):
@@ -324,6 +350,27 @@ class CharterNotice(Record, frozen=True, kw_only=True):
     name: Hash
 
 
+class SuccessionRequest(Record, frozen=True, kw_only=True):
+    """How does a change of root stand? ``objection`` is root's signed Objection to it, empty to ask only."""
+
+    objection: bytes
+
+
+class Succession(Record, frozen=True, kw_only=True):
+    """A change of root as it waits at this provider; ``change`` is the hash of the signed RootChange, empty: none.
+
+    ``due_ns`` is when it counts here at the earliest, ``passed`` whether it does. ``objection`` is root's word
+    against any successor of the root statement in force here, empty if there is none.
+    """
+
+    incarnation: Incarnation
+    change: bytes
+    began_ns: Count
+    due_ns: Count
+    passed: bool
+    objection: bytes
+
+
 class Signed(Record, frozen=True, kw_only=True):
     """A signed statement (claim, head) or its answer (receipt, witness)."""
 
@@ -343,6 +390,7 @@ class OpSpec:
 OPS: dict[str, OpSpec] = {
     "info": OpSpec(path="info", right=None, request=Empty, answer=Info),
     "inventory": OpSpec(path="inventory", right="audit", request=InventoryRequest, answer=Inventory),
+    "arrivals": OpSpec(path="arrivals", right="audit", request=ArrivalsRequest, answer=Arrivals),
     "prove": OpSpec(path="prove", right="audit", request=ProveRequest, answer=ProveReply),
     "check": OpSpec(path="check", right="audit", request=CheckRequest, answer=CheckReply),
     "claim": OpSpec(path="claim", right="publish", request=Signed, answer=ClaimReply),
@@ -351,6 +399,7 @@ OPS: dict[str, OpSpec] = {
     "chain": OpSpec(path="chain", right="read", request=ChainRequest, answer=Chain),
     "testify": OpSpec(path="testify", right="publish", request=Testimony, answer=Empty),
     "charter": OpSpec(path="charter", right="write", request=CharterNotice, answer=Empty),
+    "succession": OpSpec(path="succession", right=None, request=SuccessionRequest, answer=Succession),
     "claims": OpSpec(path="claims", right="audit", request=Empty, answer=Claims),
     "mark": OpSpec(path="mark", right="audit", request=Signed, answer=MarkReply),
     "marks": OpSpec(path="marks", right="audit", request=MarksRequest, answer=Marks),

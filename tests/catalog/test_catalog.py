@@ -8,10 +8,13 @@ def test_small_values_are_kept_and_replaced(catalog: Catalog) -> None:
     assert catalog.meta("key") == b"\xfftwo"
 
 
-def test_the_newest_run_of_a_kind_is_remembered(catalog: Catalog) -> None:
-    assert catalog.last_run("backup") is None
+def test_runs_are_remembered_by_kind_oldest_first(catalog: Catalog) -> None:
+    assert catalog.runs("backup") == []
     catalog.record_run("backup", started_ns=1, ended_ns=2, exit_code=5, summary={"sent": 0})
     catalog.record_run("backup", started_ns=3, ended_ns=4, exit_code=0, summary={"sent": 7, "notes": ["å"]})
     catalog.record_run("verify", started_ns=5, ended_ns=6, exit_code=4, summary={})
-    assert catalog.last_run("backup") == {"started_ns": 3, "ended_ns": 4, "exit": 0, "sent": 7, "notes": ["å"]}
-    assert catalog.last_run("verify") == {"started_ns": 5, "ended_ns": 6, "exit": 4}
+    assert catalog.runs("backup") == [
+        {"started_ns": 1, "ended_ns": 2, "exit": 5, "sent": 0},
+        {"started_ns": 3, "ended_ns": 4, "exit": 0, "sent": 7, "notes": ["å"]},
+    ]
+    assert catalog.runs("verify") == [{"started_ns": 5, "ended_ns": 6, "exit": 4}]

@@ -321,10 +321,7 @@ def test_what_one_peer_says_does_not_touch_another(catalog: Catalog) -> None:
     for peer in (BO, CLEO):
         catalog.objects.held(row, peer, incarnation=OLD, receipt=b"signed", received_ns=NOW)
     catalog.objects.set_states(BO, {row: "missing"}, incarnation=NEW, now_ns=NOW)
-    catalog.objects.drop_holdings(CLEO, [])
     assert {one.peer: one.state for one in catalog.objects.holdings()} == {BO: "missing", CLEO: "held"}
-    catalog.objects.drop_holdings(BO, [row])
-    assert [one.peer for one in catalog.objects.holdings()] == [CLEO]
 
 
 def test_the_last_accepted_claim_is_remembered_with_its_number(catalog: Catalog) -> None:

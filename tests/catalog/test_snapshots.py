@@ -141,8 +141,8 @@ def test_hooks_are_kept_with_their_dataset(catalog: Catalog) -> None:
 def test_datasets_of_a_later_release_are_not_called_damaged(catalog: Catalog) -> None:
     catalog.datasets.add(dataset())
     data = stored(catalog).read_bytes()
-    stored(catalog).write_bytes(data[:1] + b"\x03" + data[2:])
-    with pytest.raises(HomeError, match=r"datasets\.bin: .* version 3, this release reads version 2") as caught:
+    stored(catalog).write_bytes(data[:1] + b"\x04" + data[2:])
+    with pytest.raises(HomeError, match=r"datasets\.bin: .* version 4, this release reads version 3") as caught:
         catalog.datasets.all()
     assert "newer release" in caught.value.hint
     assert "damaged" not in caught.value.message

@@ -8,13 +8,15 @@ from replicator.charter.verify import (
     VerifiedCharter,
     below_floors,
     signed_hash,
+    verify_change,
     verify_charter,
     verify_enrol_order,
+    verify_objection,
     verify_root,
 )
 from replicator.crypto.sign import Context, SigningKey
-from replicator.errors import FormatError, IntegrityError
-from replicator.format.charter import Charter, EnrolOrder, Floors, Right, RootStatement
+from replicator.errors import FormatError, IntegrityError, RootWaitsError
+from replicator.format.charter import Charter, EnrolOrder, Floors, Objection, Right, RootChange, RootStatement
 from replicator.format.codec import encode
 from tests.format.samples import CHARTER, CODED, NOW, POLICY, RIGHT, ROOT
 
@@ -40,7 +42,13 @@ def right(key: SigningKey, **changes: Any) -> Right:
 
 def charter(key: SigningKey = OWNER, **changes: Any) -> bytes:
     """Return a signed charter, number 5 unless told otherwise."""
-    fields: dict[str, Any] = {"number": 5, "root": statement(), "rights": [right(NODE), right(KEEPER, role="keeper")]}
+    fields: dict[str, Any] = {
+        "number": 5,
+        "root": statement(),
+        "rights": [right(NODE), right(KEEPER, role="keeper")],
+        "change": b"",
+        "handovers": [],
+    }
     return key.sign(Context.CHARTER, encode(msgspec.structs.replace(CHARTER, **(fields | changes))))
 
 
@@ -177,6 +185,137 @@ class TestRights:
     def test_snapshots_of_a_revoked_node_stay_valid(self) -> None:
         found = verified(charter(rights=[right(NODE, revoked=True), right(KEEPER, role="keeper")]))
         assert found.writer_keys() == [NODE.public]
+
+
+SECOND, THIRD = (SigningKey(bytes([i]) * 32) for i in (11, 12))
+"""Roots that follow the first."""
+
+
+def follows(former: bytes, key: SigningKey, **changes: Any) -> bytes:
+    """Return the statement of a root that follows a signed one."""
+    fields: dict[str, Any] = {
+        "number": verify_root(former, None).number + 1,
+        "previous": signed_hash(former),
+        "root_key": key.public,
+    }
+    return statement(key, **(fields | changes))
+
+
+def change(former: bytes, successor: bytes, owner: SigningKey = OWNER, **changes: Any) -> bytes:
+    """Return a signed change of root."""
+    record = RootChange(tenant=ROOT.tenant, former=former, successor=successor, announced_ns=NOW)
+    return owner.sign(Context.ROOT_CHANGE, encode(msgspec.structs.replace(record, **changes)))
+
+
+FORMER = statement()
+SUCCESSOR = follows(FORMER, SECOND)
+CHANGE = change(FORMER, SUCCESSOR)
+
+
+def later(**changes: Any) -> bytes:
+    """Return a charter under the second root."""
+    fields: dict[str, Any] = {"number": 6, "previous": KNOWN.hash, "root": SUCCESSOR, "handovers": [CHANGE]}
+    return charter(**(fields | changes))
+
+
+class TestChangeOfRoot:
+    def test_the_owner_says_that_one_root_follows_the_other(self) -> None:
+        found = verify_change(CHANGE)
+        assert (found.former.root_key, found.successor.root_key) == (ROOT_KEY.public, SECOND.public)
+        assert (found.former_hash, found.successor_hash) == (signed_hash(FORMER), signed_hash(SUCCESSOR))
+        assert found.hash == signed_hash(CHANGE)
+
+    @pytest.mark.parametrize(
+        ("broken", "why"),
+        [
+            (change(FORMER, SUCCESSOR, STRANGER), "do not both name owner"),
+            (change(FORMER, follows(FORMER, SECOND, owner_key=STRANGER.public)), "do not both name owner"),
+            (change(FORMER, follows(FORMER, SECOND, tenant=bytes(16))), "several tenants"),
+            (change(FORMER, SUCCESSOR, tenant=bytes(16)), "several tenants"),
+            (change(FORMER, follows(FORMER, ROOT_KEY)), "the same root"),
+            (change(FORMER, follows(FORMER, SECOND, number=3)), "does not follow"),
+            (change(FORMER, follows(FORMER, SECOND, previous=bytes(32))), "does not follow"),
+            (
+                change(FORMER, follows(FORMER, SECOND, floors=msgspec.structs.replace(ROOT.floors, minimum_copies=1))),
+                "floors",
+            ),
+            (change(FORMER, SECOND.sign(Context.CHARTER, encode(ROOT))), "does not hold"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_refused(self, broken: bytes, why: str) -> None:
+        with pytest.raises(IntegrityError, match=why):
+            verify_change(broken)
+
+    def test_a_charter_announces_a_change_of_its_own_root_statement_alone(self) -> None:
+        found = verified(charter(change=CHANGE))
+        assert found.pending is not None
+        assert found.root.root_key == ROOT_KEY.public
+        newer = statement(number=2, previous=signed_hash(FORMER))
+        with pytest.raises(IntegrityError, match="of another root statement than its own"):
+            verified(charter(root=newer, change=CHANGE))
+
+    def test_a_charter_under_the_next_root_holds_for_who_has_waited(self) -> None:
+        found = verify_charter(later(), root_key=ROOT_KEY.public, known=KNOWN, passed=[signed_hash(CHANGE)])
+        assert found.root.root_key == SECOND.public
+        assert verify_charter(later(), root_key=SECOND.public, known=None).hash == found.hash
+
+    def test_for_who_has_not_it_waits_and_the_change_is_named(self) -> None:
+        for passed in ((), [bytes(32)]):
+            with pytest.raises(RootWaitsError) as caught:
+                verify_charter(later(), root_key=ROOT_KEY.public, known=KNOWN, passed=passed)
+            assert caught.value.change == CHANGE
+
+    def test_what_is_wrong_besides_is_not_hidden_by_the_wait(self) -> None:
+        with pytest.raises(IntegrityError, match="does not follow"):
+            verify_charter(later(previous=bytes(32)), root_key=ROOT_KEY.public, known=KNOWN)
+        with pytest.raises(IntegrityError, match="older"):
+            verify_charter(later(number=4), root_key=ROOT_KEY.public, known=KNOWN)
+
+    def test_a_chain_of_roots_is_followed_from_any_of_them(self) -> None:
+        third = follows(SUCCESSOR, THIRD)
+        second_change = change(SUCCESSOR, third)
+        signed = later(root=third, handovers=[CHANGE, second_change])
+        both = [signed_hash(CHANGE), signed_hash(second_change)]
+        for key in (ROOT_KEY, SECOND, THIRD):
+            assert verify_charter(signed, root_key=key.public, known=None, passed=both).root.root_key == THIRD.public
+        with pytest.raises(RootWaitsError) as caught:
+            verify_charter(signed, root_key=ROOT_KEY.public, known=None, passed=both[:1])
+        assert caught.value.change == second_change
+        with pytest.raises(IntegrityError, match="may not"):
+            verify_charter(later(root=third, handovers=[second_change]), root_key=ROOT_KEY.public, known=None)
+
+    def test_what_the_new_root_says_later_follows_the_change(self) -> None:
+        passed = [signed_hash(CHANGE)]
+        newer = follows(SUCCESSOR, SECOND, floors=msgspec.structs.replace(ROOT.floors, minimum_copies=1))
+        found = verify_charter(later(root=newer), root_key=ROOT_KEY.public, known=KNOWN, passed=passed)
+        assert found.root.floors.minimum_copies == 1
+        for root, why in (
+            (follows(SUCCESSOR, SECOND, previous=bytes(32)), "does not follow"),
+            (follows(SUCCESSOR, SECOND, number=2), "two different root statements"),
+            (follows(SUCCESSOR, SECOND, number=1), "older"),
+        ):
+            with pytest.raises(IntegrityError, match=why):
+                verify_charter(later(root=root), root_key=ROOT_KEY.public, known=KNOWN, passed=passed)
+
+    def test_a_change_of_a_statement_that_root_has_replaced_leads_nowhere(self) -> None:
+        newer = statement(number=2, previous=signed_hash(FORMER))
+        known = verified(charter(root=newer))
+        far = follows(SUCCESSOR, SECOND, number=9, previous=bytes(32))
+        signed = charter(number=7, root=far, handovers=[CHANGE])
+        with pytest.raises(IntegrityError, match="older than one that was seen"):
+            verify_charter(signed, root_key=ROOT_KEY.public, known=known, passed=[signed_hash(CHANGE)])
+
+    def test_root_objects_for_its_own_tenant(self) -> None:
+        record = Objection(tenant=ROOT.tenant, statement=signed_hash(FORMER), created_ns=NOW)
+        signed = ROOT_KEY.sign(Context.OBJECTION, encode(record))
+        assert verify_objection(signed, root_key=ROOT_KEY.public, tenant=ROOT.tenant) == record
+        with pytest.raises(IntegrityError, match="another tenant"):
+            verify_objection(signed, root_key=ROOT_KEY.public, tenant=bytes(16))
+        for signer in (OWNER, SECOND):
+            with pytest.raises(IntegrityError, match="may not"):
+                verify_objection(
+                    signer.sign(Context.OBJECTION, encode(record)), root_key=ROOT_KEY.public, tenant=ROOT.tenant
+                )
 
 
 class TestEnrolOrder:

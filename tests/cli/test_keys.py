@@ -180,6 +180,10 @@ def test_a_drill_host_reads_and_drills_and_can_do_nothing_else(breakable: Federa
     assert all(row["opens"] for row in breakable.json("key", "check", home="barn"))
     for line in ("backup", "peer remove alice", "node revoke attic", "key rotate index", "key sheet --addresses"):
         breakable.fails(6, *line.split(), home="barn")
+    assert "keeper" in breakable.fails(6, "forget", "--keep-last", "1", home="barn")
+    planned = breakable.run("forget", "--keep-last", "1", "--dry-run", "--json", home="barn")
+    assert (planned.code, [row["keep"] for row in planned.json()][-1]) == (6, True)
+    assert any("no maintenance key, so this home could not do it" in line for line in planned.said)
     breakable.ok("key", "revoke", "barn", home="keeper")
     assert breakable.run("cat", "latest", "docs/run.sh", home="barn").code != 0
     [row] = [row for row in breakable.json("key", "list", "--all", home="keeper") if row["name"] == "barn"]

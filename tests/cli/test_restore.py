@@ -4,9 +4,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from replicator.cli.base import Session
+from replicator.cli.main import cli
+from replicator.engine import drill
+from replicator.errors import SpaceError
 from tests.cli.federation import Federation, make_files
 from tests.compare import compare
 
@@ -150,6 +156,31 @@ def test_a_drill_restores_checks_and_is_remembered(federation: Federation, tmp_p
     assert (listed["dataset"], listed["whole"]) == ("docs", False)
     status = federation.run("status", "--json", home="keeper")
     assert [one["id"] for one in json.loads(status.out)["drills"]] == [listed["id"]]
+
+
+def test_what_one_drill_meets_takes_nothing_from_the_others(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = drill.drill
+    full: list[str] = []
+
+    async def once_full(*args: Any, **options: Any) -> drill.DrillReport:
+        if not full:
+            full.append("once")
+            raise SpaceError("no room for it", hint="make some")
+        return await real(*args, **options)
+
+    monkeypatch.setattr("replicator.engine.drill.drill", once_full)
+    home, secret = str(federation.path / "keeper"), str(federation.passphrase_file)
+    common = ("--home", home, "--passphrase-file", secret, "--json", "drill", "--scratch", str(tmp_path))
+    done = CliRunner().invoke(cli, [*common, "latest", "latest:docs"], obj=Session())
+    assert done.exit_code == 1
+    assert [one["dataset"] for one in json.loads(done.stdout)] == ["docs"]
+    assert "docs: no room for it" in done.stderr
+    full.clear()
+    done = CliRunner().invoke(cli, [*common, "latest"], obj=Session())
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no room for it" in done.stderr
 
 
 def test_a_kept_check_looks_at_every_whole_drill(federation: Federation, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from replicator.crypto.seal import PURPOSE_GRANT, PURPOSE_KEYBAG
 from replicator.crypto.sign import SigningKey
 from replicator.crypto.unseal import open_box, public_of, unseal
 from replicator.format.codec import decode
-from replicator.format.keybag import Keybag, MemberKeys, NodeGrant1, WrappedSecret
+from replicator.format.keybag import Keybag, MemberKeys1, NodeGrant1, WrappedSecret
 from replicator.format.snapshot import SnapshotDetails
-from tests.format.samples import DETAILS, GRANT_1, KEYBAG, MEMBER_KEYS
+from tests.format.samples import DETAILS, GRANT_1, KEYBAG, MEMBER_KEYS_1
 from tests.vectors import make_vectors
 
 FROZEN = make_vectors.load("crypto")
@@ -35,7 +35,7 @@ def test_a_frozen_keybag_and_grant_open() -> None:
 
 def test_frozen_keys_that_were_handed_on_are_taken() -> None:
     taken = take(SigningKey(make_vectors.SEED), bytes.fromhex(SEALED["handed"]), "keys")
-    assert decode(MemberKeys, taken) == MEMBER_KEYS
+    assert decode(MemberKeys1, taken) == MEMBER_KEYS_1
 
 
 def test_a_frozen_box_opens() -> None:

@@ -1,12 +1,15 @@
 import dataclasses
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import replicator.engine.pruneplan as module
+from replicator.catalog.objects import split_ids
 from replicator.engine.pruneplan import (
     Change,
     DeadObject,
@@ -14,11 +17,16 @@ from replicator.engine.pruneplan import (
     PackFacts,
     PrunePlan,
     RecordFacts,
+    StoredIds,
     chain_gaps,
+    needed_among,
     plan_prune,
     sizes_of,
+    unique,
 )
 from replicator.format.sizes import LARGEST, size_class
+from replicator.fs import PosixFs
+from tests.fakes import SeededRng
 
 MIB = 1 << 20
 WRITER, OTHER = b"w" * 32, b"o" * 32
@@ -289,8 +297,8 @@ def plainly(keep: list[Kept], changes: dict[bytes, Change], case: Case) -> tuple
         state: set[bytes] = set()
         for reference in snapshot.references:
             one = changes[reference]
-            state -= {one.dropped[at : at + 32] for at in range(0, len(one.dropped), 32)}
-            state |= {one.added[at : at + 32] for at in range(0, len(one.added), 32)}
+            state -= set(split_ids(bytes_of(one.dropped)))
+            state |= set(split_ids(bytes_of(one.added)))
         needed |= state
     taken: dict[bytes, set[bytes]] = {}
     live = {}
@@ -348,3 +356,31 @@ def test_what_packs_take_is_never_less_than_what_they_hold(size: int) -> None:
     assert size <= found <= size + size // 2 + size_class(1)
     assert sizes_of(LARGEST) == LARGEST
     assert sizes_of(0) == 0
+
+
+def bytes_of(ids: bytes | StoredIds) -> bytes:
+    """Return ids, wherever they are."""
+    return ids if isinstance(ids, bytes) else ids.read()
+
+
+def test_ids_that_lie_in_a_file_are_planned_with_as_those_in_memory(tmp_path: Path) -> None:
+    rng = SeededRng("stored")
+    run = sorted(rng.bytes(32) for _ in range(40))
+    path = tmp_path / "ids"
+    path.write_bytes(b"something before" + b"".join(run))
+    stored = StoredIds(PosixFs(), str(path), 16, 40 * 32)
+    assert (len(stored), stored.read()) == (40 * 32, b"".join(run))
+    kept = [Kept(name=b"k" * 32, writer=b"w" * 32, domain=b"d" * 16, indexes=(), references=(b"r" * 32,))]
+    for held in (stored, b"".join(run)):
+        one = Change(name=b"r" * 32, writer=b"w" * 32, domain=b"d" * 16, base=b"", added=held, dropped=b"")
+        found = needed_among(kept, {b"r" * 32: one}, b"d" * 16, b"".join([*run[:3], bytes(32), run[1]]))
+        assert found == set(run[:3])
+        assert needed_among(kept, {b"r" * 32: one}, b"e" * 16, b"".join(run)) == set()
+
+
+def test_ids_are_sorted_and_told_apart_though_they_begin_alike() -> None:
+    rng = SeededRng("alike")
+    alike = [b"same eight bytes"[:8] + rng.bytes(24) for _ in range(50)]
+    run = [*alike, *alike, *(rng.bytes(32) for _ in range(50))]
+    found = unique(np.frombuffer(b"".join(run), "S32"))
+    assert split_ids(found.tobytes()) == sorted(set(run))

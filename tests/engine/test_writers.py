@@ -233,18 +233,10 @@ def test_a_writer_that_is_gone_ends_the_restore(
 def test_what_a_writer_cannot_go_on_for_is_the_error(
     answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More of a pack than its slot holds."""
+    """A folder without its descriptor."""
     with started(1, answers, monkeypatch) as pool:
         pool.send(0, pack_of(b"x"), [])
-        real = pool._filled
-
-        def longer(pack: int, data: bytes) -> module._Slot:
-            slot = real(pack, data)
-            slot.size = 1 << 40
-            return slot
-
-        monkeypatch.setattr(pool, "_filled", longer)
         order = folder_order(1, tmp_path, new_file(b"a", plain(1)))
-        with pytest.raises(ReplicatorError, match="mmap length"):
+        order.folders.append([])
+        with pytest.raises(ReplicatorError, match="argument 2 is longer"):
             send_and_finish(pool, pack_of(plain(1)), order)
-    assert os.listdir(tmp_path) == []

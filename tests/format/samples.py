@@ -9,23 +9,29 @@ import pytest
 from replicator.errors import FormatError
 from replicator.format.charter import (
     Charter,
+    Charter1,
     CharterPrivate,
     CharterPrivate1,
     CharterPrivate2,
+    CharterPrivate3,
     DomainPublic,
     EnrolOrder,
     Floors,
     HandedKeys,
     KeepersBox,
     KeyNote,
+    LegalNote,
     NodeName,
+    Objection,
     PeerPin,
     Right,
+    RootChange,
     RootStatement,
 )
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
+from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
 from replicator.format.index import Index, IndexedPack, References
@@ -36,18 +42,22 @@ from replicator.format.keybag import (
     IndexDomains,
     IndexKey,
     Keybag,
+    KeybagSeal,
+    KeybagSeals,
     MemberFile,
     MemberKeys,
+    MemberKeys1,
     NodeGrant,
     NodeGrant1,
     NodeRequest,
     NodeRequest1,
     PeerAddress,
+    Renewal,
     WrappedSecret,
     WriterDomain,
 )
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
-from replicator.format.offer import Invite, Offer
+from replicator.format.offer import Invite, Offer, Offer1
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import (
@@ -112,7 +122,23 @@ CHARTER = Charter(
     keybag=run(0x90, 32),
     private=b"a sealed private part",
     created_ns=NOW,
+    change=b"a signed change of root",
+    handovers=[b"a change that came to count", b"another"],
 )
+CHARTER_1 = Charter1(
+    tenant=CHARTER.tenant,
+    number=CHARTER.number,
+    previous=CHARTER.previous,
+    root=CHARTER.root,
+    rights=CHARTER.rights,
+    keybag=CHARTER.keybag,
+    private=CHARTER.private,
+    created_ns=CHARTER.created_ns,
+)
+CHANGE = RootChange(
+    tenant=run(0x10, 16), former=b"a signed root statement", successor=b"the next root's own", announced_ns=NOW
+)
+OBJECTION = Objection(tenant=run(0x10, 16), statement=run(0x20, 32), created_ns=NOW)
 PRIVATE = CharterPrivate(
     name="Åsa",
     country="SE",
@@ -134,6 +160,10 @@ PRIVATE = CharterPrivate(
     checks=KeepersBox(domain=run(0x70, 16), sealed=b"a sealed box"),
     notes=[KeyNote(identity=run(0xC0, 32), name="laptop", added_ns=NOW, revoked_ns=NOW + NS)],
     handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
+    legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
+)
+PRIVATE_3 = CharterPrivate3(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "legal"}
 )
 PRIVATE_2 = CharterPrivate2(
     name=PRIVATE.name,
@@ -270,6 +300,27 @@ MARK = Mark(
 HOLDERS = Holders(tenant=run(0x10, 16), charter=7, providers=run(0x00, 64))
 FENCE = Fence(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=6, head=10)
 RETIRE = Retire(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=5)
+ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
+ERASE_RECEIPT = EraseReceipt(
+    tenant=run(0x10, 16),
+    order=run(0xD0, 32),
+    incarnation=run(0xE0, 16),
+    objects=7,
+    bytes=7 << 20,
+    began_ns=NOW,
+    ended_ns=NOW + NS,
+)
+ERASURE_REPORT = ErasureReport(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    keeper=run(0x60, 32),
+    order=b"a signed order",
+    providers=[
+        ErasedAt(identity=run(0xA0, 32), name="bo", endpoints=["bo.example:7710"], receipt=b"a signed receipt"),
+        ErasedAt(identity=run(0xB0, 32), name="eva", endpoints=[], receipt=b""),
+    ],
+    made_ns=NOW + 2 * NS,
+)
 OFFER = Offer(
     provider_key=run(0x01, 32),
     number=3,
@@ -283,6 +334,11 @@ OFFER = Offer(
     grace_s=14 * 86400,
     wire=[1],
     created_ns=NOW,
+    legal_name="Bo Ek AB, 556000-0000",
+    contact="bo@bo.example",
+)
+OFFER_1 = Offer1(
+    **{name: value for name, value in msgspec.structs.asdict(OFFER).items() if name not in {"legal_name", "contact"}}
 )
 INVITE = Invite(
     identity=run(0xA0, 32), endpoints=["127.0.0.1:7710"], secret=run(0x02, 16), quota=100 * 10**9, expires_ns=NOW
@@ -424,12 +480,19 @@ KEYBAG = Keybag(
     member_key=run(0x1D, 32),
     domains=[SECRETS],
 )
+KEYBAG_SEALS = KeybagSeals(
+    seals=[
+        KeybagSeal(root_seal_key=run(0x40, 32), sealed=b"sealed to one root"),
+        KeybagSeal(root_seal_key=run(0x41, 32), sealed=b"sealed to another"),
+    ]
+)
 DOMAIN_FILE = DomainKeyFile(secrets=SECRETS)
 INDEX_DOMAIN = IndexDomain(
     id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), index_keys=[IndexKey(epoch=3, key=run(0x2A, 32))]
 )
 INDEX_DOMAINS = IndexDomains(domains=[INDEX_DOMAIN])
-MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order")
+MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order", writing=[WRITER])
+MEMBER_KEYS_1 = MemberKeys1(domains=[INDEX_DOMAIN], ticket=b"a signed order")
 GRANT = NodeGrant(
     tenant=run(0x10, 16),
     name="Åsa",
@@ -454,6 +517,7 @@ GRANT_1 = NodeGrant1(
     charter=GRANT.charter,
 )
 REQUEST = NodeRequest(name="laptop", role="maintainer", key=run(0x1E, 32), seal_key=run(0x1F, 32))
+RENEWAL = Renewal(tenant=run(0x10, 16), request=b"a signed request")
 REQUEST_1 = NodeRequest1(name=REQUEST.name, key=REQUEST.key, seal_key=REQUEST.seal_key)
 MEMBER = MemberFile(
     tenant=run(0x10, 16),
@@ -472,14 +536,21 @@ SAMPLES: dict[str, Record] = {
     "coded policy": CODED,
     "root statement": ROOT,
     "charter": CHARTER,
+    "charter 1": CHARTER_1,
+    "root change": CHANGE,
+    "objection": OBJECTION,
     "charter private": PRIVATE,
     "charter private 1": PRIVATE_1,
     "charter private 2": PRIVATE_2,
+    "charter private 3": PRIVATE_3,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
     "standing": STANDING,
+    "erase order": ERASE_ORDER,
+    "erase receipt": ERASE_RECEIPT,
+    "erasure report": ERASURE_REPORT,
     "finding": FINDING,
     "drill": DRILL,
     "drill 1": DRILL_1,
@@ -491,6 +562,7 @@ SAMPLES: dict[str, Record] = {
     "fence": FENCE,
     "retire": RETIRE,
     "offer": OFFER,
+    "offer 1": OFFER_1,
     "invite": INVITE,
     "directory": DIRECTORY,
     "index": INDEX,
@@ -501,13 +573,16 @@ SAMPLES: dict[str, Record] = {
     "tree piece": TREE,
     "list piece": LIST,
     "keybag": KEYBAG,
+    "keybag seals": KEYBAG_SEALS,
     "domain key file": DOMAIN_FILE,
     "index domains": INDEX_DOMAINS,
     "member keys": MEMBER_KEYS,
+    "member keys 1": MEMBER_KEYS_1,
     "node grant": GRANT,
     "node grant 1": GRANT_1,
     "node request": REQUEST,
     "node request 1": REQUEST_1,
+    "renewal": RENEWAL,
     "member file": MEMBER,
     "wrapped secret": WRAPPED,
 }

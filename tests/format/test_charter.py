@@ -11,15 +11,20 @@ from replicator.format.charter import (
     Floors,
     PeerPin,
     Right,
+    encode_charter,
+    encode_charter_private,
+    read_charter,
     read_charter_private,
 )
 from replicator.format.codec import encode
 from tests.format.samples import (
     CHARTER,
+    CHARTER_1,
     ORDER,
     PRIVATE,
     PRIVATE_1,
     PRIVATE_2,
+    PRIVATE_3,
     RIGHT,
     ROOT,
     accepted,
@@ -30,6 +35,7 @@ from tests.format.samples import (
 right = inside(RIGHT, lambda part: msgspec.structs.replace(CHARTER, rights=[part]))
 floors = inside(ROOT.floors, lambda part: msgspec.structs.replace(ROOT, floors=part))
 pin = inside(PRIVATE.peers[0], lambda part: msgspec.structs.replace(PRIVATE, peers=[part]))
+legal = inside(PRIVATE.legal[0], lambda part: msgspec.structs.replace(PRIVATE, legal=[part]))
 domain = inside(PRIVATE.domains[0], lambda part: msgspec.structs.replace(PRIVATE, domains=[part]))
 YEARS = 10 * 366 * 86400
 HUGE = 2**62
@@ -94,6 +100,9 @@ def test_ids_keys_and_hashes_have_one_size(record: Any, field: str, size: int) -
         (pin, "site", NOT_PLAIN, ("cellar",)),
         (pin, "country", ("", "S", "SWE", "se", "SE\n", "S1"), ("SE", "NO")),
         (pin, "endpoints", ([""], ["a b:1"], ["a:1\n"], ["é:1"], ["x" * 262]), ([], ["a:1"], ["[::1]:7710"])),
+        (legal, "legal_name", ("a\n", "\x1b", "x" * 201), ("", "Bo Ek AB", "x" * 200)),
+        (legal, "contact", ("\u202ea",), ("", "+46 1")),
+        (legal, "identity", (bytes(31),), (bytes(32),)),
         (domain, "epoch", (0, 2**32), (1, 2**32 - 1)),
         (domain, "name", NOT_PLAIN, ("main",)),
     ],
@@ -117,8 +126,35 @@ def test_a_part_has_no_version_of_its_own() -> None:
 
 def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> None:
     assert read_charter_private(encode(PRIVATE)) == PRIVATE
-    second = msgspec.structs.replace(PRIVATE, notes=[], handed=[])
+    third = msgspec.structs.replace(PRIVATE, legal=[])
+    assert read_charter_private(encode(PRIVATE_3)) == third
+    second = msgspec.structs.replace(third, notes=[], handed=[])
     assert read_charter_private(encode(PRIVATE_2)) == second
     assert read_charter_private(encode(PRIVATE_1)) == msgspec.structs.replace(second, checks=None)
     with pytest.raises(UnsupportedVersionError):
-        read_charter_private(encode(PRIVATE).replace(b"\x99\x03", b"\x99\x04", 1))
+        read_charter_private(encode(PRIVATE).replace(b"\x9a\x04", b"\x9a\x05", 1))
+
+
+def test_a_private_part_is_written_so_that_earlier_releases_read_it_if_they_can() -> None:
+    assert encode_charter_private(PRIVATE) == encode(PRIVATE)
+    assert encode_charter_private(msgspec.structs.replace(PRIVATE, legal=[])) == encode(PRIVATE_3)
+
+
+def test_a_charter_is_read_in_both_versions_and_written_in_the_first_while_that_says_it_all() -> None:
+    assert read_charter(encode(CHARTER)) == CHARTER
+    plain = msgspec.structs.replace(CHARTER, change=b"", handovers=[])
+    assert read_charter(encode(CHARTER_1)) == read_charter(encode(plain)) == plain
+    assert encode_charter(plain) == encode(CHARTER_1)
+    for change in ({"change": b"one"}, {"handovers": [b"one"]}):
+        charter = msgspec.structs.replace(plain, **change)
+        assert read_charter(encode_charter(charter)) == charter
+
+
+def test_a_charter_of_a_later_release_is_told_from_a_damaged_one() -> None:
+    with pytest.raises(UnsupportedVersionError, match="version 9"):
+        read_charter(encode(CHARTER).replace(b"\x9b\x02", b"\x9b\x09", 1))
+
+
+def test_a_chain_of_roots_is_no_longer_than_can_be_checked_at_once() -> None:
+    accepted(CHARTER, handovers=[b"one"] * 64)
+    refused(CHARTER, handovers=[b"one"] * 65)

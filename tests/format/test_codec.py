@@ -50,7 +50,18 @@ def test_a_record_is_read_as_it_was_written(name: str) -> None:
     assert encode(again) == data
 
 
-VERSIONS = {"charter private": 3, "charter private 2": 2, "drill": 2, "forget": 2, "node grant": 2, "node request": 2}
+VERSIONS = {
+    "charter": 2,
+    "charter private": 4,
+    "charter private 2": 2,
+    "charter private 3": 3,
+    "member keys": 2,
+    "drill": 2,
+    "forget": 2,
+    "node grant": 2,
+    "node request": 2,
+    "offer": 2,
+}
 
 
 @EVERY

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from replicator.errors import KeyWrongError
 from replicator.format.codes import CodeKind, code_kind, read_code, write_code
 
-KINDS: tuple[CodeKind, ...] = ("invite", "request", "grant")
+KINDS: tuple[CodeKind, ...] = ("invite", "request", "renewal", "grant")
 CODE = write_code("invite", b"some content of an invite")
 
 

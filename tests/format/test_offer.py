@@ -1,9 +1,13 @@
 from typing import Any
 
+import msgspec
 import pytest
 from rich.pretty import pretty_repr
 
-from tests.format.samples import INVITE, OFFER, accepted, refused
+from replicator.errors import UnsupportedVersionError
+from replicator.format.codec import encode
+from replicator.format.offer import decode_offer, encode_offer
+from tests.format.samples import INVITE, OFFER, OFFER_1, accepted, refused
 from tests.format.test_charter import NOT_PLAIN
 
 
@@ -18,6 +22,8 @@ from tests.format.test_charter import NOT_PLAIN
         (OFFER, "country", ("", "SE\n", "se", "SEE"), ("SE",)),
         (OFFER, "endpoints", (["\x1b[2J:1"], ["a b"]), ([], ["a:1"])),
         (OFFER, "lock_s", (-1, 10 * 366 * 86400 + 1), (0,)),
+        (OFFER, "legal_name", ("a\n", "\x1b", "x" * 201), ("", "Bo Ek AB", "x" * 200)),
+        (OFFER, "contact", ("\u202ea",), ("", "+46 1")),
         (INVITE, "secret", (bytes(15), bytes(17)), (bytes(16),)),
         (INVITE, "identity", (bytes(16),), (bytes(32),)),
         (INVITE, "expires_ns", (-1,), (0,)),
@@ -35,3 +41,14 @@ def test_an_invite_shows_whose_it_is_and_never_its_secret() -> None:
         assert INVITE.identity.hex() in shown
         assert INVITE.secret.hex() not in shown
         assert repr(INVITE.secret)[2:-1] not in shown
+
+
+def test_an_offer_of_every_version_is_read_and_the_earlier_one_is_written_if_it_says_all() -> None:
+    silent = msgspec.structs.replace(OFFER, legal_name="", contact="")
+    assert (decode_offer(encode(OFFER)), decode_offer(encode(OFFER_1))) == (OFFER, silent)
+    assert encode_offer(silent) == encode(OFFER_1)
+    for said in ({"legal_name": ""}, {"contact": ""}):
+        partly = msgspec.structs.replace(OFFER, **said)
+        assert encode_offer(partly) == encode(partly)
+    with pytest.raises(UnsupportedVersionError):
+        decode_offer(encode(OFFER).replace(b"\x02", b"\x03", 1))

@@ -253,7 +253,7 @@ class Walk:
         [part] = plan_all(core.database, core.charters, core.offer()[1], days=core.tick(), now_ns=now_ns)
         only = replace(part.plan, gone=tuple(one for one in part.plan.gone if one.name == self.name(s)))
         store = core.store(part.tenant)
-        apply_sweep(core.database, store, core.gate, replace(part, plan=only), days=core.days, now_ns=now_ns)
+        list(apply_sweep(core.database, store, core.gate, replace(part, plan=only), days=core.days, now_ns=now_ns))
 
     def _put_back(self, _rest: list[str], numbers: list[int], _before: States) -> None:
         [p] = numbers

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunker import Compressor
-from replicator.crypto.aead import Sealer
+from replicator.crypto.aead import TAG_SIZE, Sealer
 from replicator.crypto.seal import PURPOSE_PACK
 from replicator.crypto.unseal import unseal
 from replicator.errors import IntegrityError
 from replicator.format.container import Kind
 from replicator.format.merkle import name_of
-from replicator.format.pack import Segment
+from replicator.format.pack import SEGMENT_ROOM, Segment
 from replicator.format.sizes import LARGEST, SMALLEST, is_allowed, size_class
 from replicator.pack.directory import read_directory
 from replicator.pack.packer import (
@@ -76,6 +76,25 @@ def test_thousands_of_tiny_chunks_fit_one_pack() -> None:
     [pack] = packed(chunk(plain) for plain in plains)
     assert sorted(all_of([pack]).values()) == sorted(plains)
     assert len(pack.data) == 512 << 10
+
+
+@pytest.mark.parametrize("length", [6, 40, 700])
+def test_packs_of_very_many_chunks_are_smaller_and_full_all_the_same(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.pack.packer.MANY", 1000)
+    plains = [number.to_bytes(length, "big") for number in range(9000)]
+    packs = packed(chunk(plain, raw=True) for plain in plains)
+    assert sorted(all_of(packs).values()) == sorted(plains)
+    *whole, _, _ = packs
+    assert whole, "those that were sealed before the end"
+    for pack in packs:
+        assert len(pack.ids) <= 2000
+    for pack in whole:
+        assert len(pack.ids) >= 1000
+        assert len(pack.data) < LARGEST
+        needed = sum(SEGMENT_ROOM + length + TAG_SIZE for _ in pack.ids)
+        assert needed + SEGMENT_ROOM + length + TAG_SIZE + 4096 > len(pack.data), "no room for another"
 
 
 def test_a_session_of_many_sizes_gives_full_packs_and_a_padded_rest() -> None:

@@ -11,6 +11,7 @@ from replicator.format.claim import Claim, set_root
 from replicator.format.codec import decode, encode
 from replicator.format.codes import read_code
 from replicator.format.container import record_fill, wrap_record
+from replicator.format.erasure import EraseOrder
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
 from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
@@ -119,6 +120,11 @@ class Tenant:
         signed = self.owner.sign(Context.CHARTER, encode(charter))
         self.charters.append(signed)
         return signed
+
+    def erase_order(self, *, by: SigningKey | None = None, tenant: bytes = b"", created_ns: int = 1) -> bytes:
+        """Return a signed order to erase this tenant."""
+        order = EraseOrder(tenant=tenant or self.id, created_ns=created_ns)
+        return (by or self.root).sign(Context.ERASE_ORDER, encode(order))
 
     def order(self, holder: SigningKey, *, by: SigningKey | None = None, expires_ns: int = 0) -> bytes:
         """Return a signed enrol order."""

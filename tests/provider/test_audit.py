@@ -112,9 +112,21 @@ def test_files_that_are_no_objects_are_passed_over(stand: Stand) -> None:
 
 
 def test_a_file_of_a_size_that_no_object_has_is_damaged(stand: Stand) -> None:
+    put(stand.node, A)
     with open(stand.house.file(stand.tenant, NA), "wb") as file:
         file.write(b"tiny")
     assert _inventory(stand).damaged == NA
+
+
+def test_a_file_that_was_never_received_is_listed_once_a_start_has_looked_at_it(stand: Stand) -> None:
+    before = _settled(stand)
+    for name, data in ((NA, A), (NB, bytes(SMALL))):
+        with open(stand.house.file(stand.tenant, name), "wb") as file:
+            file.write(data)
+    assert _settled(stand) == before
+    stand.restart()
+    assert _settled(stand) == {*before, NA}
+    assert _inventory(stand).damaged == b""
 
 
 def test_a_file_of_another_size_than_received_is_damaged_also_if_objects_may_have_it(stand: Stand) -> None:

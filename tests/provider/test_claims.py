@@ -1,10 +1,13 @@
-"""Claims: a writer's set here, changed step by step, compared with the disk each time."""
+"""Claims: a writer's set here, changed step by step, compared with the disk part by part."""
 
 import os
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from replicator.format.merkle import name_of
+from replicator.ids import ObjectName
+from replicator.provider.claims import PART, ROUND, _changed, part_of
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import ClaimReply, Signed
 from tests.provider.stand import Stand, refusal
@@ -39,7 +42,7 @@ def test_a_change_adds_and_drops_from_the_claim_before_it(stand: Stand) -> None:
     assert _claim(stand, 3, [NC], base=2, added=[], dropped=[NB]).missing == b""
 
 
-def test_a_change_is_compared_with_the_disk_for_the_whole_set(stand: Stand) -> None:
+def test_a_change_of_a_small_set_is_compared_with_the_disk_for_the_whole_of_it(stand: Stand) -> None:
     for data in (A, B):
         put(stand.node, data)
     _claim(stand, 1, [NA])
@@ -47,6 +50,83 @@ def test_a_change_is_compared_with_the_disk_for_the_whole_set(stand: Stand) -> N
     assert _claim(stand, 2, [NA, NB], base=1, added=[NB]).missing == NA
     os.unlink(stand.house.file(stand.tenant, name_of(A)))
     assert _claim(stand, 3, [NA, NB], base=2, added=[]).missing == NA
+
+
+def _names(count: int, first: int = 0) -> list[bytes]:
+    return [number.to_bytes(32, "big") for number in range(first, first + count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 2999, 5000, 130_001])
+def test_the_parts_of_as_many_claims_in_a_row_are_the_whole_set_once(count: int) -> None:
+    names = b"".join(_names(count))
+    parts = [part_of(names, number) for number in range(7, 7 + max(1, min(ROUND, count // PART)))]
+    assert b"".join(sorted(parts)) == names
+    assert max(len(part) for part in parts) <= 32 * max(2 * PART, count // ROUND + 1)
+
+
+def test_a_change_of_a_large_set_looks_at_what_it_adds_and_at_its_turn(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.provider.claims.PART", 1)
+    monkeypatch.setattr("replicator.provider.claims.ROUND", 3)
+    large = sorted(name_of(data) for data in (data_object(seed) for seed in range(30, 36)))
+    for seed in range(30, 36):
+        put(stand.node, data_object(seed))
+    _claim(stand, 1, [bytes(name) for name in large])
+    for name in large:
+        os.unlink(stand.house.file(stand.tenant, name))
+    told = [_claim(stand, number, list(large), base=number - 1, added=[]).missing for number in (2, 3, 4)]
+    assert [len(run) // 32 for run in told] == [2, 2, 2]
+    assert b"".join(sorted(told)) == b"".join(large)
+    everything = sorted([*large, NC])
+    assert _claim(stand, 5, everything, base=4, added=[NC]).missing.count(NC) == 1
+
+
+def test_after_a_retirement_and_in_a_new_incarnation_a_change_looks_at_all(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.provider.claims.PART", 1)
+    absent = _names(9)
+    _claim(stand, 1, absent)
+    assert len(_claim(stand, 2, absent, base=1, added=[]).missing) == 32
+    database = stand.provider._database
+    database.write("retired", lambda connection: connection.execute("UPDATE claims SET retired = 1"))
+    assert _claim(stand, 3, absent, base=2, added=[]).missing == b"".join(absent)
+    database.write("old", lambda connection: connection.execute("UPDATE claims SET incarnation = x'00'"))
+    assert _claim(stand, 4, absent, base=3, added=[]).missing == b"".join(absent)
+    assert _claim(stand, 4, absent, base=3, added=[]).missing == b"".join(absent), "an answer that got lost"
+
+
+@given(data=strategies.data())
+@settings(max_examples=60, deadline=None)
+def test_a_chain_of_changes_is_what_sets_make_of_it(data: strategies.DataObject) -> None:
+    everything = _names(12)
+    subset = strategies.sets(strategies.sampled_from(everything))
+    before = sorted(data.draw(subset))
+    added, dropped = sorted(data.draw(subset)), sorted(data.draw(subset))
+    after, fresh, gone = _changed(b"".join(before), _of(added), _of(dropped))
+    wanted = (set(before) - set(dropped)) | set(added)
+    assert after == b"".join(sorted(wanted))
+    assert fresh == sorted(wanted - set(before))
+    assert gone == sorted(set(before) - wanted)
+
+
+def _of(names: list[bytes]) -> list[ObjectName]:
+    return [ObjectName(name) for name in names]
+
+
+def test_what_is_remembered_of_a_set_is_what_the_rows_say(stand: Stand) -> None:
+    """With and without the memory of recent sets, which a restart clears, the next claim is taken."""
+    held = _names(20)
+    _claim(stand, 1, held)
+    for number, restart in ((2, False), (3, True), (4, False), (5, True)):
+        if restart:
+            stand.restart()
+        gone, fresh = held[number], _names(1, 100 * number)
+        held = sorted({*held, *fresh} - {gone})
+        _claim(stand, number, held, base=number - 1, added=fresh, dropped=[gone])
+        rows = stand.provider._database.rows("SELECT name FROM claimed ORDER BY name")
+        assert [name for (name,) in rows] == held
 
 
 def test_a_set_from_nothing_replaces_what_was_claimed(stand: Stand) -> None:

@@ -78,6 +78,7 @@ class World:
     marked: int = 0
     swept: bool = False
     retired: bool = False
+    erased: bytes = b""
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
@@ -301,7 +302,7 @@ def _sweep_before(world: World, service: ProviderService) -> None:
 
 
 def _sweep(world: World, service: ProviderService) -> None:
-    [(_, gone)] = service.sweep()
+    [(_, gone, _)] = service.sweep()
     assert [one.name for one in gone] == [name_of(SECOND)]
     world.swept = True
 
@@ -338,6 +339,38 @@ def _retire_after(world: World, service: ProviderService) -> None:
     _retire(world, service)
 
 
+LEAVING = Tenant("leaving")
+
+
+def _erase_before(world: World, service: ProviderService) -> None:
+    settle(world.house.open(), service, LEAVING)
+    put(service.session(LEAVING.node.public), SECOND)
+    put(service.session(LEAVING.node.public), FIRST)
+
+
+def _erase(world: World, service: ProviderService) -> None:
+    world.erased = service.erase(LEAVING.erase_order())
+
+
+def _is_erased(world: World) -> None:
+    if not world.erased:
+        return
+    left = [files for _, _, files in os.walk(os.path.join(world.house.data, LEAVING.id.hex())) if files]
+    assert left == [], "a receipt was given, and files are there"
+    assert _rows(world, "SELECT receipt FROM erasures") == [(world.erased,)], "a receipt was given and is not kept"
+    for table in ("objects", "holders", "usage"):
+        assert LEAVING.id not in {tenant for (tenant,) in _rows(world, f"SELECT tenant FROM {table}")}  # noqa: S608
+
+
+def _erase_after(world: World, service: ProviderService) -> None:
+    before = world.erased
+    _erase(world, service)
+    assert before in {b"", world.erased}, "one order has two receipts"
+    _is_erased(world)
+    with pytest.raises(RequestRefusedError):
+        service.session(LEAVING.node.public)
+
+
 ACTS = {
     "put": Act(_put),
     "put over a damaged object": Act(_put_over_damage, before=_damaged_before, bare=_damage_is_kept, rotten=True),
@@ -350,6 +383,7 @@ ACTS = {
     "mark": Act(lambda world, service: _mark(world, service, name_of(SECOND)), _mark_before, _mark_after),
     "sweep": Act(_sweep, _sweep_before, _sweep_after),
     "retire": Act(_retire, _retire_before, _retire_after),
+    "erase": Act(_erase, _erase_before, _erase_after, bare=_is_erased),
 }
 
 PROTECTING = [
@@ -372,6 +406,10 @@ PROTECTING = [
     ("sweep", "unlink objects"),
     ("sweep", "fsync folder objects"),
     ("retire", "commit retire"),
+    ("erase", "commit erase"),
+    ("erase", "unlink objects"),
+    ("erase", "fsync folder objects"),
+    ("erase", "commit erased"),
 ]
 
 
@@ -415,6 +453,15 @@ def test_every_step_of_a_sweep_is_known_here(template: str, tmp_path: str) -> No
     # The clock is only looked at; there is nothing in quarantine; a note that is left is done once more.
     free = {"commit clock", "fsync folder quarantine", "commit sweep done"}
     steps = set(undisturbed(ACTS["sweep"], template, os.path.join(tmp_path, "steps")))
+    assert steps - free <= {step for _, step in PROTECTING}
+
+
+def test_every_step_of_an_erasure_is_known_here(template: str, tmp_path: str) -> None:
+    # There is nothing in incoming and quarantine; a folder that is empty says nothing of what was in it.
+    parts = ("incoming", "quarantine", LEAVING.id.hex())
+    free = {f"fsync folder {part}" for part in (*parts, "data")}
+    free |= {f"remove folder {part}" for part in (*parts, "objects")}
+    steps = set(undisturbed(ACTS["erase"], template, os.path.join(tmp_path, "steps")))
     assert steps - free <= {step for _, step in PROTECTING}
 
 

@@ -13,7 +13,11 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
+from click.testing import CliRunner
 
+from replicator.cli import exits
+from replicator.cli.base import Session
+from replicator.cli.main import cli
 from replicator.clock import DAY_S, SystemClock
 from replicator.crypto.sign import SigningKey
 from replicator.errors import HomeError, LockedError
@@ -23,7 +27,9 @@ from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
 from replicator.ids import Identity
 from replicator.provider.daemon import TICK_S, TICKS_A_SWEEP, _keep_house, _look, only_daemon, run_daemon, serve
+from replicator.provider.marks import marked_rows
 from replicator.provider.service import ProviderService
+from replicator.provider.sweeping import Swept
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
 from replicator.transport.handler import RequestRefusedError
@@ -163,7 +169,7 @@ class _House:
 
     def tick(self) -> None:
         self.looks.append("tick")
-        if len(self.looks) == 2 * TICKS_A_SWEEP:
+        if len(self.looks) - self.looks.count("scrub") == 2 * TICKS_A_SWEEP:
             self._stop()
 
     def sweep(self) -> None:
@@ -190,12 +196,14 @@ def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         house = _House(lambda: loop.call_soon_threadsafe(stop.set), fails=fails)
-        await _keep_house(cast("ProviderService", house), FakeClock(), stop)
+        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"))
         return house
 
     house = asyncio.run(work())
     assert TICKS_A_SWEEP * TICK_S == DAY_S
-    assert [at for at, look in enumerate(house.looks) if look == "sweep"] == [0, TICKS_A_SWEEP]
+    assert house.looks[1:4:2] == ["scrub", "scrub"]
+    looks = [look for look in house.looks if look != "scrub"]
+    assert [at for at, look in enumerate(looks) if look == "sweep"] == [0, TICKS_A_SWEEP]
     assert bool(caplog.records) == (fails is not None)
     assert {record.getMessage() for record in caplog.records} == (
         {f"the sweep stopped ({said}); the next one goes on"} if said else set()
@@ -210,6 +218,54 @@ def test_a_clock_that_cannot_be_noted_is_not_called_a_sweep(caplog: pytest.LogCa
 
     _look(cast("ProviderService", Broken()), sweep=False)
     assert caplog.messages == ["the clock was not noted (disk I/O error)"]
+
+
+def _broken(*_: object) -> None:
+    raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def test_a_daemon_whose_database_broke_says_so_at_its_end(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = House(str(tmp_path)).init(listen="127.0.0.1:0")
+
+    async def work() -> None:
+        stop, lines = asyncio.Event(), asyncio.Queue[str]()
+        daemon = asyncio.ensure_future(
+            run_daemon(provider, SystemClock(), listen=provider.listen, announce=lines.put_nowait, stop=stop)
+        )
+        await lines.get()
+        monkeypatch.setattr(provider._database, "write", _broken)
+        stop.set()
+        await daemon
+
+    with pytest.raises(HomeError, match=r"cannot be left in good order .*malformed") as caught:
+        asyncio.run(work())
+    assert caught.value.hint
+    provider.close()
+
+
+def test_a_sweep_by_hand_tells_what_went_before_disk_and_database_failed(
+    tmp_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(str(tmp_path))
+    hire(stand.service, stand.tenant)
+    put(stand.node, data_object(1))
+    mark(stand, name_of(data_object(1)))
+    [part] = stand.provider.plan_sweep()
+    gone = marked_rows(stand.provider._database._connection, part.tenant, part.kept)
+    stand.service.stop()
+    stand.provider.close()
+
+    def sweep(service: ProviderService) -> list[Swept]:
+        monkeypatch.setattr(service._core.database, "write", _broken)
+        return [Swept(part, gone, "Input/output error")]
+
+    monkeypatch.setattr(ProviderService, "sweep", sweep)
+    done = CliRunner().invoke(cli, ["--home", stand.house.home, "--json", "provider", "sweep"], obj=Session())
+    [row] = json.loads(done.stdout)
+    assert (row["gone"], row["bytes"], row["stopped"]) == (1, 1 << 16, "Input/output error")
+    assert "the sweep stopped (Input/output error); the next one goes on" in done.stderr
+    assert "cannot be left in good order (database disk image is malformed)" in done.stderr
+    assert done.exit_code == exits.FAILED
 
 
 @pytest.mark.process

@@ -143,6 +143,8 @@ def test_a_database_of_version_1_is_brought_up_with_what_it_holds(tmp_path: str)
         assert database.row("SELECT number, incarnation, retired FROM claims") == (4, b"\x07", 0)
         assert database.row("SELECT size, lock_until_ns, received_day, unclaimed_ns FROM objects") == (65536, 9, 0, 0)
         assert database.rows("SELECT * FROM marks") == []
+        assert database.rows("SELECT name, arrival FROM objects ORDER BY name") == [(b"\x02", 2), (b"\x09", 1)]
+        assert database.rows("SELECT id, arrivals FROM tenants") == [(b"\x01", 2)]
         assert database.rows("SELECT writer, number, signed, seen_ns FROM witnessed") == [(b"\x03", 8, b"\x05", 6)]
         assert database.rows("SELECT number, hash FROM heads") == [(8, b"\x04")]
         assert database.rows("SELECT * FROM testimony") == []
@@ -163,6 +165,7 @@ CREATE TABLE heads (tenant BLOB, writer BLOB, number INTEGER, hash BLOB, signed 
 INSERT INTO meta VALUES (1, x'01', x'07', 3, x'', 0);
 INSERT INTO tenants (id, quota, charter_number) VALUES (x'01', 5, 0);
 INSERT INTO objects VALUES (x'01', x'02', 65536, x'', 1, 9);
+INSERT INTO objects VALUES (x'01', x'09', 65536, x'', 0, 9);
 INSERT INTO claims VALUES (x'01', x'03', 4, x'', 1);
 INSERT INTO heads VALUES (x'01', x'03', 8, x'04', x'05', 6);
 PRAGMA user_version = 1;

@@ -3,9 +3,8 @@
 from replicator.clock import DAY_S, SKEW_S
 from replicator.crypto.certificates import key_of_certificate
 from replicator.crypto.sign import Context, SigningKey, verify
-from replicator.format.codec import decode
 from replicator.format.merkle import name_of
-from replicator.format.offer import Offer
+from replicator.format.offer import decode_offer
 from replicator.settings import DeclaredTenant
 from replicator.wire.messages import EnrolRequest
 from tests.fakes import NS, SeededRng
@@ -32,7 +31,7 @@ def test_an_invite_makes_a_tenant_and_gives_a_certificate_for_the_key(stand: Sta
     reply = enrol(stand.provider, stand.service, tenant, quota=5 * MIB)
     assert reply.tenant == tenant.id
     assert key_of_certificate(reply.certificate) == tenant.keeper.public
-    offer = decode(Offer, verify(reply.offer, Context.OFFER, [stand.provider.key.public]))
+    offer = decode_offer(verify(reply.offer, Context.OFFER, [stand.provider.key.public]))
     assert offer == stand.provider.offer()
     info = stand.service.session(tenant.keeper.public).info()
     assert (info.quota, info.used, info.free, info.charter_number) == (5 * MIB, 0, 5 * MIB, 0)

@@ -134,7 +134,11 @@ def test_a_database_of_an_earlier_build_keeps_its_newest_heads(stand: Stand) -> 
     stand.provider.close()
     path = os.path.join(stand.house.home, "provider", "provider.db")
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE witnessed; DROP TABLE testimony; PRAGMA user_version = 2")
+        connection.executescript(
+            "DROP TABLE witnessed; DROP TABLE testimony; DROP INDEX idx_objects_arrival; "
+            "ALTER TABLE objects DROP COLUMN arrival; ALTER TABLE tenants DROP COLUMN arrivals; "
+            "PRAGMA user_version = 2"
+        )
     stand.provider = stand.house.open()
     stand.service = stand.provider.start()
     assert _page(stand).heads == [chain[0]]

@@ -13,7 +13,7 @@ from replicator.crypto.sign import Context, verify
 from replicator.errors import HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import decode
 from replicator.format.codes import read_code
-from replicator.format.offer import Invite, Offer
+from replicator.format.offer import Invite, Offer, decode_offer
 from replicator.provider.home import init_provider
 from tests.crashfs import Crash, CrashFs
 from tests.fakes import SeededRng
@@ -265,4 +265,4 @@ def test_status_tells_rows_and_disk(stand: Stand) -> None:
 
 def test_the_served_offer_is_signed(stand: Stand) -> None:
     signed = stand.node.info().offer
-    assert decode(Offer, verify(signed, Context.OFFER, [stand.provider.key.public])) == stand.provider.offer()
+    assert decode_offer(verify(signed, Context.OFFER, [stand.provider.key.public])) == stand.provider.offer()

@@ -11,6 +11,7 @@ from replicator.format.claim import Receipt
 from replicator.format.codec import decode, encode
 from replicator.format.mark import SeenWriter
 from replicator.format.merkle import name_of
+from replicator.provider.marks import ENDLESS_NS
 from replicator.provider.session import ProviderSession
 from replicator.wire.messages import (
     CharterNotice,
@@ -62,6 +63,20 @@ def send(stand: Stand, statement: bytes) -> MarkReply:
 
 def maintainer(stand: Stand) -> ProviderSession:
     return stand.service.session(stand.tenant.maintainer.public)
+
+
+@pytest.mark.parametrize(("short_by", "refused"), [(0, True), (1, False)])
+def test_what_is_locked_without_end_is_never_marked(stand: Stand, short_by: int, *, refused: bool) -> None:
+    stand.provider._database.write(
+        "lock",
+        lambda connection: connection.execute(
+            "UPDATE objects SET lock_until_ns = ? WHERE name = ?", (ENDLESS_NS - short_by, NA)
+        ),
+    )
+    reply = mark(stand, NA, NB)
+    assert (reply.state, reply.locked) == ("stands", NA if refused else b"")
+    rows = stand.provider._database.rows("SELECT name FROM marks ORDER BY name")
+    assert [name for (name,) in rows] == ([NB] if refused else sorted([NA, NB]))
 
 
 def claim(stand: Stand, number: int, names: list[bytes], **changes: object) -> ClaimReply:

@@ -1,11 +1,24 @@
 """When an object may go, decided from values alone."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+
+from hypothesis import given, settings, strategies
 
 from replicator.clock import DAY_S, NS
 from replicator.ids import ObjectName
 from replicator.provider.days import Days
-from replicator.provider.sweep import BUDGET_BYTES, Limits, Marked, SweepPlan, budget_of, plan_sweep
+from replicator.provider.sweep import (
+    BUDGET_BYTES,
+    EARLIEST,
+    Limits,
+    Marked,
+    SweepPlan,
+    budget_of,
+    earliest_values,
+    plan_sweep,
+)
 
 DAY = DAY_S * NS
 NOW = 1_790_000_000 * NS
@@ -86,6 +99,34 @@ def test_the_date_that_is_shown_is_the_later_of_wall_and_counted_days() -> None:
     assert _marked().earliest_ns(LIMITS, days, NOW) == NOW + 10 * DAY
     late = _marked(marked_ns=NOW)
     assert late.earliest_ns(LIMITS, days, NOW) == NOW + 14 * DAY
+
+
+_TIMES = strategies.integers(NOW - 90 * DAY, NOW + 90 * DAY)
+_DAYS = strategies.integers(0, 200)
+
+
+@given(
+    marked_ns=_TIMES,
+    marked_day=_DAYS,
+    received_ns=_TIMES,
+    received_day=_DAYS,
+    lock_until_ns=_TIMES,
+    unclaimed_ns=strategies.just(0) | _TIMES,
+    unclaimed_day=_DAYS,
+    grace_s=strategies.integers(0, 40 * DAY_S),
+    lock_s=strategies.integers(0, 40 * DAY_S),
+    days=_DAYS,
+)
+@settings(max_examples=200, deadline=None)
+def test_the_database_reckons_the_same_date(grace_s: int, lock_s: int, days: int, **changes: int) -> None:
+    limits, clock = Limits(grace_s=grace_s, lock_s=lock_s, percent=10), Days(days=days, seen_ns=NOW)
+    columns = ", ".join(f":{name} AS {name}" for name in changes)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        [found] = connection.execute(
+            f"SELECT {EARLIEST} FROM (SELECT {columns})",  # noqa: S608 - own words
+            changes | earliest_values(limits, clock, NOW),
+        ).fetchone()
+    assert found == _marked(**changes).earliest_ns(limits, clock, NOW)
 
 
 def test_brakes_that_are_off_are_named() -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from replicator.clock import DAY_S
 from replicator.format.merkle import name_of
+from replicator.ids import ObjectName, TenantId
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import InventoryRequest, Signed
 from tests.crashfs import CrashFs
 from tests.provider.stand import Stand, refusal
-from tests.provider.tenant import SMALL, data_object, hire, put
+from tests.provider.tenant import SMALL, Tenant, data_object, hire, put, settle
 from tests.provider.test_marks import claim, mark, marked, marks, orphan
 
 A, B = data_object(1), data_object(2)
@@ -38,8 +39,8 @@ def stopped(tmp_path: str) -> Iterator[tuple[Stand, CrashFs]]:
     mark(stand, NA)
     live(stand, 31)
     fs.errors["unlink objects"] = OSError(5, "broken")
-    with pytest.raises(OSError, match="broken"):
-        stand.service.sweep()
+    [(_, gone, why)] = stand.service.sweep()
+    assert (gone, why) == ([], "Input/output error")
     yield stand, fs
     fs.close()
 
@@ -52,7 +53,7 @@ def live(stand: Stand, days: int) -> None:
 
 
 def sweep(stand: Stand) -> list[bytes]:
-    return [one.name for _, gone in stand.service.sweep() for one in gone]
+    return [one.name for _, gone, _ in stand.service.sweep() for one in gone]
 
 
 def test_a_marked_object_goes_after_lock_and_grace_and_not_a_day_before(stand: Stand) -> None:
@@ -64,7 +65,7 @@ def test_a_marked_object_goes_after_lock_and_grace_and_not_a_day_before(stand: S
     live(stand, 2)
     assert stand.clock.now_ns() >= due_ns
     used = stand.node.info().used
-    [(part, [gone])] = stand.service.sweep()
+    [(part, [gone], _)] = stand.service.sweep()
     assert (gone.name, part.plan.size) == (NA, SMALL)
     assert stand.node.info().used == used - SMALL
     assert refusal(lambda: stand.node.get(NA)) == "not-found"
@@ -105,11 +106,11 @@ def test_a_retirement_begins_a_wait_like_a_claims_end(stand: Stand) -> None:
 def test_wall_time_alone_opens_no_lock_and_a_leap_freezes(stand: Stand) -> None:
     mark(stand, NA)
     stand.clock.set_wall(stand.clock.now_ns() + 90 * DAY_S * 10**9)
-    [(part, gone)] = stand.service.sweep()
+    [(part, gone, _)] = stand.service.sweep()
     assert (gone, part.plan.frozen) == ([], True)
     assert marks(stand).frozen_until_ns > stand.clock.now_ns()
     live(stand, 2)
-    [(part, gone)] = stand.service.sweep()
+    [(part, gone, _)] = stand.service.sweep()
     assert (gone, part.plan.frozen) == ([], False)
     assert stand.provider.status()["clock_leap_s"] == 90 * DAY_S
     live(stand, 30)
@@ -197,6 +198,76 @@ def test_a_store_that_was_put_back_deletes_nothing_of_what_was_leaving(stopped: 
     orphan(stand)
     assert stand.node.get(NA) == A
     assert marked(stand) == []
+
+
+def _neighbour(stand: Stand) -> Tenant:
+    """Return another tenant with an object B marked long ago, whose turn is after or before the first one's."""
+    tenant = Tenant("neighbour")
+    settle(stand.provider, stand.service, tenant)
+    hire(stand.service, tenant)
+    put(stand.service.session(tenant.node.public), B)
+    state = stand.service.session(tenant.maintainer.public).claims()
+    statement = tenant.mark(stand.service.identity, state, dead=[NB])
+    assert stand.service.session(tenant.maintainer.public).mark(Signed(statement=statement)).state == "stands"
+    return tenant
+
+
+@pytest.mark.parametrize("broken", ["stand", "neighbour"])
+def test_one_tenants_trouble_is_told_and_ends_no_others_sweep(
+    stand: Stand, broken: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _neighbour(stand)
+    mark(stand, NA)
+    live(stand, 31)
+    bad = stand.tenant if broken == "stand" else other
+    store = stand.service._core.store(TenantId(bad.id))
+
+    def fails(names: list[ObjectName]) -> None:
+        raise OSError(5, "a file's name")
+
+    monkeypatch.setattr(store, "remove_all", fails)
+    found = {bytes(part.tenant): ([one.name for one in gone], why) for part, gone, why in stand.service.sweep()}
+    good = other if broken == "stand" else stand.tenant
+    assert found[bad.id] == ([], "Input/output error")
+    assert found[good.id] == ([NB if good is other else NA], "")
+    assert "the sweep of a tenant stopped (Input/output error)" in caplog.text
+    assert "file's name" not in caplog.text
+
+
+def test_what_went_before_the_disk_failed_is_told(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicator.provider.sweeping.BATCH", 1)
+    put(stand.node, B)
+    mark(stand, NA, NB)
+    live(stand, 31)
+    store = stand.service._core.store(TenantId(stand.tenant.id))
+    real = store.remove_all
+
+    def fails(names: list[ObjectName]) -> None:
+        monkeypatch.setattr(store, "remove_all", broken)
+        real(names)
+
+    def broken(names: list[ObjectName]) -> None:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(store, "remove_all", fails)
+    [(_, gone, why)] = stand.service.sweep()
+    assert len(gone) == 1
+    assert why
+
+
+def test_a_tenant_whose_charter_cannot_be_read_is_passed_over_and_told(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = _neighbour(stand)
+    mark(stand, NA)
+    live(stand, 31)
+    stand.provider._database.write(
+        "rot", lambda connection: connection.execute("UPDATE tenants SET charter = x'00' WHERE id = ?", (other.id,))
+    )
+    stand.restart()
+    found = {bytes(part.tenant): ([one.name for one in gone], bool(why)) for part, gone, why in stand.service.sweep()}
+    assert found == {stand.tenant.id: ([NA], False), other.id: ([], True)}
+    assert "a tenant is not swept" in caplog.text
 
 
 def test_a_disk_that_is_not_mounted_is_not_swept(stand: Stand) -> None:

@@ -35,6 +35,9 @@ class Liar:
     def enrol(self, request: EnrolRequest) -> EnrolReply:
         return self.honest.enrol(request)
 
+    def erase(self, order: bytes) -> bytes:
+        return self.honest.erase(order)
+
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))
 

@@ -11,9 +11,11 @@ import pytest
 from replicator.charter.verify import signed_hash
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine import retain
+from replicator.engine.arrivals import Arrived
 from replicator.engine.browse import Library
 from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten, learn, say, with_chains
+from replicator.engine.home import Half
 from replicator.engine.sync import sync_all
 from replicator.errors import BusyError, KeyMissingError, MinimumNotMetError, NotFoundError, UsageError
 from replicator.format.codec import encode
@@ -267,10 +269,10 @@ async def test_a_provider_that_does_not_list_what_it_holds_is_still_read_from(
 ) -> None:
     path = await nights(world, 1)
 
-    async def refuses(link: Link, _small: object) -> set[bytes]:
+    async def refuses(_half: Half, link: Link, *_: object) -> Arrived:
         raise BusyError(link.pin.name, "busy", after_s=1.0)
 
-    monkeypatch.setattr("replicator.engine.forgetting._list", refuses)
+    monkeypatch.setattr("replicator.engine.arrivals._arrived", refuses)
     assert await world.differences(path) == []
 
 

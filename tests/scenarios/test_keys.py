@@ -104,6 +104,18 @@ class TestList:
         assert all(row.can for row in rows)
         assert len({row.id for row in rows}) == len(rows)
 
+    async def test_no_machine_is_called_as_the_keepers_own_key_is(self, world: World) -> None:
+        with pytest.raises(UsageError, match="keeper's own key"):
+            await joined(world, "maintainer", "keeper's maintenance of the barn")
+        await joined(world, "maintainer", "the keeper's maintenance")
+        keeper = world.keeper()
+        held = {row.name: row.held_by for row in list_keys(keeper) if row.kind == "maintainer"}
+        keeper.close()
+        assert held == {
+            "keeper's maintenance": "keeper, wrapped",
+            "the keeper's maintenance": "the keeper's maintenance, 0600",
+        }
+
     async def test_a_key_that_was_taken_away_can_do_nothing_since_a_day(self, world: World) -> None:
         await joined(world, "drill", "attic")
         world.clock.advance(86400)
@@ -126,7 +138,7 @@ class TestList:
 class TestCheck:
     async def test_all_is_well_in_a_new_home(self, world: World) -> None:
         keeper = world.keeper()
-        assert [one.problem for one in check_wrapped(keeper)] == [""] * 4
+        assert [one.problem for one in check_wrapped(keeper, world.clock.now_ns())] == [""] * 4
         found = await check_sheet(keeper, world.edge, words(world))
         keeper.close()
         assert [one.problem for one in found] == [""] * 7
@@ -148,14 +160,14 @@ class TestCheck:
         write(path, wrapped_record(PASSPHRASE, bytes(32), b"owner key", SeededRng("x")))
         os.chmod(path, 0o600)
         keeper = world.keeper()
-        wrong = [one for one in check_wrapped(keeper) if one.problem]
+        wrong = [one for one in check_wrapped(keeper, world.clock.now_ns()) if one.problem]
         keeper.close()
         assert [(one.id, one.integrity) for one in wrong] == [("owner key", True)]
 
     async def test_a_wrong_passphrase_is_told(self, world: World) -> None:
         keeper = world.keeper(passphrase="not it at all")
         with pytest.raises(KeyWrongError, match="passphrase"):
-            check_wrapped(keeper)
+            check_wrapped(keeper, world.clock.now_ns())
         keeper.close()
 
     async def test_the_sheet_of_another_tenant_is_told_with_both_numbers(self, world: World) -> None:
@@ -293,7 +305,7 @@ class TestReset:
         old, world.keeper = world.keeper, lambda *_: old(passphrase=NEW)  # type: ignore[method-assign]
         assert await world.differences(source) == []
         keeper = world.keeper()
-        assert all(not one.problem for one in check_wrapped(keeper))
+        assert all(not one.problem for one in check_wrapped(keeper, world.clock.now_ns()))
         keeper.close()
 
     async def test_a_home_without_the_keybag_fetches_it(self, world: World) -> None:
@@ -326,7 +338,7 @@ class TestReset:
             await rotate_index(keeper, siblings, world.edge)
         keeper = world.keeper(passphrase="forgotten")
         await reset_passphrase(keeper, world.edge, words(world), NEW, DEFAULT)
-        assert [one.problem for one in check_wrapped(keeper)] == [""] * 4
+        assert [one.problem for one in check_wrapped(keeper, world.clock.now_ns())] == [""] * 4
         assert await rotate_index(keeper, [], world.edge) == []
         keeper.close()
 
@@ -451,7 +463,7 @@ class TestMaintenance:
             assert right is not None
             assert "mark" in right.ops
             assert keeper.keybag().maintenance_seed == fresh.seed()
-            assert all(not one.problem for one in check_wrapped(keeper))
+            assert all(not one.problem for one in check_wrapped(keeper, world.clock.now_ns()))
             assert all(not one.problem for one in await check_sheet(keeper, world.edge, words(world)))
         again = world.keeper()
         assert again.maintenance().public == fresh.public
@@ -465,7 +477,7 @@ class TestMaintenance:
             with pytest.raises(KeyMissingError, match="gives this keeper's maintenance key no right") as caught:
                 keeper.maintenance()
             assert "key rotate maintenance" in caught.value.hint
-            [missing] = [one for one in check_wrapped(keeper) if one.problem]
+            [missing] = [one for one in check_wrapped(keeper, world.clock.now_ns()) if one.problem]
             assert (missing.id, missing.integrity) == ("maintenance key", False)
             await rotate_maintenance(keeper, siblings, world.edge)
             assert keeper.maintenance().public != own
@@ -480,7 +492,7 @@ class TestMaintenance:
                 await rotate_maintenance(keeper, siblings, world.edge)
             assert keeper.fs.size(keeper.file(f"{what}.next")) is not None
         fresh = world.keeper()
-        assert [one.problem for one in check_wrapped(fresh)] == [""] * 4
+        assert [one.problem for one in check_wrapped(fresh, world.clock.now_ns())] == [""] * 4
         fresh.close()
         again = world.keeper()
         assert again.owner().public == again.charter.root.owner_key

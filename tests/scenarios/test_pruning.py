@@ -8,27 +8,40 @@ from contextlib import asynccontextmanager
 import pytest
 
 from replicator.catalog.objects import split_ids
+from replicator.crypto.sign import body_of
+from replicator.engine import backup as backup_module
+from replicator.engine import pruning
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten
+from replicator.engine.forgetting import Forgotten, say, with_chains
 from replicator.engine.keys import rotate_maintenance
 from replicator.engine.maintainer import MaintainerHome
 from replicator.engine.members import revoke, revoke_node
 from replicator.engine.placing import objects_of
 from replicator.engine.pruning import PruneReport, prune
-from replicator.engine.sync import knows_index
+from replicator.engine.sync import knows_index, sync_all
+from replicator.format.codec import decode
+from replicator.format.mark import Mark
 from replicator.pack.repack import Repacker
 from replicator.snapshot.retention import KeepRules
 from tests.compare import Rules, compare
 from tests.fakes import NS
+from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
 from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of
 from tests.scenarios.test_prune import changing_nights, check_restores
 from tests.scenarios.world import PLACES, World
 
+PROVIDERS = 3
 WAIT_DAYS = 46
 """Longer than grace and lock, counted in days on which a provider ran."""
+
+
+@pytest.fixture
+def world(worlds: Worlds) -> World:
+    """As many providers as a copy needs, as days pass quicker at fewer."""
+    return worlds(PROVIDERS)
 
 
 async def pruned(
@@ -59,13 +72,19 @@ def days_pass(world: World, count: int = WAIT_DAYS) -> int:
     for _ in range(count):
         world.clock.advance(DAY_S)
         for service in world.services:
-            gone += sum(len(one) for _, one in service.sweep())  # type: ignore[attr-defined,misc] # not on the wire
+            gone += sum(len(one) for _, one, _ in service.sweep())  # type: ignore[attr-defined,misc] # not on the wire
     return gone
 
 
 def marked_at(world: World, number: int) -> set[bytes]:
     """Return what is marked at a provider."""
     return {name for (name,) in world.opened[number]._database.rows("SELECT name FROM marks")}
+
+
+def marks_of(world: World, number: int) -> list[Mark]:
+    """Return the marks that a provider has accepted."""
+    rows = world.opened[number]._database.rows("SELECT signed FROM mark_chain ORDER BY number")
+    return [decode(Mark, body_of(signed)) for (signed,) in rows]
 
 
 @asynccontextmanager
@@ -97,10 +116,15 @@ async def test_what_is_forgotten_is_freed_at_every_provider_after_its_waits_and_
     wait_ns = 30 * DAY_S * NS
     assert all(world.clock.now_ns() + wait_ns - NS <= one.first_ns <= one.last_ns for one in report.at)
     assert used(world) >= before  # nothing goes at once
+    again = await pruned(world)
+    assert [one.marked for one in again.at] == [one.objects for one in again.at]
+    for number in range(PROVIDERS):
+        names = [name for mark in marks_of(world, number) for name in split_ids(mark.dead)]
+        assert len(set(names)) == len(names)  # a provider keeps every mark, and nothing is marked twice
 
     assert days_pass(world, 29) == 0
     assert days_pass(world, 17) > 0
-    assert used(world) <= before - freed + 5 * 4 * (1 << 16)  # but for what was said about it
+    assert used(world) <= before - freed + PROVIDERS * 4 * (1 << 16)  # but for what was said about it
     await check_restores(world, copies)
     status = await world.status()
     assert [one for one in status.problems if "gone" in one] == []
@@ -157,6 +181,76 @@ async def test_what_is_taken_back_loses_its_marks_and_stays(world: World) -> Non
         assert [one.row.number for one in await library.snapshots()] == [2, 4, 5]
 
 
+async def test_old_packs_stay_while_too_few_providers_that_answer_have_the_new_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "mark_dead", _nothing_is_marked)
+        await pruned(world, max_unused=0.01)
+    keeper = world.keeper()
+    replaced = Forgotten.of(keeper).replaced
+    keeper.close()
+    assert replaced
+    world.silence(1, 2)
+    report = await pruned(world, beside=False, max_unused=0.01)
+    assert any("too few of the providers that answer" in one for one in report.stays)
+    assert not replaced & marked_at(world, 0)
+    world.answer(1, 2)
+    assert (await pruned(world, beside=False, max_unused=0.01)).exit_code == 0
+    assert replaced <= set().union(*(marked_at(world, number) for number in range(PROVIDERS)))
+
+
+async def _nothing_is_marked(*_: object, **__: object) -> list[object]:
+    return []
+
+
+async def test_what_comes_back_to_a_source_is_stored_anew_where_its_pack_is_to_go(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    path = os.path.join(world.root, "source", "docs")
+    shutil.copy2(os.path.join(copies[2], "new"), os.path.join(path, "new"))
+    done = await world.backup("docs")
+    assert done.datasets[0].new_bytes > 300_000
+    copies[5] = shutil.copytree(path, os.path.join(world.root, "as it was", "5", "docs"), symlinks=True)
+    await world.backup("docs")
+    copies[6] = copies[5]
+    days_pass(world)
+    await check_restores(world, copies)
+
+
+async def test_a_node_lets_go_of_nothing_that_a_snapshot_may_rely_on_which_maintenance_had_not_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world, beside=False, max_unused=0.01)
+    path = os.path.join(world.root, "source", "docs")
+    shutil.copy2(os.path.join(copies[1], "new"), os.path.join(path, "new"))
+    with monkeypatch.context() as patch:  # a session that had begun before it was said
+        patch.setattr(backup_module, "learn_what_is_gone", _nothing_is_learned)
+        await world.backup("docs")
+    copies[5] = shutil.copytree(path, os.path.join(world.root, "as it was", "5", "docs"), symlinks=True)
+    await world.backup("docs")
+    copies[6] = copies[5]
+    node = world.node()
+    try:
+        assert Forgotten.of(node).view == {node.identity: 4}
+        assert Forgotten.of(node).replaced
+        assert dismissed_packs(node) == set()
+    finally:
+        node.close()
+    await pruned(world, max_unused=0.01)
+    days_pass(world)
+    await check_restores(world, copies)
+
+
+async def _nothing_is_learned(*_: object) -> None:
+    return None
+
+
 async def test_what_a_silent_node_claims_stays_until_it_has_heard_or_is_not_waited_for(world: World) -> None:
     copies = await changing_nights(world, 4)
     await keep(world, KeepRules(last=1))
@@ -197,13 +291,13 @@ async def test_where_a_provider_does_not_answer_nothing_is_marked_and_that_is_to
     await pruned(world)
     other = await changing_nights(world, 2, "photos")
     await keep(world, KeepRules(last=1))
-    world.silence(4)
+    world.silence(2)
     report = await pruned(world)
     assert report.exit_code == 3
-    assert [one.name for one in report.at] == [place[0] for place in PLACES[:4]]
+    assert [one.name for one in report.at] == [place[0] for place in PLACES[:2]]
     assert any("did not answer" in one for one in report.stays)
     assert all(one.marked == one.objects > 0 for one in report.at)
-    world.answer(4)
+    world.answer(2)
     report = await pruned(world)
     assert report.exit_code == 0
     assert all(one.marked == one.objects > 0 for one in report.at)
@@ -229,7 +323,7 @@ async def test_a_store_that_was_put_back_takes_no_marks_before_every_node_claime
     assert "has not claimed anew" in held.problem
     await world.backup("docs")
     report = await pruned(world, beside=False)
-    assert (report.exit_code, [one.problem for one in report.at]) == (0, [""] * 5)
+    assert (report.exit_code, [one.problem for one in report.at]) == (0, [""] * PROVIDERS)
 
 
 async def test_a_maintainer_prunes_without_a_key_that_reads(world: World) -> None:
@@ -291,6 +385,36 @@ async def test_what_a_maintainer_moved_stays_readable_when_it_is_revoked(world: 
     target = os.path.join(world.root, "back")
     assert (await world.restore(target, newest)).lost == []
     assert compare(copies[4], os.path.join(target, "docs"), Rules(owners=os.geteuid() == 0)) == []
+
+
+async def test_what_was_moved_is_found_though_another_maintainer_spoke_without_having_heard_of_it(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    home = await joined(world, "maintainer", "second machine")
+    other = opened(home, "maintainer")
+    assert isinstance(other, MaintainerHome)
+    try:
+        async with Federation(other, world.edge) as federation:
+            await sync_all(other, federation)
+            before = Forgotten.of(other)
+            await pruned(world, max_unused=0.01)  # by the keeper, meanwhile
+            for _ in range(2):
+                await say(
+                    *(other, federation, world.edge, other.maintenance()),
+                    lambda now: with_chains(now, list(now.chains.values())),
+                )
+            assert Forgotten.of(other).number > before.number + 1
+    finally:
+        other.close()
+    days_pass(world)
+    async with library_of_any(world) as library:
+        assert Forgotten.of(library.keeper).signed
+        assert Forgotten.of(library.keeper).moved
+    await check_restores(world, copies)
+    lose_catalog(world)
+    report = await pruned(world)
+    assert (report.plan.gaps, report.exit_code) == ([], 0)
+    await check_restores(world, copies)
 
 
 async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: World) -> None:

@@ -13,9 +13,15 @@ import pytest
 from replicator.engine import browse, writing
 from replicator.engine import restore as module
 from replicator.engine import writers as pool
+from replicator.engine.federation import get_whole
+from replicator.engine.keptpacks import KeptPacks
+from replicator.engine.slots import Held, Slots
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, SpaceError
 from replicator.format.tree import Hole
+from replicator.ids import ObjectName
 from replicator.snapshot import apply, newfile, plan
+from replicator.transport.base import Connection
+from replicator.transport.memory import MemoryConnection
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
 from tests.scenarios.world import World, read, write
@@ -138,7 +144,8 @@ async def test_a_disk_that_is_full_in_the_middle_is_said_and_what_is_whole_stays
     assert len(whole) == 30
     for path in whole:
         assert read(path) == read(wide + path.removeprefix(restored(target)))
-    assert (await world.restore(target, overwrite="if-changed")).kept == 30
+    linked = {os.path.join(restored(target), name) for name in ("0/0/0", "6/link")}  # made anew in any case
+    assert (await world.restore(target, overwrite="if-changed")).kept == len({*whole} - linked)
     assert compare(wide, restored(target), RULES) == []
 
 
@@ -261,3 +268,89 @@ async def test_a_pack_that_two_windows_need_counts_as_often_as_it_is_fetched(
     often = await world.restore(os.path.join(world.root, "often"))
     assert often.fetched_bytes > once.fetched_bytes
     assert often.packs <= once.packs, "the directories were kept the first time"
+
+
+class Fetching:
+    """In place of the fetching process: what it would bring comes from the memory network."""
+
+    def __init__(self, slots: Sequence[int], *, at_once: int) -> None:
+        self._slots = slots
+        self.at_once = at_once
+
+    async def get_into(self, connection: Connection, name: ObjectName, slot: int) -> int:
+        data = await get_whole(connection, name)
+        return os.pwrite(self._slots[slot], data, 0)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+@pytest.fixture
+def into_slots(monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
+    """Let packs be fetched into the writers' memory, as over TLS."""
+    monkeypatch.setattr(MemoryConnection, "reach", lambda _: "somewhere")
+    monkeypatch.setattr(browse, "Fetchers", Fetching)
+
+
+@pytest.mark.usefixtures("into_slots")
+@pytest.mark.process
+async def test_what_several_windows_need_is_fetched_once(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    monkeypatch.setattr(module, "WINDOW", 9)
+    monkeypatch.setattr(pool.Writers, "keep", lambda *_: False)  # as if more were needed than there are slots
+    filled: Counter[int] = Counter()
+    real = browse.ChunkFetcher._fill
+
+    async def count(fetcher: browse.ChunkFetcher, pack: int, slot: int, memory: Held, slots: Slots) -> int:
+        filled[pack] += 1
+        return await real(fetcher, pack, slot, memory, slots)
+
+    monkeypatch.setattr(browse.ChunkFetcher, "_fill", count)
+    target = os.path.join(world.root, "target")
+    report = await world.restore(target, writers=2)
+    assert compare(wide, restored(target), RULES) == []
+    assert max(filled.values()) > 1
+    once = await world.restore(os.path.join(world.root, "once"))
+    assert report.fetched_bytes <= once.fetched_bytes
+    assert not [name for name in os.listdir(os.path.join(world.home, "keeper", "cache")) if name.startswith("kept-")]
+
+
+@pytest.mark.usefixtures("into_slots")
+@pytest.mark.process
+async def test_what_was_kept_and_is_damaged_is_fetched_anew(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    monkeypatch.setattr(module, "WINDOW", 9)
+    monkeypatch.setattr(pool.Writers, "keep", lambda *_: False)  # as if more were needed than there are slots
+    real = KeptPacks.get
+    given = 0
+
+    def damage(kept: KeptPacks, pack: int, memory: int) -> int | None:
+        nonlocal given
+        size = real(kept, pack, memory)
+        if size is not None:
+            given += 1
+            os.pwrite(memory, bytes(size), 0)
+        return size
+
+    monkeypatch.setattr(KeptPacks, "get", damage)
+    target = os.path.join(world.root, "target")
+    report = await world.restore(target, writers=2)
+    assert given
+    assert (report.gaps, report.damaged) == ([], [])
+    assert compare(wide, restored(target), RULES) == []
+
+
+@pytest.mark.usefixtures("into_slots")
+@pytest.mark.process
+async def test_other_bytes_than_a_pack_cost_another_question_and_are_told(world: World, wide: str) -> None:
+    await world.backup()
+    for path in world.stored(0, ["data"]):
+        data = read(path)
+        write(path, data[:100] + b"damaged" + data[107:])
+    report = await world.restore(os.path.join(world.root, "target"), writers=2)
+    assert report.gaps == []
+    assert compare(wide, restored(os.path.join(world.root, "target")), RULES) == []

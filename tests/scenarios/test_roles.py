@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,16 +21,25 @@ from replicator.engine.keeper import KeeperHome, ReaderHome, sign_charter
 from replicator.engine.members import revoke
 from replicator.engine.tenant import open_keybag
 from replicator.errors import KeyMissingError, ReplicatorError
-from replicator.format.charter import EnrolOrder
+from replicator.format.charter import EnrolOrder, Objection, RootChange
 from replicator.format.claim import Claim, set_root
-from replicator.format.codec import Record, encode
+from replicator.format.codec import Record, decode, encode
 from replicator.format.container import Kind
+from replicator.format.erasure import EraseOrder
 from replicator.format.snapshot import Head
 from replicator.ids import ObjectName
 from replicator.pack.sealed import open_object
 from replicator.provider.session import ProviderSession
 from replicator.transport.handler import RequestRefusedError
-from replicator.wire.messages import CharterNotice, CheckRequest, EnrolRequest, InventoryRequest, Signed
+from replicator.wire.messages import (
+    CharterNotice,
+    CheckRequest,
+    EnrolRequest,
+    InventoryRequest,
+    Signed,
+    Succession,
+    SuccessionRequest,
+)
 from tests.provider.tenant import data_object, put
 from tests.scenarios.joining import joined, keeping, opened
 from tests.scenarios.world import PROMISE, World
@@ -38,12 +48,13 @@ TABLE: dict[str, set[str]] = {
     "root": {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "enrol others"),
         *("name an owner", "change a floor", "open the keybag", "read the charter's names"),
-        *("open indexes", "read contents", "write charters"),
+        *("open indexes", "read contents", "write charters", "announce another root", "object to another root"),
+        "erase the tenant",
     },
-    "owner": {"write charters", "enrol others"},
+    "owner": {"write charters", "enrol others", "announce another root"},
     "keeper": {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "read the charter's names"),
-        *("open indexes", "read contents", "write charters", "enrol others", "mark"),
+        *("open indexes", "read contents", "write charters", "enrol others", "mark", "announce another root"),
     },
     "node": {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "publish"),
@@ -73,10 +84,13 @@ ABILITIES = (
     "write charters",
     "name an owner",
     "change a floor",
+    "announce another root",
+    "object to another root",
     "open the keybag",
     "read the charter's names",
     "open indexes",
     "read contents",
+    "erase the tenant",
 )
 
 
@@ -251,7 +265,18 @@ async def enrols(tenancy: Tenancy, holder: Holder) -> None:
     tenancy.world.services[0].enrol(EnrolRequest(holder_key=other.public, secret=b"", order=order, root=b""))
 
 
-def _charter(tenancy: Tenancy, owner: SigningKey, root: bytes | None = None) -> bytes:
+async def erases(tenancy: Tenancy, holder: Holder) -> None:
+    """Whatever key the holder has, its order is brought to a provider."""
+    body = encode(EraseOrder(tenant=tenancy.keeper.tenant, created_ns=0))
+    for signer in (holder.key, holder.owner, None if holder.root is None else holder.root.signing):
+        if signer is not None:
+            with suppress(RequestRefusedError):
+                tenancy.world.services[0].erase(signer.sign(Context.ERASE_ORDER, body))
+                return
+    raise RequestRefusedError("forbidden", "no provider obeyed")
+
+
+def _charter(tenancy: Tenancy, owner: SigningKey, root: bytes | None = None, change: bytes = b"") -> bytes:
     keeper = tenancy.keeper
     old = keeper.charter
     return sign_charter(
@@ -264,6 +289,7 @@ def _charter(tenancy: Tenancy, owner: SigningKey, root: bytes | None = None) -> 
         keybag=old.charter.keybag,
         private=keeper.private,
         tenant=keeper.tenant,
+        change=change,
         edge=tenancy.world.edge,
     )
 
@@ -310,6 +336,34 @@ async def names_owner(tenancy: Tenancy, holder: Holder) -> None:
 async def lowers(tenancy: Tenancy, holder: Holder) -> None:
     floors = msgspec.structs.replace(tenancy.keeper.charter.root.floors, lock_s=0, delete_budget_percent=100)
     _believed(tenancy, _statement(tenancy, holder, floors=floors)[0])
+
+
+async def announces(tenancy: Tenancy, holder: Holder) -> None:
+    old = tenancy.keeper.charter
+    following = SigningKey(bytes(30) + b"rt")
+    statement = msgspec.structs.replace(
+        old.root,
+        number=old.root.number + 1,
+        previous=signed_hash(old.charter.root),
+        root_key=following.public,
+    )
+    successor = following.sign(Context.ROOT_STATEMENT, encode(statement))
+    change = RootChange(tenant=tenancy.keeper.tenant, former=old.charter.root, successor=successor, announced_ns=0)
+    signer = holder.owner or holder.key
+    if holder.root is not None:
+        signer = SigningKey(open_keybag(holder.root, _keybag(tenancy)).owner_seed)
+    _believed(tenancy, _charter(tenancy, signer, change=signer.sign(Context.ROOT_CHANGE, encode(change))))
+
+
+async def objects(tenancy: Tenancy, holder: Holder) -> None:
+    """Whoever may ask may hand on an objection; whose it is decides."""
+    statement = signed_hash(tenancy.keeper.charter.charter.root)
+    record = Objection(tenant=tenancy.keeper.tenant, statement=statement, created_ns=0)
+    signer = holder.root.signing if holder.root else holder.owner or holder.key
+    signed = signer.sign(Context.OBJECTION, encode(record))
+    asker = tenancy.holders["keeper"]
+    answer = tenancy.session(asker).handle("succession", encode(SuccessionRequest(objection=signed)))
+    assert decode(Succession, answer).objection == signed
 
 
 def _keybag(tenancy: Tenancy) -> bytes:
@@ -426,10 +480,13 @@ TRIES: dict[str, Callable[[Tenancy, Holder], Awaitable[None]]] = {
     "write charters": writes,
     "name an owner": names_owner,
     "change a floor": lowers,
+    "announce another root": announces,
+    "object to another root": objects,
     "open the keybag": opens_keybag,
     "read the charter's names": reads_names,
     "open indexes": opens_indexes,
     "read contents": reads_contents,
+    "erase the tenant": erases,
 }
 
 

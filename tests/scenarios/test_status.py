@@ -393,12 +393,18 @@ async def test_an_offline_answer_asks_nobody_and_says_as_of_when(world: World, s
     assert (found.exit_code, found.asked, found.as_of_ns) == (0, False, asked)
 
 
-@pytest.mark.parametrize(("hours", "code", "state"), [(71, 0, "safe"), (73, 3, "stale")])
-async def test_an_old_snapshot_is_stale(hours: int, code: int, state: str, world: World, source: str) -> None:
+@pytest.mark.parametrize(
+    ("hours", "code", "state", "warned"),
+    [(35, 0, "safe", False), (37, 0, "safe", True), (71, 0, "safe", True), (73, 3, "stale", False)],
+)
+async def test_an_old_snapshot_is_warned_of_and_then_stale(
+    hours: int, code: int, state: str, warned: bool, world: World, source: str
+) -> None:
     await world.backup()
     world.clock.advance(hours * 3600)
     found = await world.status()
     assert (found.exit_code, found.datasets[0].state) == (code, state)
+    assert any(f"{hours} hours old" in said for said in found.datasets[0].warnings) == warned
 
 
 async def test_copies_that_nobody_has_heard_of_for_long_do_not_count(world: World, source: str) -> None:

@@ -33,6 +33,8 @@ from tests.scenarios.world import World, small_tree, write
 PROVIDERS = 3
 MOST = {"docs": 90, "photos": 90, "prune": 260, "repair": 60, "restore": 60}
 """About how many requests each makes."""
+LAST = 9
+"""The night on which everything happens at once."""
 MAX_UNUSED = 0.05
 """Nearly everything is worth repacking."""
 
@@ -55,7 +57,8 @@ class Stage:
 def change(stage: Stage, name: str, night: int) -> str:
     """Let a night's changes come about in the folder of a dataset, the same in every copy of the stage; return it."""
     path = os.path.join(stage.source, name)
-    write(os.path.join(path, "new"), SeededRng(f"{name} {night}").bytes(260_000))
+    content = 1 if night == LAST else night  # what was forgotten comes back: a pack that is to go holds it
+    write(os.path.join(path, "new"), SeededRng(f"{name} {content}").bytes(260_000))
     write(os.path.join(path, f"stays {night}"), SeededRng(f"{name} stays {night}").bytes(70_000))
     return path
 
@@ -165,7 +168,7 @@ async def act(stage: Stage, seed: object, kills: dict[str, int]) -> dict[str, ob
     """Let everything happen at once, then again what was killed."""
     world = stage.world
     world.clock.advance(DAY_S)
-    paths = {name: change(stage, name, 9) for name in ("docs", "photos")}
+    paths = {name: change(stage, name, LAST) for name in ("docs", "photos")}
     actors: dict[str, Actor] = {
         "docs": lambda edge: backing_up(stage, edge, "docs"),
         "photos": lambda edge: backing_up(stage, edge, "photos"),
@@ -215,12 +218,10 @@ async def case(stage: Stage, seed: object, kills: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     "kills",
     [
-        {},
         {"prune": 70},
-        {"docs": 30, "prune": 110},
-        {"photos": 45, "repair": 20, "restore": 12},
+        {"docs": 45, "repair": 20, "restore": 12},
     ],
-    ids=lambda kills: " ".join(f"{name} {after}" for name, after in kills.items()) or "nobody is killed",
+    ids=lambda kills: " ".join(f"{name} {after}" for name, after in kills.items()),
 )
 async def test_all_at_once_lose_nothing_and_what_is_dead_goes(stage: Stage, kills: dict[str, int]) -> None:
     await case(stage, str(kills), kills)

@@ -61,6 +61,10 @@ class _Network:
         await self._stage.turn(self._actor)
         return await self._network.enrol(target, request)
 
+    async def erase(self, target: Target, order: bytes) -> bytes:
+        await self._stage.turn(self._actor)
+        return await self._network.erase(target, order)
+
     async def connect(self, target: Target) -> "_Connection":
         await self._stage.turn(self._actor)
         return _Connection(await self._network.connect(target), self._stage, self._actor)
@@ -84,6 +88,9 @@ class _Connection:
     async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         await self._stage.turn(self._actor)
         return await self._connection.get(name, offset, length)
+
+    def reach(self) -> None:
+        return None
 
     async def close(self) -> None:
         await self._connection.close()

@@ -28,7 +28,7 @@ from replicator.format.sizes import LARGEST
 from replicator.ids import ObjectName
 from replicator.rng import SystemRng
 from replicator.transport import server
-from replicator.transport.base import Target
+from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
 from replicator.transport.tls import client_context, fetch_certificate
 from replicator.wire.messages import (
@@ -104,6 +104,22 @@ def test_many_requests_of_one_connection_run_at_the_same_time(tmp_path: str) -> 
         objects = [data_object(seed) for seed in range(3)]
         await asyncio.gather(*(connection.put(name_of(data), data) for data in objects))
         assert list(await asyncio.gather(*(connection.get(name_of(data)) for data in objects))) == objects
+        await connection.close()
+
+    live(str(tmp_path), work)
+
+
+def test_roots_order_to_erase_needs_no_certificate(tmp_path: str) -> None:
+    async def work(at: Live) -> None:
+        connection = await at.connect()
+        await connection.put(name_of(data_object(1)), data_object(1))
+        assert await refused(at.network.erase(at.target(STRANGER), at.tenant.erase_order(by=STRANGER))) == "forbidden"
+        assert await refused(at.network.erase(at.target(STRANGER), bytes(5000))) == "bad-request"
+        assert await connection.get(name_of(data_object(1))) == data_object(1)
+        receipt = await at.network.erase(at.target(STRANGER), at.tenant.erase_order())
+        verify(receipt, Context.ERASE_RECEIPT, [at.provider.key.public])
+        assert await refused(connection.get(name_of(data_object(1)))) == "unauthorized"
+        assert await at.network.erase(at.target(STRANGER), at.tenant.erase_order()) == receipt
         await connection.close()
 
     live(str(tmp_path), work)
@@ -316,6 +332,20 @@ def test_a_body_that_dribbles_is_given_up(tmp_path: str, monkeypatch: pytest.Mon
     live(str(tmp_path), work)
 
 
+def test_orders_to_erase_are_rationed_apart_from_enrolments(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ENROL_BURST", 2)
+    monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
+
+    async def work(at: Live) -> None:
+        for _ in range(2):
+            assert await refused(at.network.erase(at.target(STRANGER), b"nothing")) != "busy"
+        with pytest.raises(BusyError):
+            await at.network.erase(at.target(STRANGER), at.tenant.erase_order())
+        await at.network.enrol(at.target(STRANGER), at.invitation(Tenant("new"), STRANGER))
+
+    live(str(tmp_path), work)
+
+
 def test_enrolments_are_rationed(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "ENROL_BURST", 2)
     monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
@@ -366,9 +396,19 @@ def test_another_client_of_the_provider_cannot_stand_in_for_it(tmp_path: str, us
         if usage == "server":
             issued = server_certificate(at.provider.key, issued)
         async with impostor(str(tmp_path), STRANGER, issued) as endpoint:
-            connection = TlsConnection(
-                at.target(), endpoint, peer, client_context(peer, key=None, certificate=None), connect_s=5, stall_s=5
+            host, port = split_endpoint(endpoint)
+            reach = Reach(
+                name="alice",
+                host=host,
+                port=port,
+                peer=peer.der,
+                seed=b"",
+                certificate=b"",
+                scratch=None,
+                connect_s=5,
+                stall_s=5,
             )
+            connection = TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
             expected = UnreachableError if usage == "client" else ProtocolError
             with pytest.raises(expected, match=r"certificate|another key"):
                 await connection.call("info", Empty(), Info)
@@ -383,9 +423,19 @@ def test_a_key_that_changes_behind_the_address_is_noticed_on_the_next_connection
         again = provider_certificate(at.provider.key, SystemRng())
         assert hashlib.sha256(again).digest() != peer.fingerprint
         async with impostor(str(tmp_path), at.provider.key, again) as endpoint:
-            connection = TlsConnection(
-                at.target(), endpoint, peer, client_context(peer, key=None, certificate=None), connect_s=5, stall_s=5
+            host, port = split_endpoint(endpoint)
+            reach = Reach(
+                name="alice",
+                host=host,
+                port=port,
+                peer=peer.der,
+                seed=b"",
+                certificate=b"",
+                scratch=None,
+                connect_s=5,
+                stall_s=5,
             )
+            connection = TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
             with pytest.raises((UnreachableError, ProtocolError)):
                 await connection.call("info", Empty(), Info)
             await connection.close()

@@ -31,7 +31,7 @@ from replicator.ids import address_form, identity_of
 from replicator.pack.packer import seal_pack
 from replicator.pack.sealed import seal_object
 from tests.fakes import SeededRng
-from tests.format.samples import CODED, DETAILS, GRANT_1, INVITE, KEYBAG, MEMBER_KEYS, ORDER, POLICY, SAMPLES, run
+from tests.format.samples import CODED, DETAILS, GRANT_1, INVITE, KEYBAG, MEMBER_KEYS_1, ORDER, POLICY, SAMPLES, run
 from tests.pack.support import HASHERS, KEYS, RESTORE, chunk
 from tests.pack.support import POLICY as PACK_POLICY
 
@@ -135,7 +135,7 @@ def crypto_vectors(old: dict[str, Any] | None) -> dict[str, Any]:
         }
     )
     if "handed" not in made["sealed"]:
-        made["sealed"]["handed"] = hand(SigningKey(SEED).public, encode(MEMBER_KEYS)).hex()
+        made["sealed"]["handed"] = hand(SigningKey(SEED).public, encode(MEMBER_KEYS_1)).hex()
     made["derived"]["x25519 of ed25519"] = montgomery_of(SigningKey(SEED).public).hex()
     return made
 

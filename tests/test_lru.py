@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from replicator.engine.lru import Lru
+from replicator.lru import Lru
 
 
 def test_what_was_used_longest_ago_makes_room() -> None:

@@ -1,0 +1,23 @@
+"""How long a client waits for a provider, how much it listens to, and what it calls a wait that was too long."""
+
+from typing import Final
+
+CONNECT_S: Final = 5.0
+STALL_S: Final = 120.0
+"""Seconds without progress after which a peer counts as gone; a check of 64 objects on a slow disk takes most of it."""
+GRACE_S: Final = 60.0
+MINIMUM_RATE: Final = 16 << 10
+"""Bytes a second below which a transfer is given up."""
+MAX_REFUSAL: Final = 64 << 10
+
+
+def time_for(size: int, stall_s: float) -> float:
+    """Return how many seconds a request may take in all, that moves so many bytes."""
+    return GRACE_S + stall_s + size / MINIMUM_RATE
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a broken or silent connection is called."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,61 @@
+import datetime
+
+import pytest
+
+from replicator.config import read_window
+from replicator.errors import UsageError
+from replicator.ids import ObjectName
+from replicator.provider.hours import ALWAYS_TAKEN, Hours
+from replicator.transport.handler import RequestRefusedError
+from tests.fakes import NS, FakeClock
+from tests.provider.stand import Stand, refusal
+
+LARGE = 2 << 20
+
+
+def clock_at(text: str) -> FakeClock:
+    return FakeClock(round(datetime.datetime.fromisoformat(text).timestamp()) * NS)
+
+
+def test_outside_of_its_window_a_provider_says_when_to_come_back() -> None:
+    hours = Hours(window=read_window("22:00-06:00", "Europe/Stockholm"))
+    with pytest.raises(RequestRefusedError, match="takes nothing large until 22:00 Europe/Stockholm") as caught:
+        hours.check(LARGE, clock_at("2026-07-01T21:00:00+02:00"))
+    assert (caught.value.code, caught.value.after_s) == ("busy", 3600.0)
+    hours.check(ALWAYS_TAKEN, clock_at("2026-07-01T21:00:00+02:00"))
+    hours.check(LARGE, clock_at("2026-07-01T22:00:00+02:00"))
+    Hours().check(LARGE, clock_at("2026-07-01T12:00:00+02:00"))
+
+
+def test_hours_are_kept_with_the_home_and_hold_from_the_next_start_on(stand: Stand) -> None:
+    here = datetime.datetime.fromtimestamp(stand.clock.now_ns() / NS, datetime.UTC)
+    begin, end = (f"{(here + datetime.timedelta(hours=hours)):%H:00}" for hours in (2, 3))
+    stand.provider.set_hours(window=f"{begin}-{end}", zone="UTC", streams=1)
+    upload = stand.node.begin_put(ObjectName(b"n" * 32), LARGE)
+    upload.abort()
+    stand.restart()
+    assert refusal(lambda: stand.node.begin_put(ObjectName(b"n" * 32), LARGE)) == "busy"
+    first = stand.node.begin_put(ObjectName(b"n" * 32), 1 << 16)
+    assert refusal(lambda: stand.node.begin_put(ObjectName(b"m" * 32), 1 << 16)) == "busy"
+    first.abort()
+    status = stand.provider.status()
+    assert (status["window"], status["zone"], status["streams"]) == (f"{begin}-{end}", "UTC", 1)
+    stand.provider.set_hours(window="", zone=None, streams=None)
+    stand.restart()
+    stand.node.begin_put(ObjectName(b"n" * 32), LARGE).abort()
+    assert stand.provider.status()["zone"] == ""
+
+
+def test_a_home_that_set_nothing_is_written_as_before(stand: Stand) -> None:
+    with open(f"{stand.provider.folder}/home.json", encoding="utf-8") as file:
+        assert "window" not in file.read()
+
+
+@pytest.mark.parametrize(
+    ("window", "zone"),
+    [("22-06", ""), ("22:00-06:00", "Europe/Atlantis"), ("22:00-06:00", "../x"), ("", "Europe/Stockholm")],
+)
+def test_no_window_and_no_zone_are_refused(stand: Stand, window: str, zone: str) -> None:
+    with pytest.raises(UsageError):
+        stand.provider.set_hours(window=window, zone=zone, streams=None)
+    assert stand.provider.status()["window"] == ""
