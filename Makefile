@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: sync test test-slow demo style format types layers check bench bench-peers bench-restores lock clean
+.PHONY: sync test test-slow demo style format types layers nix nix-stories check bench bench-peers bench-restores lock clean
 
 sync: $(STAMP)
 
@@ -42,6 +42,13 @@ types: sync
 
 layers: sync
 	$(BIN)/lint-imports
+
+nix:
+	nix/tests/quick
+
+# The modules' stories in containers; root, Debian, some twenty minutes.
+nix-stories: sync
+	nix/tests/stories $(VENV)
 
 check: style types layers test
 
