@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml requirements/dev.txt chunker/csrc/module.c chunker/csrc
 	touch $(STAMP)
 
 # Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
-BEHIND := tests/scenarios tests/engine tests/catalog tests/snapshot tests/chunker tests/format tests/pack tests/crypto tests/scheduler tests/model
+BEHIND := tests/scenarios
 test: sync
 	@mkdir -p build; \
 	$(BIN)/python -m pytest -m "not slow" $(BEHIND) > build/tests-behind.log 2>&1 & behind=$$!; \
