@@ -36,10 +36,18 @@ let
       lib.concatMapStrings (state: "if [ -d ${done} ]; then : > ${done}/${state}; fi\n") one.releases + one.after
     );
 
+  byDay = node.rate.upDay != null || node.rate.downDay != null;
   config' = lib.recursiveUpdate {
     node = {
       inherit (node) spool cache;
       spool_limit = node.spoolLimit;
+    };
+    line = {
+      night = if byDay then "${node.window.start}-${toString node.window.end}" else null;
+      zone = if byDay then config.time.timeZone or null else null;
+      inherit (node.rate) up down;
+      up_day = node.rate.upDay;
+      down_day = node.rate.downDay;
     };
     dataset = lib.mapAttrs (name: one: {
       inherit (one)
@@ -237,6 +245,33 @@ in
       };
     };
 
+    rate = {
+      up = lib.mkOption {
+        type = lib.types.nullOr sizes.type;
+        default = null;
+        example = "5M";
+        description = "Bytes a second that may be sent in the window, or always if it has no end. Null: the whole line.";
+      };
+      upDay = lib.mkOption {
+        type = lib.types.nullOr sizes.type;
+        default = null;
+        example = "500k";
+        description = "Bytes a second that may be sent outside of the window, by runs beside the nights; `0` for nothing. Needs `window.end`.";
+      };
+      down = lib.mkOption {
+        type = lib.types.nullOr sizes.type;
+        default = null;
+        example = "20M";
+        description = "Bytes a second that may be fetched to be stored elsewhere. Restores take all of the line.";
+      };
+      downDay = lib.mkOption {
+        type = lib.types.nullOr sizes.type;
+        default = null;
+        example = "2M";
+        description = "Likewise outside of the window. Needs `window.end`.";
+      };
+    };
+
     randomizedDelay = lib.mkOption {
       type = lib.types.str;
       default = "60min";
@@ -325,6 +360,10 @@ in
         ]) node.datasets
       )
       ++ [
+        {
+          assertion = !byDay || node.window.end != null;
+          message = "services.replicator.node.rate: upDay and downDay say what holds outside of the night; say when it ends, with window.end.";
+        }
         {
           assertion = node.user != "root";
           message = "services.replicator.node.user is root: a node reads by a capability and has no other right; name a user of its own.";

@@ -327,6 +327,23 @@ lib.runTests {
     expr = (builtins.fromTOML (text (configOf (system' (with' node { services.replicator.node.datasets.etc.paths = [ /etc ]; }))))).dataset.etc.paths;
     expected = [ "/etc" ];
   };
+  testTheLineIsLimitedByNightAndByDay = {
+    expr = (builtins.fromTOML (text (configOf (system' (with' node {
+      services.replicator.node = {
+        window.end = "07:00";
+        rate = {
+          up = "5M";
+          upDay = "500k";
+        };
+      };
+    }))))).line;
+    expected = {
+      night = "01:00-07:00";
+      up = "5M";
+      up_day = "500k";
+    };
+  };
+  testRefusesARateByDayWithoutANight = says (with' node { services.replicator.node.rate.upDay = "500k"; }) "say when it ends, with window.end";
   testWhatHasNoOptionCanBeSaidAsInTheFile = {
     expr = (builtins.fromTOML (text (configOf (system' (with' node {
       services.replicator.node.settings.node.spool_limit = "9G";
