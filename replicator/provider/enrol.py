@@ -56,8 +56,7 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
-        if was_erased(connection, tenant):
-            raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
+        _never_again(connection, tenant)
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,
@@ -131,6 +130,12 @@ def enrol_by_order(
     return tenant.id
 
 
+def _never_again(connection: sqlite3.Connection, tenant: bytes) -> None:
+    """Refuse a tenant that was erased here, however it comes back."""
+    if was_erased(connection, tenant):
+        raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
+
+
 def _not_yet(following: Waiting, days: Days, now_ns: int) -> str:
     if following.objection:
         return "this root was announced, and the one before it has objected"
@@ -157,6 +162,7 @@ def _admitted(
         raise RequestRefusedError("forbidden", "another root holds this tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
+        _never_again(connection, root.tenant)
         add_tenant(
             connection,
             tenant=root.tenant,

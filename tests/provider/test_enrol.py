@@ -275,3 +275,10 @@ def test_a_declared_quota_is_what_a_known_tenant_has_whatever_invites_gave_it(st
     assert stand.service.session(tenant.keeper.public).info().quota == 3 * MIB
     stand.provider.admit([])
     assert stand.service.session(tenant.keeper.public).info().quota == 3 * MIB, "it is not put out"
+
+
+def test_a_declared_tenant_that_was_erased_here_does_not_come_back(stand: Stand) -> None:
+    _admit(stand, _declared(stand.tenant, MIB))
+    stand.service.erase(stand.tenant.erase_order())
+    assert refusal(lambda: stand.service.enrol(_by_declaration(stand.tenant, stand.tenant.keeper))) == "forbidden"
+    assert not [row for row in stand.provider.status()["tenants"] if row["id"] == stand.tenant.id.hex()]
