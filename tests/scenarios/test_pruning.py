@@ -4,19 +4,21 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from replicator.catalog.objects import split_ids
 from replicator.crypto.sign import body_of
 from replicator.engine import backup as backup_module
-from replicator.engine import pruning
+from replicator.engine import pruning, retain
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, say, with_chains
 from replicator.engine.keys import rotate_maintenance
 from replicator.engine.maintainer import MaintainerHome
+from replicator.engine.marking import MarkedAt, mark_dead
 from replicator.engine.members import revoke, revoke_node
 from replicator.engine.placing import objects_of
 from replicator.engine.pruning import PruneReport, prune
@@ -179,6 +181,78 @@ async def test_what_is_taken_back_loses_its_marks_and_stays(world: World) -> Non
     await check_restores(world, copies)
     async with library_of(world) as library:
         assert [one.row.number for one in await library.snapshots()] == [2, 4, 5]
+
+
+async def needed_by(world: World, number: int) -> set[bytes]:
+    """Return the names of all that a snapshot needs."""
+    node = world.node()
+    try:
+        [row] = node.catalog.snapshots.all("number = ?", (number,))
+        return {row.name for row in objects_of(node, [row])}
+    finally:
+        node.close()
+
+
+async def take_back_second(world: World) -> list[str]:
+    """Take the second snapshot back; return what was said."""
+    async with library_of(world) as library:
+        [second] = [one.id for one in await library.snapshots(forgotten=True) if one.row.number == 2]
+        judged = await retain.by_name(library, world.edge, [second], undo=True)
+        await retain.forget(library, world.edge, library.keeper.maintenance, judged, undo=True)
+        return library.federation.notices
+
+
+async def test_what_is_taken_back_while_a_provider_is_away_loses_its_marks_there_with_the_next_prune(
+    world: World,
+) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    needed = await needed_by(world, 2)
+    world.silence(2)
+    said = await take_back_second(world)
+    assert any(f"{PLACES[2][0]} did not answer: what is marked there" in one for one in said)
+    world.answer(2)
+    assert needed & marked_at(world, 2)
+    report = await pruned(world, beside=False)  # its node has not come back
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    assert any("taken off what is needed again" in one for one in report.notices)
+    for number in range(PROVIDERS):
+        assert not needed & marked_at(world, number)
+    days_pass(world)
+    await check_restores(world, copies)
+
+
+async def test_what_is_taken_back_while_a_maintainer_prunes_stays_though_its_node_never_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = await changing_nights(world, 4)
+    home = await joined(world, "maintainer", "second machine")
+    await keep(world, KeepRules(last=1))
+    begun: list[bool] = []
+
+    async def later(*args: Any, **kwargs: Any) -> list[MarkedAt]:
+        if not begun:
+            begun.append(True)
+            await take_back_second(world)
+        return await mark_dead(*args, **kwargs)
+
+    monkeypatch.setattr(pruning, "mark_dead", later)
+    maintainer, node = opened(home, "maintainer"), world.node()
+    assert isinstance(maintainer, MaintainerHome)
+    try:
+        report = await prune(maintainer, world.edge, maintainer.maintenance, nodes=[node])
+    finally:
+        maintainer.close()
+        node.close()
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    needed = await needed_by(world, 2)
+    for number in range(PROVIDERS):
+        assert not needed & marked_at(world, number)
+    days_pass(world)
+    async with library_of(world) as library:
+        assert [one.row.number for one in await library.snapshots()] == [2, 4]
+    await check_restores(world, copies)
 
 
 async def test_old_packs_stay_while_too_few_providers_that_answer_have_the_new_ones(
