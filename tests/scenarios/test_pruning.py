@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from replicator.catalog.objects import split_ids
+from replicator.catalog.objects import Objects, split_ids
 from replicator.crypto.sign import body_of
 from replicator.engine import backup as backup_module
 from replicator.engine import pruning, retain
@@ -25,15 +25,16 @@ from replicator.engine.pruning import PruneReport, prune
 from replicator.engine.sync import knows_index, sync_all
 from replicator.format.codec import decode
 from replicator.format.mark import Mark
+from replicator.ids import Identity
 from replicator.pack.repack import Repacker
 from replicator.snapshot.retention import KeepRules
 from tests.compare import Rules, compare
-from tests.fakes import NS
+from tests.fakes import NS, SeededRng
 from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
-from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of
+from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of, remove
 from tests.scenarios.test_prune import changing_nights, check_restores
-from tests.scenarios.world import PLACES, World
+from tests.scenarios.world import PLACES, World, write
 
 PROVIDERS = 3
 WAIT_DAYS = 46
@@ -518,3 +519,45 @@ async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: Worl
         newest = (await library.snapshots())[-1]
     days_pass(world)
     assert (await world.restore(os.path.join(world.root, "back"), newest.id)).lost == []
+
+
+class _Killed(BaseException):
+    pass
+
+
+async def test_what_a_claim_found_missing_is_known_though_the_run_was_killed_as_it_wrote_that_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.small_dataset()
+    write(os.path.join(path, "old"), SeededRng("old").bytes(300_000))
+    await world.backup()
+    node = world.node()
+    packs = {row.name for row in node.catalog.objects.all("kind IN ('data', 'tree')")}
+    node.close()
+    remove(world, packs)
+    for number in range(PROVIDERS):  # a claim of everything is due
+        world.opened[number]._database.write("retired", lambda db: db.execute("UPDATE claims SET retired = 1"))
+    write(os.path.join(path, "more"), b"more")
+    writes: list[str] = []
+
+    def second_dies(name: str) -> Callable[..., None]:
+        real = getattr(Objects, name)
+
+        def write_down(self: Objects, peer: Identity, *args: Any, **kwargs: Any) -> None:
+            if name == "set_claimed" or "missing" in args[0].values():
+                writes.append(name)
+                if len(writes) == 2:
+                    raise _Killed
+            real(self, peer, *args, **kwargs)
+
+        return write_down
+
+    with monkeypatch.context() as patch:
+        for name in ("set_states", "set_claimed"):
+            patch.setattr(Objects, name, second_dies(name))
+        with pytest.raises(_Killed):
+            await world.backup()
+    assert sorted(writes) == ["set_claimed", "set_states"]
+    for _ in range(2):  # the first one finds that all of it is gone, and makes it anew
+        await world.backup()
+    assert await world.differences(path) == []
