@@ -492,6 +492,36 @@ async def test_what_was_moved_is_found_though_another_maintainer_spoke_without_h
     await check_restores(world, copies)
 
 
+async def test_what_a_maintainer_moved_unheard_stays_readable_when_it_is_revoked(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    home = await joined(world, "maintainer", "second machine")
+    await keep(world, KeepRules(last=1))
+    keeper, maintainer, node = world.keeper(), opened(home, "maintainer"), world.node()
+    assert isinstance(maintainer, MaintainerHome)
+    try:
+        async with Federation(keeper, world.edge, ticket=lambda _: keeper.ticket()) as federation:
+            await sync_all(keeper, federation)
+            await prune(maintainer, world.edge, maintainer.maintenance, nodes=[node], max_unused=0.01)  # meanwhile
+            moved = Forgotten.of(maintainer).moved
+            assert moved
+            for _ in range(5):
+                await say(
+                    *(keeper, federation, world.edge, keeper.maintenance()),
+                    lambda now: with_chains(now, list(now.chains.values())),
+                )
+    finally:
+        keeper.close()
+        maintainer.close()
+        node.close()
+    days_pass(world)
+    with keeping(world) as (keeper, siblings):
+        await revoke(keeper, siblings, world.edge, "second machine")
+    lose_catalog(world)
+    async with library_of_any(world) as library:
+        assert {one.index for one in moved} <= {one.index for one in Forgotten.of(library.keeper).moved}
+    await check_restores(world, copies)
+
+
 async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: World) -> None:
     await changing_nights(world, 4)
     await keep(world, KeepRules(last=1))
