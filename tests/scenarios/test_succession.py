@@ -255,6 +255,7 @@ class TestWait:
         world.clock.advance(DAY_S)
         assert "took charter" in " ".join((await meet(half, world)).notices)
         assert half.member.root_key == root_of(from_words(words)).signing.public
+        assert announced(half, {}, world.clock.now_ns()) == []
         half.close()
         again = opened(far, "node")
         assert again.member.root_key == root_of(from_words(words)).signing.public
