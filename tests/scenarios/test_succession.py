@@ -261,6 +261,21 @@ class TestWait:
         assert again.member.root_key == root_of(from_words(words)).signing.public
         again.close()
 
+    async def test_a_home_that_hears_late_holds_nothing_against_who_keeps_the_next_roots_objection(
+        self, world: World
+    ) -> None:
+        far = await joined(world, "node", "far")
+        words = await handed_over(world)
+        await announce(world)
+        with keeping(world) as (keeper, _):
+            assert len((await object_root(keeper, world.edge, words)).told) == 5
+        half = opened(far, "node")
+        federation = await meet(half, world)
+        assert any("under a root that does not count yet" in text for text in federation.notices)
+        assert federation.integrity == []
+        assert federation.successions.keys() == {world.identity(number) for number in range(5)}
+        half.close()
+
     async def test_a_home_stopped_while_it_took_the_new_root_goes_on_with_it(self, world: World) -> None:
         words = await handed_over(world)
         keeper = world.keeper()
