@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: sync test test-slow demo style format types layers check bench bench-peers bench-restores lock clean
+.PHONY: sync test test-slow demo style format types layers nix nix-stories check bench bench-peers bench-restores lock clean
 
 sync: $(STAMP)
 
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml requirements/dev.txt chunker/csrc/module.c chunker/csrc
 	touch $(STAMP)
 
 # Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
-BEHIND := tests/scenarios tests/engine tests/catalog tests/snapshot tests/chunker tests/format tests/pack tests/crypto tests/scheduler tests/model
+BEHIND := tests/scenarios
 test: sync
 	@mkdir -p build; \
 	$(BIN)/python -m pytest -m "not slow" $(BEHIND) > build/tests-behind.log 2>&1 & behind=$$!; \
@@ -42,6 +42,13 @@ types: sync
 
 layers: sync
 	$(BIN)/lint-imports
+
+nix:
+	nix/tests/quick
+
+# The modules' stories in containers; root, Debian, some twenty minutes.
+nix-stories: sync
+	nix/tests/stories $(VENV)
 
 check: style types layers test
 

@@ -1,18 +1,17 @@
-"""Values people write: sizes, durations, and a home's config.toml."""
+"""Values people write: sizes, durations, moments, names; and where a home is."""
 
 import datetime
 import os
 import re
-import tomllib
 import zoneinfo
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
-from replicator.errors import HomeError, UsageError
+from replicator.errors import UsageError
 
 if TYPE_CHECKING:
     from scheduler.night import Window
@@ -135,97 +134,6 @@ class LineSettings:
     down_day: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """HOME/config.toml. Big paths may lie on other disks; None means inside the home."""
-
-    spool: str | None = None
-    spool_limit: int | None = None
-    cache: str | None = None
-    line: LineSettings = LineSettings()
-
-
-_KNOWN = {
-    "node": {"spool", "spool_limit", "cache"},
-    "line": {"night", "zone", "up", "up_day", "down", "down_day"},
-}
-
-
-def load_config(home: str) -> Config:
-    """Return the settings of a home; defaults if it has no config.toml.
-
-    Raises:
-        HomeError: the file cannot be read, or has a key that is not known.
-    """
-    path = os.path.join(home, "config.toml")
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return Config()
-    except OSError as error:
-        raise HomeError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise HomeError(f"{path}: {error}", hint="correct the file, or remove it") from error
-    node, line = (_section(path, values, name) for name in _KNOWN)
-    if values:
-        raise HomeError(
-            f"{path}: unknown key {', '.join(sorted(values))}", hint=f"known are {', '.join(sorted(_KNOWN))}"
-        )
-    return Config(
-        spool=_folder(path, node, "spool"),
-        spool_limit=_limit(path, node),
-        cache=_folder(path, node, "cache"),
-        line=_line(path, line),
-    )
-
-
-def _section(path: str, values: dict[str, Any], name: str) -> dict[str, Any]:
-    section = values.pop(name, {})
-    if not isinstance(section, dict):
-        raise HomeError(f"{path}: {name} is not a table", hint=f"begin it with [{name}]")
-    unknown = sorted(set(section) - _KNOWN[name])
-    if unknown:
-        raise HomeError(
-            f"{path}: unknown key {', '.join(f'{name}.{key}' for key in unknown)}",
-            hint=f"known are {', '.join(f'{name}.{key}' for key in sorted(_KNOWN[name]))}",
-        )
-    return section
-
-
-def _line(path: str, line: dict[str, Any]) -> LineSettings:
-    night = None
-    if "night" in line:
-        try:
-            night = read_window(str(line["night"]), str(line.get("zone", "")))
-        except UsageError as error:
-            raise HomeError(f"{path}: line.night: {error.message}", hint=error.hint) from error
-    elif unused := sorted({"zone", "up_day", "down_day"} & set(line)):
-        raise HomeError(
-            f"{path}: line.{unused[0]} means something only with line.night", hint='write: night = "22:00-06:00"'
-        )
-    return LineSettings(
-        night=night,
-        up=_rate(path, line, "up"),
-        up_day=_rate(path, line, "up_day", nothing=True),
-        down=_rate(path, line, "down"),
-        down_day=_rate(path, line, "down_day"),
-    )
-
-
-def _rate(path: str, line: dict[str, Any], key: str, *, nothing: bool = False) -> int | None:
-    if key not in line:
-        return None
-    try:
-        rate = parse_size(str(line[key]))
-    except UsageError as error:
-        raise HomeError(f"{path}: line.{key}: {error.message}", hint="bytes a second: 500k, 5M") from error
-    if rate >= LEAST_RATE or (nothing and rate == 0):
-        return rate
-    least = f"{format_size(LEAST_RATE)} a second" + (" or 0, for nothing by day" if nothing else "")
-    raise HomeError(f"{path}: line.{key} is {line[key]!r}", hint=f"at least {least}; bytes a second: 500k, 5M")
-
-
 def read_window(text: str, zone: str) -> "Window":
     """Return the window that ``22:00-06:00`` means in a zone such as Europe/Stockholm; "" is this machine's own.
 
@@ -258,20 +166,3 @@ def _own_zone() -> datetime.tzinfo:
             )
     except FileNotFoundError:
         return zoneinfo.ZoneInfo("UTC")
-
-
-def _folder(path: str, node: dict[str, Any], key: str) -> str | None:
-    value = node.get(key)
-    if value is None or (isinstance(value, str) and os.path.isabs(value)):
-        return value
-    raise HomeError(f"{path}: node.{key} is {value!r}, not an absolute path", hint=f'write: {key} = "/where/it/lies"')
-
-
-def _limit(path: str, node: dict[str, Any]) -> int | None:
-    value = node.get("spool_limit")
-    if value is None:
-        return None
-    try:
-        return parse_size(str(value))
-    except UsageError as error:
-        raise HomeError(f"{path}: node.spool_limit: {error.message}", hint=error.hint) from error

@@ -4,7 +4,8 @@ No I/O, no clock, no randomness: times and seeds are arguments, and equal argume
 
 `place` makes a plan from peers, policies, packs and who holds them now; `check` restates what must hold of
 any plan or placement; `why` puts it in words; `survives` says what the worst single loss leaves;
-`repair_order` and `probes` say what to mend and what to look at first.
+`repair_order` and `probes` say what to mend and what to look at first. Other programs ask `python -m scheduler
+plan` (docs/spec/placement.md), which also says how much fits and moves what must move.
 """
 
 from scheduler.audit import LEAF, Auditable, probes

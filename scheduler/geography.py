@@ -64,14 +64,16 @@ class _Housed(Protocol[_Id_co]):
 
 
 class _Located(Protocol):
+    """Where a peer is; ``None`` where nobody said so."""
+
     @property
-    def owner(self) -> str: ...
+    def owner(self) -> str | None: ...
     @property
-    def site(self) -> str: ...
+    def site(self) -> str | None: ...
     @property
-    def region(self) -> str: ...
+    def region(self) -> str | None: ...
     @property
-    def country(self) -> str: ...
+    def country(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +169,11 @@ def households(peers: Iterable[_Housed[_Id]]) -> dict[_Id, _Id]:
     return {item: root(item) for item in parent}
 
 
-def _spellings(labels: Iterable[str], *, domain: str) -> list[Query]:
+def _spellings(labels: Iterable[str | None], *, domain: str) -> list[Query]:
     by_fold: dict[str, set[str]] = {}
     for label in labels:
+        if label is None:
+            continue
         by_fold.setdefault(fold(label), set()).add(label)
     found = [
         Query(
@@ -197,10 +201,12 @@ def _spellings(labels: Iterable[str], *, domain: str) -> list[Query]:
     return found
 
 
-def _torn(rows: Iterable[tuple[str, str]], *, inner: str, outer: str) -> list[Query]:
+def _torn(rows: Iterable[tuple[str | None, str | None]], *, inner: str, outer: str) -> list[Query]:
     """Labels of the smaller kind of place that lie in more than one of the larger."""
     inside: dict[str, tuple[str, dict[str, str]]] = {}
     for small, large in rows:
+        if small is None or large is None:
+            continue
         inside.setdefault(fold(small), (small, {}))[1].setdefault(fold(large), large)
     return [
         Query(

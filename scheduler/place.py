@@ -6,6 +6,10 @@ that are alike share a decision as long as the same peers have room, and a decis
 enough that disks fill evenly. If that leaves a pack below its minimum, the whole batch is planned a second
 way: every pack to its minimum first, and up to its promise with what is left.
 
+Many new packs among many peers go by placement sets (`scheduler.shape`) as far as those reach: they use all the room
+there is, in time that hardly grows with the packs. What they leave over, and whatever lies somewhere already, is
+decided pack by pack.
+
 When a policy cannot be met the plan bends it, in this order: country, region and site may be shared, then
 copies go down to the minimum. Residency, the tenant's own household and the limits per household
 (owner) never bend.
@@ -47,6 +51,10 @@ _BENDING: Final[tuple[Domain, ...]] = ("country", "region", "site")
 _DECISIONS: Final = 512
 """A batch is decided in about this many portions, so fill is even to within 1/512 of the batch."""
 
+
+_MANY: Final = 200
+_APART: Final = 2
+"""New packs of one policy and size, and peers beyond its copies, from which placement sets are used."""
 
 _ROUNDS: Final = 8
 """How often a scarce batch is gone through again because a copy that moved left room to others."""
@@ -108,6 +116,7 @@ class _Books:
 
     free: list[int]
     choices: dict[PackId, _Choice] = field(default_factory=dict)
+    settled: frozenset[PackId] = frozenset()  # decided by placement sets
     refused: int = 0
     moves: int = 0  # how often a pass took back a copy it had decided before
 
@@ -161,6 +170,7 @@ class _Planner:
         self.number = {peer.id: at for at, peer in enumerate(self.peers)}
         self.packs = packs
         self.rules = rules
+        self.seed = seed
         self.portion = max(1, -(-len(packs) // _DECISIONS))
         drawn = sorted(self.number.items(), key=lambda row: _lot(seed, row[0]))
         self.lot = [0] * len(self.peers)
@@ -327,12 +337,58 @@ class _Planner:
 
     # -- the passes -----------------------------------------------------------------------------------
 
+    def _by_sets(self) -> _Books:
+        """Decide new packs that are many of a policy and size, where peers enough take them and none is dearer."""
+        books = self._books()
+        new: dict[tuple[str, int], list[PackId]] = {}
+        for name, pack in sorted(self.packs.items()):
+            if not self.group_of[name].held:
+                new.setdefault((pack.policy, pack.size), []).append(name)
+        for policy in sorted(self.rules.values(), key=lambda rule: (len(self.takers[rule.name]), rule.name)):
+            takers = self.takers[policy.name]
+            if len(takers) < policy.copies + _APART or len({self.peers[at].cost for at in takers}) > 1:
+                continue
+            for size in sorted((size for name, size in new if name == policy.name), reverse=True):
+                names = new[policy.name, size]
+                if len(names) >= _MANY:
+                    self._place_sets(books, policy, size, names)
+        return books
+
+    def _place_sets(self, books: _Books, policy: Policy, size: int, names: Sequence[PackId]) -> None:
+        """Give as many packs of one size their full promise as fit in the room that is left."""
+        from scheduler.many import sets_for  # noqa: PLC0415 - numpy costs a tenth of a second that few plans need
+
+        places = {domain: self.places[domain] for domain in DOMAINS}
+        slots = [books.free[at] // size if at in self.takers[policy.name] else 0 for at in range(len(self.peers))]
+        waiting = iter(names)
+        for chosen, packs in sets_for(policy, places, slots, len(names), seed=self.seed):
+            for at in chosen:
+                books.free[at] -= size * packs
+            held = [self.peers[at].id for at in chosen]
+            choice = _Choice(
+                chosen=chosen,
+                kept=(),
+                added=chosen,
+                level=0,
+                excess=0,
+                relaxed=(),
+                refused=False,
+                have=len(chosen),
+                blocked=frozenset(),
+                reachable=len(chosen),
+                reasons=tuple(in_favour(self.ground, held, self.peers[at], free=books.free[at]) for at in chosen),
+            )
+            for _ in range(packs):
+                books.choices[next(waiting)] = choice
+
     def _pass(self, books: _Books, *, minimum_only: bool = False) -> _Books:
-        """Decide every pack, revising what ``books`` already hold for it."""
+        """Decide every pack, revising what ``books`` already hold for it, but for what placement sets decided."""
         portions: dict[tuple[int, tuple[int, ...]], _Portion] = {}
         free = books.free
         books.refused = 0
         for pack in self.order:
+            if pack.id in books.settled:
+                continue
             group, size = self.group_of[pack.id], pack.size
             before = books.choices.get(pack.id)
             back = before.added if before is not None else ()
@@ -363,7 +419,9 @@ class _Planner:
         return books
 
     def plan(self) -> Plan:
-        books = self._pass(self._books())
+        books = self._by_sets()
+        books.settled = frozenset(books.choices)
+        self._pass(books)
         if books.refused:
             thrifty = self._pass(self._books(), minimum_only=True)
             for _ in range(_ROUNDS):

@@ -1,20 +1,16 @@
-from pathlib import Path
-
 import pytest
 
 from replicator.config import (
     MAX_NAME,
-    Config,
     default_home,
     format_size,
-    load_config,
     parse_duration,
     parse_moment,
     parse_name,
     parse_size,
     read_window,
 )
-from replicator.errors import HomeError, UsageError
+from replicator.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -119,28 +115,6 @@ def test_a_home_is_where_systemd_says_or_in_the_users_data(monkeypatch: pytest.M
     assert default_home() == "/home/x/data/replicator"
 
 
-def test_a_home_without_a_file_has_the_defaults(tmp_path: Path) -> None:
-    assert load_config(str(tmp_path)) == Config()
-    (tmp_path / "file").write_text("")
-    assert load_config(str(tmp_path / "file")) == Config()
-
-
-def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text('[node]\nspool = "/big/spool"\nspool_limit = "20Gi"\ncache = "/big/cache"\n')
-    assert load_config(str(tmp_path)) == Config(spool="/big/spool", spool_limit=20 * 2**30, cache="/big/cache")
-    (tmp_path / "config.toml").write_text("[node]\nspool_limit = 1000000\n")
-    assert load_config(str(tmp_path)) == Config(spool_limit=1_000_000)
-
-
-def test_what_a_machine_takes_of_its_line_is_a_setting(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(
-        '[line]\nnight = "22:00-06:00"\nzone = "Europe/Stockholm"\nup = "5M"\nup_day = 0\ndown = "20M"\n'
-    )
-    line = load_config(str(tmp_path)).line
-    assert line.night == read_window("22:00-06:00", "Europe/Stockholm")
-    assert (line.up, line.up_day, line.down, line.down_day) == (5_000_000, 0, 20_000_000, None)
-
-
 def test_a_window_without_a_zone_is_by_this_machines_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Lisbon")
     assert str(read_window("22:00-06:00", "").zone) == "Europe/Lisbon"
@@ -149,41 +123,6 @@ def test_a_window_without_a_zone_is_by_this_machines_clock(monkeypatch: pytest.M
         read_window("22:00-06:00", "")
     monkeypatch.delenv("TZ")
     read_window("22:00-06:00", "")
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"\xff", "utf-8"),
-        (b"[line]\nrate = 5", "line.rate"),
-        (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
-        (b"[line]\nnight = '22:00-06:00'\nzone = 'Mars'", "line.night: 'Mars' is no time zone"),
-        (b"[line]\nup_day = '1M'", "line.up_day means something only with line.night"),
-        (b"[line]\nup = '1k'", "line.up is '1k'"),
-        (b"[line]\nup = 0", "line.up is 0"),
-        (b"[line]\ndown = 'fast'", "line.down: 'fast' is not a size"),
-        (b"[node", "end of document"),
-        (b"node = 5", "not a table"),
-        (b"[node]\nspol = 'x'", "node.spol"),
-        (b"[provider]\nx = 1", "provider"),
-        (b"[node]\nspool = 5", "not an absolute path"),
-        (b"[node]\ncache = 'here'", "not an absolute path"),
-        (b"[node]\nspool_limit = 'much'", "node.spool_limit: 'much' is not a size"),
-        (b"[node]\nspool_limit = true", "node.spool_limit"),
-    ],
-)
-def test_a_file_that_is_wrong_is_named_with_the_key(tmp_path: Path, content: bytes, said: str) -> None:
-    path = tmp_path / "config.toml"
-    path.write_bytes(content)
-    with pytest.raises(HomeError, match=said) as caught:
-        load_config(str(tmp_path))
-    assert str(path) in caught.value.message
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").mkdir()
-    with pytest.raises(HomeError, match=r"config\.toml: Is a directory"):
-        load_config(str(tmp_path))
 
 
 NOW_NS = 1_800_000_000 * 10**9

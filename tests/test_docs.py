@@ -13,7 +13,12 @@ from tests.make_reference import PAGE, commands, page
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("guide/*.md")), *sorted((ROOT / "docs").glob("operate/*.md")))
-LINKED = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+LINKED = (
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "nix").rglob("*.md")),
+)
 IN_PROSE = re.compile(r"`(?:[A-Z_]+=\S+ )?replicator ([^`]+)`")
 QUOTED = re.compile(r"\"[^\"]*\"")
 IN_BLOCK = re.compile(r"(?:^|[\s/=(])replicator (?!replicator )(\S.*)$")

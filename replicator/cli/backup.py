@@ -10,7 +10,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, wait, wait_in_order
 from replicator.cli.output import moment
 from replicator.cli.proofs import proofs_document, proofs_words
-from replicator.config import format_size, load_config, parse_duration, parse_name
+from replicator.config import format_size, parse_duration, parse_name
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,13 +79,17 @@ def _backup(
     *,
     now: bool = False,
 ) -> "BackupReport":
-    from replicator.engine.backup import backup as work  # noqa: PLC0415 - commands import what they use
+    from replicator.cli.declared import apply_declared  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.backup import backup as work  # noqa: PLC0415 - likewise
     from replicator.engine.heap import settle_heap  # noqa: PLC0415 - likewise
+    from replicator.settings import load_config  # noqa: PLC0415 - likewise
 
-    limit = load_config(session.home).spool_limit
+    config = load_config(session.home)
     started = session.clock.now_ns()
     settle_heap()
     with session.node() as node, session.edge(always_night=now) as edge:
+        apply_declared(session, node, config)
+        limit = config.spool_limit
         report = wait_in_order(
             work(node, edge, datasets, tags=tags, command=piped, spool_limit=limit, readers=os.cpu_count() or 1)
         )

@@ -19,7 +19,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.output import Output, silence
 from replicator.clock import SystemClock
-from replicator.config import LineSettings, default_home, load_config
+from replicator.config import LineSettings, default_home
 from replicator.errors import CredentialError, KeyMissingError, KeyWrongError, ReplicatorError, UsageError
 from replicator.fs import PosixFs, exposure, way_out
 from replicator.rng import SystemRng
@@ -39,6 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 CREDENTIAL = "replicator-passphrase"
 NEW_CREDENTIAL = "replicator-new-passphrase"
+IDENTITY_CREDENTIAL = "replicator-identity"
 
 
 class _LateNetwork:
@@ -132,6 +133,8 @@ class Session:
             shown.close()
 
     def _line(self, *, always_night: bool) -> "Line | None":
+        from replicator.settings import load_config  # noqa: PLC0415
+
         settings = load_config(self.home).line
         if settings == LineSettings():
             return None
@@ -143,6 +146,7 @@ class Session:
     def node(self) -> "Iterator[NodeHome]":
         """Open the node half. Raises KeyMissingError (exit 6) if this home has none."""
         from replicator.engine.node import NodeHome  # noqa: PLC0415
+        from replicator.settings import load_config  # noqa: PLC0415
 
         config = load_config(self.home)
         half = NodeHome(self.home, self.fs, spool_path=config.spool, cache_path=config.cache)
@@ -301,7 +305,7 @@ def secret(path: str | None, what: str, *, confirm: bool, hint: str) -> str:
         KeyWrongError: there is no terminal, nothing was typed, or two typed ones differ.
     """
     if path is not None:
-        return _read_passphrase(path)
+        return read_secret(path, "the passphrase")
     if sys.stdin is None or not sys.stdin.isatty():
         raise KeyWrongError(f"{what} is needed and there is no terminal to ask on", hint=hint)
     try:
@@ -313,18 +317,23 @@ def secret(path: str | None, what: str, *, confirm: bool, hint: str) -> str:
     return first
 
 
-def _read_passphrase(path: str) -> str:
+def read_secret(path: str, what: str) -> str:
+    """Return the text of a file that nobody else can read, without the end of its line.
+
+    Raises:
+        CredentialError: it cannot be read, or is not private.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             status = os.fstat(file.fileno())
             text = file.read()
     except OSError as error:
         raise CredentialError(
-            f"{path}: the passphrase cannot be read ({error.strerror})",
+            f"{path}: {what} cannot be read ({error.strerror})",
             hint="name a file that holds it, and nothing else",
         ) from error
     except UnicodeDecodeError as error:
-        raise CredentialError(f"{path}: not a passphrase but binary data", hint="name a text file") from error
+        raise CredentialError(f"{path}: not {what} but binary data", hint="name a text file") from error
     user = os.geteuid()
     # systemd gives a unit's user its credentials by an access list, which shows as a mode that lets the group read.
     folder = os.environ.get("CREDENTIALS_DIRECTORY")

@@ -297,13 +297,14 @@ def _verify_content(session: Session, share: float) -> "VerifyReport":
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show which copies would be made, and why there.")
+@click.option("--unattended", is_flag=True, help="As in `run`: who does not answer now is not taken as lost yet.")
 @command(keys="write (a node) or any keeper's; no content key")
-def repair(session: Session, dry_run: bool) -> None:
+def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     """Make missing and damaged copies again. Providers that do not answer now are taken as lost; nothing is deleted."""
     from replicator.engine.repair import repair as work  # noqa: PLC0415
 
     with session.member() as half, session.edge() as edge:
-        report = wait(work(half, edge, dry_run=dry_run))
+        report = wait(work(half, edge, dry_run=dry_run, by_hand=not unattended))
     session.worsen(report.exit_code)
     for notice in (*report.notices, *report.debts, *report.owed, *(f"lost: {one}" for one in report.unreadable)):
         session.out.notice(notice)
@@ -317,7 +318,8 @@ def repair(session: Session, dry_run: bool) -> None:
             ("OBJECT", "KIND", "SIZE", "TO", "WHY"),
             [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.planned],
         )
-    silent = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
+    word = "did not answer" if unattended else "taken as lost"
+    silent = f"; {word}: {', '.join(report.lost_peers)}" if report.lost_peers else ""
     lines.append(
         f"{report.missing} missing and {report.damaged} damaged copies found{silent}; "
         + (

@@ -44,6 +44,8 @@ COMMANDS = {
     "forget": ("replicator.cli.forget", "forget"),
     "simulate": ("replicator.cli.simulate", "simulate"),
     "prune": ("replicator.cli.prune", "prune"),
+    "check-config": ("replicator.cli.checkconfig", "check_config"),
+    "host": ("replicator.cli.host", "host"),
 }
 
 OTHER_WORDS = {

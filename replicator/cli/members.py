@@ -8,7 +8,7 @@ import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.output import moment, table
-from replicator.config import MAX_NAME, format_size, load_config, parse_name, parse_words
+from replicator.config import MAX_NAME, format_size, parse_name, parse_words
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
@@ -52,6 +52,7 @@ def node_renew(session: Session) -> None:
     """
     from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
     from replicator.engine.members import accept_grant, add_node, request_renewal  # noqa: PLC0415
+    from replicator.settings import load_config  # noqa: PLC0415
 
     with session.edge() as edge:
         code = request_renewal(session.home, edge)
@@ -78,6 +79,7 @@ def node_add(session: Session, code: str) -> None:
     CODE "-" is read from standard input. A drill host wraps what it is given with a passphrase of its own.
     """
     from replicator.engine.members import accept_grant, add_node, is_grant  # noqa: PLC0415
+    from replicator.settings import load_config  # noqa: PLC0415
 
     text = read_code(code)
     with session.edge() as edge:
@@ -174,7 +176,10 @@ def peer() -> None:
 @click.option("--own", is_flag=True, help="It belongs to this tenant's own household: it never counts as a copy.")
 @command(keys="owner")
 def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
-    """Use a provider's invite. CODE "-" is read from standard input."""
+    """Use a provider's invite. CODE "-" is read from standard input.
+
+    Where the provider's operator has declared this tenant, CODE is its address: HOST:PORT/IDENTITY.
+    """
     from replicator.engine.members import add_peer  # noqa: PLC0415
 
     text = read_code(code)

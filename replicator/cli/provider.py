@@ -1,4 +1,4 @@
-"""provider init|serve|set|sweep|scrub|invite|status."""
+"""provider init|serve|prove|set|sweep|scrub|invite|status."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, common_options
+from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options, credential, read_secret
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
 from replicator.config import format_size, parse_duration, parse_name, parse_size, parse_words
-from replicator.errors import HomeError, UsageError
+from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import address_form
 
 if TYPE_CHECKING:
+    from replicator.crypto.sign import SigningKey
     from replicator.provider.service import ProviderService
     from replicator.provider.sweeping import Swept
 
@@ -154,15 +155,86 @@ def change(
 @click.option("--listen", metavar="HOST:PORT", help="Another address than the one given at init; port 0 takes any.")
 @command(keys="provider identity")
 def serve(session: Session, listen: str | None) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT); requests in flight are finished first."""
+    """Serve until told to stop (SIGTERM, SIGINT); requests in flight are finished first.
+
+    Where config.toml has [provider], the home is made or changed to be as it says, before.
+    """
     from replicator.provider.daemon import serve as run  # noqa: PLC0415
+    from replicator.settings import load_config  # noqa: PLC0415
 
     configure()
+    declared = load_config(session.home).provider
 
     def announce(text: str) -> None:
         session.out.result({"listening": text.removeprefix("listening on ")}, text)
 
-    run(session.home, fs=session.fs, clock=session.clock, rng=session.rng, announce=announce, listen=listen)
+    run(
+        session.home,
+        fs=session.fs,
+        clock=session.clock,
+        rng=session.rng,
+        announce=announce,
+        listen=listen,
+        declared=declared,
+        key=_given_key(),
+    )
+
+
+@provider.command("prove")
+@command(keys="provider identity")
+def prove(session: Session) -> None:
+    """Make or change this home as config.toml declares it, and show that key and disk are what they should be.
+
+    Writes 16 MiB to the disk, reads them back and removes them. Without [provider] in config.toml it looks at the home
+    that is there.
+    """
+    from replicator.provider.declared import open_declared  # noqa: PLC0415 - commands import what they use
+    from replicator.provider.declared import prove as show  # noqa: PLC0415
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+    from replicator.settings import load_config  # noqa: PLC0415
+
+    world: Any = {"fs": session.fs, "clock": session.clock, "rng": session.rng}
+    declared = load_config(session.home).provider
+    if declared is None:
+        opened = open_provider(session.home, **world)
+    else:
+        opened = open_declared(session.home, declared, key=_given_key(), **world)
+    try:
+        proof = show(opened, session.fs, session.rng)
+        endpoints = opened.offer().endpoints
+    finally:
+        opened.close()
+    address = f"{endpoints[0]}/{address_form(proof.identity)}"
+    session.out.result(
+        {
+            "id": proof.identity.hex(),
+            "address": address,
+            "data": proof.data,
+            "capacity": proof.capacity,
+            "room": proof.room,
+            "written": proof.written,
+        },
+        [
+            f"Provider {address_form(proof.identity)} has {format_size(proof.room)} of room in {proof.data}.",
+            f"{format_size(proof.capacity)} are offered; {format_size(proof.written)} were written and read back.",
+            f"A tenant that is declared here adds it with: replicator peer add {address}",
+        ],
+    )
+
+
+def _given_key() -> "SigningKey | None":
+    """Return the key that this machine was given as a credential, None if it was given none."""
+    path = credential(IDENTITY_CREDENTIAL)
+    if path is None:
+        return None
+    from replicator.crypto.sign import SigningKey  # noqa: PLC0415 - commands import what they use
+
+    try:
+        return SigningKey(bytes.fromhex(read_secret(path, "the key of this provider")))
+    except (ValueError, FormatError) as error:
+        raise KeyWrongError(
+            f"{path}: not the key of a provider", hint="it is one line of 64 digits, as `replicator host new` wrote it"
+        ) from error
 
 
 def _hours_text(window: str, zone: str, streams: int) -> str:

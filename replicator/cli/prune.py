@@ -116,6 +116,12 @@ def prune_text(report: "PruneReport") -> list[str]:
     plan = report.plan
     if plan.gaps:
         return ["Nothing is marked, because not everything is known:", *(f"  {gap}" for gap in plan.gaps)]
+    if not plan.dead and not plan.groups:
+        return [
+            "There is nothing to prune.",
+            *report.stays,
+            *(f"{one.name}: {one.problem}" for one in report.at if one.problem),
+        ]
     kinds: dict[str, list[int]] = {}
     for one in plan.dead:
         kinds.setdefault(one.kind, []).append(one.size)

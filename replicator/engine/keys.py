@@ -103,9 +103,9 @@ def list_keys(half: Half, others: Iterable[Half] = ()) -> list[KeyRow]:
     members = [_name(half, one) for one in living]
     pending = half.charter.pending
     rows = [
-        _row("root", root_fingerprint(root.root_key), name="recovery sheet", held_by="the recovery sheet", since_ns=0),
+        _row("root", root.root_key.hex(), name="recovery sheet", held_by="the recovery sheet", since_ns=0),
         *(
-            _row("next root", root_fingerprint(one.successor.root_key), name="announced sheet", held_by="the new sheet")
+            _row("next root", one.successor.root_key.hex(), name="announced sheet", held_by="the new sheet")
             for one in ([] if pending is None else [pending])
         ),
         _row(

@@ -12,6 +12,7 @@ from replicator.clock import NS, SKEW_S
 from replicator.crypto.seal import PURPOSE_GRANT, seal_to
 from replicator.crypto.sign import Context, SigningKey, signer_of, verify
 from replicator.crypto.unseal import public_of, unseal
+from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge, PassphraseSource
 from replicator.engine.federation import Federation, read_offer
 from replicator.engine.handing import free_name, handed_to, name_of_key, next_epoch, noted, noted_revoked, with_epochs
@@ -69,27 +70,29 @@ async def add_peer(
 ) -> PeerAdded:
     """Use an invite: enrol with the provider, pin it in a new charter, hand that to every reachable peer.
 
-    ``siblings`` are other halves of the same home, which take the charter at once.
+    ``siblings`` are other halves of the same home, which take the charter at once. For a provider whose operator
+    declared this tenant, ``code`` is its address, "HOST:PORT/IDENTITY".
 
     Raises:
         KeyWrongError: not an invite, damaged, expired; or the passphrase is wrong.
         PeerError: the provider does not answer, or refuses the invite.
     """
-    invite = decode(Invite, read_code("invite", code))
-    if edge.clock.now_ns() > invite.expires_ns + SKEW_S * NS:
-        raise KeyWrongError("this invite has expired", hint="ask the provider for a new one (`provider invite`)")
+    door = _read_door(code, edge.clock.now_ns())
     await catch_up(keeper, edge)
-    identity = Identity(invite.identity)
+    identity = door.identity
     known = next((pin for pin in keeper.peers if pin.identity == identity), None)
     target = Target(
         identity=identity,
         name=name or (known.name if known else short(identity)),
-        endpoints=tuple(invite.endpoints),
+        endpoints=door.endpoints,
         key=keeper.signing,
         certificate=None,
     )
     request = EnrolRequest(
-        holder_key=keeper.signing.public, secret=invite.secret, order=b"", root=keeper.charter.charter.root
+        holder_key=keeper.signing.public,
+        secret=door.secret,
+        order=b"" if door.secret else keeper.ticket(),
+        root=keeper.charter.charter.root,
     )
     reply = await edge.network.enrol(target, request)
     if reply.tenant != keeper.tenant:
@@ -102,7 +105,7 @@ async def add_peer(
         site=offer.site,
         region=offer.region,
         country=offer.country,
-        endpoints=list(dict.fromkeys((*offer.endpoints, *invite.endpoints))),
+        endpoints=list(dict.fromkeys((*offer.endpoints, *door.endpoints))),
         own=own,
         added_ns=edge.clock.now_ns(),
     )
@@ -113,7 +116,39 @@ async def add_peer(
     others = [other for other in keeper.peers if other.identity != identity]
     data = keeper.write_charter(edge, private=keeper.with_peers([*others, pin]))
     notices = await spread_charter(keeper, siblings, edge, data)
-    return PeerAdded(pin=pin, quota=invite.quota, notices=notices)
+    quota = door.quota if door.secret else keeper.catalog.peers.get(identity).quota
+    return PeerAdded(pin=pin, quota=quota, notices=notices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Door:
+    """How a provider is entered: with an invite's secret, or with none where its operator declared the tenant."""
+
+    identity: Identity
+    endpoints: tuple[str, ...]
+    secret: bytes
+    quota: int
+
+
+def _read_door(code: str, now_ns: int) -> _Door:
+    """Return what an invite or an address says.
+
+    Raises:
+        KeyWrongError: neither an invite nor an address with its identity; damaged; expired.
+    """
+    if "/" not in code:
+        invite = decode(Invite, read_code("invite", code))
+        if now_ns > invite.expires_ns + SKEW_S * NS:
+            raise KeyWrongError("this invite has expired", hint="ask the provider for a new one (`provider invite`)")
+        identity, endpoints = Identity(invite.identity), tuple(invite.endpoints)
+        return _Door(identity=identity, endpoints=endpoints, secret=invite.secret, quota=invite.quota)
+    try:
+        endpoint, pin = parse_address(code)
+    except UsageError as error:
+        raise KeyWrongError(error.message, hint=error.hint) from error
+    if pin is None:
+        raise KeyWrongError(f"'{code}' has no identity", hint="write HOST:PORT/IDENTITY, as `provider prove` shows it")
+    return _Door(identity=pin, endpoints=(endpoint,), secret=b"", quota=0)
 
 
 async def remove_peer(keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from replicator.clock import NS
 from replicator.crypto.recovery import Root, from_words, root_of
 from replicator.crypto.sign import Context, SigningKey, signer_of, verify
 from replicator.crypto.unseal import public_of
+from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
 from replicator.engine.handing import free_name, noted, noted_revoked
@@ -23,15 +24,14 @@ from replicator.engine.keeper import (
     sign_charter,
 )
 from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
-from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError, UsageError
+from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
 from replicator.format.charter import NodeName, read_charter
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import Keybag, MemberFile
 from replicator.format.merkle import name_of
-from replicator.ids import Identity, ObjectName, identity_of, parse_address_form
+from replicator.ids import Identity, ObjectName, identity_of
 from replicator.pack.keys import as_writer
 from replicator.transport.base import Target
-from replicator.transport.tls import split_endpoint
 from replicator.wire.messages import Empty, EnrolRequest, Info
 
 
@@ -46,25 +46,6 @@ class Recovered:
     peers: int = 0
     notices: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
-
-
-def parse_address(text: str) -> tuple[str, Identity | None]:
-    """Return endpoint and pin of "host:port" or "host:port/PIN" (PIN: hex or base32 identity).
-
-    Raises:
-        UsageError: not such an address.
-    """
-    endpoint, _, pin = text.strip().partition("/")
-    try:
-        split_endpoint(endpoint)
-    except ValueError as error:
-        raise UsageError(str(error), hint="write a provider's address as example.org:7144") from error
-    if not pin:
-        return endpoint, None
-    try:
-        return endpoint, Identity(bytes.fromhex(pin)) if len(pin) == 64 else parse_address_form(pin)
-    except ValueError as error:
-        raise UsageError(f"'{pin}' is not a provider's identity ({error})", hint="leave it out, with its /") from error
 
 
 async def recover(

@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Mapping
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
@@ -35,6 +36,7 @@ from replicator.provider.sweeping import (
 )
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.rng import Rng
+from replicator.settings import DeclaredTenant
 from replicator.store.folder import FolderObjectStore
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import Refusal
@@ -62,9 +64,11 @@ class Core:
         ballast: Ballast,
         clock: Clock,
         rng: Rng,
+        admitted: Mapping[bytes, DeclaredTenant],
         hours: Hours,
     ) -> None:
         self.key = key
+        self.admitted = admitted
         self.identity: Identity = identity_of(key.public)
         self.database = database
         self.clock = clock

@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from replicator.clock import Clock
+from replicator.crypto.sign import SigningKey
+from replicator.endpoints import split_endpoint
 from replicator.errors import HomeError, LockedError, ReplicatorError
 from replicator.fs import Fs
+from replicator.provider.declared import open_declared
 from replicator.provider.home import Provider, open_provider
 from replicator.provider.service import ProviderService
 from replicator.rng import Rng
+from replicator.settings import DeclaredProvider
 from replicator.transport.handler import RequestRefusedError
 from replicator.transport.server import serving
-from replicator.transport.tls import server_context, split_endpoint
+from replicator.transport.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +32,19 @@ TICKS_A_SWEEP = 48
 
 
 def serve(
-    home: str, *, fs: Fs, clock: Clock, rng: Rng, announce: Callable[[str], None], listen: str | None = None
+    home: str,
+    *,
+    fs: Fs,
+    clock: Clock,
+    rng: Rng,
+    announce: Callable[[str], None],
+    listen: str | None = None,
+    declared: DeclaredProvider | None = None,
+    key: SigningKey | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT; requests in flight are finished first.
+
+    ``declared``: the home is made, or brought up to this, first; ``key`` is the one that this machine was given for it.
 
     ``announce`` is called with "listening on HOST:PORT" when ready; port 0 in ``listen`` takes any free one.
 
@@ -38,7 +52,10 @@ def serve(
         LockedError: another daemon serves this home.
         HomeError: the home is unusable, or the address cannot be listened on.
     """
-    provider = open_provider(home, fs=fs, clock=clock, rng=rng)
+    if declared is None:
+        provider = open_provider(home, fs=fs, clock=clock, rng=rng)
+    else:
+        provider = open_declared(home, declared, key=key, fs=fs, clock=clock, rng=rng)
     try:
         with only_daemon(provider.folder):
             asyncio.run(_until_told(provider, clock, listen or provider.listen, announce))

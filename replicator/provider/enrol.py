@@ -2,6 +2,8 @@
 
 import datetime
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from replicator.charter.verify import verify_enrol_order, verify_root
 from replicator.clock import NS, SKEW_S
@@ -16,16 +18,21 @@ from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
     Holder,
     Source,
+    Tenant,
     add_quota,
     add_tenant,
     find_holder,
     find_tenant,
     put_holder,
+    replace_root,
+    set_quota,
     tenants_of_signer,
 )
+from replicator.settings import DeclaredTenant
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolRequest
 
+_NOBODY: Mapping[bytes, DeclaredTenant] = MappingProxyType({})
 _RANK: dict[Source, int] = {"owner": 0, "invite": 1, "root": 2}
 """Each may do what the one before may: owner's word gives what the charter says, an invite also all before the first
 charter, root's everything."""
@@ -49,8 +56,7 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
-        if was_erased(connection, tenant):
-            raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
+        _never_again(connection, tenant)
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,
@@ -70,32 +76,45 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
 
 
 def enrol_by_order(
-    database: Database, charters: Charters, request: EnrolRequest, *, days: Days, now_ns: int
+    database: Database,
+    charters: Charters,
+    request: EnrolRequest,
+    *,
+    days: Days,
+    now_ns: int,
+    admitted: Mapping[bytes, DeclaredTenant] = _NOBODY,
 ) -> TenantId:
     """Enrol a holder on the signed word of a known tenant's root or owner, or of a root that has waited long enough.
 
+    ``admitted``: tenants by root key whom the operator lets in without an invite. Such a one becomes known by the root
+    statement that it shows, and until its first charter is here the holder may do what an invite would let it.
+
     Raises:
         RequestRefusedError: "forbidden".
-        IntegrityError: the order does not hold or has expired.
+        IntegrityError: the order, or the root statement, does not hold or has expired.
     """
     signer = signer_of(request.order)
-    tenants = tenants_of_signer(database, signer)
-    following = [] if tenants else database.read(lambda connection: changes_to(connection, signer))
-    for change in following:
-        if not change.passed(days, now_ns):
-            raise RequestRefusedError("forbidden", _not_yet(change, days, now_ns))
-        tenants += [tenant for tenant in [find_tenant(database, change.tenant)] if tenant is not None]
-    if not tenants:
-        raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
-    tenant = tenants[0]
     order = verify_enrol_order(request.order, [signer], now_ns=now_ns, skew_ns=SKEW_S * NS)
     if order.holder_key != request.holder_key:
         raise RequestRefusedError("forbidden", "this order is for another key")
+    source: Source = "invite"
+    tenant = _admitted(database, request, signer, admitted, now_ns)
+    following = []
+    if tenant is None:
+        tenants = tenants_of_signer(database, signer)
+        following = [] if tenants else database.read(lambda connection: changes_to(connection, signer))
+        for change in following:
+            if not change.passed(days, now_ns):
+                raise RequestRefusedError("forbidden", _not_yet(change, days, now_ns))
+            tenants += [found for found in [find_tenant(database, change.tenant)] if found is not None]
+        if not tenants:
+            raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
+        tenant, source = tenants[0], "owner"
     holder = Holder(
         identity=Identity(identity_of(request.holder_key)),
         key=request.holder_key,
         tenant=tenant.id,
-        source="root" if following or signer == tenant.root_key else "owner",
+        source="root" if following or signer == tenant.root_key else source,
     )
     former = find_holder(database, request.holder_key)
     if former is not None and former.tenant != tenant.id:
@@ -111,8 +130,53 @@ def enrol_by_order(
     return tenant.id
 
 
+def _never_again(connection: sqlite3.Connection, tenant: bytes) -> None:
+    """Refuse a tenant that was erased here, however it comes back."""
+    if was_erased(connection, tenant):
+        raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
+
+
 def _not_yet(following: Waiting, days: Days, now_ns: int) -> str:
     if following.objection:
         return "this root was announced, and the one before it has objected"
     day = datetime.datetime.fromtimestamp(following.due_ns(days, now_ns) / NS, datetime.UTC).date()
     return f"this root is announced and counts here from {day} on, unless the one before it objects"
+
+
+def _admitted(
+    database: Database, request: EnrolRequest, signer: bytes, admitted: Mapping[bytes, DeclaredTenant], now_ns: int
+) -> Tenant | None:
+    """Return the declared tenant whose root or owner signed the order, made known if it is not; None for others.
+
+    Anybody may have a copy of a root statement, also of an earlier one. Until a charter is here, a later one that comes
+    with its own owner's order takes its place.
+    """
+    if not request.root:
+        return None
+    root = verify_root(request.root, None)
+    declared = admitted.get(root.root_key)
+    if declared is None or signer not in (root.root_key, root.owner_key):
+        return None
+    known = find_tenant(database, root.tenant)
+    if known is not None and known.root_key != root.root_key:
+        raise RequestRefusedError("forbidden", "another root holds this tenant here")
+
+    def work(connection: sqlite3.Connection) -> None:
+        _never_again(connection, root.tenant)
+        add_tenant(
+            connection,
+            tenant=root.tenant,
+            root_key=root.root_key,
+            root=request.root,
+            owner_key=root.owner_key,
+            label=declared.name,
+            now_ns=now_ns,
+        )
+        replace_root(connection, root.tenant, request.root, root.owner_key)
+        set_quota(connection, root.root_key, declared.quota)
+
+    if known is None or (not known.charter_number and verify_root(known.root, None).number < root.number):
+        database.write("admit", work)
+        known = find_tenant(database, root.tenant)
+        assert known is not None, "it was just written"
+    return known if signer in (known.root_key, known.owner_key) else None

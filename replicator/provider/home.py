@@ -14,7 +14,9 @@ import dataclasses
 import json
 import os
 import socket
+import sqlite3
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from replicator.clock import NS, Clock
 from replicator.config import read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
+from replicator.endpoints import join_endpoint, split_endpoint
 from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.codes import write_code
@@ -44,8 +47,9 @@ from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
+from replicator.provider.tenants import set_quota
 from replicator.rng import Rng
-from replicator.transport.tls import join_endpoint, split_endpoint
+from replicator.settings import DeclaredTenant
 from replicator.wire.messages import WIRE_VERSION
 
 HOME_FORMAT = 1
@@ -104,6 +108,17 @@ class Provider:
         self._fs = fs
         self._clock = clock
         self._rng = rng
+        self._admitted: dict[bytes, DeclaredTenant] = {}
+
+    def admit(self, tenants: Iterable[DeclaredTenant]) -> None:
+        """Let these tenants in without an invite, when it serves; those that are here get their declared quota."""
+        self._admitted = {one.root_key: one for one in tenants}
+
+        def work(connection: sqlite3.Connection) -> None:
+            for one in self._admitted.values():
+                set_quota(connection, one.root_key, one.quota)
+
+        self._database.write("declared quotas", work)
 
     def start(self) -> ProviderService:
         """Return the service that answers requests. One at a time for a home: the caller holds its lock."""
@@ -115,6 +130,7 @@ class Provider:
                 ballast=self._ballast(),
                 clock=self._clock,
                 rng=self._rng,
+                admitted=self._admitted,
                 hours=self._hours(),
             )
         )
@@ -251,6 +267,19 @@ class Provider:
         if not self._database.write("revoke invite", lambda connection: revoke(connection, invite_id)):
             raise NotFoundError(f"no open invite '{invite_id}'", hint="`provider status` lists them")
 
+    @property
+    def data(self) -> str:
+        """The folder with the objects."""
+        return self._file.data
+
+    def mounted(self) -> bool:
+        """Return whether the disk with the objects is there."""
+        return self._data().mounted()
+
+    def room(self) -> int:
+        """Return the bytes that the disk has for this provider: free now, or used by it."""
+        return self._data().free_bytes() + used_by_all(self._database)
+
     def status(self) -> dict[str, Any]:
         """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
         offer = self.offer()
@@ -347,8 +376,12 @@ def _scrub_document(log: Log) -> dict[str, Any]:
     }
 
 
-def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, rng: Rng) -> Provider:
+def init_provider(
+    home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, rng: Rng, key: SigningKey | None = None
+) -> Provider:
     """Make the provider's half of a home and return it open. A home that was left half made is made anew.
+
+    ``key``: who it shall be; a new key if nobody says.
 
     Raises:
         HomeError: there is one already, or the data folder belongs to another provider.
@@ -362,7 +395,7 @@ def init_provider(home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, r
         raise HomeError(
             f"{data}: belongs to a provider already", hint="give each provider a folder of its own with --data"
         )
-    key = SigningKey(rng.bytes(32))
+    key = key or SigningKey(rng.bytes(32))
     signed, _ = sign_offer(
         key,
         Offer(

@@ -51,7 +51,12 @@ class ProviderService:
                 tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
             else:
                 tenant = enrol_by_order(
-                    self._core.database, self._core.charters, request, days=self._core.days, now_ns=now_ns
+                    self._core.database,
+                    self._core.charters,
+                    request,
+                    days=self._core.days,
+                    now_ns=now_ns,
+                    admitted=self._core.admitted,
                 )
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled")

@@ -108,6 +108,18 @@ def add_quota(connection: sqlite3.Connection, tenant: bytes, quota: int) -> None
     connection.execute("UPDATE tenants SET quota = quota + ? WHERE id = ?", (quota, tenant))
 
 
+def replace_root(connection: sqlite3.Connection, tenant: bytes, root: bytes, owner_key: bytes) -> None:
+    """Keep a later root statement of a tenant that has no charter here; with one, the charter brings it."""
+    connection.execute(
+        "UPDATE tenants SET root = ?, owner_key = ? WHERE id = ? AND charter_number = 0", (root, owner_key, tenant)
+    )
+
+
+def set_quota(connection: sqlite3.Connection, root_key: bytes, quota: int) -> None:
+    """Give a tenant the quota that the operator declared, whatever invites gave it."""
+    connection.execute("UPDATE tenants SET quota = ? WHERE root_key = ?", (quota, root_key))
+
+
 def put_holder(connection: sqlite3.Connection, holder: Holder, now_ns: int) -> None:
     """Store a holder; a later, stronger word about it replaces an earlier one."""
     connection.execute(

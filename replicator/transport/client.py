@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import aiohttp
 
+from replicator.endpoints import join_endpoint, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST
@@ -18,7 +19,7 @@ from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Reach, Target
 from replicator.transport.handler import refusal_of
 from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
-from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate, join_endpoint, split_endpoint
+from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed
 
 A = TypeVar("A", bound=Record)

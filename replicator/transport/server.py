@@ -18,12 +18,12 @@ from aiohttp import web
 
 from replicator.clock import Clock
 from replicator.crypto.certificates import key_of_certificate
+from replicator.endpoints import join_endpoint
 from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST, is_allowed
 from replicator.ids import NAME_SIZE, ObjectName
 from replicator.transport.handler import RequestRefusedError, Service, Session
-from replicator.transport.tls import join_endpoint
 from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, EnrolRequest, Signed
 
 log = logging.getLogger(__name__)

@@ -91,24 +91,3 @@ def client_context(
                 file.write(private_pem(key) + certificate_pem(certificate))
             context.load_cert_chain(path)
     return context
-
-
-def split_endpoint(endpoint: str) -> tuple[str, int]:
-    """Return host and port of "host:port" or "[v6]:port".
-
-    Raises:
-        ValueError: not such an endpoint.
-    """
-    host, colon, port = endpoint.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"'{endpoint}': write an IPv6 address as [address]:port")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(f"'{endpoint}' is not HOST:PORT")
-    return host, int(port)
-
-
-def join_endpoint(host: str, port: int) -> str:
-    """Return the endpoint that :func:`split_endpoint` reads."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

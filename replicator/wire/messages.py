@@ -83,7 +83,8 @@ class EnrolRequest(SecretRecord, frozen=True, kw_only=True):
     """The one request without a certificate.
 
     Either ``secret`` (an invite's, with ``root``: the tenant's signed root statement, and ``tenant``), or
-    ``order``: an enrol order for ``holder_key`` signed by the root or owner key of a tenant known here.
+    ``order``: an enrol order for ``holder_key`` signed by the root or owner key of a tenant known here, or of the
+    one whose ``root`` goes with it where the provider's operator declared it.
     """
 
     holder_key: Key

@@ -1,5 +1,6 @@
 """Erasing, as people call it: what is asked first, what is gone then, and what is signed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,15 @@ def test_a_path_is_erased_with_the_snapshots_that_hold_it(breakable: Federation)
     [row] = federation.json(*line, "--dry-run", home="keeper")["snapshots"]
     assert (row["newest"], row["forgotten"]) == (True, False)
     assert "dataset set --exclude" in federation.fails(2, *line, "--yes-erase", "docs", home="keeper")
-    (federation.path / "docs" / "letters" / "one.txt").rename(federation.path / "one.txt")
+    letters = federation.path / "docs" / "letters"
+    before = letters.stat()
+    (letters / "one.txt").rename(federation.path / "one.txt")
     federation.ok("backup", home="node")
     assert "is not its name" in federation.fails(2, *line, "--yes-erase", "other", home="keeper")
     federation.fails(6, *line, "--yes-erase", "docs", home="node")
     document = federation.json(*line, "--yes-erase", "docs", home="keeper")
-    (federation.path / "one.txt").rename(federation.path / "docs" / "letters" / "one.txt")
+    (federation.path / "one.txt").rename(letters / "one.txt")
+    os.utime(letters, ns=(before.st_atime_ns, before.st_mtime_ns))  # the folder is everybody's
     assert [one["id"] for one in document["snapshots"]] == [row["id"]]
     assert (document["complete"], document["until"] > row["time"]) == (True, True)
     assert [one["id"] for one in federation.json("snapshots", "--forgotten", home="keeper")] == [row["id"]]

@@ -5,6 +5,7 @@ from replicator.crypto.certificates import key_of_certificate
 from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.format.merkle import name_of
 from replicator.format.offer import decode_offer
+from replicator.settings import DeclaredTenant
 from replicator.wire.messages import EnrolRequest
 from tests.fakes import NS, SeededRng
 from tests.provider.stand import Stand, refusal
@@ -206,3 +207,78 @@ def test_the_order_of_time_is_the_providers(stand: Stand) -> None:
     assert stand.node.info().now_ns == stand.clock.now_ns()
     stand.clock.advance(5)
     assert stand.node.info().now_ns == stand.clock.now_ns() == 1_767_225_605 * NS
+
+
+def _declared(tenant: Tenant, quota: int) -> DeclaredTenant:
+    return DeclaredTenant(name=tenant.name, root_key=tenant.root.public, quota=quota)
+
+
+def _admit(stand: Stand, *tenants: DeclaredTenant) -> None:
+    stand.service.stop()
+    stand.provider.admit(tenants)
+    stand.service = stand.provider.start()
+
+
+def _by_declaration(tenant: Tenant, key: SigningKey, order: bytes | None = None) -> EnrolRequest:
+    return EnrolRequest(
+        holder_key=key.public, secret=b"", order=order or tenant.order(key), root=tenant.root_statement()
+    )
+
+
+def test_a_declared_tenant_comes_in_by_its_owners_word_and_brings_its_charter(stand: Stand) -> None:
+    tenant = Tenant("declared")
+    assert refusal(lambda: stand.service.enrol(_by_declaration(tenant, tenant.keeper))) == "forbidden"
+    _admit(stand, _declared(tenant, 7 * MIB))
+    reply = stand.service.enrol(_by_declaration(tenant, tenant.keeper))
+    assert reply.tenant == tenant.id
+    keeper = stand.service.session(tenant.keeper.public)
+    assert keeper.info().quota == 7 * MIB
+    keybag = data_object(7)
+    put(keeper, keybag)
+    publish_charter(keeper, tenant.charter(keybag=name_of(keybag)))
+    stand.service.enrol(_by_order(tenant.order(tenant.node), tenant.node))
+    put(stand.service.session(tenant.node.public), data_object(8))
+
+
+def test_only_who_has_the_declared_root_comes_in(stand: Stand) -> None:
+    tenant, other = Tenant("declared"), Tenant("other")
+    _admit(stand, _declared(tenant, MIB))
+    stranger = _stranger()
+    for request in (
+        _by_declaration(other, other.keeper),
+        _by_declaration(tenant, stranger, other.order(stranger)),
+        EnrolRequest(
+            holder_key=stranger.public, secret=b"", order=tenant.order(tenant.keeper), root=tenant.root_statement()
+        ),
+    ):
+        assert refusal(lambda request=request: stand.service.enrol(request)) == "forbidden"  # type: ignore[misc]
+    assert not [row for row in stand.provider.status()["tenants"] if row["label"] == "declared"], "nothing was written"
+
+
+def test_an_old_root_statement_that_came_first_does_not_keep_the_owner_of_today_out(stand: Stand) -> None:
+    tenant = Tenant("declared")
+    _admit(stand, _declared(tenant, MIB))
+    stand.service.enrol(_by_declaration(tenant, tenant.keeper))
+    newer = SigningKey(SeededRng("newer owner").bytes(32))
+    statement = tenant.root_statement(number=2, owner_key=newer.public, previous=bytes(32))
+    key = _stranger()
+    request = EnrolRequest(holder_key=key.public, secret=b"", order=tenant.order(key, by=newer), root=statement)
+    assert stand.service.enrol(request).tenant == tenant.id
+    late = _by_declaration(tenant, _stranger())
+    assert refusal(lambda: stand.service.enrol(late)) == "forbidden", "the owner before signs nothing any more"
+
+
+def test_a_declared_quota_is_what_a_known_tenant_has_whatever_invites_gave_it(stand: Stand) -> None:
+    tenant = Tenant("declared")
+    enrol(stand.provider, stand.service, tenant, quota=5 * MIB)
+    stand.provider.admit([_declared(tenant, 3 * MIB)])
+    assert stand.service.session(tenant.keeper.public).info().quota == 3 * MIB
+    stand.provider.admit([])
+    assert stand.service.session(tenant.keeper.public).info().quota == 3 * MIB, "it is not put out"
+
+
+def test_a_declared_tenant_that_was_erased_here_does_not_come_back(stand: Stand) -> None:
+    _admit(stand, _declared(stand.tenant, MIB))
+    stand.service.erase(stand.tenant.erase_order())
+    assert refusal(lambda: stand.service.enrol(_by_declaration(stand.tenant, stand.tenant.keeper))) == "forbidden"
+    assert not [row for row in stand.provider.status()["tenants"] if row["id"] == stand.tenant.id.hex()]

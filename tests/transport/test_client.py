@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from replicator.crypto.certificates import certificate_pem, client_certificate, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, verify
+from replicator.endpoints import split_endpoint
 from replicator.errors import BusyError, ProtocolError, UnreachableError
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode, encode
@@ -29,7 +30,7 @@ from replicator.rng import SystemRng
 from replicator.transport import server
 from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
-from replicator.transport.tls import client_context, fetch_certificate, split_endpoint
+from replicator.transport.tls import client_context, fetch_certificate
 from replicator.wire.messages import (
     ClaimReply,
     Empty,

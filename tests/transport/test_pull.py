@@ -9,6 +9,7 @@ import pytest
 
 from replicator.crypto.certificates import client_certificate, provider_certificate
 from replicator.crypto.sign import SigningKey
+from replicator.endpoints import split_endpoint
 from replicator.errors import IntegrityError, PeerError, ProtocolError, RefusedError, UnreachableError
 from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST, SMALLEST
@@ -17,7 +18,6 @@ from replicator.rng import SystemRng
 from replicator.transport import pull as module
 from replicator.transport.base import Reach
 from replicator.transport.pull import Pull
-from replicator.transport.tls import split_endpoint
 from tests.fakes import SeededRng
 from tests.provider.tenant import data_object
 from tests.transport.live import living, run

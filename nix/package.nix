@@ -1,0 +1,87 @@
+{
+  lib,
+  python3Packages,
+}:
+let
+  fs = lib.fileset;
+in
+python3Packages.buildPythonApplication {
+  pname = "replicator";
+  version = "0.1.0";
+  pyproject = true;
+
+  # What is built and what tests it; a change of documents or of nix/ builds nothing anew.
+  src = fs.toSource {
+    root = ../.;
+    fileset = fs.unions [
+      ../pyproject.toml
+      ../README.md
+      ../LICENSE
+      ../chunker
+      ../scheduler
+      ../replicator
+      ../tests
+    ];
+  };
+
+  build-system = [ python3Packages.setuptools ];
+
+  dependencies = with python3Packages; [
+    aiohttp
+    blake3
+    click
+    cryptography
+    msgspec
+    numpy
+    pathspec
+    platformdirs
+    pyzstd
+    rich
+    segno
+    shamir-mnemonic
+    sqlite-utils
+    zstandard
+  ];
+
+  optional-dependencies.mount = [ python3Packages.mfusepy ];
+
+  # Floors in pyproject.toml are what was tested there; here the tests below say whether nixpkgs' versions do.
+  pythonRelaxDeps = true;
+
+  nativeCheckInputs = with python3Packages; [
+    hypothesis
+    mfusepy
+    pytest-timeout
+    pytestCheckHook
+  ];
+
+  # What needs neither minutes nor documents, other programs or root; the C kernel against its Python twin is in it.
+  enabledTestPaths = [
+    "tests/catalog"
+    "tests/chunker"
+    "tests/crypto"
+    "tests/format"
+    "tests/pack"
+    "tests/provider"
+    "tests/scheduler"
+    "tests/test_config.py"
+    "tests/test_settings.py"
+  ];
+  disabledTestMarks = [
+    "process"
+    "slow"
+  ];
+
+  pythonImportsCheck = [
+    "chunker._kernel"
+    "replicator.cli.main"
+    "scheduler"
+  ];
+
+  meta = {
+    description = "Sealed, deduplicated, geo-replicated backup for people who run their own servers together";
+    license = lib.licenses.mit;
+    mainProgram = "replicator";
+    platforms = lib.platforms.linux;
+  };
+}

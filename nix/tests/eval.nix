@@ -1,0 +1,673 @@
+# What the modules make of a configuration, and what they refuse. Each refusal is a sentence that says what to do.
+{
+  lib,
+  self,
+  nixosSystem,
+  system,
+  ...
+}:
+let
+  root = lib.concatStrings (lib.genList (_: "ab") 32);
+  identity = letter: lib.concatStrings (lib.genList (_: letter) 52);
+  key = letter: lib.concatStrings (lib.genList (_: letter) 43) + "=";
+  roster = {
+    host = {
+      birch = {
+        identity = identity "b";
+        wireguard = key "B";
+        address = "fd12::2";
+        endpoint = "birch.example.org:51820";
+        capacity = "4T";
+        owner = "collective";
+        site = "umea-cellar";
+        region = "vasterbotten";
+        country = "SE";
+      };
+      rowan = {
+        identity = identity "c";
+        wireguard = key "C";
+        address = "fd12::3";
+        capacity = "2T";
+        owner = "rut";
+        site = "rut-home";
+        region = "oslo";
+        country = "NO";
+      };
+      aspen = {
+        identity = identity "d";
+        wireguard = key "D";
+        address = "fd12::4";
+        capacity = "1T";
+        owner = "ali";
+        site = "ali-home";
+        region = "skane";
+        country = "SE";
+      };
+      shop = {
+        wireguard = key "E";
+        address = "fd12::9";
+        owner = "collective";
+        site = "umea-office";
+      };
+    };
+    tenant.bjorkby = {
+      inherit root;
+      quota = "500G";
+      quotas.aspen = "200G";
+    };
+  };
+
+  system' =
+    modules:
+    (nixosSystem {
+      inherit system;
+      modules = [
+        {
+          networking.hostName = lib.mkDefault "shop";
+          system.stateVersion = lib.mkDefault "26.05";
+          # What a machine needs that is to be built; nothing of it is looked at.
+          boot.loader.grub.enable = lib.mkDefault false;
+          fileSystems."/" = lib.mkDefault {
+            device = "/dev/vda";
+            fsType = "ext4";
+          };
+        }
+      ]
+      ++ modules;
+    }).config;
+  failed = config: map (one: one.message) (builtins.filter (one: !one.assertion) config.assertions);
+  # The sentence of the first assertion that failed, or "evaluates".
+  said = modules: lib.concatStringsSep "\n" (failed (system' modules));
+  says = modules: text: {
+    expr = lib.hasInfix text (said modules);
+    expected = true;
+  };
+  refuses = modules: {
+    expr = (builtins.tryEval (builtins.deepSeq (said modules) (builtins.seq (system' modules).system.build.toplevel.drvPath true))).success;
+    expected = false;
+  };
+  refusesOption = modules: path: {
+    expr = (builtins.tryEval (builtins.deepSeq (lib.attrByPath path null (system' modules)) true)).success;
+    expected = false;
+  };
+
+  node = {
+    imports = [ self.nixosModules.node ];
+    services.replicator.node = {
+      enable = true;
+      datasets.photos = {
+        paths = [ "/srv/photos" ];
+        copies = 3;
+        minimum = 2;
+        exclude = [ "*.tmp" ];
+        keep.daily = 14;
+      };
+    };
+  };
+  provider = {
+    imports = [ self.nixosModules.provider ];
+    networking.hostName = "birch";
+    services.replicator.provider = {
+      enable = true;
+      capacity = "500G";
+      owner = "alice";
+      site = "cellar";
+      region = "umea";
+      country = "SE";
+    };
+  };
+  host = {
+    imports = [ self.nixosModules.host ];
+    networking.hostName = "birch";
+    services.replicator = {
+      inherit roster;
+      mesh.privateKeyFile = "/keys/wireguard";
+      host = {
+        enable = true;
+        identityFile = "/keys/identity";
+        disk = {
+          devices = [ "/dev/disk/by-id/ata-BIRCH" ];
+          luksKeyFile = "/keys/luks";
+          size = "8T";
+        };
+      };
+    };
+  };
+  stated = {
+    imports = [ node ];
+    services.replicator.state.shop = {
+      folders = [ "/var/lib/shop" ];
+      user = "shop";
+      capture = "echo dump > shop.sql";
+      release = "echo open";
+    };
+  };
+  with' = base: more: [
+    base
+    more
+  ];
+  service = config: name: config.systemd.services.${name};
+  configOf = config: config.environment.etc."replicator/node.toml".source;
+  text = source: if builtins.isAttrs source then source.text or (builtins.readFile source) else builtins.readFile source;
+
+  n = system' [ node ];
+  p = system' [ provider ];
+  h = system' [ host ];
+  s = system' [ stated ];
+  inRoster = system' (with' node { services.replicator = { inherit roster; }; });
+  # The order of definitions is the module system's own business.
+  sorted = lib.sort (a: b: a < b);
+  mine = lib.filterAttrs (name: _: lib.hasPrefix "replicator" name);
+  # Everything that a unit of a node may be given: nothing that opens restore, owner or root keys.
+  secretsOf = config: lib.concatMap (unit: lib.toList (unit.serviceConfig.LoadCredential or [ ])) (builtins.attrValues (mine config.systemd.services));
+in
+lib.runTests {
+  # --- nothing is there unless it is asked for
+  testDisabledLeavesNoTrace = {
+    expr =
+      let
+        config = system' [ self.nixosModules.default ];
+      in
+      {
+        units = builtins.attrNames (mine config.systemd.services);
+        timers = builtins.attrNames (mine config.systemd.timers);
+        users = builtins.attrNames (mine config.users.users);
+        failed = failed config;
+      };
+    expected = {
+      units = [ ];
+      timers = [ ];
+      users = [ ];
+      failed = [ ];
+    };
+  };
+  testStatesWithoutANodeComeToNothing = {
+    expr = builtins.attrNames (mine (system' [
+      self.nixosModules.node
+      { services.replicator.state.shop.folders = [ "/var/lib/shop" ]; }
+    ]).systemd.services);
+    expected = [ ];
+  };
+
+  # --- node
+  testNodeHolds = {
+    expr = failed n;
+    expected = [ ];
+  };
+  testNodeUnits = {
+    expr = builtins.attrNames (mine n.systemd.services);
+    expected = [
+      "replicator-backup"
+      "replicator-health"
+      "replicator-join"
+      "replicator-repair"
+      "replicator-verify"
+    ];
+  };
+  testNodeTimersAreCaughtUpAndSpread = {
+    expr = lib.mapAttrs (_: timer: {
+      inherit (timer.timerConfig) OnCalendar Persistent FixedRandomDelay;
+    }) (mine n.systemd.timers);
+    expected = lib.mapAttrs (_: OnCalendar: {
+      inherit OnCalendar;
+      Persistent = true;
+      FixedRandomDelay = true;
+    }) {
+      replicator-backup = "*-*-* 01:00:00";
+      replicator-health = "*-*-* 12:00:00";
+      replicator-repair = "*-*-* 04:00:00";
+      replicator-verify = "Sun *-*-* 05:00:00";
+    };
+  };
+  testANightIsNotEndedByANewConfiguration = {
+    expr = map (name: (service n name).restartIfChanged) [
+      "replicator-backup"
+      "replicator-repair"
+      "replicator-verify"
+    ];
+    expected = [
+      false
+      false
+      false
+    ];
+  };
+  testANodeHasOneCapabilityAndNoSecretOfAKeeper = {
+    expr = {
+      ambient = (service n "replicator-backup").serviceConfig.AmbientCapabilities;
+      verify = (service n "replicator-verify").serviceConfig ? AmbientCapabilities;
+      secrets = secretsOf n;
+      user = (service n "replicator-backup").serviceConfig.User;
+    };
+    expected = {
+      ambient = [ "CAP_DAC_READ_SEARCH" ];
+      verify = false;
+      secrets = [ ];
+      user = "replicator";
+    };
+  };
+  testAGrantComesAsACredential = {
+    expr = secretsOf (system' (with' node { services.replicator.node.grantFile = "/run/secrets/grant"; }));
+    expected = [ "replicator-grant:/run/secrets/grant" ];
+  };
+  testTheFileSaysWhatTheOptionsSay = {
+    expr = builtins.fromTOML (text (configOf n));
+    expected = {
+      dataset.photos = {
+        copies = 3;
+        exclude = [ "*.tmp" ];
+        hook_failure = "fail";
+        hook_timeout = "10m";
+        keep.daily = 14;
+        keep_caches = false;
+        minimum = 2;
+        one_file_system = false;
+        paths = [ "/srv/photos" ];
+        snapshot = "none";
+      };
+    };
+  };
+  testTheWindowsEndStopsWhatRuns = {
+    expr =
+      let
+        config = system' (with' node { services.replicator.node.window.end = "07:00"; });
+      in
+      [
+        (service config "replicator-window-end").conflicts
+        config.systemd.timers.replicator-window-end.timerConfig.OnCalendar
+      ];
+    expected = [
+      [
+        "replicator-backup.service"
+        "replicator-repair.service"
+        "replicator-verify.service"
+      ]
+      "*-*-* 07:00:00"
+    ];
+  };
+  testWhoToTell = {
+    expr = (service (system' (with' node { services.replicator.onFailure = [ "mail.service" ]; })) "replicator-health").onFailure;
+    expected = [ "mail.service" ];
+  };
+  testBigFoldersCanLieElsewhere = {
+    expr =
+      let
+        config = system' (with' node {
+          services.replicator.node = {
+            stateDir = "/srv/storage/replicator";
+            spool = "/mnt/big/spool";
+            cache = "/mnt/big/cache";
+          };
+        });
+      in
+      [
+        (service config "replicator-backup").serviceConfig.ReadWritePaths
+        (builtins.fromTOML (text (configOf config))).node
+      ];
+    expected = [
+      [
+        "/srv/storage/replicator"
+        "/mnt/big/spool"
+        "/mnt/big/cache"
+      ]
+      {
+        spool = "/mnt/big/spool";
+        cache = "/mnt/big/cache";
+      }
+    ];
+  };
+  testPeersFollowFromTheRoster = {
+    expr = lib.mapAttrs (_: peer: { inherit (peer) own; }) inRoster.services.replicator.node.peers;
+    expected = {
+      aspen.own = false;
+      birch.own = true;
+      rowan.own = false;
+    };
+  };
+  testAPathThatIsNoTextIsNamedAndNotCopied = {
+    expr = (builtins.fromTOML (text (configOf (system' (with' node { services.replicator.node.datasets.etc.paths = [ /etc ]; }))))).dataset.etc.paths;
+    expected = [ "/etc" ];
+  };
+  testTheLineIsLimitedByNightAndByDay = {
+    expr = (builtins.fromTOML (text (configOf (system' (with' node {
+      services.replicator.node = {
+        window.end = "07:00";
+        rate = {
+          up = "5M";
+          upDay = "500k";
+        };
+      };
+    }))))).line;
+    expected = {
+      night = "01:00-07:00";
+      up = "5M";
+      up_day = "500k";
+    };
+  };
+  testRefusesARateByDayWithoutANight = says (with' node { services.replicator.node.rate.upDay = "500k"; }) "say when it ends, with window.end";
+  testWhatHasNoOptionCanBeSaidAsInTheFile = {
+    expr = (builtins.fromTOML (text (configOf (system' (with' node {
+      services.replicator.node.settings.node.spool_limit = "9G";
+    }))))).node;
+    expected.spool_limit = "9G";
+  };
+  testTheSameWithoutTheMisspeltOptionIsBuilt = {
+    expr = (builtins.tryEval (builtins.seq (system' [ node ]).system.build.toplevel.drvPath true)).value;
+    expected = true;
+  };
+  testADatasetBesideTheNightsHasItsOwnTimer = {
+    expr = (system' (with' node { services.replicator.node.datasets.photos.onCalendar = "hourly"; })).systemd.timers.replicator-backup-photos.timerConfig.OnCalendar;
+    expected = "hourly";
+  };
+
+  # --- states
+  testAStateIsPartOfItsDataset = {
+    expr = s.services.replicator.node.datasets.shop.paths;
+    expected = [
+      "/var/lib/shop"
+      "/var/lib/replicator-dumps/shop"
+    ];
+  };
+  testACaptureRunsBeforeTheBackupAsTheUserWhoseDataItIs = {
+    expr = {
+      inherit ((service s "replicator-capture-shop").serviceConfig) User;
+      wants = sorted (service s "replicator-backup").wants;
+      after = lib.elem "replicator-capture-shop.service" (service s "replicator-backup").after;
+      secrets = secretsOf s;
+    };
+    expected = {
+      User = "shop";
+      wants = [
+        "network-online.target"
+        "replicator-capture-shop.service"
+      ];
+      after = true;
+      secrets = [ ];
+    };
+  };
+  testAReleaseIsWokenByTheDatasetsHookAndInEveryCase = {
+    expr = {
+      path = s.systemd.paths.replicator-release-shop.pathConfig.PathExists;
+      stop = lib.hasInfix "start replicator-release-shop.service" (toString (service s "replicator-backup").serviceConfig.ExecStopPost);
+    };
+    expected = {
+      path = "/run/replicator-backup/shop";
+      stop = true;
+    };
+  };
+  testStatesMayShareADataset = {
+    expr = sorted (system' (with' stated {
+      services.replicator.state.files = {
+        folders = [ "/srv/files" ];
+        dataset = "shop";
+      };
+    })).services.replicator.node.datasets.shop.paths;
+    expected = [
+      "/srv/files"
+      "/var/lib/replicator-dumps/shop"
+      "/var/lib/shop"
+    ];
+  };
+
+  # --- provider
+  testProviderHolds = {
+    expr = failed p;
+    expected = [ ];
+  };
+  testAProviderSaysWhenItAnswersAndIsClosedFromOutside = {
+    expr = {
+      inherit ((service p "replicator-provider").serviceConfig) Type User;
+      ports = p.networking.firewall.allowedTCPPorts;
+      inherit (p.networking.firewall) interfaces;
+    };
+    expected = {
+      Type = "notify";
+      User = "replicator-provider";
+      ports = [ ];
+      interfaces = { };
+    };
+  };
+  testAPortIsOpenedForOneInterface = {
+    expr = (system' (with' provider { services.replicator.provider.openFirewallOn = [ "wg0" ]; })).networking.firewall.interfaces.wg0.allowedTCPPorts;
+    expected = [ 7144 ];
+  };
+  testTheDiskHasToBeThere = {
+    expr = (service (system' (with' provider { services.replicator.provider.mountPoint = "/srv/disk"; })) "replicator-provider").unitConfig;
+    expected = {
+      AssertPathIsMountPoint = "/srv/disk";
+      RequiresMountsFor = [
+        "/srv/disk/objects"
+        "/var/lib/replicator-provider"
+      ];
+    };
+  };
+  testAProvidersKeyComesAsACredential = {
+    expr = secretsOf (system' (with' provider { services.replicator.provider.identityFile = "/run/secrets/key"; }));
+    expected = [ "replicator-identity:/run/secrets/key" ];
+  };
+
+  # --- host, mesh, enrolment
+  testHostHolds = {
+    expr = failed h;
+    expected = [ ];
+  };
+  testAHostIsWhatItsStanzaSays = {
+    expr = {
+      inherit (h.services.replicator.provider) capacity owner identity listenAddress advertise tenants;
+    };
+    expected = {
+      capacity = "4T";
+      owner = "collective";
+      identity = identity "b";
+      listenAddress = "fd12::2";
+      advertise = [ "[fd12::2]:7144" ];
+      tenants.bjorkby = {
+        inherit root;
+        quota = "500G";
+      };
+    };
+  };
+  testAnEncryptedDiskIsOpenedAtBoot = {
+    expr = h.environment.etc.crypttab.text;
+    expected = "replicator-replicator /dev/disk/by-partlabel/disk-replicator-objects /keys/luks luks,nofail,discard\n";
+  };
+  testTheDiskIsMountedSoThatNothingOnItRuns = {
+    expr = {
+      inherit (h.fileSystems."/srv/replicator") device fsType;
+      options = sorted h.fileSystems."/srv/replicator".options;
+    };
+    expected = {
+      device = "/dev/mapper/replicator-replicator";
+      fsType = "xfs";
+      options = [
+        "noatime"
+        "nodev"
+        "noexec"
+        "nofail"
+        "nosuid"
+        "prjquota"
+      ];
+    };
+  };
+  testServingWaitsForTheProof = {
+    expr = lib.elem "replicator-enrol.service" (service h "replicator-provider").requires;
+    expected = true;
+  };
+  testTheMeshHasEveryOtherHost = {
+    expr = map (peer: {
+      inherit (peer) name allowedIPs endpoint persistentKeepalive;
+    }) (system' [
+      self.nixosModules.mesh
+      {
+        services.replicator = {
+          inherit roster;
+          mesh = {
+            enable = true;
+            privateKeyFile = "/keys/wireguard";
+          };
+        };
+      }
+    ]).networking.wireguard.interfaces.wg0.peers;
+    expected = [
+      {
+        name = "aspen";
+        allowedIPs = [ "fd12::4/128" ];
+        endpoint = null;
+        persistentKeepalive = 25;
+      }
+      {
+        name = "birch";
+        allowedIPs = [ "fd12::2/128" ];
+        endpoint = "birch.example.org:51820";
+        persistentKeepalive = 25;
+      }
+      {
+        name = "rowan";
+        allowedIPs = [ "fd12::3/128" ];
+        endpoint = null;
+        persistentKeepalive = 25;
+      }
+    ];
+  };
+
+  # --- helpers
+  testAMaintainerAndADrillHostAreMachinesOfTheirOwn = {
+    expr =
+      let
+        config = system' [
+          self.nixosModules.helpers
+          {
+            services.replicator.maintainer.enable = true;
+            services.replicator.drillHost = {
+              enable = true;
+              passphraseFile = "/run/secrets/passphrase";
+            };
+          }
+        ];
+      in
+      [
+        (failed config)
+        (service config "replicator-prune").serviceConfig.User
+        (secretsOf config)
+      ];
+    expected = [
+      [ ]
+      "replicator-maintainer"
+      [
+        "replicator-passphrase:/run/secrets/passphrase"
+        "replicator-passphrase:/run/secrets/passphrase"
+      ]
+    ];
+  };
+
+  # --- refusals
+  testRefusesAMisspeltOption = refuses (with' node { services.replicator.node.datasets.photos.copis = 3; });
+  testRefusesAWrongType = refusesOption (with' node { services.replicator.node.datasets.photos.copies = "three"; }) [
+    "services"
+    "replicator"
+    "node"
+    "datasets"
+    "photos"
+    "copies"
+  ];
+  testRefusesASizeThatIsNone = refusesOption (with' provider { services.replicator.provider.capacity = lib.mkForce "much"; }) [
+    "services"
+    "replicator"
+    "provider"
+    "capacity"
+  ];
+  testRefusesAKeyInTheStore = refusesOption (with' provider {
+    services.replicator.provider.identityFile = "${builtins.storeDir}/${lib.concatStrings (lib.genList (_: "0") 32)}-key";
+  }) [
+    "services"
+    "replicator"
+    "provider"
+    "identityFile"
+  ];
+  testRefusesAnUnknownFailureDomain = refusesOption (with' node { services.replicator.node.datasets.photos.spread = [ "house" ]; }) [
+    "services"
+    "replicator"
+    "node"
+    "datasets"
+    "photos"
+    "spread"
+  ];
+  testRefusesAMinimumAboveTheCopies = says (with' node { services.replicator.node.datasets.photos.minimum = lib.mkForce 4; }) "minimum of 4 is more than 3 copies: lower it, or raise copies";
+  testRefusesAPolicyThatTheRosterCannotMeet = says (with' node {
+    services.replicator = {
+      inherit roster;
+      node.datasets.photos.residency = [ "NO" ];
+    };
+  }) "dataset photos has a minimum of 2, and the peers that may hold it are of 1 owners: add peers, or lower minimum or spread";
+  testWarnsOfAPromiseThatTheRosterCannotMeet = {
+    expr = lib.any (lib.hasInfix "dataset photos has a promise of 3, and the peers that may hold it are of 2 owners") inRoster.warnings;
+    expected = true;
+  };
+  testRefusesNothingToBackUp = says [
+    self.nixosModules.node
+    { services.replicator.node.enable = true; }
+  ] "has nothing to back up: set services.replicator.node.datasets";
+  testRefusesADatasetWithoutPaths = says (with' node { services.replicator.node.datasets.empty = { }; }) "datasets.empty.paths is empty: name what is to be backed up";
+  testRefusesANameThatCannotBe = says (with' node { services.replicator.node.datasets."a:b".paths = [ "/srv" ]; }) "cannot be a dataset's name";
+  testRefusesRootAsANode = says (with' node { services.replicator.node.user = "root"; }) "a node reads by a capability";
+  testRefusesASnapshotByTheNode = says (with' node { services.replicator.node.datasets.photos.snapshot = "btrfs"; }) "let services.replicator.state.photos.snapshot make it, in a unit of its own";
+  testRefusesAHostThatTheRosterDoesNotHave = says (with' node {
+    networking.hostName = "nova";
+    services.replicator = { inherit roster; };
+  }) "the roster has no such host: add [host.nova], as `replicator host new nova` prints it";
+  testRefusesACaptureByTheNodesUser = says (with' stated { services.replicator.state.shop.user = lib.mkForce "replicator"; }) "a capture runs as the user whose data it is";
+  testRefusesSqliteAsRoot = says (with' node { services.replicator.state.app.sqlite."app.db" = "/var/lib/app/app.db"; }) "name the owner of the SQLite files";
+  testRefusesAStateThatKeepsNothing = says (with' node { services.replicator.state.empty = { }; }) "keeps nothing: name folders, or what is to be captured";
+  testRefusesAProviderThatSaysNotWhereItIs = says [
+    self.nixosModules.provider
+    {
+      services.replicator.provider = {
+        enable = true;
+        capacity = "1T";
+      };
+    }
+  ] "services.replicator.provider.site is not set: say in which house it stands";
+  testRefusesAnOfferAboveTheDisk = says (with' provider { services.replicator.provider.diskSize = "400G"; }) "capacity of 500G is more than the disk of 400G: offer less, or correct diskSize";
+  testRefusesQuotasAboveTheOffer = says (with' provider {
+    services.replicator.provider.tenants.bjorkby = {
+      inherit root;
+      quota = "600G";
+    };
+  }) "their quotas together are more than the capacity of 500G: lower a quota, or offer more";
+  testRefusesAShortLock = says (with' provider { services.replicator.provider.lock = "1d"; }) "a lock of 1d and a grace of 14d are less than tenants expect";
+  testRefusesAnIdentityWithoutItsKey = says (with' provider { services.replicator.provider.identity = identity "b"; }) "bring the key birch.identity that `replicator host new birch` wrote";
+  testRefusesAHomeAmongTheObjects = says (with' provider { services.replicator.provider.stateDir = "/var/lib/replicator-objects/home"; }) "stateDir lies in dataDir, which holds objects and nothing else";
+  testRefusesObjectsBesideTheDisk = says (with' provider {
+    services.replicator.provider = {
+      mountPoint = "/srv/disk";
+      dataDir = "/srv/objects";
+    };
+  }) "dataDir is not on /srv/disk";
+  testRefusesAMeshWithoutAKey = says [
+    self.nixosModules.mesh
+    {
+      services.replicator = {
+        inherit roster;
+        mesh.enable = true;
+      };
+    }
+  ] "bring the key shop.wireguard";
+  testRefusesADiskByANameThatChanges = says (with' host { services.replicator.host.disk.devices = lib.mkForce [ "/dev/sda" ]; }) "name them below /dev/disk/by-id; a name like /dev/sda may be another disk at the next boot";
+  testRefusesOneDiskForTwo = says (with' host { services.replicator.host.disk.layout = "provider-raid1-xfs"; }) "has 1 devices, and provider-raid1-xfs takes two";
+  testRefusesAnOfferAboveTheHostsDisk = says (with' host { services.replicator.host.disk.size = lib.mkForce "3T"; }) "capacity of 4T is more than the disk of 3T";
+  testRefusesAKernelLimitBelowTheOffer = says (with' host { services.replicator.host.disk.projectQuota = "4T"; }) "leaves no room beside the capacity of 4T";
+  testRefusesADrillHostOnANode = says [
+    self.nixosModules.default
+    node
+    {
+      services.replicator.drillHost = {
+        enable = true;
+        passphraseFile = "/run/secrets/passphrase";
+      };
+    }
+  ] "whoever takes the node could read every snapshot";
+  testRefusesAMaintainerOnANode = says [
+    self.nixosModules.default
+    node
+    { services.replicator.maintainer.enable = true; }
+  ] "whoever takes the node could mark what is stored";
+}

@@ -1,0 +1,112 @@
+# Every unit that the modules can make, on one machine: what systemd says of the walls around each.
+{
+  lib,
+  self,
+  pkgs,
+  ...
+}@test:
+let
+  common = import ./common.nix test;
+  roster = common.roster {
+    machines = [ "nova" ];
+    providers = [ "nova" ];
+  };
+  # A stand-in for nixpkgs may lack programs that nothing here runs.
+  complete = pkgs // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
+    "btrfs-progs"
+    "mariadb"
+    "postgresql"
+    "sqlite"
+  ]) (_: pkgs.bash);
+  known = {
+    isSystemUser = true;
+    group = "users";
+  };
+in
+{
+  name = "walls";
+  nodes.nova = {
+    imports = [
+      self.nixosModules.default
+      self.nixosModules.host
+    ]
+    ++ lib.optional (!pkgs ? sqlite) { _module.args.pkgs = lib.mkForce complete; };
+    users.users = lib.genAttrs [ "postgres" "mysql" "app" "nextcloud" ] (_: known);
+    users.groups.users = { };
+    services.replicator = {
+      inherit roster;
+      mesh.enable = false;
+      host = {
+        enable = true;
+        mesh = false;
+        identityFile = "/keys/identity";
+        disk = {
+          devices = [ "/dev/disk/by-id/ata-NOVA" ];
+          projectQuota = "60M";
+        };
+      };
+      provider.metricsFile = "/var/lib/metrics/provider.prom";
+      node = {
+        enable = true;
+        window.end = "07:00";
+        metricsFile = "/var/lib/metrics/node.prom";
+        datasets.files = {
+          paths = [ "/srv/files" ];
+          onCalendar = "hourly";
+        };
+      };
+      state = {
+        shop.postgresql = [ "shop" ];
+        wiki.mysql = [ "wiki" ];
+        app = {
+          user = "app";
+          sqlite."app.db" = "/var/lib/app/app.db";
+        };
+        cloud.nextcloud.enable = true;
+        home.snapshot = {
+          subvolume = "/srv/storage";
+          at = "/srv/storage/.replicator";
+        };
+      };
+      maintainer = {
+        enable = true;
+        besideNode = true;
+      };
+      drillHost = {
+        enable = true;
+        besideNode = true;
+        passphraseFile = "/etc/keeper/passphrase";
+      };
+    };
+    # Nothing of it is there to be released or served.
+    systemd.services = lib.genAttrs [
+      "replicator-provider"
+      "replicator-release-cloud"
+      "replicator-release-home"
+    ] (_: { wantedBy = lib.mkForce [ ]; });
+    environment.etc."keeper/passphrase" = {
+      text = "correct-horse-9871-battery";
+      mode = "0400";
+    };
+  };
+
+  testScript = ''
+    start_all()
+    with subtest("no unit's exposure is above 2.0"):
+        units = nova.succeed("cd /etc/systemd/system; ls -d replicator*.service").split()
+        assert len(units) >= 20, units
+        for unit in units:
+            nova.succeed(f"systemd-analyze security --threshold=20 --no-pager {unit} > /run/said || (tail -n 1 /run/said >&2; false)")
+    with subtest("no unit of the node takes a passphrase"):
+        for unit in ("backup", "repair", "verify", "health", "join", "backup-files"):
+            nova.fail(f"grep -qi passphrase /etc/systemd/system/replicator-{unit}.service")
+    with subtest("only units that read everybody's files may"):
+        said = nova.succeed("cd /etc/systemd/system; grep -l AmbientCapabilities replicator*.service").split()
+        assert said == ["replicator-backup-files.service", "replicator-backup.service", "replicator-repair.service"], said
+    with subtest("systemd finds no fault in any unit"):
+        nova.succeed("cd /etc/systemd/system; systemd-analyze verify --man=no --recursive-errors=no replicator*.timer replicator*.path")
+    with subtest("requests of a maintainer and a drill host are made by themselves"):
+        nova.wait_until_succeeds("grep -q '^rpl-request' /var/lib/replicator-maintainer/request")
+        nova.wait_until_succeeds("grep -q '^rpl-request' /var/lib/replicator-drill/request")
+  '';
+}

@@ -1,0 +1,55 @@
+"""Where a provider is reached, as people write it: HOST:PORT, and HOST:PORT/IDENTITY."""
+
+from replicator.errors import UsageError
+from replicator.ids import Identity, parse_address_form
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int]:
+    """Return host and port of "host:port" or "[v6]:port".
+
+    Raises:
+        ValueError: not such an endpoint.
+    """
+    host, colon, port = endpoint.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"'{endpoint}': write an IPv6 address as [address]:port")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"'{endpoint}' is not HOST:PORT")
+    return host, int(port)
+
+
+def join_endpoint(host: str, port: int) -> str:
+    """Return the endpoint that :func:`split_endpoint` reads."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_address(text: str) -> tuple[str, Identity | None]:
+    """Return endpoint and pin of "host:port" or "host:port/PIN" (PIN: hex or base32 identity).
+
+    Raises:
+        UsageError: not such an address.
+    """
+    endpoint, _, pin = text.strip().partition("/")
+    try:
+        split_endpoint(endpoint)
+    except ValueError as error:
+        raise UsageError(str(error), hint="write a provider's address as example.org:7144") from error
+    if not pin:
+        return endpoint, None
+    return endpoint, parse_identity(pin)
+
+
+def parse_identity(text: str) -> Identity:
+    """Return an identity written in hex or base32.
+
+    Raises:
+        UsageError: not one.
+    """
+    try:
+        return Identity(bytes.fromhex(text)) if len(text) == 64 else parse_address_form(text)
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' is not a provider's identity ({error})", hint="copy all of it, or leave it out with its /"
+        ) from error

@@ -1,0 +1,574 @@
+"""What an operator declares in a config.toml: settings of a node, datasets, peers; a provider and its tenants.
+
+A home without one has the defaults. Every key is known here and nowhere else; all that is wrong is said at once.
+"""
+
+import difflib
+import os
+import shlex
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from replicator.config import (
+    LEAST_RATE,
+    LineSettings,
+    format_size,
+    parse_duration,
+    parse_name,
+    parse_size,
+    read_window,
+)
+from replicator.endpoints import parse_address, parse_identity, split_endpoint
+from replicator.errors import HomeError, UsageError
+from replicator.ids import Identity, address_form
+from scheduler import PolicyError, RosterError, country_code, fold, residency
+
+T = TypeVar("T")
+CONFIG_VARIABLE = "REPLICATOR_CONFIG"
+FAILURE_DOMAINS = ("owner", "site", "region", "country")
+SNAPSHOTS = ("none", "btrfs", "zfs", "lvm", "auto")
+KEEP_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+MAX_COPIES = 64
+LISTEN = "0.0.0.0:7144"
+LOCK = "30d"
+GRACE = "14d"
+ROOT_KEY_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredDataset:
+    """One ``[dataset.NAME]``. None is "not said": the program's default for a new one, else as it was.
+
+    ``keep`` are retention rules, which a node cannot carry out: (rule, number) in the order of ``KEEP_RULES``.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    copies: int | None = None
+    minimum: int | None = None
+    spread: tuple[str, ...] | None = None
+    residency: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    exclude_if_present: tuple[str, ...] = ()
+    exclude_larger_than: str | None = None
+    keep_caches: bool = False
+    one_file_system: bool = False
+    before: str = ""
+    after: str = ""
+    hook_timeout: str = "10m"
+    hook_failure: str = "fail"
+    snapshot: str = "none"
+    keep: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredPeer:
+    """One ``[peer.NAME]``: a provider that the operator wants in the charter. Labels that are None are its own."""
+
+    name: str
+    identity: Identity
+    address: str
+    owner: str | None = None
+    site: str | None = None
+    region: str | None = None
+    country: str | None = None
+    own: bool = False
+
+    def label(self, domain: str) -> str | None:
+        """Return what is declared of a failure domain."""
+        value: str | None = getattr(self, domain)
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredTenant:
+    """One ``[tenant.NAME]``: who holds this root key may store so much here, without an invite."""
+
+    name: str
+    root_key: bytes
+    quota: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredProvider:
+    """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has."""
+
+    data: str
+    capacity: int
+    owner: str
+    site: str
+    region: str
+    country: str
+    listen: str
+    advertise: tuple[str, ...] = ()
+    lock_s: int
+    grace_s: int
+    identity: Identity | None = None
+    tenants: tuple[DeclaredTenant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A config.toml. Big paths may lie on other disks; None means inside the home."""
+
+    spool: str | None = None
+    spool_limit: int | None = None
+    cache: str | None = None
+    line: LineSettings = field(default_factory=LineSettings)
+    datasets: tuple[DeclaredDataset, ...] = ()
+    peers: tuple[DeclaredPeer, ...] = ()
+    provider: DeclaredProvider | None = None
+
+
+def config_path(home: str) -> str:
+    """Return where the settings of a home are: REPLICATOR_CONFIG, else config.toml in it."""
+    return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
+
+
+def load_config(home: str) -> Config:
+    """Return the settings of a home; defaults if it has no config.toml.
+
+    Raises:
+        HomeError: the file cannot be read, or is not what it may be; a file that REPLICATOR_CONFIG names is missing.
+    """
+    path = config_path(home)
+    try:
+        return read_config(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.environ.get(CONFIG_VARIABLE):
+            raise HomeError(f"{path}: missing", hint=f"{CONFIG_VARIABLE} names a file that exists") from error
+        return Config()
+
+
+def read_config(path: str) -> Config:
+    """Return the settings in a file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        HomeError: the file cannot be read, or is not what it may be; the message has all that is wrong.
+    """
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise HomeError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise HomeError(f"{path}: {error}", hint="correct the file, or remove it") from error
+    problems: list[str] = []
+    config = _config(_Table("", values, problems))
+    if not problems and config is not None:
+        problems = _contradictions(config)
+    if problems or config is None:
+        raise HomeError(f"{path}: {'; '.join(problems)}", hint="correct the file; `replicator check-config` reads it")
+    return config
+
+
+def keeper_commands(config: Config) -> list[str]:
+    """Return what the owner has to type on the keeper so that all that is declared becomes true.
+
+    Peers and what is forgotten are the owner's word: no node can carry them out.
+    """
+    lines = []
+    for peer in config.peers:
+        own = " --own" if peer.own else ""
+        lines.append(f"replicator peer add {shlex.quote(peer.address)} --name {shlex.quote(peer.name)}{own}")
+        labels = [(domain, peer.label(domain)) for domain in FAILURE_DOMAINS]
+        said = [f"--{domain} {shlex.quote(label)}" for domain, label in labels if label is not None]
+        if said:
+            lines.append(f"replicator peer set {shlex.quote(peer.name)} {' '.join(said)}")
+    for dataset in config.datasets:
+        if dataset.keep:
+            rules = " ".join(f"--keep-{rule} {number}" for rule, number in dataset.keep)
+            lines.append(f"replicator dataset set {shlex.quote(dataset.name)} {rules}")
+    return lines
+
+
+class _Table:
+    """One table of the file: gives each key once, notes what is wrong, and at its end what nobody asked for."""
+
+    def __init__(self, path: str, values: dict[str, Any], problems: list[str]) -> None:
+        self.path = path
+        self._values = dict(values)
+        self._known: list[str] = []
+        self.problems = problems
+
+    def wrong(self, key: str, what: str) -> None:
+        self.problems.append(f"{self._name(key)} {what}")
+
+    def failed(self, key: str, error: Exception) -> None:
+        hint = getattr(error, "hint", "")
+        self.problems.append(f"{self._name(key)}: {error}{f'; {hint}' if hint else ''}")
+
+    def _name(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def take(self, key: str) -> Any:
+        self._known.append(key)
+        return self._values.pop(key, None)
+
+    def end(self) -> None:
+        """Note the keys that are left: nothing takes them."""
+        for key in sorted(self._values):
+            near = difflib.get_close_matches(key, self._known, 1)
+            meant = f"; did you mean {near[0]}?" if near else f" (known: {', '.join(sorted(self._known))})"
+            self.wrong(key, f"is an unknown key{meant}")
+
+    def table(self, key: str) -> "_Table | None":
+        value = self.take(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            self.wrong(key, f"is not a table: begin it with [{self._name(key)}]")
+            return None
+        return _Table(self._name(key), value, self.problems)
+
+    def tables(self, key: str) -> "Iterable[tuple[str, _Table]]":
+        """Give the tables [key.NAME] with their names."""
+        group = self.table(key)
+        if group is None:
+            return
+        for name in group.names():
+            found = group.table(name)
+            if found is not None:
+                yield name, found
+
+    def names(self) -> list[str]:
+        """Return the keys that nobody took."""
+        return list(self._values)
+
+    def parsed(self, key: str, parse: Callable[[str], T], *, required: bool = False) -> T | None:
+        """Give what ``parse`` makes of a text; it raises UsageError or ValueError."""
+        value = self.text(key, required=required)
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except (UsageError, ValueError) as error:
+            self.failed(key, error)
+        return None
+
+    def text(self, key: str, *, required: bool = False) -> str | None:
+        value = self.take(key)
+        if value is None and required:
+            self.wrong(key, "is missing")
+        if value is None or (isinstance(value, str) and value.isprintable() and value):
+            return value
+        self.wrong(key, f"is {value!r}, not a text on one line")
+        return None
+
+    def label(self, key: str, what: str, *, required: bool = False) -> str | None:
+        return self.parsed(key, lambda text: parse_name(text, what), required=required)
+
+    def size(self, key: str, *, required: bool = False) -> int | None:
+        value = self.take(key)
+        if value is None:
+            if required:
+                self.wrong(key, 'is missing; write it like "500G"')
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            self.wrong(key, f'is {value!r}, not a size like "500G"')
+            return None
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.failed(key, error)
+            return None
+
+    def folder(self, key: str, *, required: bool = False) -> str | None:
+        value = self.take(key)
+        if value is None:
+            if required:
+                self.wrong(key, "is missing; name an absolute path")
+            return None
+        if isinstance(value, str) and os.path.isabs(value) and "\0" not in value:
+            return value
+        self.wrong(key, f'is {value!r}, not an absolute path; write: {key} = "/where/it/lies"')
+        return None
+
+    def flag(self, key: str) -> bool:
+        value = self.take(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.wrong(key, f"is {value!r}, neither true nor false")
+        return False
+
+    def count(self, key: str, low: int, high: int) -> int | None:
+        value = self.take(key)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high):
+            return value
+        self.wrong(key, f"is {value!r}, not a number from {low} to {high}")
+        return None
+
+    def words(self, key: str, allowed: Iterable[str] | None = None) -> tuple[str, ...] | None:
+        value = self.take(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+            self.wrong(key, f'is {value!r}, not a list of texts; write: {key} = ["one", "two"]')
+            return None
+        for one in value:
+            if allowed is not None and one not in allowed:
+                self.wrong(key, f"has {one!r}; there is {', '.join(allowed)}")
+        return tuple(value)
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str) -> str:
+        value = self.take(key)
+        if value is None:
+            return default
+        if value not in allowed:
+            self.wrong(key, f"is {value!r}; there is {', '.join(allowed)}")
+            return default
+        return str(value)
+
+
+def _config(top: _Table) -> Config | None:
+    node = top.table("node")
+    spool = spool_limit = cache = None
+    if node is not None:
+        spool, spool_limit, cache = node.folder("spool"), node.size("spool_limit"), node.folder("cache")
+        node.end()
+    line = _line(top.table("line"))
+    datasets = [_dataset(name, table) for name, table in top.tables("dataset")]
+    peers = [_peer(name, table) for name, table in top.tables("peer")]
+    tenants = [_tenant(name, table) for name, table in top.tables("tenant")]
+    provider = top.table("provider")
+    if provider is None and tenants:
+        top.wrong("tenant", "says who may store here, and there is no [provider]")
+    offered = None if provider is None else _provider(provider, tuple(one for one in tenants if one is not None))
+    top.end()
+    if top.problems:
+        return None
+    return Config(
+        spool=spool,
+        spool_limit=spool_limit,
+        cache=cache,
+        line=line,
+        datasets=tuple(datasets),
+        peers=tuple(one for one in peers if one is not None),
+        provider=offered,
+    )
+
+
+def _line(table: _Table | None) -> LineSettings:
+    if table is None:
+        return LineSettings()
+    zone = table.text("zone") or ""
+    night = table.parsed("night", lambda text: read_window(text, zone))
+    up, down, down_day = _rate(table, "up"), _rate(table, "down"), _rate(table, "down_day")
+    up_day = _rate(table, "up_day", nothing=True)
+    table.end()
+    if night is None and not table.problems:
+        by_day = {"zone": zone or None, "up_day": up_day, "down_day": down_day}
+        for key in [key for key, value in by_day.items() if value is not None][:1]:
+            table.wrong(key, 'means something only with line.night; write: night = "22:00-06:00"')
+    return LineSettings(night=night, up=up, up_day=up_day, down=down, down_day=down_day)
+
+
+def _rate(table: _Table, key: str, *, nothing: bool = False) -> int | None:
+    rate = table.size(key)
+    if rate is None or rate >= LEAST_RATE or (nothing and rate == 0):
+        return rate
+    least = f"{format_size(LEAST_RATE)} a second" + (" or 0, for nothing by day" if nothing else "")
+    table.wrong(key, f"is {format_size(rate)}: at least {least}; bytes a second: 500k, 5M")
+    return None
+
+
+def _dataset(name: str, table: _Table) -> DeclaredDataset:
+    paths = table.words("paths") or ()
+    if not paths:
+        table.wrong("paths", 'is missing; write: paths = ["/srv/what"]')
+    for path in paths:
+        if not os.path.isabs(path) or "\0" in path:
+            table.wrong("paths", f"has {path!r}, which is not absolute")
+    copies, minimum = table.count("copies", 1, MAX_COPIES), table.count("minimum", 1, MAX_COPIES)
+    if copies is not None and minimum is not None and minimum > copies:
+        table.wrong("minimum", f"of {minimum} is more than {copies} copies: lower it, or raise copies")
+    keep = table.table("keep")
+    rules: list[tuple[str, int]] = []
+    if keep is not None:
+        rules = [(rule, number) for rule in KEEP_RULES if (number := keep.count(rule, 1, 100_000)) is not None]
+        keep.end()
+    found = DeclaredDataset(
+        name=name,
+        paths=paths,
+        copies=copies,
+        minimum=minimum,
+        spread=table.words("spread", FAILURE_DOMAINS),
+        residency=table.words("residency"),
+        exclude=table.words("exclude") or (),
+        exclude_if_present=table.words("exclude_if_present") or (),
+        exclude_larger_than=table.parsed("exclude_larger_than", _size_as_written),
+        keep_caches=table.flag("keep_caches"),
+        one_file_system=table.flag("one_file_system"),
+        before=table.text("before") or "",
+        after=table.text("after") or "",
+        hook_timeout=table.parsed("hook_timeout", _duration_as_written) or "10m",
+        hook_failure=table.choice("hook_failure", ("fail", "warn"), "fail"),
+        snapshot=table.choice("snapshot", SNAPSHOTS, "none"),
+        keep=tuple(rules),
+    )
+    table.end()
+    return found
+
+
+def _size_as_written(text: str) -> str:
+    if not parse_size(text):
+        raise UsageError("of 0, nothing would be saved", hint="name a size, or leave it out for no limit")
+    return text
+
+
+def _duration_as_written(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _peer(name: str, table: _Table) -> DeclaredPeer | None:
+    address = table.parsed("address", _pinned, required=True)
+    owner, site, region = (table.label(domain, f"a {domain}") for domain in FAILURE_DOMAINS[:3])
+    country = table.parsed("country", _country)
+    own = table.flag("own")
+    table.end()
+    if address is None:
+        return None
+    endpoint, identity = address
+    return DeclaredPeer(
+        name=name,
+        identity=identity,
+        address=f"{endpoint}/{address_form(identity)}",
+        owner=owner,
+        site=site,
+        region=region,
+        country=country,
+        own=own,
+    )
+
+
+def _pinned(text: str) -> tuple[str, Identity]:
+    endpoint, identity = parse_address(text)
+    if identity is None:
+        raise UsageError(f"'{text}' has no identity", hint="write HOST:PORT/IDENTITY, as `provider status` shows it")
+    return endpoint, identity
+
+
+def _country(text: str) -> str:
+    try:
+        return country_code(text)
+    except RosterError as error:
+        raise ValueError(str(error)) from error
+
+
+def _endpoint(text: str) -> str:
+    split_endpoint(text)
+    return text
+
+
+def _root_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != ROOT_KEY_SIZE:
+        raise UsageError(f"'{text}' is no root key", hint="copy all 64 digits of the id of root in `key list --json`")
+    return key
+
+
+def _tenant(name: str, table: _Table) -> DeclaredTenant | None:
+    root_key = table.parsed("root", _root_key, required=True)
+    quota = table.size("quota", required=True)
+    table.end()
+    if root_key is None or quota is None:
+        return None
+    return DeclaredTenant(name=name, root_key=root_key, quota=quota)
+
+
+def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredProvider | None:
+    data, capacity = table.folder("data", required=True), table.size("capacity", required=True)
+    owner, site, region = (table.label(domain, f"a {domain}", required=True) for domain in FAILURE_DOMAINS[:3])
+    country = table.parsed("country", _country, required=True)
+    listen = table.parsed("listen", _endpoint) or LISTEN
+    advertise = table.words("advertise") or ()
+    for one in advertise:
+        try:
+            split_endpoint(one)
+        except ValueError as error:
+            table.failed("advertise", error)
+    lock_s = table.parsed("lock", parse_duration)
+    grace_s = table.parsed("grace", parse_duration)
+    identity = table.parsed("identity", parse_identity)
+    table.end()
+    if not (data and capacity and owner and site and region and country):
+        if capacity == 0:
+            table.wrong("capacity", "of 0 offers nothing")
+        return None
+    return DeclaredProvider(
+        data=data,
+        capacity=capacity,
+        owner=owner,
+        site=site,
+        region=region,
+        country=country,
+        listen=listen,
+        advertise=advertise,
+        lock_s=parse_duration(LOCK) if lock_s is None else lock_s,
+        grace_s=parse_duration(GRACE) if grace_s is None else grace_s,
+        identity=identity,
+        tenants=tenants,
+    )
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Return what cannot be meant although each value alone can."""
+    problems = []
+    identities = [peer.identity for peer in config.peers]
+    problems += [
+        f"peer.{peer.name} has the identity of another peer: one of them is copied wrongly"
+        for place, peer in enumerate(config.peers)
+        if peer.identity in identities[:place]
+    ]
+    for dataset in config.datasets:
+        problems += _unmet(dataset, config.peers)
+    provider = config.provider
+    if provider is None:
+        return problems
+    roots = [tenant.root_key for tenant in provider.tenants]
+    problems += [
+        f"tenant.{tenant.name} has the root key of another tenant: add up their quotas in one table"
+        for place, tenant in enumerate(provider.tenants)
+        if tenant.root_key in roots[:place]
+    ]
+    promised = sum(tenant.quota for tenant in provider.tenants)
+    if promised > provider.capacity:
+        problems.append(
+            f"the quotas of all tenants are {format_size(promised)}, and provider.capacity is "
+            f"{format_size(provider.capacity)}: lower a quota, or offer more"
+        )
+    return problems
+
+
+def _unmet(dataset: DeclaredDataset, peers: tuple[DeclaredPeer, ...]) -> list[str]:
+    """Return why the declared peers cannot hold the minimum of a dataset; nothing if there are none, or no minimum.
+
+    Peers without a label may be anywhere: each counts as a place of its own.
+    """
+    if not peers or dataset.minimum is None:
+        return []
+    allowed = None
+    if dataset.residency and [word.lower() for word in dataset.residency] != ["any"]:
+        try:
+            allowed = residency(",".join(dataset.residency))
+        except PolicyError as error:
+            return [f"dataset.{dataset.name}.residency: {error}"]
+    useful = [one for one in peers if not one.own and (allowed is None or one.country in (None, *allowed))]
+    problems = []
+    for domain in dataset.spread if dataset.spread is not None else ("owner",):
+        places = {fold(one.label(domain) or "") or one.identity for one in useful}
+        if len(places) < dataset.minimum:
+            problems.append(
+                f"dataset.{dataset.name}.minimum is {dataset.minimum}, and the declared peers that may hold it are of "
+                f"{len(places)} {domain}s: declare more peers, or lower minimum or spread"
+            )
+    return problems

@@ -1,0 +1,181 @@
+"""What an operator may write into config.toml, and what is said of everything else."""
+
+from pathlib import Path
+
+import pytest
+
+from replicator.config import read_window
+from replicator.errors import HomeError
+from replicator.ids import Identity, address_form
+from replicator.settings import CONFIG_VARIABLE, Config, keeper_commands, load_config
+
+IDS = [address_form(Identity(bytes([number]) * 32)) for number in range(3)]
+WHOLE = f"""
+[node]
+spool = "/big/spool"
+[dataset.docs]
+paths = ["/srv/docs"]
+copies = 3
+minimum = 2
+hook_failure = "warn"
+keep = {{ daily = 14, last = 3 }}
+[peer.nova]
+address = 'nova.example.org:7144/{IDS[0]}'
+[peer.vega]
+address = "vega.example.org:7144/{IDS[1]}"
+owner = "rut"
+country = "NO"
+[peer.vera]
+address = "[fd12::9]:7144/{IDS[2]}"
+own = true
+[provider]
+data = "/srv/replicator"
+capacity = "1T"
+owner = "alice"
+site = "cellar"
+region = "umea"
+country = 'SE' # provider
+[tenant.bjorkby]
+root = "{"a" * 64}"
+quota = "400G"
+"""
+
+
+def read(folder: Path, text: str) -> Config:
+    (folder / "config.toml").write_text(text)
+    return load_config(str(folder))
+
+
+def test_a_home_without_a_file_has_the_defaults(tmp_path: Path) -> None:
+    assert load_config(str(tmp_path)) == Config()
+    (tmp_path / "file").write_text("")
+    assert load_config(str(tmp_path / "file")) == Config()
+
+
+def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[node]\nspool = "/big/spool"\nspool_limit = "20Gi"\ncache = "/big/cache"\n')
+    assert load_config(str(tmp_path)) == Config(spool="/big/spool", spool_limit=20 * 2**30, cache="/big/cache")
+    (tmp_path / "config.toml").write_text("[node]\nspool_limit = 1000000\n")
+    assert load_config(str(tmp_path)) == Config(spool_limit=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff", "utf-8"),
+        (b"[node", "end of document"),
+        (b"node = 5", "not a table"),
+        (b"[node]\nspol = 'x'", "node.spol"),
+        (b"[provider]\nx = 1", "provider.data is missing"),
+        (b"[tenant.a]\nroot = 'x'", "there is no .provider"),
+        (b"[line]\nrate = 5", "line.rate is an unknown key"),
+        (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
+        (b"[line]\nnight = '22:00-06:00'\nzone = 'Mars'", "line.night: 'Mars' is no time zone"),
+        (b"[line]\nup_day = '1M'", "line.up_day means something only with line.night"),
+        (b"[line]\nup = '1k'", "line.up is 1 kB: at least"),
+        (b"[line]\nup = 0", "line.up is 0 B: at least"),
+        (b"[line]\ndown = 'fast'", "line.down: 'fast' is not a size"),
+        (b"[node]\nspool_limt = '1G'", r"did you mean spool_limit\?"),
+        (b"[dataset.a]\npaths = '/srv'", "dataset.a.paths is '/srv', not a list"),
+        (b"[dataset.a]\npaths = ['srv']", "dataset.a.paths has 'srv', which is not absolute"),
+        (b"[dataset.a]\ncopies = 2", "dataset.a.paths is missing"),
+        (b"[dataset.a]\npaths = ['/a']\ncopies = '3'", "dataset.a.copies is '3', not a number from 1 to 64"),
+        (b"[dataset.a]\npaths = ['/a']\ncopies = true", "dataset.a.copies is True"),
+        (b"[dataset.a]\npaths = ['/a']\ncopies = 2\nminimum = 3", "minimum of 3 is more than 2 copies"),
+        (b"[dataset.a]\npaths = ['/a']\nspread = ['house']", "spread has 'house'; there is owner, site"),
+        (b"[dataset.a]\npaths = ['/a']\nkeep.dayly = 3", r"dataset.a.keep.dayly .* did you mean daily\?"),
+        (b"[dataset.a]\npaths = ['/a']\nsnapshot = 'xfs'", "snapshot is 'xfs'; there is none"),
+        (b"[dataset.a]\npaths = ['/a']\nhook_timeout = 'soon'", "hook_timeout: 'soon' is not a duration"),
+        (b"[dataset.a]\npaths = ['/a']\nkeep_caches = 1", "neither true nor false"),
+        (b"[dataset.a]\npaths = ['/a']\nexclude_larger_than = '0'", "nothing would be saved"),
+        (b"[peer.a]\naddress = 'a.example.org:7144'", "has no identity"),
+        (b"[peer.a]\naddress = 'a.example.org'", "is not HOST:PORT"),
+        (b"[peer.a]", "peer.a.address is missing"),
+        (b"[node]\nspool = 5", "not an absolute path"),
+        (b"[node]\ncache = 'here'", "not an absolute path"),
+        (b"[node]\nspool_limit = 'much'", "node.spool_limit: 'much' is not a size"),
+        (b"[node]\nspool_limit = true", "node.spool_limit"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_the_key(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(HomeError, match=said) as caught:
+        load_config(str(tmp_path))
+    assert str(path) in caught.value.message
+
+
+def test_what_a_machine_takes_of_its_line_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[line]\nnight = "22:00-06:00"\nzone = "Europe/Stockholm"\nup = "5M"\nup_day = 0\ndown = "20M"\n'
+    )
+    line = load_config(str(tmp_path)).line
+    assert line.night == read_window("22:00-06:00", "Europe/Stockholm")
+    assert (line.up, line.up_day, line.down, line.down_day) == (5_000_000, 0, 20_000_000, None)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[node]\nspol = 1\ncache = 2\n[dataset.x]\n[unheard]\n")
+    with pytest.raises(HomeError) as caught:
+        load_config(str(tmp_path))
+    for part in ("node.spol", "node.cache", "dataset.x.paths", "unheard is an unknown key"):
+        assert part in caught.value.message
+
+
+def test_a_file_that_the_environment_names_comes_first_and_must_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "node.toml"
+    named.write_text('[node]\nspool = "/named"\n')
+    (tmp_path / "config.toml").write_text('[node]\nspool = "/home"\n')
+    monkeypatch.setenv(CONFIG_VARIABLE, str(named))
+    assert load_config(str(tmp_path)).spool == "/named"
+    named.unlink()
+    with pytest.raises(HomeError, match=r"node\.toml: missing"):
+        load_config(str(tmp_path))
+
+
+def test_a_whole_file_is_read_as_it_is_meant(tmp_path: Path) -> None:
+    config = read(tmp_path, WHOLE)
+    dataset = config.datasets[0]
+    assert (dataset.name, dataset.paths, dataset.copies, dataset.minimum) == ("docs", ("/srv/docs",), 3, 2)
+    assert (dataset.keep, dataset.spread, dataset.hook_failure) == ((("last", 3), ("daily", 14)), None, "warn")
+    assert [peer.name for peer in config.peers] == ["nova", "vega", "vera"]
+    provider = config.provider
+    assert provider is not None
+    assert (provider.capacity, provider.lock_s, provider.grace_s) == (10**12, 30 * 86400, 14 * 86400)
+    assert (provider.listen, provider.tenants[0].quota) == ("0.0.0.0:7144", 4 * 10**11)
+
+
+def test_what_only_the_keeper_can_do_is_a_list_of_commands(tmp_path: Path) -> None:
+    assert keeper_commands(read(tmp_path, WHOLE)) == [
+        f"replicator peer add nova.example.org:7144/{IDS[0]} --name nova",
+        f"replicator peer add vega.example.org:7144/{IDS[1]} --name vega",
+        "replicator peer set vega --owner rut --country NO",
+        f"replicator peer add '[fd12::9]:7144/{IDS[2]}' --name vera --own",
+        "replicator dataset set docs --keep-last 3 --keep-daily 14",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("400G", "1.2T"), "the quotas of all tenants are 1.2 TB, and provider.capacity is 1 TB"),
+        ((IDS[1], IDS[0]), "peer.vega has the identity of another peer"),
+        (("minimum = 2", "minimum = 3"), "dataset.docs.minimum is 3, and the declared peers .* are of 2 owners"),
+        (("minimum = 2", "minimum = 2\nresidency = ['SE']\nspread = ['owner', 'site']"), "are of 1 owners"),
+        (("minimum = 2", "minimum = 2\nresidency = ['XX']"), "unknown residency 'XX'"),
+        (("a" * 64, "a" * 63), "is no root key"),
+        (("'SE' # provider", "'Sweden'"), "provider.country: unknown country 'Sweden'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    assert change[0] in WHOLE
+    with pytest.raises(HomeError, match=said):
+        read(tmp_path, WHOLE.replace(*change).replace("address = 'nova", "country = 'SE'\naddress = 'nova"))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(HomeError, match=r"config\.toml: Is a directory"):
+        load_config(str(tmp_path))
