@@ -1,6 +1,7 @@
 """The only place that looks at the wall clock; everything else is handed a :class:`Clock`."""
 
 import asyncio
+import datetime
 import time
 from typing import Protocol
 
@@ -10,6 +11,11 @@ HOUR_S = 3600
 DAY_S = 86400
 SKEW_S = 15 * MINUTE_S
 """How far two machines' clocks may be apart for invites and enrolment orders (design: no deletion depends on it)."""
+
+
+def day_of(time_ns: int) -> str:
+    """Return the day of a time, in UTC."""
+    return datetime.datetime.fromtimestamp(time_ns / NS, datetime.UTC).date().isoformat()
 
 
 class Clock(Protocol):

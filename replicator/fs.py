@@ -52,6 +52,10 @@ class Fs(Protocol):
         """Remove a name; FileNotFoundError if there is none."""
         ...
 
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Put other bytes in the place of a file's own and sync them; FileNotFoundError if there is none."""
+        ...
+
     def rmdir(self, path: str) -> None:
         """Remove an empty folder; OSError if something is in it."""
         ...
@@ -126,6 +130,17 @@ class PosixFs:
     def unlink(self, path: str) -> None:
         """Remove a name."""
         os.unlink(path)
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Put other bytes in the place of a file's own and sync them."""
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty folder."""
@@ -227,6 +242,17 @@ def exposure(mode: int, owner: int, user: int) -> str:
 def way_out(owner: int, user: int) -> str:
     """Return the command that makes a file one's own and private."""
     return "chmod 600" if owner in (user, 0) or user == 0 else f"chown {user}"
+
+
+def destroy(fs: Fs, path: str) -> None:
+    """Overwrite a file's bytes and remove it, if it is there; the caller syncs the folder.
+
+    A file system that copies on write, or a disk that spreads its wear, may keep the bytes that were there.
+    """
+    size = fs.size(path)
+    if size is not None:
+        fs.overwrite(path, bytes(size))
+        fs.unlink(path)
 
 
 def write_atomic(fs: Fs, path: str, data: bytes) -> None:

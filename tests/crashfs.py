@@ -134,6 +134,11 @@ class CrashFs:
             self._note(source)
             self._posix.replace(source, target)
 
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Put other bytes in the place of a file's."""
+        if self.step(f"overwrite {_folder(path)}"):
+            self._posix.overwrite(path, data)
+
     def unlink(self, path: str) -> None:
         """Remove a name."""
         if self.step(f"unlink {_folder(path)}"):

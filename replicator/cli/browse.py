@@ -49,7 +49,7 @@ def with_library(
     from replicator.engine.federation import Federation  # noqa: PLC0415
 
     with session.reader() as keeper, session.edge() as edge:
-        for domain in keeper.domain_ids:
+        for domain in keeper.living_ids:
             keeper.reader(domain)
         if first is not None:
             first(keeper)

@@ -423,6 +423,7 @@ def _domain(half: "Half", name: str | None, otherwise: bytes) -> bytes:
 def _domain_name(half: "Half", domain: bytes) -> str:
     """Return what a dataset's domain is called."""
     named = {one.id: one.name for one in half.private.domains}
+    named |= {one.id: one.name for one in half.private.erased}
     return named.get(domain or half.domain_ids[0], domain.hex())
 
 

@@ -4,7 +4,7 @@ import click
 
 from replicator.cli.base import Session, command, common_options, wait
 from replicator.cli.dataset import check_name
-from replicator.cli.output import table
+from replicator.cli.output import moment, table
 
 
 @click.group()
@@ -40,13 +40,26 @@ def domain_list(session: Session) -> None:
     """List the tenant's domains, and whether this home has their keys."""
     with session.member() as half:
         rows = [
-            {"id": one.id.hex(), "name": one.name, "epoch": one.epoch, "here": one.id in half.domain_ids}
+            {
+                "id": one.id.hex(),
+                "name": one.name,
+                "epoch": one.epoch,
+                "here": one.id in half.domain_ids,
+                "erased": "",
+            }
             for one in half.private.domains
+        ]
+        rows += [
+            {"id": one.id.hex(), "name": one.name, "epoch": 0, "here": False, "erased": moment(one.erased_ns)}
+            for one in half.private.erased
         ]
     session.out.result(
         rows,
         table(
-            ("NAME", "ID", "EPOCH", "KEYS HERE"),
-            [(row["name"], str(row["id"])[:12], row["epoch"], "yes" if row["here"] else "no") for row in rows],
+            ("NAME", "ID", "EPOCH", "KEYS HERE", "ERASED"),
+            [
+                (row["name"], str(row["id"])[:12], row["epoch"] or "", "yes" if row["here"] else "no", row["erased"])
+                for row in rows
+            ],
         ),
     )

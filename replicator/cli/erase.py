@@ -1,4 +1,4 @@
-"""erase path|tenant|report."""
+"""erase path|domain|tenant|report."""
 
 import os
 import sys
@@ -19,6 +19,7 @@ from replicator.ids import Identity
 
 if TYPE_CHECKING:
     from replicator.engine.browse import Library, OpenSnapshot
+    from replicator.engine.closing import Closing, KeybagsAt
     from replicator.engine.edge import Edge
     from replicator.engine.erasing import Report
     from replicator.engine.traces import Traces
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.group()
 @common_options
 def erase() -> None:
-    """Erase a path from all snapshots, or a whole tenant: by the recovery sheet, and for good.
+    """Erase a path from all snapshots, a domain, or a whole tenant: by the recovery sheet, and for good.
 
     docs/guide/erase.md says of each what it guarantees, and from when on.
     """
@@ -136,6 +137,100 @@ def _fate(one: "OpenSnapshot", found: "Traces", gone: set[str], word: str) -> st
     if one.id in gone:
         return "was forgotten before"
     return f"{word} (the newest)" if one in found.newest else word
+
+
+@erase.command("domain")
+@click.argument("name")
+@click.option("--sheet", required=True, metavar="FILE", help='The recovery sheet; "-" to type or pipe the words.')
+@click.option("--dry-run", is_flag=True, help="Only say what would go, and who holds its keys.")
+@click.option("--yes-erase", metavar="NAME", help="The domain's name, instead of typing it when asked.")
+@command(keys="root (the sheet), owner, restore and maintenance (keeper)")
+def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, yes_erase: str | None) -> None:
+    """Destroy the keys of domain NAME here, forget all its snapshots, and prune. There is no way back.
+
+    Nobody may be backing up into it: move or end its datasets first. From then on nodes refuse to write into it. At
+    providers its data, and earlier keybags with its key, go as slowly as everything is deleted; until then the sheet
+    opens them. Run again, it does what was left: at providers that were away, or what a late node still wrote.
+    """
+    from replicator.engine.closing import (  # noqa: PLC0415 - commands import what they use
+        carry_out,
+        find_keybags,
+        keybags_at,
+        look,
+        supposed_after,
+    )
+    from replicator.engine.keys import root_of_sheet  # noqa: PLC0415
+
+    words = read_words(sheet, session.out)
+    with session.edge() as edge, session.keeper() as keeper:
+        root_of_sheet(keeper, words)  # a wrong sheet is known before anything is asked
+        if not dry_run and all(one.name != name for one in keeper.private.erased):
+            confirm(name, yes_erase)  # before anything is looked at: nobody knows how long an answer takes
+        with session.siblings() as siblings:
+            found = wait(look(keeper, siblings, edge, words, name))
+            supposed = supposed_after(keeper, found)
+            if not dry_run:
+                wait(carry_out(keeper, siblings, edge, found))
+        lying, problems = wait(find_keybags(keeper, edge, words, found.id)) if found.erased_ns else ({}, [])
+    pruned = run_prune(session, dry_run=dry_run, supposing=supposed if dry_run else None)
+    at: list[KeybagsAt] = []
+    if found.erased_ns:
+        with session.edge() as edge, session.keeper() as keeper:
+            at = wait(keybags_at(keeper, edge, lying))
+    for text in (*found.notices, *found.unread, *problems):
+        session.out.notice(text)
+    for text in found.integrity:
+        session.out.notice(f"INTEGRITY: {text}")
+    if found.integrity:
+        session.worsen(exits.INTEGRITY)
+    if found.unread or problems or any(not one.done for one in at):
+        session.worsen(exits.GAPS)
+    session.out.result(
+        {**_closing_document(found, at, dry_run=dry_run), "prune": prune_document(pruned)},
+        [*_closing_lines(found, at, dry_run=dry_run), "", *prune_text(pruned)],
+    )
+
+
+def _closing_document(found: "Closing", at: "list[KeybagsAt]", *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "domain": found.name,
+        "id": found.id.hex(),
+        "erased": moment(found.erased_ns),
+        "snapshots": sorted(one.hex() for one in found.snapshots),
+        "writing": found.writing,
+        "other_holders": found.holders,
+        "keybags": [
+            {
+                "id": one.id,
+                "name": one.name,
+                "there": one.there,
+                "marked": one.marked,
+                "not_before": moment(one.until_ns),
+                "problem": one.problem,
+            }
+            for one in at
+        ],
+        "dry_run": dry_run,
+        "complete": bool(at) and not found.unread and all(one.done for one in at),
+    }
+
+
+def _closing_lines(found: "Closing", at: "list[KeybagsAt]", *, dry_run: bool) -> list[str]:
+    would = "would be " if dry_run else ""
+    name, count = plain(found.name), len(found.snapshots)
+    lines = [f"Written into: {text}" for text in found.writing]
+    lines.append(f"{count} snapshot{'' if count == 1 else 's'} of domain '{name}' {would}forgotten.")
+    if found.erased_ns:
+        lines.append(f"Domain '{name}' is erased since {moment(found.erased_ns)}: its keys are gone from this home.")
+    if found.holders:
+        lines.append(f"May hold its restore key: {', '.join(map(plain, found.holders))}. Destroy those homes too.")
+    if at:
+        rows = [(one.name, one.there, one.marked, moment(one.until_ns)[:10], one.problem) for one in at]
+        lines += [
+            "Earlier keybags with its key, which the recovery sheet opens until they are deleted:",
+            *table(("PROVIDER", "THERE", "MARKED", "NOT BEFORE", "PROBLEM"), rows),
+        ]
+    return lines
 
 
 @erase.command("tenant")

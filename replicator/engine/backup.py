@@ -41,7 +41,7 @@ from replicator.engine.relying import learn_what_is_gone
 from replicator.engine.sink import MOST_MISSING, PackingSink
 from replicator.engine.spool import Spool
 from replicator.engine.sync import read_snapshot, sync_chain
-from replicator.errors import ForkedError, IntegrityError, ReplicatorError, UsageError
+from replicator.errors import ForkedError, IntegrityError, KeyMissingError, ReplicatorError, UsageError
 from replicator.format.codec import encode
 from replicator.format.container import Kind
 from replicator.format.index import Index, IndexedPack
@@ -435,6 +435,7 @@ class _Run:
 
     async def _commit(self, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]) -> SnapshotRow:
         """Capture a dataset between its hooks and write the signed snapshot; on return it is durable in the spool."""
+        _check_living(self.node, dataset)
 
         async def commit(source: Source) -> SnapshotRow:
             return await self._commit_from(source, dataset, report, tags)
@@ -822,6 +823,17 @@ async def _settled(work: "asyncio.Task[Captured]") -> None:
             await asyncio.wait({work})
     if not work.cancelled():
         work.exception()
+
+
+def _check_living(node: NodeHome, dataset: Dataset) -> None:
+    """Refuse to seal what nobody could ever open."""
+    try:
+        node.check_living(dataset.domain)
+    except KeyMissingError as error:
+        raise UsageError(
+            f"dataset '{dataset.name}': {error.message}, and what is written there nobody can read",
+            hint=f"`dataset set {dataset.name} --domain D` puts it into another, `dataset remove` ends it",
+        ) from error
 
 
 def _insist_on_none(dataset: Dataset, missing: Sequence[bytes]) -> None:

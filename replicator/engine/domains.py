@@ -41,6 +41,8 @@ async def add_domain(keeper: KeeperHome, siblings: list[Half], edge: Edge, name:
     await catch_up(keeper, edge)
     if any(one.name == name for one in keeper.private.domains):
         raise UsageError(f"there is a domain '{name}' already", hint="choose another name")
+    if any(one.name == name for one in keeper.private.erased):
+        raise UsageError(f"a domain '{name}' was erased", hint="choose another name")
     secrets = _kept(keeper, edge, name)
     bag = keeper.keybag()
     public = DomainPublic(id=secrets.id, name=name, restore_key=public_of(secrets.restore_private), epoch=1)

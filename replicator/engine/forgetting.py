@@ -287,12 +287,12 @@ def _adopt(half: Half, federation: Federation, name: ObjectName, signed: bytes) 
         )
     if (record.number, _lower_first(signed)) <= (before.number, _lower_first(before.signed)):
         _also_beside(half, record)  # an ancestor, or said by somebody who had not heard of it
-        _note_old(half, [name])
+        note_old(half, [name])
         return False
     with catalog.database.transaction("forget row"):
         if before.signed and record.previous != signed_hash(before.signed):
             _also_beside(half, read_forget(body_of(before.signed)))  # it may have been said without knowing that
-        _note_old(half, _objects(half))
+        note_old(half, _objects(half))
         catalog.set_meta(_SIGNED, signed)
         catalog.set_meta(_OBJECTS, name)
     return True
@@ -323,7 +323,8 @@ def drop_old(half: Half, names: Collection[bytes]) -> None:
     half.catalog.set_meta(_OLD, b"".join(sorted(old_objects(half) - set(names))))
 
 
-def _note_old(half: Half, names: Collection[bytes]) -> None:
+def note_old(half: Half, names: Collection[bytes]) -> None:
+    """Remember objects that nobody needs any more and no catalog lists, for `prune` to mark."""
     before = old_objects(half)
     if not before.issuperset(names):
         half.catalog.set_meta(_OLD, b"".join(sorted(before | set(names))))
@@ -448,7 +449,7 @@ async def say_again(half: Half, federation: Federation, edge: Edge) -> None:
 
 
 async def _store(half: Half, federation: Federation, edge: Edge, signed: bytes) -> None:
-    sealed = [seal_object(Kind.FORGET, signed, half.keys(domain), edge.rng) for domain in half.domain_ids]
+    sealed = [seal_object(Kind.FORGET, signed, half.keys(domain), edge.rng) for domain in half.living_ids]
     if any(len(data) > LARGEST_FORGET for data in sealed):
         raise UsageError(
             "too many snapshots are kept beside forgotten ones", hint="forget more of them, or fewer at once"
@@ -457,7 +458,7 @@ async def _store(half: Half, federation: Federation, edge: Edge, signed: bytes) 
     taken = await _give(half, federation, dict.fromkeys(federation.links, objects))
     if taken:  # it can be found from now on, so this home must not know less
         with half.catalog.database.transaction("forget row"):
-            _note_old(half, _objects(half))
+            note_old(half, _objects(half))
             _set_beside(half, set())  # the draft was made with these in sight
             half.catalog.set_meta(_SIGNED, signed)
             half.catalog.set_meta(_OBJECTS, b"".join(sorted(objects)))

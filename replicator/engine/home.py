@@ -32,6 +32,7 @@ import msgspec
 
 from replicator.catalog.catalog import Catalog
 from replicator.charter.verify import VerifiedCharter, verify_charter
+from replicator.clock import day_of
 from replicator.crypto.aead import open_random
 from replicator.crypto.handing import take
 from replicator.crypto.sign import SigningKey
@@ -195,6 +196,22 @@ class Half:
         return [domain.id for domain in self.member.domains]
 
     @property
+    def living_ids(self) -> list[bytes]:
+        """Those of these domains that were not erased."""
+        erased = {one.id for one in self.private.erased}
+        return [domain for domain in self.domain_ids if domain not in erased]
+
+    def check_living(self, domain: bytes) -> None:
+        """Refuse a domain that was erased.
+
+        Raises:
+            KeyMissingError: it was.
+        """
+        for one in self.private.erased:
+            if one.id == domain:
+                raise KeyMissingError(f"domain '{one.name}' was erased on {day_of(one.erased_ns)}: it has no keys")
+
+    @property
     def peers(self) -> list[PeerPin]:
         """The providers that the charter names."""
         return self.private.peers
@@ -221,6 +238,9 @@ class Half:
             KeyMissingError: this home was not given its keys.
         """
         known = {one.name: one.id for one in self.private.domains}
+        for one in self.private.erased:
+            if one.name == name and name not in known:
+                self.check_living(one.id)
         if name not in known:
             raise NotFoundError(
                 f"no domain '{name}' (there are: {', '.join(known)})", hint="`replicator domain add` on the keeper"

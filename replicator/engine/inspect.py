@@ -27,9 +27,9 @@ async def verify_content(library: Library, edge: Edge, *, share: float) -> Verif
         for row in objects_of(keeper, without_forgotten(keeper, keeper.catalog.snapshots.all()))
         if row.kind in PACK_KINDS
     ]
-    fetchers = {domain: ChunkFetcher(library, domain) for domain in keeper.domain_ids}
+    fetchers = {domain: ChunkFetcher(library, domain) for domain in keeper.living_ids}
     domains = _domains_of_packs(keeper, found)
-    if {one.id for one in keeper.private.domains} - fetchers.keys():
+    if keeper.private.erased or {one.id for one in keeper.private.domains} - fetchers.keys():
         # Of no snapshot that opens here: it may be of a domain that this home cannot read.
         packs = [row for row in packs if row.id in domains]
     chosen = sample_of(packs, share, edge)

@@ -28,7 +28,7 @@ from replicator.format.codec import decode, encode
 from replicator.format.container import record_fill, wrap_record
 from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret, WriterDomain
 from replicator.format.merkle import name_of
-from replicator.fs import Fs, write_atomic
+from replicator.fs import Fs, destroy, write_atomic
 from replicator.ids import Identity
 from replicator.pack.keys import as_writer, writer_keys
 from replicator.pack.reader import ReaderKeys
@@ -131,7 +131,7 @@ class ReaderHome(Half):
 
     def key_files(self) -> dict[str, bytes]:
         """Return the names of this home's wrapped files and their labels."""
-        return {domain_file(one.id): DOMAIN_LABEL + one.id for one in self.member.domains}
+        return {domain_file(one): DOMAIN_LABEL + one for one in self.living_ids}
 
     def maintenance(self) -> SigningKey:
         """Return the maintenance key, which only a keeper has.
@@ -166,6 +166,7 @@ class ReaderHome(Half):
         here = next((one for one in self.member.domains if one.id == domain), None)
         if here is None:
             raise KeyMissingError(f"this {_WHOSE[self.role]} has no keys of that domain")
+        self.check_living(domain)
         secrets = decode(DomainKeyFile, self.unlock(domain_file(domain), DOMAIN_LABEL + domain)).secrets
         return msgspec.structs.replace(secrets, index_keys=merged(secrets.index_keys, here.index_keys))
 
@@ -343,7 +344,7 @@ class KeeperHome(ReaderHome):
             owner_seed=self.owner().seed(),
             maintenance_seed=self._own_maintenance().seed(),
             member_key=self.member.member_key,
-            domains=[self.domain_secrets(one.id) for one in self.member.domains],
+            domains=[self.domain_secrets(one) for one in self.living_ids],
         )
 
     def ticket(self, holder_key: bytes | None = None) -> bytes:
@@ -393,6 +394,16 @@ class KeeperHome(ReaderHome):
             write_atomic(self.fs, self.file("keybag.obj"), keybag_data)
         self.adopt_charter(data, () if handovers is None else [signed_hash(one) for one in handovers])
         return data
+
+    def drop_domain(self, domain: bytes) -> None:
+        """Destroy the file with the secrets of a domain that was erased, and what was opened of them.
+
+        What a writer needs of it stays, as it is in every node: by its index keys `prune` finds what is to go.
+        """
+        self._readers.pop(domain, None)
+        for suffix in ("", NEXT, REWRAPPED, ".new", f"{REWRAPPED}.new"):
+            destroy(self.fs, self.file(domain_file(domain) + suffix))
+        self.fs.fsync_dir(self.path)
 
     def add_domain(self, domain: WriterDomain) -> None:
         """Keep what a writer needs of a new domain, whose wrapped secrets lie here already."""

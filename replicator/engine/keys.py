@@ -388,7 +388,7 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
         msgspec.structs.replace(one, revoked=True) if one.holder_key == former.public else one
         for one in keeper.charter.charter.rights
     ]
-    rights.append(right_of("maintainer", fresh.public, [one.id for one in keeper.member.domains]))
+    rights.append(right_of("maintainer", fresh.public, keeper.living_ids))
     now = edge.clock.now_ns()
     private = keeper.private
     if any(one.holder_key == former.public for one in rights):

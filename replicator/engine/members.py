@@ -298,7 +298,7 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     request, former_key = read_request(code, keeper.tenant)
     identity = identity_of(request.key)
     await catch_up(keeper, edge)
-    domains = [domain.id for domain in keeper.member.domains]
+    domains = keeper.living_ids
     right = next((one for one in keeper.charter.charter.rights if one.holder_key == request.key), None)
     if right is None and former_key:
         name = name_of_key(keeper.private, identity_of(former_key))
@@ -333,7 +333,7 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
         role=request.role,
         root_key=keeper.member.root_key,
         member_key=keeper.member.member_key,
-        writing=keeper.member.domains if request.role == "node" else [],
+        writing=[one for one in keeper.member.domains if one.id in domains] if request.role == "node" else [],
         indexing=[as_index(one) for one in keeper.member.domains] if request.role == "maintainer" else [],
         reading=[keeper.domain_secrets(one) for one in domains] if request.role == "drill" else [],
         peers=[PeerAddress(identity=pin.identity, endpoints=pin.endpoints) for pin in keeper.peers],

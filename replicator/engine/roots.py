@@ -4,13 +4,12 @@ A home counts the thirty days by itself, from the day that it heard, however old
 the owner key can write any date and name any provider.
 """
 
-import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.charter.verify import ROOT_WAIT_NS, Handover, signed_hash, verify_change, verify_objection
-from replicator.clock import NS
+from replicator.clock import day_of
 from replicator.engine.home import HEARD_FILE, OBJECTION_FILE, Half
 from replicator.errors import IntegrityError, ReplicatorError
 from replicator.fs import write_atomic
@@ -95,10 +94,10 @@ class Announced:
     @property
     def text(self) -> str:
         """What people are told, in one line."""
-        begin = f"another root ({self.fingerprint}) was announced with the owner key on {_day(self.announced_ns)}"
+        begin = f"another root ({self.fingerprint}) was announced with the owner key on {day_of(self.announced_ns)}"
         if self.objected:
             return f"{begin}; root has objected, so it never counts. Whoever announced it has the owner key"
-        state = "its wait is over here" if self.over else f"it counts here from {_day(self.due_ns)} on"
+        state = "its wait is over here" if self.over else f"it counts here from {day_of(self.due_ns)} on"
         told = f" ({self.counted} of {self.asked} providers have waited for it)" if self.asked else ""
         return f"{begin}; {state}{told}, and then the recovery sheet so far is worth nothing"
 
@@ -133,7 +132,3 @@ def announced(half: Half, successions: Mapping[Identity, Succession], now_ns: in
             )
         )
     return found
-
-
-def _day(time_ns: int) -> str:
-    return datetime.datetime.fromtimestamp(time_ns / NS, datetime.UTC).date().isoformat()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_link
 from replicator.charter.verify import NO_PREVIOUS
+from replicator.clock import day_of
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more
@@ -164,7 +165,7 @@ class _Walk:
                 break
             except KeyMissingError as error:
                 text = f"chain of {short(self.writer)}: {error}"
-                if text not in self.federation.notices:
+                if text not in self.federation.notices and not self.forgotten.covers(self.writer, number):
                     self.federation.notices.append(text)
                 failed = number
                 break
@@ -279,6 +280,11 @@ def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
         except ReplicatorError as error:
             problem = error
     lacking = [one.name for one in half.private.domains if one.id not in half.domain_ids]
+    lacking += [
+        f"{one.name} (erased on {day_of(one.erased_ns)})"
+        for one in half.private.erased
+        if one.id not in half.domain_ids
+    ]
     if lacking:
         # Nothing in an object says of which domain it is.
         raise KeyMissingError(

@@ -213,11 +213,35 @@ class LegalNote(Part, frozen=True, kw_only=True):
     contact: Words
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=4):
+class ErasedDomain(Part, frozen=True, kw_only=True):
+    """A domain whose restore key was destroyed: nobody writes into it, and nobody reads what was written."""
+
+    id: Id16
+    name: Name
+    erased_ns: Count
+
+
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=5):
     """What members know and providers do not: names, peers, domains, whose each key is.
 
-    ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member.
+    ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member. A domain is in
+    ``domains`` or in ``erased``.
     """
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+    legal: list[LegalNote] = msgspec.field(default_factory=list)
+    erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+
+
+class CharterPrivate4(Record, frozen=True, kw_only=True, tag=4):
+    """Version 4: of tenants no domain of which was erased. Written still."""
 
     name: Name
     country: Country
@@ -271,6 +295,8 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         FormatError: it is none.
     """
     version = version_of(data)
+    if version == 4:
+        return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate4, data)))
     if version == 3:
         return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate3, data)))
     if version not in (1, 2):
@@ -287,10 +313,12 @@ def read_charter_private(data: bytes) -> CharterPrivate:
 
 
 def encode_charter_private(private: CharterPrivate) -> bytes:
-    """Return the members' part: in version 3, which earlier releases read, as long as that says it all."""
-    if private.legal:
+    """Return the members' part: in version 3 or 4, which earlier releases read, as long as that says it all."""
+    if private.erased:
         return encode(private)
     values = msgspec.structs.asdict(private)
+    if private.legal:
+        return encode(CharterPrivate4(**{name: values[name] for name in CharterPrivate4.__struct_fields__}))
     return encode(CharterPrivate3(**{name: values[name] for name in CharterPrivate3.__struct_fields__}))
 
 

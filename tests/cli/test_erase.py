@@ -58,3 +58,34 @@ def test_a_path_is_erased_with_the_snapshots_that_hold_it(breakable: Federation)
     assert (document["complete"], document["until"] > row["time"]) == (True, True)
     assert [one["id"] for one in federation.json("snapshots", "--forgotten", home="keeper")] == [row["id"]]
     assert row["id"] not in {one["id"] for one in federation.json("snapshots", home="keeper")}
+
+
+def test_a_domain_is_erased_when_nobody_writes_into_it(breakable: Federation) -> None:
+    federation = breakable
+    line = ("erase", "domain", "private", "--sheet", federation.sheet)
+    assert "no domain 'private'" in federation.fails(1, *line, "--dry-run", home="keeper")
+    federation.ok("domain", "add", "private", home="keeper")
+    federation.ok("backup", home="node")  # it is given the keys with the charter that it hears
+    federation.ok("dataset", "add", "papers", federation.path / "docs", "--domain", "private", home="node")
+    federation.ok("backup", "papers", home="node")
+    found = federation.json(*line, "--dry-run", home="keeper")
+    assert (len(found["writing"]), len(found["snapshots"]), found["erased"]) == (1, 1, "")
+    assert "'papers' of" in federation.fails(2, *line, "--yes-erase", "private", home="keeper")
+    federation.ok("dataset", "remove", "papers", home="node")
+    [row] = [one for one in federation.json("snapshots", home="keeper") if one["dataset"] == "papers"]
+    federation.ok("forget", row["id"], "--even-last", home="keeper")
+    federation.stop("erin")
+    document = federation.json(*line, "--yes-erase", "private", home="keeper", code=3)
+    assert (document["erased"] > row["time"], document["complete"]) == (True, False)
+    assert {one["name"] for one in document["keybags"] if one["problem"]} == {"erin"}
+    federation.start("erin")
+    document = federation.json(*line, home="keeper")
+    assert document["complete"]
+    assert all(
+        one["there"] == one["marked"] > 0 and one["not_before"] > document["erased"] for one in document["keybags"]
+    )
+    federation.ok("backup", home="node")
+    rows = {one["name"]: one["erased"] for one in federation.json("domain", "list", home="node")}
+    assert (rows["private"] == document["erased"], rows["main"]) == (True, "")
+    add = ("dataset", "add", "papers", federation.path / "docs", "--domain", "private")
+    assert "was erased on" in federation.fails(6, *add, home="node")

@@ -14,8 +14,10 @@ from replicator.format.charter import (
     CharterPrivate1,
     CharterPrivate2,
     CharterPrivate3,
+    CharterPrivate4,
     DomainPublic,
     EnrolOrder,
+    ErasedDomain,
     Floors,
     HandedKeys,
     KeepersBox,
@@ -161,9 +163,13 @@ PRIVATE = CharterPrivate(
     notes=[KeyNote(identity=run(0xC0, 32), name="laptop", added_ns=NOW, revoked_ns=NOW + NS)],
     handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
     legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
+    erased=[ErasedDomain(id=run(0x71, 16), name="letters", erased_ns=NOW)],
+)
+PRIVATE_4 = CharterPrivate4(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "erased"}
 )
 PRIVATE_3 = CharterPrivate3(
-    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "legal"}
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE_4).items() if name != "legal"}
 )
 PRIVATE_2 = CharterPrivate2(
     name=PRIVATE.name,
@@ -543,6 +549,7 @@ SAMPLES: dict[str, Record] = {
     "charter private 1": PRIVATE_1,
     "charter private 2": PRIVATE_2,
     "charter private 3": PRIVATE_3,
+    "charter private 4": PRIVATE_4,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,

@@ -25,6 +25,7 @@ from tests.format.samples import (
     PRIVATE_1,
     PRIVATE_2,
     PRIVATE_3,
+    PRIVATE_4,
     RIGHT,
     ROOT,
     accepted,
@@ -126,18 +127,21 @@ def test_a_part_has_no_version_of_its_own() -> None:
 
 def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> None:
     assert read_charter_private(encode(PRIVATE)) == PRIVATE
-    third = msgspec.structs.replace(PRIVATE, legal=[])
+    fourth = msgspec.structs.replace(PRIVATE, erased=[])
+    assert read_charter_private(encode(PRIVATE_4)) == fourth
+    third = msgspec.structs.replace(fourth, legal=[])
     assert read_charter_private(encode(PRIVATE_3)) == third
     second = msgspec.structs.replace(third, notes=[], handed=[])
     assert read_charter_private(encode(PRIVATE_2)) == second
     assert read_charter_private(encode(PRIVATE_1)) == msgspec.structs.replace(second, checks=None)
     with pytest.raises(UnsupportedVersionError):
-        read_charter_private(encode(PRIVATE).replace(b"\x9a\x04", b"\x9a\x05", 1))
+        read_charter_private(encode(PRIVATE).replace(b"\x9b\x05", b"\x9b\x06", 1))
 
 
 def test_a_private_part_is_written_so_that_earlier_releases_read_it_if_they_can() -> None:
     assert encode_charter_private(PRIVATE) == encode(PRIVATE)
-    assert encode_charter_private(msgspec.structs.replace(PRIVATE, legal=[])) == encode(PRIVATE_3)
+    assert encode_charter_private(msgspec.structs.replace(PRIVATE, erased=[])) == encode(PRIVATE_4)
+    assert encode_charter_private(msgspec.structs.replace(PRIVATE, erased=[], legal=[])) == encode(PRIVATE_3)
 
 
 def test_a_charter_is_read_in_both_versions_and_written_in_the_first_while_that_says_it_all() -> None:
