@@ -115,7 +115,14 @@ def prune_text(report: "PruneReport") -> list[str]:
     """Return what came of it for people."""
     plan = report.plan
     if plan.gaps:
-        return ["Nothing is marked, because not everything is known:", *(f"  {gap}" for gap in plan.gaps)]
+        before = [
+            f"{one.name}: {one.marked} objects are marked, as it was all known before."
+            for one in report.at
+            if one.marked
+        ]
+        head = f"Nothing {'more ' if before else ''}is marked, because not everything is known:"
+        retired = [f"{name} is not waited for any more." for name in report.retired]
+        return [head, *(f"  {gap}" for gap in plan.gaps), *before, *retired]
     if not plan.dead and not plan.groups:
         return [
             "There is nothing to prune.",

@@ -77,7 +77,10 @@ class AtProvider:
 
 @dataclass(slots=True, kw_only=True)
 class PruneReport:
-    """What came of it. With ``gaps`` nothing was done; ``stays`` says in words what is not freed and why."""
+    """What came of it; ``stays`` says in words what is not freed and why.
+
+    With ``gaps`` nothing is marked but what ``at`` has, which was decided before they came up.
+    """
 
     plan: PrunePlan
     dry_run: bool
@@ -173,11 +176,15 @@ class _Run:
         marked: dict[Identity, MarkedAt] = {}
         names: dict[Identity, set[bytes]] = {}
         unripe: set[bytes] = set()
+        settled = False
         for _ in range(MAX_ROUNDS):
             claims = await ask_claims(self.federation)
             found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
             report = PruneReport(plan=found.plan, dry_run=False)
             if found.plan.gaps:
+                done = [link for link in self._links() if link.identity in marked]
+                report.at = [await self._at(one, names[one.identity], marked[one.identity]) for one in done]
+                report.retired = sorted(set(self.retired))
                 return report
             await self._take_back(found)
             draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
@@ -198,13 +205,17 @@ class _Run:
             marked = {one.identity: one for one in answers}
             # What was taken back meanwhile, elsewhere, may have got its marks after that: it is looked at again.
             news = await learn(self.half, self.federation)
-            if not news and not any(one.outcome == "stale" for one in answers):
+            settled = not news and not any(one.outcome == "stale" for one in answers)
+            if settled:
                 break
         self._forget_old(marked)
         report.retired = sorted(set(self.retired))
         report.at = [
             await self._at(link, names.get(link.identity, ()), marked.get(link.identity)) for link in self._links()
         ]
+        for one in report.at:
+            if not settled:
+                one.problem = one.problem or "something new came up each time that all was decided; run `prune` again"
         report.stays = self._stays(found, claims)
         if unripe:
             report.stays.append(

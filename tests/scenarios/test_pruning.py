@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from replicator.catalog.objects import Objects, split_ids
+from replicator.cli.prune import prune_text
 from replicator.crypto.sign import body_of
 from replicator.engine import backup as backup_module
 from replicator.engine import pruning, retain
@@ -254,6 +255,44 @@ async def test_what_is_taken_back_while_a_maintainer_prunes_stays_though_its_nod
     async with library_of(world) as library:
         assert [one.row.number for one in await library.snapshots()] == [2, 4]
     await check_restores(world, copies)
+
+
+async def test_what_was_marked_before_something_was_found_missing_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await changing_nights(world, 3)
+    await keep(world, KeepRules(last=1))
+    needed = await needed_by(world, 3)
+
+    async def stale(*args: Any, **kwargs: Any) -> list[MarkedAt]:
+        answers = await mark_dead(*args, **kwargs)
+        os.unlink(os.path.join(world.objects(0), min(needed).hex()))
+        answers[-1].outcome = "stale"
+        return answers
+
+    monkeypatch.setattr(pruning, "mark_dead", stale)
+    report = await pruned(world)
+    assert report.exit_code == 3
+    assert report.plan.gaps
+    assert [one.marked for one in report.at] == [len(marked_at(world, number)) for number in range(PROVIDERS)]
+    said = prune_text(report)
+    assert said[0].startswith("Nothing more is marked")
+    assert any(f"{report.at[0].marked} objects are marked" in line for line in said)
+
+
+async def test_who_is_told_something_new_each_time_says_that_it_is_not_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await changing_nights(world, 2)
+    await keep(world, KeepRules(last=1))
+
+    async def news(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(pruning, "learn", news)
+    report = await pruned(world)
+    assert report.exit_code == 3
+    assert all("run `prune` again" in one.problem for one in report.at)
 
 
 async def test_old_packs_stay_while_too_few_providers_that_answer_have_the_new_ones(
