@@ -103,7 +103,7 @@ def _opened(session: Session, output: str) -> Iterator[Callable[[bytes], None]]:
             yield lambda data: _put(sys.stdout.fileno(), data)
         return
     path = os.path.abspath(output)
-    if os.path.lexists(path) and not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         with _said(path):  # a tape, or a pipe that has a name
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             try:

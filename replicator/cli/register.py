@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ("holder", "legal name", "contact", "country", "dataset", "bytes", "from", "until", "as of")
 OTHER = "(keys, charters, and what no snapshot names)"
-_AS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What spreadsheets take for the beginning of a formula, or cut off before one; the last four are full-width."""
+_AS_FORMULA = re.compile("(^|;)(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
+"""Before what spreadsheets take for the beginning of a formula, or cut off before one; the last four are full-width.
+
+Where a comma is in numbers, which is most of Europe, they begin a cell after each semicolon.
+"""
 
 
 @click.command()
@@ -115,7 +119,7 @@ def _csv(found: "Register") -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows([f"'{cell}" if cell.startswith(_AS_FORMULA) else cell for cell in row] for row in _rows(found))
+    writer.writerows([_AS_FORMULA.sub(r"\1'", cell) for cell in row] for row in _rows(found))
     return text.getvalue()
 
 

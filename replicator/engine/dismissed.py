@@ -2,7 +2,8 @@
 
 Maintenance says which snapshots and packs these are (:class:`~replicator.format.forget.Forget`). A node does not just
 believe it of what its own newer snapshots may rely on: it dismisses a pack of its own once, when what was said covers
-its whole chain, and remembers that. From then on no snapshot of its relies on the pack, and it is in no claim.
+its whole chain and those of its former keys, and remembers that. From then on no snapshot of its relies on the pack,
+and it is in no claim.
 """
 
 from collections.abc import Collection
@@ -52,8 +53,15 @@ def dismiss(node: NodeHome, compared: Collection[bytes]) -> None:
     forgotten = Forgotten.of(node)
     before = dismissed_packs(node)
     said = forgotten.gone | (forgotten.replaced & (set(compared) | before))
-    end = chain_end(node)
-    covered = end is not None and end.number <= forgotten.view.get(node.identity, 0)
-    after = said if covered else before & said
+    after = said if _covered(node, forgotten) else before & said
     if after != before:
         node.catalog.set_meta(_DISMISSED, b"".join(sorted(after)))
+
+
+def _covered(node: NodeHome, forgotten: Forgotten) -> bool:
+    """Return whether maintenance had read all that this node wrote, also under keys that it had before."""
+    end = chain_end(node)
+    if end is None or end.number > forgotten.view.get(node.identity, 0):
+        return False
+    ended = node.catalog.snapshots.all("published_ns != 0")  # of a key that is gone nothing more is published
+    return all(row.number <= forgotten.view.get(row.writer, 0) for row in ended if row.writer in node.formers)

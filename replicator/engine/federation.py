@@ -272,7 +272,8 @@ class Federation:
     async def _ask_succession(self, link: Link, objection: bytes) -> None:
         try:
             found = await link.connection.call("succession", SuccessionRequest(objection=objection), Succession)
-            if found.objection and not objection:
+            # Who is under a charter that this home may not take yet says it of that one's root, which may be the next.
+            if found.objection and not objection and link.info.charter_number <= self.half.charter.number:
                 take_objection(self.half, found.objection)
         except PeerError as error:
             self.notices.append(str(error))

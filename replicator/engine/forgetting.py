@@ -303,11 +303,14 @@ def _adopt_lapsed(half: Half, signed: bytes) -> bool:
     record = read_forget(verify(signed, Context.FORGET, half.charter.maintainer_keys()))
     if record.tenant != half.tenant:
         raise IntegrityError("forget: of another tenant")
-    if not 0 < record.number - Forgotten.of(half).highest <= MOST_LAPSED:
+    ahead = record.number - Forgotten.of(half).highest
+    if ahead > MOST_LAPSED:
         return False
-    half.catalog.set_meta(_HIGHEST, record.number.to_bytes(8, "big"))
-    _also_beside(half, record)
-    return True
+    before = moved_beside(half)
+    if ahead > 0:
+        half.catalog.set_meta(_HIGHEST, record.number.to_bytes(8, "big"))
+    _also_beside(half, record)  # a lower number too: who said the higher one may not have heard of it
+    return ahead > 0 or moved_beside(half) != before
 
 
 def old_objects(half: Half) -> set[bytes]:

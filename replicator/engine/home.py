@@ -296,7 +296,9 @@ class Half:
         write_atomic(self.fs, self.file("charter.obj"), charter_data)
         former, self.charter, self.private = self.charter, found, private
         self._pin_root(found)
-        if found.charter.change != former.charter.change and self.fs.size(self.file(HEARD_FILE)) is not None:
+        was, now = former.charter, found.charter
+        # A home that heard late never had a charter that announces the change, only the one of the root that follows.
+        if (now.change, now.root) != (was.change, was.root) and self.fs.size(self.file(HEARD_FILE)) is not None:
             self.fs.unlink(self.file(HEARD_FILE))  # what it speaks of is over, or is another
         return True
 

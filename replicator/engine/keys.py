@@ -26,7 +26,7 @@ from replicator.engine.keeper import (
 )
 from replicator.engine.members import catch_up, spread_charter, write_with_epochs
 from replicator.engine.roots import announced
-from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
+from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, open_keybag_of, right_of, seal_keybag
 from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, ReplicatorError
 from replicator.format.charter import DomainPublic, Right
 from replicator.format.codec import encode
@@ -351,9 +351,7 @@ async def reset_passphrase(keeper: KeeperHome, edge: Edge, words: list[str], pas
         raise KeyMissingError(
             "the keybag is neither in this home nor at a provider that answers", hint="try again when more answer"
         )
-    bag = open_keybag(root, found[1])
-    if SigningKey(bag.owner_seed).public != keeper.charter.root.owner_key:
-        raise IntegrityError("keybag: its owner key is not the one that root has named")
+    bag = open_keybag_of(root, found[1], keeper.charter)
     secrets = {"owner.key": bag.owner_seed, "maintenance.key": bag.maintenance_seed}
     held = {domain_file(one.id): encode(DomainKeyFile(secrets=one)) for one in bag.domains}
     wanted = {name: held[name] for name in keeper.key_files() if name in held}

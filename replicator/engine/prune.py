@@ -127,7 +127,7 @@ async def look(
         gaps=known.gaps,
         max_unused=max_unused,
     )
-    needed = _needed(known.kept, packs) - {one.name for one in found.dead}
+    needed = needed_names(known.kept, packs) - {one.name for one in found.dead}
     for identity, view in views.items():
         lacking = [row for row in (*view.missing, *view.damaged) if row.name in needed]
         link = federation.links.get(Identity(identity))
@@ -159,7 +159,7 @@ def _seen(heads: Mapping[bytes, KnownHead], rows: Iterable[SnapshotRow]) -> dict
     return found
 
 
-def _needed(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
+def needed_names(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]:
     """Return the names of what snapshots name and of the packs in their indexes, dead ones too."""
     found: set[bytes] = set()
     indexes: set[bytes] = set()

@@ -20,7 +20,7 @@ from replicator.config import format_size
 from replicator.crypto.sign import SigningKey, signer_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, Ticket
-from replicator.engine.forgetting import Draft, Forgotten, drop_old, maintenance_keys, old_objects, say
+from replicator.engine.forgetting import Draft, Forgotten, drop_old, learn, maintenance_keys, old_objects, say
 from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
 from replicator.engine.maintenance import Claimant, EnrolOrderFor
@@ -31,11 +31,12 @@ from replicator.engine.marking import (
     mark_dead,
     outstanding,
     retire,
+    take_back,
     with_writer_retired,
 )
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
-from replicator.engine.prune import Look, look
+from replicator.engine.prune import Look, look, needed_names
 from replicator.engine.pruneplan import MAX_UNUSED, PrunePlan
 from replicator.engine.relying import claim_what_is_left
 from replicator.engine.repacking import Repacking
@@ -178,6 +179,7 @@ class _Run:
             report = PruneReport(plan=found.plan, dry_run=False)
             if found.plan.gaps:
                 return report
+            await self._take_back(found)
             draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
             claimed = await self._claim(found, draft)
             await self._tell(draft)
@@ -194,7 +196,9 @@ class _Run:
                 names={identity: wanted - await self._marked(identity) for identity, wanted in names.items()},
             )
             marked = {one.identity: one for one in answers}
-            if not any(one.outcome == "stale" for one in answers):
+            # What was taken back meanwhile, elsewhere, may have got its marks after that: it is looked at again.
+            news = await learn(self.half, self.federation)
+            if not news and not any(one.outcome == "stale" for one in answers):
                 break
         self._forget_old(marked)
         report.retired = sorted(set(self.retired))
@@ -210,6 +214,13 @@ class _Run:
 
     def _links(self) -> list[Link]:
         return sorted(self.federation.links.values(), key=lambda link: link.pin.name)
+
+    async def _take_back(self, found: Look) -> None:
+        """Take marks off what is needed: a snapshot was taken back while a provider was away, or another pruned."""
+        live = needed_names(found.kept, found.packs.values()) - {one.name for one in found.plan.dead}
+        count = await take_back(self.federation, live)
+        if count:
+            self.federation.notices.append(f"{count} marks are taken off what is needed again")
 
     async def _repack(self, found: Look) -> list[MovedPacks]:
         """Put together anew what is worth it; once in a run."""

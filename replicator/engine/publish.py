@@ -191,14 +191,15 @@ class Publisher:
         self._standing[identity] = True
         missing = {reply.missing[at : at + 32] for at in range(0, len(reply.missing), 32)}
         lacking = {i for i in held if rows[i] in missing}
-        objects.set_claimed(identity, number, held)
-        if lacking:
+        if lacking:  # before the claim is: a later one of changes alone would not hear of it again
             objects.set_states(
                 identity,
                 dict.fromkeys(lacking, "missing"),
                 incarnation=link.info.incarnation,
                 now_ns=self.edge.clock.now_ns(),
             )
+        objects.set_claimed(identity, number, held)
+        if lacking:
             link.problems.append(f"{len(lacking)} objects that it had receipted are gone")
             self.federation.integrity.append(f"{link.pin.name}: {len(lacking)} objects that it had receipted are gone")
         return bool(lacking)

@@ -23,7 +23,7 @@ from replicator.engine.keeper import (
     enrol_order,
     sign_charter,
 )
-from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag, right_of, seal_keybag
+from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag_of, right_of, seal_keybag
 from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
 from replicator.format.charter import NodeName, read_charter
 from replicator.format.container import unwrap_record
@@ -116,7 +116,7 @@ async def _ask(
         keybag_data = await get_whole(connection, ObjectName(found.charter.keybag))
     finally:
         await connection.close()
-    return found, open_keybag(root, keybag_data), keybag_data
+    return found, open_keybag_of(root, keybag_data, found), keybag_data
 
 
 def _verified(signed: bytes, root: Root, known: VerifiedCharter | None) -> VerifiedCharter:

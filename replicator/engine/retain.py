@@ -14,6 +14,7 @@ from replicator.engine.naming import check_dataset, choose
 from replicator.engine.placing import objects_of
 from replicator.errors import UsageError
 from replicator.format.forget import KeptChain
+from replicator.ids import Identity
 from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
 
 
@@ -180,6 +181,12 @@ async def forget(
         if undo:
             rows = [one.snapshot.row for one in judged if one.snapshot.row.name in names]
             await take_back(library.federation, {row.name for row in objects_of(keeper, rows)})
+            away = [pin.name for pin in keeper.peers if Identity(pin.identity) not in library.federation.links]
+            if away:
+                library.federation.notices.append(
+                    f"{', '.join(away)} did not answer: what is marked there goes after its wait, unless `prune` runs "
+                    "before, when it answers"
+                )
     return len(names)
 
 

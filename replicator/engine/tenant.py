@@ -4,14 +4,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from replicator.charter.verify import NO_PREVIOUS
+from replicator.charter.verify import NO_PREVIOUS, VerifiedCharter
 from replicator.clock import DAY_S
 from replicator.crypto.recovery import Root, from_words, new_secret, root_of, to_words
 from replicator.crypto.seal import PURPOSE_KEYBAG, seal_to
 from replicator.crypto.sign import Context, SigningKey
 from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.edge import Edge
-from replicator.engine.home import create_half, has_half
+from replicator.engine.home import create_half, has_half, open_private
 from replicator.engine.keeper import (
     KeeperSecrets,
     check_passphrase,
@@ -114,6 +114,20 @@ def open_keybag(root: Root, data: bytes) -> Keybag:
         own = public_of(root.seal_private)
         sealed = next((one.sealed for one in decode(KeybagSeals, sealed).seals if one.root_seal_key == own), sealed)
     return decode(Keybag, unseal(root.seal_private, sealed, PURPOSE_KEYBAG, "keybag"))
+
+
+def open_keybag_of(root: Root, data: bytes, charter: VerifiedCharter) -> Keybag:
+    """Return the secrets in the keybag object that a charter names; anybody can seal something to root's public key.
+
+    Raises:
+        KeyWrongError: it is sealed to another root, or damaged.
+        IntegrityError: it has another owner key than root has named, or does not open the charter.
+    """
+    bag = open_keybag(root, data)
+    if SigningKey(bag.owner_seed).public != charter.root.owner_key:
+        raise IntegrityError("keybag: its owner key is not the one that root has named")
+    open_private(charter, bag.member_key)
+    return bag
 
 
 def check_country(country: str) -> str:

@@ -7,9 +7,11 @@ from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.ids import ObjectName, TenantId
 from replicator.provider.database import Database
 from replicator.provider.days import Days
+from replicator.provider.erasing import ERASED
 from replicator.provider.marks import clear_marks
 from replicator.provider.succession import end_reign, settle_changes
 from replicator.provider.tenants import Tenant
+from replicator.transport.handler import RequestRefusedError
 
 
 class Charters:
@@ -21,7 +23,11 @@ class Charters:
         self._verified: dict[TenantId, VerifiedCharter] = {}
 
     def current(self, tenant: Tenant) -> VerifiedCharter | None:
-        """Return a tenant's charter, None if it has none here."""
+        """Return a tenant's charter, None if it has none here.
+
+        Raises:
+            RequestRefusedError: "unauthorized": it was erased since the tenant was looked up.
+        """
         if tenant.charter_number == 0:
             return None
         with self._lock:
@@ -29,7 +35,8 @@ class Charters:
         if found is not None and found.hash == tenant.charter_hash:
             return found
         row = self._database.row("SELECT charter FROM tenants WHERE id = ?", (tenant.id,))
-        assert row is not None, "tenants are never removed while they are asked for"
+        if row is None:
+            raise RequestRefusedError(*ERASED)
         found = verify_charter(row[0], root_key=tenant.root_key, known=None)
         with self._lock:
             self._verified[tenant.id] = found

@@ -18,7 +18,7 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.datadir import DataDir
 from replicator.provider.days import Days, load_days, store_days, tick
-from replicator.provider.erasing import Erasure, all_erasures, begin, finish
+from replicator.provider.erasing import ERASED, Erasure, all_erasures, begin, finish
 from replicator.provider.gate import Gate
 from replicator.provider.hours import Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
@@ -39,7 +39,6 @@ from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.store.folder import FolderObjectStore
 from replicator.transport.handler import RequestRefusedError
-from replicator.wire.messages import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,6 @@ CLAIMED_SETS = 32 << 20
 ERASING_AFTER_S = 10.0
 NOBODY = b""
 """Holder of objects that were found on the disk without a row."""
-_ERASED: tuple[Refusal, str] = ("unauthorized", "this tenant was erased here, by its root's order")
 
 
 class Core:
@@ -122,7 +120,7 @@ class Core:
         for tenant in all_tenants(self.database):
             try:
                 part = plan_of(self.database, self.charters, self.offer()[1], tenant, days=days, now_ns=now_ns)
-            except (ReplicatorError, sqlite3.Error) as error:
+            except (ReplicatorError, RequestRefusedError, sqlite3.Error) as error:
                 log.error("a tenant is not swept (%s)", error)  # noqa: TRY400 - a traceback has names
                 found.append(Swept(nothing_of(tenant), [], str(error)))
                 continue
@@ -160,7 +158,7 @@ class Core:
         """
         found = find_tenant(self.database, holder.tenant)
         if found is None:
-            raise RequestRefusedError(*_ERASED)
+            raise RequestRefusedError(*ERASED)
         return found
 
     def erase(self, signed: bytes) -> bytes:
@@ -253,7 +251,7 @@ class Core:
         try:
             return now_ns, self.database.write("object row", work)
         except sqlite3.IntegrityError as error:  # its tenant's row is gone
-            raise RequestRefusedError(*_ERASED) from error
+            raise RequestRefusedError(*ERASED) from error
 
     def stop(self) -> None:
         """Count the generation up once more, so that a copy of the disk made while it ran is told from it.

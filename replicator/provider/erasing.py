@@ -11,7 +11,7 @@ again is answered with the same receipt, and the tenant's id is nobody's here ag
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from replicator.charter.verify import signed_hash
 from replicator.clock import Clock
@@ -24,6 +24,8 @@ from replicator.provider.database import Database
 from replicator.provider.tenants import find_tenant
 from replicator.transport.handler import RequestRefusedError
 
+ERASED: tuple[Literal["unauthorized"], str] = ("unauthorized", "this tenant was erased here, by its root's order")
+"""What who was a tenant's holder hears of it, also in the middle of a request."""
 _COLUMNS = "tenant, root_key, signed, began_ns, objects, bytes, receipt"
 _KEPT = "erasures"
 

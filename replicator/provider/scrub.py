@@ -98,7 +98,9 @@ def scrub(core: Core, folder: str, fs: Fs, *, most: int | None) -> Scrubbed:
         looked, size = looked + 1, size + expected
         last = tenant.hex(), name.hex()
     known = mended.union((one.tenant, one.name) for one in found)
-    kept = [*found, *(one for one in log.found if (one.tenant, one.name) not in known)][:_KEPT]
+    # What was swept, or erased with its tenant, is nobody's loss any more, and nothing of it is to stay.
+    earlier = (one for one in log.found if (one.tenant, one.name) not in known and _still_expected(core, one))
+    kept = [*found, *earlier][:_KEPT]
     after = msgspec.structs.replace(
         log, tenant=last[0], name=last[1], objects=log.objects + looked, bytes=log.bytes + size, found=kept
     )
@@ -122,3 +124,7 @@ def _after(core: Core, log: Log) -> Iterator[tuple[TenantId, ObjectName, int]]:
 def _is_expected(core: Core, tenant: TenantId, name: ObjectName) -> bool:
     row = core.database.row("SELECT 1 FROM objects WHERE tenant = ? AND name = ?", (tenant, name))
     return row is not None
+
+
+def _still_expected(core: Core, one: Found) -> bool:
+    return _is_expected(core, TenantId(bytes.fromhex(one.tenant)), ObjectName(bytes.fromhex(one.name)))

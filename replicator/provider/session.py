@@ -533,9 +533,10 @@ class ProviderSession:
             raise RequestRefusedError("bad-request", "this is for another tenant or provider")
 
     def _permit(self, op: Op | None) -> tuple[Tenant, Right | None]:
-        """Return the tenant and the right that allows ``op``; None where the right is everything.
+        """Return the tenant and the holder's entry in the charter; None where there is none and it may do everything.
 
-        An explicit revocation in the charter ends every right, also one that root's order gave.
+        The entry allows ``op``, or root's order allows all. An explicit revocation in the charter ends every right,
+        also one that root's order gave.
         """
         tenant = self._core.tenant(self._holder)
         charter = self._core.charters.current(tenant)
@@ -547,7 +548,7 @@ class ProviderSession:
         if right is None and any(one.holder_key == self._holder.key for one in charter.charter.rights):
             raise RequestRefusedError("forbidden", "the charter has revoked this key")
         if self._holder.source == "root":
-            return tenant, None
+            return tenant, right
         if op is not None and (right is None or op not in right.ops):
             raise RequestRefusedError("forbidden", f"the charter gives this key no right to {op}")
         return tenant, right

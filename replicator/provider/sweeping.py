@@ -92,7 +92,7 @@ def plan_all(database: Database, charters: Charters, offer: Offer, *, days: Days
 def plan_of(
     database: Database, charters: Charters, offer: Offer, tenant: TenantId, *, days: Days, now_ns: int
 ) -> TenantSweep | None:
-    """Return what a sweep would delete of a tenant now; None without a charter."""
+    """Return what a sweep would delete of a tenant now; None without a charter, or if it was erased meanwhile."""
     under = _under_charter(database, charters, offer, tenant)
     if under is None:
         return None
@@ -105,7 +105,8 @@ def _under_charter(
     database: Database, charters: Charters, offer: Offer, tenant_id: TenantId
 ) -> tuple[Limits, frozenset[bytes]] | None:
     tenant = find_tenant(database, tenant_id)
-    assert tenant is not None, "tenants are never removed"
+    if tenant is None:  # erased since it was listed
+        return None
     charter = charters.current(tenant)
     return None if charter is None else (limits_of(offer, charter), kept_names(tenant.charter_name, charter))
 

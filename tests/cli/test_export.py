@@ -24,6 +24,9 @@ def test_a_file_appears_when_it_is_whole_and_is_never_replaced(federation: Feder
     before = archive.read_bytes()
     assert "exists" in federation.fails(1, "export", "latest", "--output", archive, home="keeper")
     assert archive.read_bytes() == before
+    (tmp_path / "nowhere.tar").symlink_to(tmp_path / "gone")
+    dangling = federation.fails(1, "export", "latest", "--output", tmp_path / "nowhere.tar", home="keeper")
+    assert "nowhere.tar exists" in dangling
     assert "no archive" not in federation.fails(1, "export", "latest", "--output", tmp_path / "no" / "x", home="keeper")
 
 

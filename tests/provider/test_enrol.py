@@ -6,10 +6,10 @@ from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.format.merkle import name_of
 from replicator.format.offer import decode_offer
 from replicator.settings import DeclaredTenant
-from replicator.wire.messages import EnrolRequest
+from replicator.wire.messages import EnrolRequest, Signed
 from tests.fakes import NS, SeededRng
 from tests.provider.stand import Stand, refusal
-from tests.provider.tenant import MIB, Tenant, data_object, enrol, publish_charter, put, right, secret_of, settle
+from tests.provider.tenant import MIB, Tenant, data_object, enrol, hire, publish_charter, put, right, secret_of, settle
 
 
 def _stranger() -> SigningKey:
@@ -207,6 +207,22 @@ def test_the_order_of_time_is_the_providers(stand: Stand) -> None:
     assert stand.node.info().now_ns == stand.clock.now_ns()
     stand.clock.advance(5)
     assert stand.node.info().now_ns == stand.clock.now_ns() == 1_767_225_605 * NS
+
+
+def test_a_member_that_root_enrolled_too_still_does_what_its_role_does(stand: Stand) -> None:
+    """An objection is brought from any home, also a node's that has no certificate of this provider."""
+    tenant = stand.tenant
+    hire(stand.service, tenant)
+    for key in (tenant.node, tenant.maintainer):
+        order = tenant.order(key, by=tenant.root)
+        stand.service.enrol(EnrolRequest(holder_key=key.public, secret=b"", order=order, root=b""))
+    names: list[bytes] = [name_of(data_object(7))]
+    stand.call("claim", Signed(statement=tenant.claim(stand.service.identity, 1, names)))
+    stand.call("head", Signed(statement=tenant.head(1)))
+    maintainer = stand.service.session(tenant.maintainer.public)
+    claim = tenant.claim(stand.service.identity, 1, names, by=tenant.maintainer)
+    stand.call("claim", Signed(statement=claim), maintainer)
+    assert refusal(lambda: stand.call("head", Signed(statement=tenant.head(1)), maintainer)) == "forbidden"
 
 
 def _declared(tenant: Tenant, quota: int) -> DeclaredTenant:

@@ -11,6 +11,9 @@ from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.format.codec import decode, encode
 from replicator.format.erasure import EraseOrder, EraseReceipt
 from replicator.format.merkle import name_of
+from replicator.provider import core
+from replicator.provider.charters import Charters
+from replicator.provider.tenants import all_tenants, find_tenant
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolRequest, Signed
 from tests.provider.stand import Stand, refusal
@@ -221,3 +224,20 @@ def test_the_operator_sees_who_was_erased(stand: Stand) -> None:
     found = receipt(stand, signed)
     assert (row["id"], row["objects"], row["bytes"]) == (stand.tenant.id.hex(), found.objects, found.bytes)
     assert (row["began_ns"], row["done"]) == (found.began_ns, True)
+
+
+def test_who_was_looked_up_before_and_asks_on_is_told_of_it(stand: Stand) -> None:
+    """A request that runs meanwhile, and a sweep, meet a tenant whose row has gone since they read it."""
+    database = stand.service._core.database
+    held = find_tenant(database, stand.tenant.id)
+    assert held is not None
+    stand.service.erase(stand.tenant.erase_order())
+    assert refusal(lambda: Charters(database).current(held)) == "unauthorized"
+
+
+def test_a_sweep_goes_on_past_a_tenant_that_is_erased_while_it_runs(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "all_tenants", lambda database: [stand.tenant.id, *all_tenants(database)])
+    stand.service.erase(stand.tenant.erase_order())
+    assert [one.part.tenant for one in stand.service.sweep()] == [OTHER.id]

@@ -72,3 +72,12 @@ def test_shares_of_a_round_come_to_all_there_is() -> None:
     assert share(10**12, 1800) < 10**12 / 1400
     assert share(1, 1800) == 1
     assert share(0, 1800) == 0
+
+
+def test_of_what_is_not_kept_any_more_no_damage_is_remembered(stand: Stand) -> None:
+    store_all(stand)
+    os.unlink(stand.house.file(stand.tenant, NAMES[2]))
+    assert stand.provider.scrub(stand.service, seconds=None).found
+    stand.service.erase(stand.tenant.erase_order())
+    stand.provider.scrub(stand.service, seconds=None)
+    assert read_log(stand.provider.folder, stand.house.fs).found == []

@@ -2,36 +2,39 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from replicator.catalog.objects import split_ids
+from replicator.catalog.objects import Objects, split_ids
 from replicator.crypto.sign import body_of
 from replicator.engine import backup as backup_module
-from replicator.engine import pruning
+from replicator.engine import pruning, retain
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, say, with_chains
 from replicator.engine.keys import rotate_maintenance
 from replicator.engine.maintainer import MaintainerHome
+from replicator.engine.marking import MarkedAt, mark_dead
 from replicator.engine.members import revoke, revoke_node
 from replicator.engine.placing import objects_of
 from replicator.engine.pruning import PruneReport, prune
 from replicator.engine.sync import knows_index, sync_all
 from replicator.format.codec import decode
 from replicator.format.mark import Mark
+from replicator.ids import Identity
 from replicator.pack.repack import Repacker
 from replicator.snapshot.retention import KeepRules
 from tests.compare import Rules, compare
-from tests.fakes import NS
+from tests.fakes import NS, SeededRng
 from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
-from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of
+from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of, remove
 from tests.scenarios.test_prune import changing_nights, check_restores
-from tests.scenarios.world import PLACES, World
+from tests.scenarios.world import PLACES, World, write
 
 PROVIDERS = 3
 WAIT_DAYS = 46
@@ -179,6 +182,78 @@ async def test_what_is_taken_back_loses_its_marks_and_stays(world: World) -> Non
     await check_restores(world, copies)
     async with library_of(world) as library:
         assert [one.row.number for one in await library.snapshots()] == [2, 4, 5]
+
+
+async def needed_by(world: World, number: int) -> set[bytes]:
+    """Return the names of all that a snapshot needs."""
+    node = world.node()
+    try:
+        [row] = node.catalog.snapshots.all("number = ?", (number,))
+        return {row.name for row in objects_of(node, [row])}
+    finally:
+        node.close()
+
+
+async def take_back_second(world: World) -> list[str]:
+    """Take the second snapshot back; return what was said."""
+    async with library_of(world) as library:
+        [second] = [one.id for one in await library.snapshots(forgotten=True) if one.row.number == 2]
+        judged = await retain.by_name(library, world.edge, [second], undo=True)
+        await retain.forget(library, world.edge, library.keeper.maintenance, judged, undo=True)
+        return library.federation.notices
+
+
+async def test_what_is_taken_back_while_a_provider_is_away_loses_its_marks_there_with_the_next_prune(
+    world: World,
+) -> None:
+    copies = await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    needed = await needed_by(world, 2)
+    world.silence(2)
+    said = await take_back_second(world)
+    assert any(f"{PLACES[2][0]} did not answer: what is marked there" in one for one in said)
+    world.answer(2)
+    assert needed & marked_at(world, 2)
+    report = await pruned(world, beside=False)  # its node has not come back
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    assert any("taken off what is needed again" in one for one in report.notices)
+    for number in range(PROVIDERS):
+        assert not needed & marked_at(world, number)
+    days_pass(world)
+    await check_restores(world, copies)
+
+
+async def test_what_is_taken_back_while_a_maintainer_prunes_stays_though_its_node_never_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = await changing_nights(world, 4)
+    home = await joined(world, "maintainer", "second machine")
+    await keep(world, KeepRules(last=1))
+    begun: list[bool] = []
+
+    async def later(*args: Any, **kwargs: Any) -> list[MarkedAt]:
+        if not begun:
+            begun.append(True)
+            await take_back_second(world)
+        return await mark_dead(*args, **kwargs)
+
+    monkeypatch.setattr(pruning, "mark_dead", later)
+    maintainer, node = opened(home, "maintainer"), world.node()
+    assert isinstance(maintainer, MaintainerHome)
+    try:
+        report = await prune(maintainer, world.edge, maintainer.maintenance, nodes=[node])
+    finally:
+        maintainer.close()
+        node.close()
+    assert (report.exit_code, report.plan.gaps) == (0, [])
+    needed = await needed_by(world, 2)
+    for number in range(PROVIDERS):
+        assert not needed & marked_at(world, number)
+    days_pass(world)
+    async with library_of(world) as library:
+        assert [one.row.number for one in await library.snapshots()] == [2, 4]
+    await check_restores(world, copies)
 
 
 async def test_old_packs_stay_while_too_few_providers_that_answer_have_the_new_ones(
@@ -417,6 +492,36 @@ async def test_what_was_moved_is_found_though_another_maintainer_spoke_without_h
     await check_restores(world, copies)
 
 
+async def test_what_a_maintainer_moved_unheard_stays_readable_when_it_is_revoked(world: World) -> None:
+    copies = await changing_nights(world, 4)
+    home = await joined(world, "maintainer", "second machine")
+    await keep(world, KeepRules(last=1))
+    keeper, maintainer, node = world.keeper(), opened(home, "maintainer"), world.node()
+    assert isinstance(maintainer, MaintainerHome)
+    try:
+        async with Federation(keeper, world.edge, ticket=lambda _: keeper.ticket()) as federation:
+            await sync_all(keeper, federation)
+            await prune(maintainer, world.edge, maintainer.maintenance, nodes=[node], max_unused=0.01)  # meanwhile
+            moved = Forgotten.of(maintainer).moved
+            assert moved
+            for _ in range(5):
+                await say(
+                    *(keeper, federation, world.edge, keeper.maintenance()),
+                    lambda now: with_chains(now, list(now.chains.values())),
+                )
+    finally:
+        keeper.close()
+        maintainer.close()
+        node.close()
+    days_pass(world)
+    with keeping(world) as (keeper, siblings):
+        await revoke(keeper, siblings, world.edge, "second machine")
+    lose_catalog(world)
+    async with library_of_any(world) as library:
+        assert {one.index for one in moved} <= {one.index for one in Forgotten.of(library.keeper).moved}
+    await check_restores(world, copies)
+
+
 async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: World) -> None:
     await changing_nights(world, 4)
     await keep(world, KeepRules(last=1))
@@ -444,3 +549,45 @@ async def test_a_pack_that_is_not_what_it_replaces_is_not_taken_over(world: Worl
         newest = (await library.snapshots())[-1]
     days_pass(world)
     assert (await world.restore(os.path.join(world.root, "back"), newest.id)).lost == []
+
+
+class _Killed(BaseException):
+    pass
+
+
+async def test_what_a_claim_found_missing_is_known_though_the_run_was_killed_as_it_wrote_that_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.small_dataset()
+    write(os.path.join(path, "old"), SeededRng("old").bytes(300_000))
+    await world.backup()
+    node = world.node()
+    packs = {row.name for row in node.catalog.objects.all("kind IN ('data', 'tree')")}
+    node.close()
+    remove(world, packs)
+    for number in range(PROVIDERS):  # a claim of everything is due
+        world.opened[number]._database.write("retired", lambda db: db.execute("UPDATE claims SET retired = 1"))
+    write(os.path.join(path, "more"), b"more")
+    writes: list[str] = []
+
+    def second_dies(name: str) -> Callable[..., None]:
+        real = getattr(Objects, name)
+
+        def write_down(self: Objects, peer: Identity, *args: Any, **kwargs: Any) -> None:
+            if name == "set_claimed" or "missing" in args[0].values():
+                writes.append(name)
+                if len(writes) == 2:
+                    raise _Killed
+            real(self, peer, *args, **kwargs)
+
+        return write_down
+
+    with monkeypatch.context() as patch:
+        for name in ("set_states", "set_claimed"):
+            patch.setattr(Objects, name, second_dies(name))
+        with pytest.raises(_Killed):
+            await world.backup()
+    assert sorted(writes) == ["set_claimed", "set_states"]
+    for _ in range(2):  # the first one finds that all of it is gone, and makes it anew
+        await world.backup()
+    assert await world.differences(path) == []

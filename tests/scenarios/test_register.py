@@ -124,6 +124,7 @@ HOSTILE = (
     '"><script>alert(1)</script>&',
     'a,"b"\r\nc',
     "\x1b[2J",
+    "Loft;=cmd|' /C calc'!A0;;@SUM(A1)",
 )
 
 
@@ -166,6 +167,8 @@ def test_what_others_wrote_is_neither_a_formula_nor_markup() -> None:
         for cell in (row[0], row[1], row[2], row[4]):
             assert cell[0] not in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
             assert "\x1b" not in cell
+            # As it is read where cells end at semicolons: quotes and commas are nothing there.
+            assert not any(part.startswith(tuple("=+-@")) for part in cell.split(";"))
             assert cell.lstrip("'")[:1] == text[:1] or text[0] == "\x1b"
     page = _Cells()
     page.feed(_html(found))

@@ -8,9 +8,12 @@ import pytest
 
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.browse import newest_of_each
+from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import Forgotten
 from replicator.engine.members import accept_grant, add_node, request_renewal, revoke
 from replicator.engine.node import NodeHome
+from replicator.engine.placing import objects_of
 from replicator.engine.publish import pending
 from replicator.errors import IntegrityError, KeyMissingError, UsageError
 from replicator.format.codec import encode
@@ -21,10 +24,11 @@ from replicator.ids import Identity
 from replicator.snapshot.retention import KeepRules
 from tests.compare import Rules, compare
 from tests.crashfs import Crash, CrashFs
+from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
 from tests.scenarios.test_forgetting import keep
 from tests.scenarios.test_prune import changing_nights
-from tests.scenarios.test_pruning import days_pass, pruned
+from tests.scenarios.test_pruning import days_pass, marked_at, pruned
 from tests.scenarios.world import World, write
 
 
@@ -232,6 +236,34 @@ async def test_prune_waits_for_the_former_key_no_more_and_deletes_nothing_that_i
         assert compare(copies[4], os.path.join(target, "docs"), Rules(owners=os.geteuid() == 0)) == []
     assert (await world.backup()).datasets[0].published
     assert (await world.status()).integrity == []
+
+
+async def test_the_node_lets_go_of_nothing_that_a_snapshot_of_its_former_key_needs_which_maintenance_had_not_read(
+    worlds: Worlds,
+) -> None:
+    world = worlds(4)
+    copies = await changing_nights(world, 4)
+    path = os.path.join(world.root, "source", "docs")
+    shutil.copy2(os.path.join(copies[2], "new"), os.path.join(path, "new"))
+    world.silence(0, 1)
+    await world.backup("docs")  # the keeper never hears of it
+    world.answer(0, 1)
+    former = identity(world)
+    node = world.node()
+    needed = {row.name for row in objects_of(node, node.catalog.snapshots.all("number = 5"))}
+    node.close()
+    shutil.copy2(os.path.join(copies[4], "new"), os.path.join(path, "new"))
+    await renewed(world)
+    assert (await world.backup("docs")).datasets[0].published
+    world.silence(2, 3)
+    await keep(world, KeepRules(last=1))
+    assert (await pruned(world)).plan.gaps == []
+    node = world.node()
+    assert Forgotten.of(node).view == {former: 4, node.identity: 1}
+    assert dismissed_packs(node) == set()
+    node.close()
+    for number in (0, 1):
+        assert not needed & marked_at(world, number)
 
 
 class TestRefused:

@@ -12,7 +12,7 @@ from replicator.crypto.recovery import from_words, new_secret, root_of, to_words
 from replicator.crypto.sign import Context, SigningKey
 from replicator.crypto.unseal import public_of
 from replicator.engine.federation import Federation
-from replicator.engine.home import Half
+from replicator.engine.home import Half, has_half
 from replicator.engine.keeper import sign_charter
 from replicator.engine.keys import check_sheet, check_wrapped, list_keys, rotate_index, rotate_owner
 from replicator.engine.members import revoke
@@ -255,10 +255,26 @@ class TestWait:
         world.clock.advance(DAY_S)
         assert "took charter" in " ".join((await meet(half, world)).notices)
         assert half.member.root_key == root_of(from_words(words)).signing.public
+        assert announced(half, {}, world.clock.now_ns()) == []
         half.close()
         again = opened(far, "node")
         assert again.member.root_key == root_of(from_words(words)).signing.public
         again.close()
+
+    async def test_a_home_that_hears_late_holds_nothing_against_who_keeps_the_next_roots_objection(
+        self, world: World
+    ) -> None:
+        far = await joined(world, "node", "far")
+        words = await handed_over(world)
+        await announce(world)
+        with keeping(world) as (keeper, _):
+            assert len((await object_root(keeper, world.edge, words)).told) == 5
+        half = opened(far, "node")
+        federation = await meet(half, world)
+        assert any("under a root that does not count yet" in text for text in federation.notices)
+        assert federation.integrity == []
+        assert federation.successions.keys() == {world.identity(number) for number in range(5)}
+        half.close()
 
     async def test_a_home_stopped_while_it_took_the_new_root_goes_on_with_it(self, world: World) -> None:
         words = await handed_over(world)
@@ -498,6 +514,29 @@ class TestThief:
             )
             with pytest.raises(IntegrityError, match="older than one that was seen before"):
                 siblings[0].adopt_charter(data, [signed_hash(change)])
+
+    @pytest.mark.parametrize("field", ["owner_seed", "member_key"])
+    async def test_a_keybag_that_does_not_fit_its_charter_makes_no_home_and_hides_no_good_one(
+        self, world: World, field: str
+    ) -> None:
+        """Anybody can seal something to root's public key."""
+        for number in range(1, 5):
+            world.silence(number)
+        with keeping(world) as (keeper, _):
+            bag = msgspec.structs.replace(keeper.keybag(), **{field: SeededRng("thief").bytes(32)})
+            seal_key, good = keeper.charter.root.root_seal_key, keeper.charter.number
+            keeper.write_charter(world.edge, keybag_data=seal_keybag(bag, seal_key, world.rng))
+            await meet(keeper, world)
+        for number in range(1, 5):
+            world.answer(number)
+        home = os.path.join(world.root, "recovered")
+        address = f"somewhere.example:7144/{world.identity(0).hex()}"
+        with pytest.raises(IntegrityError):
+            await recover(home, world.edge, words=old_words(world), address=address, passphrase=NEW)
+        assert not has_half(home, "keeper")
+        half = world.keeper(await recovered(world, old_words(world)), NEW)
+        assert (half.charter.number, half.owner().public) == (good + 1, half.charter.root.owner_key)
+        half.close()
 
     async def test_only_root_objects(self, world: World) -> None:
         await announce(world)

@@ -215,11 +215,13 @@ def test_charters_orders_and_secrets(rounds: int) -> None:
     owner, root = SigningKey(b"o" * 32), SigningKey(b"r" * 32)
     statement = msgspec.msgpack.decode(known["root statement"])
     statement[4], statement[6] = root.public, owner.public
-    value = msgspec.msgpack.decode(known["charter"])
-    value[1] = statement[1]
+    # The newest version's is of another root's line, which is refused as it stands and must be as anything else too.
+    values = [msgspec.msgpack.decode(known[name]) for name in ("charter", "charter 1")]
     accepted = 0
     for random in tries(rounds, 700):
         inner = encoded(statement)
+        value = random.choice(values)
+        value[1] = statement[1]
         value[4] = root.sign(
             Context.ROOT_STATEMENT, mutation.of_record(inner, random) if random.random() < 0.5 else inner
         )
