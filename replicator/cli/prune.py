@@ -114,6 +114,7 @@ def _provider(one: "AtProvider") -> dict[str, Any]:
 def prune_text(report: "PruneReport") -> list[str]:
     """Return what came of it for people."""
     plan = report.plan
+    retired = [f"{name} is not waited for any more." for name in report.retired]
     if plan.gaps:
         before = [
             f"{one.name}: {one.marked} objects are marked, as it was all known before."
@@ -121,13 +122,13 @@ def prune_text(report: "PruneReport") -> list[str]:
             if one.marked
         ]
         head = f"Nothing {'more ' if before else ''}is marked, because not everything is known:"
-        retired = [f"{name} is not waited for any more." for name in report.retired]
         return [head, *(f"  {gap}" for gap in plan.gaps), *before, *retired]
     if not plan.dead and not plan.groups:
         return [
             "There is nothing to prune.",
             *report.stays,
             *(f"{one.name}: {one.problem}" for one in report.at if one.problem),
+            *retired,
         ]
     kinds: dict[str, list[int]] = {}
     for one in plan.dead:
@@ -147,7 +148,7 @@ def prune_text(report: "PruneReport") -> list[str]:
         lines += ["", *table(("PROVIDER", "FREED", "OBJECTS", "STILL CLAIMED", "FROM", "ALL BY"), _rows(report))]
     lines += ["", *report.stays]
     lines += [f"{one.name}: {one.problem}" for one in report.at if one.problem]
-    lines += [f"{name} is not waited for any more." for name in report.retired]
+    lines += retired
     marked = sum(one.marked for one in report.at)
     if report.dry_run:
         lines.append("Nothing was done (--dry-run).")
