@@ -12,12 +12,12 @@ pytestmark = pytest.mark.process
 
 def test_pruning_is_planned_shown_and_done_as_nodes_hear_of_it(breakable: Federation) -> None:
     federation = breakable
-    folder = federation.path / "more"
+    folder = federation.path / "pruned"
     folder.mkdir()
-    federation.ok("dataset", "add", "more", folder, "--spread", "owner,region", home="node")
+    federation.ok("dataset", "add", "pruned", folder, "--spread", "owner,region", home="node")
     for night in range(2):
         (folder / "noise.bin").write_bytes(bytes((i * i + i // (11 + night)) % 251 for i in range(300_000)))
-        federation.ok("backup", "more", home="node")
+        federation.ok("backup", "pruned", home="node")
     before = snapshots(federation)
 
     asked = ("forget", "--keep-last", "1", "--prune")
