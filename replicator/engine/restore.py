@@ -414,12 +414,13 @@ class _Restoring:
             _check(stop)
             while waiting and len(self._fetching) < AT_ONCE and self._fetch(waiting[0]):
                 waiting.popleft()
-            if self._send_one() or self._writers.poll():
+            moved = self._send_one() or self._writers.poll()
+            if not moved and not self._plan_on():
+                moved = self._writers.poll(self._bell, wait=True)
+                self._bell.clear()
+            if moved:
                 # A chunk that could not be had from one pack may lie in another, stored there at another time.
                 waiting.extend(pack for pack in self._todo if pack not in self._fetching and pack not in waiting)
-            elif not self._plan_on():
-                self._writers.poll(self._bell, wait=True)
-                self._bell.clear()
 
     def _fetch(self, pack: int) -> bool:
         """Begin to fetch a pack; return False if there is no memory for it yet."""
