@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml requirements/dev.txt chunker/csrc/module.c chunker/csrc
 	touch $(STAMP)
 
 # Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
-BEHIND := tests/scenarios
+BEHIND := tests/scenarios tests/engine
 test: sync
 	@mkdir -p build; \
 	$(BIN)/python -m pytest -m "not slow" $(BEHIND) > build/tests-behind.log 2>&1 & behind=$$!; \

@@ -346,21 +346,6 @@ async def test_what_was_kept_and_is_damaged_is_fetched_anew(
 
 @pytest.mark.usefixtures("into_slots")
 @pytest.mark.process
-@pytest.mark.timeout(60)
-async def test_what_has_to_be_fetched_anew_is_also_if_its_writer_says_so_while_nothing_else_is_left_to_do(
-    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = pool.Writers.poll
-
-    def waited_for(writers: "pool.Writers[Any]", *others: Any, wait: bool = False) -> bool:
-        return real(writers, *others, wait=True) if wait else False
-
-    monkeypatch.setattr(pool.Writers, "poll", waited_for)
-    await test_what_was_kept_and_is_damaged_is_fetched_anew(world, wide, monkeypatch)
-
-
-@pytest.mark.usefixtures("into_slots")
-@pytest.mark.process
 async def test_other_bytes_than_a_pack_cost_another_question_and_are_told(world: World, wide: str) -> None:
     await world.backup()
     for path in world.stored(0, ["data"]):

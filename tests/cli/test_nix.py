@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.cli.federation import Federation, Place
 
-NIX = Path(__file__).parent.parent / "nix"
+NIX = Path(__file__).parents[2] / "nix"
 
 
 def metrics(half: str, code: int, status: str) -> dict[str, str]:
