@@ -41,7 +41,6 @@ BATCH_FILES: Final = 256
 BATCH_BYTES: Final = 1 << 20
 BATCHES: Final = 3
 """A reader works on one, the answer to the next is on its way, and one waits."""
-RUN_AGAIN: Final = "nothing is lost, run again"
 ALONE_FROM: Final = 16 << 20
 """A file of so many bytes is all that a reader is given."""
 

@@ -317,31 +317,56 @@ async def test_what_several_windows_need_is_fetched_once(
     assert not [name for name in os.listdir(os.path.join(world.home, "keeper", "cache")) if name.startswith("kept-")]
 
 
-@pytest.mark.usefixtures("into_slots")
-@pytest.mark.process
-async def test_what_was_kept_and_is_damaged_is_fetched_anew(
-    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await world.backup()
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Damage every pack that was kept on the disk, and tell which were given."""
     monkeypatch.setattr(module, "WINDOW", 9)
     monkeypatch.setattr(pool.Writers, "keep", lambda *_: False)  # as if more were needed than there are slots
     real = KeptPacks.get
-    given = 0
+    given = []
 
     def damage(kept: KeptPacks, pack: int, memory: int) -> int | None:
-        nonlocal given
         size = real(kept, pack, memory)
         if size is not None:
-            given += 1
+            given.append(pack)
             os.pwrite(memory, bytes(size), 0)
         return size
 
     monkeypatch.setattr(KeptPacks, "get", damage)
-    target = os.path.join(world.root, "target")
-    report = await world.restore(target, writers=2)
+    return given
+
+
+@pytest.mark.usefixtures("into_slots")
+@pytest.mark.process
+async def test_what_was_kept_and_is_damaged_is_fetched_anew(world: World, wide: str, given: list[int]) -> None:
+    await world.backup()
+    report = await world.restore(os.path.join(world.root, "target"), writers=2)
     assert given
     assert (report.gaps, report.damaged) == ([], [])
-    assert compare(wide, restored(target), RULES) == []
+    assert compare(wide, restored(os.path.join(world.root, "target")), RULES) == []
+
+
+@pytest.mark.usefixtures("into_slots")
+@pytest.mark.process
+@pytest.mark.timeout(60)
+async def test_it_is_also_if_that_is_said_when_nothing_else_is_left_to_do(
+    world: World, given: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = os.path.join(world.root, "source", "narrow")
+    for number in range(30):  # all in one pack, so that nothing else comes while it is written
+        write(os.path.join(path, f"{number}"), SeededRng(f"narrow {number}").bytes(5_000))
+    world.add_dataset("narrow", path)
+    await world.backup()
+    poll = pool.Writers.poll
+
+    def late(writers: "pool.Writers[Any]", *others: Any, wait: bool = False) -> bool:
+        return wait and poll(writers, *others, wait=True)
+
+    monkeypatch.setattr(pool.Writers, "poll", late)
+    report = await world.restore(os.path.join(world.root, "target"), writers=2)
+    assert len(set(given)) == 1
+    assert (report.gaps, report.damaged) == ([], [])
+    assert compare(path, os.path.join(world.root, "target", "narrow"), RULES) == []
 
 
 @pytest.mark.usefixtures("into_slots")
