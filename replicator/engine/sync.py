@@ -398,8 +398,10 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
         IntegrityError: it contradicts itself.
     """
     own_word = index.writer in {identity_of(key) for key in half.charter.writer_keys()}
-    said = {one.index: one.writer for one in Forgotten.of(half).moved}
-    owner = half.whose(index.writer if own_word else said.get(name, writer))
+    owner = index.writer
+    if not own_word:
+        owner = {one.index: one.writer for one in Forgotten.of(half).moved}.get(name, writer)
+    owner = half.whose(owner)
     known_policies = {policy_id(policy) for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)
