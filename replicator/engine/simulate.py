@@ -131,7 +131,9 @@ def supposed(policy: Policy, peers: Sequence[Peer], count: int, size: int) -> di
 
 
 def problem_scene(text: str) -> Scene:
-    """The scene of a placement problem in JSON (docs/spec/placement.md). Packs that lie nowhere yet are planned.
+    """The scene of a placement problem in JSON. Packs that lie nowhere yet are planned.
+
+    Not every problem of docs/spec/placement.md is one here: docs/operate/durability.md has the differences.
 
     Raises:
         UsageError: it is none; the message says which part is wrong.
