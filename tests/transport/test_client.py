@@ -30,7 +30,7 @@ from replicator.rng import SystemRng
 from replicator.transport import server
 from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
-from replicator.transport.tls import client_context, fetch_certificate
+from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import (
     ClaimReply,
     Empty,
@@ -383,6 +383,23 @@ def test_only_tls_1_3_is_spoken(tmp_path: str) -> None:
     live(str(tmp_path), work)
 
 
+def unproved(at: Live, endpoint: str, peer: PeerCertificate) -> TlsConnection:
+    """Return a connection to whoever is at an endpoint now, for one who has seen a peer's certificate before."""
+    host, port = split_endpoint(endpoint)
+    reach = Reach(
+        name="alice",
+        host=host,
+        port=port,
+        peer=peer.der,
+        seed=b"",
+        certificate=b"",
+        scratch=None,
+        connect_s=5,
+        stall_s=5,
+    )
+    return TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
+
+
 @pytest.mark.parametrize("usage", ["client", "server"])
 def test_another_client_of_the_provider_cannot_stand_in_for_it(tmp_path: str, usage: str) -> None:
     """Its certificate has the provider's signature, so the chain verifies; the connection must not.
@@ -396,19 +413,7 @@ def test_another_client_of_the_provider_cannot_stand_in_for_it(tmp_path: str, us
         if usage == "server":
             issued = server_certificate(at.provider.key, issued)
         async with impostor(str(tmp_path), STRANGER, issued) as endpoint:
-            host, port = split_endpoint(endpoint)
-            reach = Reach(
-                name="alice",
-                host=host,
-                port=port,
-                peer=peer.der,
-                seed=b"",
-                certificate=b"",
-                scratch=None,
-                connect_s=5,
-                stall_s=5,
-            )
-            connection = TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
+            connection = unproved(at, endpoint, peer)
             expected = UnreachableError if usage == "client" else ProtocolError
             with pytest.raises(expected, match=r"certificate|another key"):
                 await connection.call("info", Empty(), Info)
@@ -423,19 +428,7 @@ def test_a_key_that_changes_behind_the_address_is_noticed_on_the_next_connection
         again = provider_certificate(at.provider.key, SystemRng())
         assert hashlib.sha256(again).digest() != peer.fingerprint
         async with impostor(str(tmp_path), at.provider.key, again) as endpoint:
-            host, port = split_endpoint(endpoint)
-            reach = Reach(
-                name="alice",
-                host=host,
-                port=port,
-                peer=peer.der,
-                seed=b"",
-                certificate=b"",
-                scratch=None,
-                connect_s=5,
-                stall_s=5,
-            )
-            connection = TlsConnection(at.target(), reach, peer, client_context(peer, key=None, certificate=None))
+            connection = unproved(at, endpoint, peer)
             with pytest.raises((UnreachableError, ProtocolError)):
                 await connection.call("info", Empty(), Info)
             await connection.close()
