@@ -114,10 +114,13 @@ class Metadata:
             return False
         return (status.st_uid, status.st_gid) == self._owners.of(entry)
 
-    def is_bare(self, fd: int) -> bool:
-        """Return whether a file or folder has no attributes that :meth:`apply` would remove; False if not known."""
+    def is_bare(self, handle: int | bytes) -> bool:
+        """Return whether a file or folder has no attributes that :meth:`apply` would remove; False if not known.
+
+        A name is looked at where it stands: through no link.
+        """
         try:
-            names = os.listxattr(fd)
+            names = os.listxattr(handle) if isinstance(handle, int) else os.listxattr(handle, follow_symlinks=False)
         except OSError as error:
             return error.errno == errno.ENOTSUP
         return not any(name.startswith(_INHERITED_PREFIXES) for name in names)
