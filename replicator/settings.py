@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from replicator.config import (
+    CONFIG_VARIABLE,
     LEAST_RATE,
     LineSettings,
+    config_path,
     format_size,
     parse_duration,
     parse_name,
@@ -26,7 +28,6 @@ from replicator.ids import Identity, address_form
 from scheduler import PolicyError, RosterError, country_code, fold, residency
 
 T = TypeVar("T")
-CONFIG_VARIABLE = "REPLICATOR_CONFIG"
 FAILURE_DOMAINS = ("owner", "site", "region", "country")
 SNAPSHOTS = ("none", "btrfs", "zfs", "lvm", "auto")
 KEEP_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -120,11 +121,6 @@ class Config:
     datasets: tuple[DeclaredDataset, ...] = ()
     peers: tuple[DeclaredPeer, ...] = ()
     provider: DeclaredProvider | None = None
-
-
-def config_path(home: str) -> str:
-    """Return where the settings of a home are: REPLICATOR_CONFIG, else config.toml in it."""
-    return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
 
 
 def load_config(home: str) -> Config:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from replicator.config import read_window
+from replicator.config import CONFIG_VARIABLE, read_window
 from replicator.errors import HomeError
 from replicator.ids import Identity, address_form
-from replicator.settings import CONFIG_VARIABLE, Config, keeper_commands, load_config
+from replicator.settings import Config, keeper_commands, load_config
 
 IDS = [address_form(Identity(bytes([number]) * 32)) for number in range(3)]
 WHOLE = f"""
