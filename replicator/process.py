@@ -78,9 +78,7 @@ class Output(Protocol):
 class Programs(Protocol):
     """Starts programs; SourceError if one cannot be started."""
 
-    def run(
-        self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None
-    ) -> Ended:
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
         """Run a program to its end, or end it. ``keep`` is how many bytes of its standard output are wanted."""
         ...
 
@@ -92,9 +90,7 @@ class Programs(Protocol):
 class SystemPrograms:
     """The machine's programs."""
 
-    def run(
-        self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None
-    ) -> Ended:
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
         """Run a program to its end, or end it."""
         # What is said on both sides stays in its order, unless the answer has to be told from the rest.
         with _Child(command, stop, keep=keep, joined=not keep and heard is None, heard=heard) as child:

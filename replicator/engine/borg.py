@@ -139,7 +139,7 @@ class _Listener:
 
     def _line(self, line: bytes) -> None:
         try:
-            message = json.loads(line)
+            message = json.loads(line[max(0, line.find(b'{"')) :])  # a question may stand before it
             kind = message["type"]
         except (ValueError, TypeError, KeyError):
             return  # ssh and the interpreter speak as they like; the tail of it is in what is said of a failure
@@ -208,8 +208,8 @@ class Borg:
         if found is None or found[0] != 1:
             raise SourceError(f"this is not borg 1.x: it calls itself {escape(ended.out.strip())}", hint=INSTALL)
         if found < oldest:
-            words = (".".join(map(str, one)) for one in (found, oldest))
-            raise SourceError("borg is {}, and at least {} is needed".format(*words), hint=INSTALL)
+            have, need = (".".join(map(str, one)) for one in (found, oldest))
+            raise SourceError(f"borg is {have}, and at least {need} is needed", hint=INSTALL)
         return found
 
     def look(self) -> Repository:
