@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from replicator.engine.borg import Borg
-from replicator.process import Stop, SystemPrograms
+from replicator.process import Programs, Stop, SystemPrograms
 
 PHRASE = "thirteen-grey-geese-3317"
 OTHER = os.environ.get("REPLICATOR_TEST_BORG", "")
@@ -66,11 +66,9 @@ class Repo:
 
     def listing(self) -> Any:
         """Return what ``borg list --json`` says."""
-        return json.loads(
-            self("list", "--json", "--format", "{archive}{comment}{start}", str(self.path))
-        )
+        return json.loads(self("list", "--json", "--format", "{archive}{comment}{start}", str(self.path)))
 
-    def maker(self, home: str, *, reads: bool = True) -> Callable[[Stop], Borg]:
+    def maker(self, home: str, *, reads: bool = True, programs: Programs | None = None) -> Callable[[Stop], Borg]:
         """Return what makes our face of it."""
 
         def make(stop: Stop) -> Borg:
@@ -78,7 +76,13 @@ class Repo:
             if self.program != "borg":
                 environment = {**environment, "PATH": f"{os.path.dirname(self.program)}:{environment['PATH']}"}
             return Borg(
-                str(self.path), programs=SystemPrograms(), environment=environment, home=home, stop=stop, reads=reads
+                str(self.path),
+                programs=programs or SystemPrograms(),
+                environment=environment,
+                home=home,
+                stop=stop,
+                reads=reads,
+                wait_s=0,
             )
 
         return make

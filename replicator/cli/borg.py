@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from replicator.catalog.snapshots import Dataset
     from replicator.engine.borg import Archive, Borg
+    from replicator.engine.borgexport import ExportedArchive
+    from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
     from replicator.engine.importing import ImportedArchive, ImportReport
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
     from replicator.settings import Config
 
 _SHOWN = 20
+_ENCRYPTIONS = (
+    "repokey",
+    "repokey-blake2",
+    "keyfile",
+    "keyfile-blake2",
+    "authenticated",
+    "authenticated-blake2",
+    "none",
+)
 _BASE = "borg"
 """Where borg keeps what it must remember, in a home, if its user has no place for that."""
 
@@ -107,6 +118,68 @@ def borg_import(
         )
     _take(session, report)
     session.out.result(_document(report), _text(report))
+
+
+@borg.command("export")
+@click.argument("snapshot")
+@click.option("--repo", "repository", required=True, metavar="REPO", help="Where to, as borg takes it.")
+@click.option(
+    "--init", "encryption", type=click.Choice(_ENCRYPTIONS), help="Make REPO, so encrypted, if it is not there."
+)
+@click.option("--archive", metavar="NAME", help="What the archive is called; else DATASET-TIME.")
+@click.option("--staging", metavar="DIR", help="Where the snapshot is restored first; must hold all of it.")
+@command(keys="restore (keeper)")
+def borg_export(
+    session: Session, snapshot: str, repository: str, encryption: str | None, archive: str | None, staging: str | None
+) -> None:
+    """Write a snapshot into a Borg repository, as an archive with the snapshot's time.
+
+    SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17. Run as root: any other user's restore lacks owners,
+    and so does what is made of it. Exported again under the same name, it is there already.
+    """
+    from replicator.cli.browse import take_restore, with_library  # noqa: PLC0415
+    from replicator.engine.borgexport import export_to_borg  # noqa: PLC0415
+
+    folder = os.path.abspath(staging or os.path.join(_config(session).cache or session.home, "staging"))
+
+    async def work(library: "Library", edge: "Edge") -> "ExportedArchive":
+        environment = _environment(edge)
+        found = await library.find(snapshot)
+        return await export_to_borg(
+            library,
+            edge,
+            found,
+            lambda stop: _borg(session, edge, repository, environment, stop, reads=False),
+            name=archive,
+            encryption=encryption,
+            staging=f"{folder}/export-{found.id[:16]}",
+            privileged=os.geteuid() == 0,
+            writers=os.cpu_count() or 1,
+        )
+
+    done = with_library(session, work)
+    for said in done.warnings:
+        session.out.notice(f"borg: {said.text}")
+        session.worsen(exits.GAPS)
+    document: dict[str, Any] = {"archive": done.name, "already": done.already}
+    if done.restored is None:
+        session.out.result(
+            {"id": done.snapshot.id, **document},
+            f"Archive '{done.name}' has snapshot {done.snapshot.id[:12]} already.",
+        )
+        return
+    take_restore(session, done.restored)
+    document |= {
+        "dataset": done.snapshot.details.dataset,
+        "time": moment(done.snapshot.row.created_ns),
+        "files": done.restored.files,
+        "bytes": done.restored.bytes,
+        "gaps": [{"id": path, "reason": reason} for path, reason in done.restored.gaps],
+    }
+    session.out.result(
+        {"id": done.snapshot.id, **document},
+        f"Exported {done.restored.files} files ({format_size(done.restored.bytes)}) to archive '{done.name}'.",
+    )
 
 
 def _config(session: Session) -> "Config":
@@ -292,6 +365,7 @@ def _document(report: "ImportReport") -> dict[str, Any]:
             }
             for one in report.archives
         ],
+        "finished": [{"id": one.id, "archive": one.name} for one in report.finished],
         "left": [{"id": one.id, "archive": one.name} for one in report.left],
         "sent_bytes": report.backup.sent_bytes,
         "seconds": round(report.backup.seconds, 3),
@@ -310,7 +384,8 @@ def _text(report: "ImportReport") -> list[str]:
             f"{format_size(done.bytes)}; extracted {one.extracted} of {one.items} names, read "
             f"{format_size(done.bytes_read)}; snapshot {done.snapshot.name.hex()[:12]}"
         )
-    whole = sum(1 for one in report.archives if one.error is None)
+    lines += [f"{one.name}: extracted by an earlier run, published now" for one in report.finished]
+    whole = sum(1 for one in report.archives if one.error is None) + len(report.finished)
     lines.append(f"{whole} archives imported, {report.already} were in before.")
     if report.archives:
         names = sorted({one.dataset for one in report.archives})

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -32,6 +32,8 @@ from replicator.snapshot.tree import escape
 
 OLDEST: Final = (1, 2, 0)
 """Modern enough to extract by a list of paths, without flags, and with the locks given back upon SIGTERM."""
+BESIDE_OLDEST: Final = (1, 4, 0)
+"""Which stores a path from where it says so, so that it is the same from a snapshot of a file system."""
 INSTALL: Final = "install borgbackup 1.2 or 1.4 (Debian: `apt install borgbackup`; else pip install 'replicator[borg]')"
 LOCK_WAIT_S: Final = 30
 QUESTION_S: Final = DAY_S
@@ -44,6 +46,9 @@ _PASSED: Final = (
     *("BORG_BASE_DIR", "BORG_CONFIG_DIR", "BORG_CACHE_DIR", "BORG_SECURITY_DIR", "BORG_HOST_ID"),
     *("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "BORG_RELOCATED_REPO_ACCESS_IS_OK"),
 )
+_DETAILS: Final = "{archive}{id}{start}{comment}{hostname}"
+_BARE: Final = "{archive}{id}{start}"
+"""What the repository's manifest knows of an archive, without a look into it."""
 _SAID: Final = 1000
 """Warnings and errors that are kept of one command; others are counted."""
 
@@ -176,14 +181,18 @@ class Borg:
         home: str,
         stop: Stop = lambda: False,
         reads: bool = False,
+        wait_s: int = LOCK_WAIT_S,
     ) -> None:
         """``home`` is where borg keeps what it has to remember, if its user has no place of his own for that.
+
+        ``wait_s`` is how long to wait for a lock.
 
         ``reads``: nothing is written to the repository, so that nothing is risked if it is another than it was.
         """
         self.repository = repository
         self._programs = programs
         self._stop = stop
+        self._wait_s = wait_s
         passed = {name: environment[name] for name in _PASSED if environment.get(name)}
         if not ({"HOME", "BORG_BASE_DIR"} & passed.keys()):
             passed["BORG_BASE_DIR"] = home
@@ -213,9 +222,24 @@ class Borg:
         return found
 
     def look(self) -> Repository:
-        """Return what the repository is and what archives it has."""
-        done = self._run(["list", "--json", "--format", "{archive}{id}{comment}{hostname}{start}", self.repository])
-        return read_repository(done.out)
+        """Return what the repository is and what archives it has, of which one that is damaged hides no other."""
+        try:
+            return self._look(_DETAILS)
+        except IntegrityError:
+            found = self._look(_BARE)
+            return replace(found, archives=tuple(self._about(one) for one in found.archives))
+
+    def _about(self, archive: Archive) -> Archive:
+        """Return an archive with its comment and host, as far as they can be read."""
+        only = "".join(f"[{one}]" if one in "*?[" else one for one in archive.name)
+        with suppress(IntegrityError):
+            for one in self._look(_DETAILS, "--glob-archives", only).archives:
+                if one.id == archive.id:
+                    return one
+        return archive
+
+    def _look(self, fields: str, *more: str) -> Repository:
+        return read_repository(self._run(["list", "--json", "--format", fields, *more, self.repository]).out)
 
     def items(self, archive: str) -> Iterator[Item]:
         """Yield what is in an archive, in its order.
@@ -246,23 +270,28 @@ class Borg:
         folder: str,
         at_ns: int,
         comment: str,
-        listed: str | None = None,
         progress: Progress,
     ) -> Done:
-        """Make an archive of paths in a folder, all that is below them; or of those, and no others, that a file lists.
+        """Make an archive of paths in a folder, all that is below them.
 
-        ``listed`` holds paths with a NUL behind each.
+        Owners are stored as numbers: this machine's names may be others than those of where the tree comes from.
+        Nothing is remembered of the files, which are copies.
         """
-        at = datetime.fromtimestamp(at_ns // NS, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        words = [
-            *("--progress", "create", "--numeric-ids", "--noflags", "--compression", "zstd,3"),
-            *("--timestamp", at, "--comment", _plain(comment)),
-        ]
-        if listed is None:
-            words += [self._in(archive), "--"]
-            return self._run([*words, *paths], folder=folder, limit_s=WORK_S, progress=progress)
-        words += ["--paths-from-command", "--paths-delimiter", "\\0", self._in(archive), "--", "cat", listed]
-        return self._run(words, folder=folder, limit_s=WORK_S, progress=progress)
+        words = ["--numeric-ids", "--files-cache", "disabled", *_about(at_ns, comment), self._in(archive), "--"]
+        return self._create([*words, *paths], folder=folder, progress=progress)
+
+    def create_of(self, archive: str, listed: str, *, at_ns: int, comment: str, progress: Progress) -> Done:
+        """Make an archive of those paths, and no others, that a file lists with a NUL behind each.
+
+        What stands before ``/./`` in a path is not stored (borg 1.4).
+        """
+        chosen = ["--paths-from-command", "--paths-delimiter", "\\0"]
+        words = [*chosen, *_about(at_ns, comment), self._in(archive), "--", "cat", listed]
+        return self._create(words, progress=progress)
+
+    def _create(self, words: Sequence[str | bytes], *, folder: str = "/", progress: Progress) -> Done:
+        usual = ("--progress", "create", "--noflags", "--compression", "zstd,3")
+        return self._run([*usual, *words], folder=folder, limit_s=WORK_S, progress=progress)
 
     def init(self, encryption: str) -> Done:
         """Make the repository."""
@@ -285,7 +314,7 @@ class Borg:
     def _command(
         self, words: Sequence[str | bytes], *, folder: str = "/", extra: Mapping[str, str] | None = None
     ) -> Command:
-        argv = ("borg", "--log-json", *(() if "--version" in words else ("--lock-wait", str(LOCK_WAIT_S))), *words)
+        argv = ("borg", "--log-json", "--lock-wait", str(self._wait_s), *words)
         return Command(argv=argv, environment={**self._environment, **(extra or {})}, folder=folder)
 
     def _open(self, command: Command, listener: _Listener) -> Any:
@@ -471,6 +500,11 @@ def _ns(text: str) -> int:
     at = datetime.fromisoformat(text)
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
     return round(at.timestamp()) * NS
+
+
+def _about(at_ns: int, comment: str) -> list[str]:
+    at = datetime.fromtimestamp(at_ns // NS, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return ["--timestamp", at, "--comment", _plain(comment)]
 
 
 def _plain(text: str) -> str:

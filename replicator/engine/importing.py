@@ -60,12 +60,16 @@ class ImportedArchive:
 
 @dataclass(slots=True, kw_only=True)
 class ImportReport:
-    """What an import came to; ``already`` archives were in before, ``left`` were not come to."""
+    """What an import came to.
+
+    ``already`` archives were in before, ``finished`` waited only to be published, ``left`` were not come to.
+    """
 
     repository: str
     encryption: str
     archives: list[ImportedArchive] = field(default_factory=list)
     already: int = 0
+    finished: list[Archive] = field(default_factory=list)
     left: list[Archive] = field(default_factory=list)
     node: str = ""
     ended: bool = False
@@ -98,9 +102,9 @@ def home_of(home: str, repository: Repository) -> str:
     return os.path.join(home, "imports", repository.id[:_SHORT])
 
 
-def imported(node: NodeHome) -> set[str]:
-    """Return the ids of the archives that are in: their snapshots are published."""
-    rows = node.catalog.snapshots.all("published_ns != 0")
+def imported(node: NodeHome, *, waiting: bool = False) -> set[str]:
+    """Return the ids of the archives that are in: their snapshots are published, or wait for that."""
+    rows = node.catalog.snapshots.all("1" if waiting else "published_ns != 0")
     return {tag.removeprefix(ID_TAG).rpartition("/")[2] for row in rows for tag in row.tags if tag.startswith(ID_TAG)}
 
 
@@ -144,25 +148,29 @@ async def import_archives(
     """
     report = ImportReport(repository=repository.id, encryption=repository.encryption)
     known: set[str] = set()
+    waiting: set[str] = set()
     if has_half(home, "node"):
         node = open_node()
         try:
-            known = imported(node)
+            known, waiting = imported(node), imported(node, waiting=True)
         finally:
             node.close()
     wanted = sorted((one for one in archives if one.id not in known), key=lambda one: (one.start_ns, one.name))
     report.already = len(archives) - len(wanted)
     if not wanted and not _unfinished(keeper, home, open_node):
         return report
-    report.left = list(wanted)
-    if wanted:
-        await _enrol(keeper, siblings, edge, home, open_node, repository, wanted[0].start_ns, report)
+    behind = [one.start_ns for one in wanted if one.id not in waiting]
+    await _enrol(keeper, siblings, edge, home, open_node, repository, min(behind, default=None), report)
     node = open_node()
     try:
         report.node = name_of_key(keeper.private, node.identity)
         with stagings(staging, edge.fs) as folders:
             async with begun(node, edge, report.backup, source=PosixSource(), commands={}, readers=readers) as run:
                 _nothing_waits(node)
+                known = imported(node)
+                report.finished = [one for one in wanted if one.id in known]
+                wanted = [one for one in wanted if one.id not in known]
+                report.left = list(wanted)
                 for archive in wanted:
                     one = ImportedArchive(archive=archive, dataset=series or series_of(archive))
                     report.archives.append(one)
@@ -201,7 +209,7 @@ async def _enrol(
     home: str,
     open_node: Callable[[], NodeHome],
     repository: Repository,
-    oldest_ns: int,
+    oldest_ns: int | None,
     report: ImportReport,
 ) -> None:
     """See to it that there is a node for the import whose chain can go on with an archive of this age.
@@ -213,7 +221,8 @@ async def _enrol(
         try:
             right = keeper.charter.right_of(node.signing.public)
             end = chain_end(node)
-            if right is not None and not right.revoked and (end is None or created_of(end) < oldest_ns):
+            fits = oldest_ns is None or end is None or created_of(end) < oldest_ns
+            if right is not None and not right.revoked and fits:
                 return
         finally:
             node.close()

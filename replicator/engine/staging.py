@@ -69,8 +69,7 @@ class Staging:
 
     def close(self) -> None:
         """Remove it; idempotent."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(os.fsencode(self._folder))
+        remove_tree(self._folder)
 
     def stage(self, borg: Borg, archive: Archive, *, name: str, privileged: bool, progress: Progress) -> Staged:
         """Let the folder hold an archive; ``name`` is what a root is called that has no name in it.
@@ -125,7 +124,7 @@ class Staging:
         place = self._path(path)
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(os.lstat(place).st_mode):
-                shutil.rmtree(place)
+                remove_tree(place)
             else:
                 os.unlink(place)
 
@@ -197,6 +196,16 @@ def _owners(listing: Listing) -> Owners:
     return Owners(users, groups)
 
 
+def remove_tree(folder: str | bytes) -> None:
+    """Remove a folder of ours, if it is there, with folders in it that even their owner may not write in."""
+    top = os.fsencode(folder)
+    for inner, _, _ in os.walk(top):
+        if not os.access(inner, os.R_OK | os.W_OK | os.X_OK):
+            os.chmod(inner, stat.S_IRWXU)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(top)
+
+
 @contextmanager
 def stagings(folder: str, fs: Fs) -> Iterator["Stagings"]:
     """Give staging folders below one, which are all removed at the end."""
@@ -214,8 +223,7 @@ class Stagings:
         self._folder = folder
         self._fs = fs
         self._of: dict[str, Staging] = {}
-        with suppress(FileNotFoundError):  # left by a run that was killed
-            shutil.rmtree(os.fsencode(folder))
+        remove_tree(folder)  # left by a run that was killed
 
     def of(self, series: str) -> Staging:
         """Return the one of a series."""

@@ -21,9 +21,7 @@ class FakePrograms:
     ran: list[Command] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
 
-    def run(
-        self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None
-    ) -> Ended:
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
         self.ran.append(command)
         self.limits.append(limit_s)
         return self.play(command, stop)
