@@ -164,11 +164,11 @@ def test_a_missing_borg_is_named_with_what_to_install() -> None:
         assert "apt install borgbackup" in caught.value.hint
 
 
-FIELDS = "-rw-r--r--|0|7|root||3|1|2024-01-01T00:00:00.000001|2024-01-01T00:00:00.000002|healthy".split("|")
+FIELDS = "-rw-r--r--|0|7|root||3|1|2024-01-01T00:00:00.000001|2024-01-01T00:00:00.000002|healthy"
 
 
 def record(path: str, source: str = "") -> str:
-    return "".join(f"{field}\0" for field in (*FIELDS, source, path)) + "é\n"
+    return "".join(f"{field}\0" for field in (*FIELDS.split("|"), source, path)) + "é\n"
 
 
 def bytes_of(text: str, size: int) -> Iterator[bytes]:
