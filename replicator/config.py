@@ -124,6 +124,8 @@ def config_path(home: str) -> str:
     return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
 
 
+MOST_STREAMS = 16
+"""Uploads of one tenant at a time that a provider may allow."""
 LEAST_RATE = 128 << 10
 """Bytes a second that a limit must leave: with less, one upload would take longer than providers wait."""
 
