@@ -14,6 +14,8 @@ from replicator.engine.writing import LookWork, WriteWork
 
 def serve(sock: socket.socket) -> None:
     """Carry out what is asked until the other side has gone."""
+    # Files are made with the modes that they had. Whatever else is made here has no name.
+    os.umask(0)
     inbox: Inbox[ToWriter] = Inbox(to_writer)
     work: WriteWork | None = None
     looking: LookWork | None = None

@@ -176,3 +176,17 @@ class TestAttributes:
         monkeypatch.setattr(os, "setxattr", broken)
         with pytest.raises(OSError, match=os.strerror(error)):
             applied(path, privileged=IS_ROOT, xattrs=[attribute(b"user.x")])
+
+
+def test_a_mode_that_it_has_is_not_set_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid(), "privileged": IS_ROOT}
+    os.chown(path, os.geteuid(), os.getegid())
+    os.chmod(path, 0o640)
+    called = []
+    real = os.chmod
+    monkeypatch.setattr(os, "chmod", lambda handle, mode: (called.append(mode), real(handle, mode)))
+    assert applied(path, mode=0o640, **me) == []
+    assert called == []
+    os.setxattr(path, "user.old", b"it may be an access list, of which the mode is a part")
+    assert applied(path, mode=0o640, **me) == []
+    assert called == [0o640]
