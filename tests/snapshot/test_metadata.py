@@ -182,9 +182,14 @@ def test_a_mode_that_it_has_is_not_set_again(path: Path, monkeypatch: pytest.Mon
     me: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid(), "privileged": IS_ROOT}
     os.chown(path, os.geteuid(), os.getegid())
     os.chmod(path, 0o640)
-    called = []
+    called: list[int] = []
     real = os.chmod
-    monkeypatch.setattr(os, "chmod", lambda handle, mode: (called.append(mode), real(handle, mode)))
+
+    def chmod(handle: int, mode: int) -> None:
+        called.append(mode)
+        real(handle, mode)
+
+    monkeypatch.setattr(os, "chmod", chmod)
     assert applied(path, mode=0o640, **me) == []
     assert called == []
     os.setxattr(path, "user.old", b"it may be an access list, of which the mode is a part")
