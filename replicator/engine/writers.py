@@ -38,6 +38,8 @@ ALONE_BYTES: Final = 48 << 20
 
 TREES: Final = 4
 """Packs of directories that those who look have at hand at the same time."""
+MORE: Final = 2
+"""Orders that a process may have more than another, to go on with a pack that it has opened."""
 LOOKS: Final = 2
 """Tasks of looking that a process has at most: one that it is at, and the next."""
 
@@ -115,6 +117,7 @@ class Writers(Generic[C]):
         self._slots: Slots | None = None
         self._tasks: dict[int, _Task[C]] = {}
         self._looks: dict[int, _Look] = {}
+        self._last: tuple[int, Helper[FromWriter]] | None = None
         self._number = 0
         self.trees: Slots | None = None
         """Memory for packs of directories; None if nobody looks."""
@@ -305,6 +308,9 @@ class Writers(Generic[C]):
 
     def _give(self, slot: Slot, order: Order[C]) -> None:
         writer = min(self._writers, key=lambda writer: writer.load)
+        if self._last is not None and self._last[0] == slot.load and self._last[1].load <= writer.load + MORE:
+            writer = self._last[1]
+        self._last = slot.load, writer
         self._number += 1
         try:
             message = Write(self._number, slot.load, slot.number, slot.size, order.folders, order.files)
