@@ -5,10 +5,10 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from replicator.charter.verify import verify_enrol_order, verify_root
-from replicator.clock import NS, SKEW_S
+from replicator.charter.verify import verify_change, verify_enrol_order, verify_root
+from replicator.clock import NS, SKEW_S, day_of
 from replicator.crypto.sign import signer_of
-from replicator.ids import Identity, TenantId, identity_of
+from replicator.ids import Identity, TenantId, identity_of, root_fingerprint
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
@@ -21,6 +21,7 @@ from replicator.provider.tenants import (
     Tenant,
     add_quota,
     add_tenant,
+    all_tenants,
     find_holder,
     find_tenant,
     put_holder,
@@ -90,7 +91,7 @@ def enrol_by_order(
     statement that it shows, and until its first charter is here the holder may do what an invite would let it.
 
     Raises:
-        RequestRefusedError: "forbidden".
+        RequestRefusedError: "forbidden"; "replaced": a root signed it that another has followed here.
         IntegrityError: the order, or the root statement, does not hold or has expired.
     """
     signer = signer_of(request.order)
@@ -108,6 +109,7 @@ def enrol_by_order(
                 raise RequestRefusedError("forbidden", _not_yet(change, days, now_ns))
             tenants += [found for found in [find_tenant(database, change.tenant)] if found is not None]
         if not tenants:
+            _say_replaced(database, charters, signer)
             raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
         tenant, source = tenants[0], "owner"
     holder = Holder(
@@ -141,6 +143,20 @@ def _not_yet(following: Waiting, days: Days, now_ns: int) -> str:
         return "this root was announced, and the one before it has objected"
     day = datetime.datetime.fromtimestamp(following.due_ns(days, now_ns) / NS, datetime.UTC).date()
     return f"this root is announced and counts here from {day} on, unless the one before it objects"
+
+
+def _say_replaced(database: Database, charters: Charters, signer: bytes) -> None:
+    """Tell who has the sheet of a root that another followed here which one that is."""
+    for tenant in all_tenants(database):
+        found = find_tenant(database, tenant)
+        charter = None if found is None else charters.current(found)
+        for change in [] if charter is None else map(verify_change, charter.charter.handovers):
+            if charter is not None and change.former.root_key == signer:
+                raise RequestRefusedError(
+                    "replaced",
+                    f"this sheet was replaced: another was announced on {day_of(change.announced_ns)}; the one that "
+                    f"counts here now is of tenant {root_fingerprint(charter.root.root_key)}",
+                )
 
 
 def _admitted(

@@ -35,6 +35,7 @@ Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
     "unauthorized",  # no certificate, or one whose holder is not (or no longer) known
     "forbidden",  # known, but without the right
+    "replaced",  # this root was followed by another here
     "not-found",  # no such object
     "wrong-name",  # the bytes are not the object they are called
     "damaged",  # the object is here and its bytes are not right; quarantined
@@ -52,6 +53,7 @@ STATUS: dict[str, int] = {
     "bad-request": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "replaced": 403,
     "not-found": 404,
     "wrong-name": 422,
     "damaged": 410,
