@@ -5,14 +5,14 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from replicator.charter.verify import verify_change, verify_enrol_order, verify_root
+from replicator.charter.verify import belongs_to_root, verify_change, verify_enrol_order, verify_root
 from replicator.clock import NS, SKEW_S, day_of
 from replicator.crypto.sign import signer_of
-from replicator.ids import Identity, TenantId, identity_of, root_fingerprint
+from replicator.ids import Identity, TenantId, identity_of, root_fingerprint, tenant_of
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
-from replicator.provider.erasing import was_erased
+from replicator.provider.erasing import give_back, was_erased
 from replicator.provider.invites import spend
 from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
@@ -42,8 +42,11 @@ charter, root's everything."""
 def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -> TenantId:
     """Spend an invite for the tenant whose root statement is shown; the tenant is new or gets the quota on top.
 
+    An id that is new here must be made of the root's key. Else anybody with an invite could take a foreign one, which
+    every provider of that tenant knows, and keep the tenant out, or have the id erased for ever.
+
     Raises:
-        RequestRefusedError: "spent", or "forbidden" for a tenant id that another root holds.
+        RequestRefusedError: "spent", or "forbidden" for a tenant id that another root holds, or that is not this one's.
         IntegrityError: the root statement does not hold.
     """
     root = verify_root(request.root, None)
@@ -51,13 +54,19 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
     known = find_tenant(database, tenant)
     if known is not None and known.root_key != root.root_key:
         raise RequestRefusedError("forbidden", "another root holds this tenant here")
+    if known is None and not belongs_to_root(tenant, root.root_key, request.handovers):
+        raise RequestRefusedError(
+            "forbidden",
+            "this tenant's id is not made of its root key; where it is of an earlier build, the operator can declare "
+            f"tenant {root_fingerprint(root.root_key)}",
+        )
     holder = Holder(identity=identity_of(request.holder_key), key=request.holder_key, tenant=tenant, source="invite")
     former = find_holder(database, request.holder_key)
     if former is not None and former.tenant != tenant:
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
-        _never_again(connection, tenant)
+        _never_again(connection, tenant, root.root_key)
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,
@@ -132,8 +141,13 @@ def enrol_by_order(
     return tenant.id
 
 
-def _never_again(connection: sqlite3.Connection, tenant: bytes) -> None:
-    """Refuse a tenant that was erased here, however it comes back."""
+def _never_again(connection: sqlite3.Connection, tenant: bytes, root_key: bytes) -> None:
+    """Refuse a tenant that was erased here, however it comes back.
+
+    A root that the id is not made of has erased its own alone: it does not keep the one out whose it is.
+    """
+    if tenant_of(root_key) == tenant:
+        give_back(connection, tenant)
     if was_erased(connection, tenant):
         raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
 
@@ -178,7 +192,7 @@ def _admitted(
         raise RequestRefusedError("forbidden", "another root holds this tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
-        _never_again(connection, root.tenant)
+        _never_again(connection, root.tenant, root.root_key)
         add_tenant(
             connection,
             tenant=root.tenant,

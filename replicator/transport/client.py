@@ -20,7 +20,7 @@ from replicator.transport.base import Reach, Target
 from replicator.transport.handler import refusal_of
 from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
-from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed
+from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed, written_enrol_request
 
 A = TypeVar("A", bound=Record)
 
@@ -53,7 +53,7 @@ class TlsNetwork:
         """Ask for a certificate without having one."""
         connection = await self._dial(target, certificate=None)
         try:
-            return await connection.call("enrol", request, EnrolReply)
+            return await connection.call("enrol", written_enrol_request(request), EnrolReply)
         finally:
             await connection.close()
 

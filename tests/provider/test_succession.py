@@ -115,7 +115,7 @@ def test_it_counts_after_thirty_days_and_not_on_the_twenty_ninth(stand: Stand) -
     enrol(stand, NEXT)
     hand_over(stand)
     assert state(stand).change == b""
-    assert refusal(lambda: enrol(stand, stand.tenant.root)) == "forbidden"
+    assert refusal(lambda: enrol(stand, stand.tenant.root)) == "replaced"
 
 
 @pytest.mark.parametrize("counted", [29, 30])

@@ -25,6 +25,7 @@ from replicator.format.charter import RootChange, RootStatement
 from replicator.format.codec import encode
 from replicator.format.container import unwrap_record
 from replicator.fs import write_atomic
+from replicator.ids import tenant_of
 from tests.fakes import SeededRng
 from tests.format.samples import KEYBAG
 from tests.scenarios.joining import joined, keeping, opened
@@ -154,6 +155,17 @@ class TestHandover:
         rows = world.opened[0]._database.rows("SELECT source FROM holders")
         assert ("root",) not in rows
         world.home = before
+
+    async def test_providers_that_come_later_are_shown_how_the_tenant_came_to_its_root(self, world: World) -> None:
+        await handed_over(world)
+        await handed_over(world)
+        await world.add_peer(world.start_provider(5))
+        keeper = world.keeper()
+        assert len(keeper.charter.charter.handovers) == 2
+        assert tenant_of(keeper.member.root_key) != keeper.tenant
+        async with Federation(keeper, world.edge) as federation:
+            assert len(federation.links) == 6
+        keeper.close()
 
     async def test_one_root_after_another_can_be_followed_from_the_first(self, world: World) -> None:
         far = await joined(world, "drill", "far")
