@@ -286,11 +286,13 @@ class NodeAdded:
     notices: list[str]
 
 
-async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: str) -> NodeAdded:
+async def add_node(
+    keeper: KeeperHome, siblings: list[Half], edge: Edge, code: str, *, again: bool = False
+) -> NodeAdded:
     """Sign a machine's request: a right in a new charter, and a grant sealed to that machine.
 
     A node's request for another key takes the right of the one so far away in the same charter, and begins a new
-    index epoch that its holder is not given.
+    index epoch that its holder is not given. ``again``: also if that one had its right taken away before.
 
     Raises:
         KeyWrongError: not a request, or the passphrase is wrong.
@@ -304,7 +306,7 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     right = next((one for one in keeper.charter.charter.rights if one.holder_key == request.key), None)
     if right is None and former_key:
         name = name_of_key(keeper.private, identity_of(former_key))
-        data = _write_renewed(keeper, edge, request, former_key, name)
+        data = _write_renewed(keeper, edge, request, former_key, name, again=again)
     elif right is None:
         if request.name.startswith(MAINTENANCE_NAME):
             raise UsageError(
@@ -353,7 +355,9 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     )
 
 
-def _write_renewed(keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str) -> bytes:
+def _write_renewed(
+    keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str, *, again: bool
+) -> bytes:
     """Write the charter in which a member's new key has the right that its key so far loses."""
     former = keeper.charter.right_of(former_key)
     if former is None or not former.role == request.role == "node":
@@ -368,7 +372,7 @@ def _write_renewed(keeper: KeeperHome, edge: Edge, request: NodeRequest, former_
         msgspec.structs.replace(one, revoked=True) if one.holder_key == former_key else one
         for one in keeper.charter.charter.rights
     ]
-    rights.append(msgspec.structs.replace(former, holder_key=request.key))
+    rights.append(msgspec.structs.replace(former, holder_key=request.key, revoked=former.revoked and not again))
     return write_with_epochs(keeper, edge, private=private, rights=rights)
 
 
