@@ -37,9 +37,10 @@ from replicator.engine.marking import (
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
 from replicator.engine.prune import Look, look, needed_names
-from replicator.engine.pruneplan import MAX_UNUSED, PrunePlan
+from replicator.engine.pruneplan import MAX_UNUSED, DeadObject, PrunePlan
 from replicator.engine.relying import claim_what_is_left
 from replicator.engine.repacking import Repacking
+from replicator.engine.unnamed import Unnamed, find_unnamed
 from replicator.errors import LockedError, PeerError
 from replicator.format.forget import KeptChain, MovedPacks
 from replicator.ids import Identity, identity_of
@@ -90,6 +91,8 @@ class PruneReport:
     notices: list[str] = field(default_factory=list)
     integrity: list[str] = field(default_factory=list)
     exit_code: int = 0
+    unnamed: list[DeadObject] = field(default_factory=list)
+    """What lies at providers, and nothing names, for so long that nobody waits for it."""
 
 
 async def prune(
@@ -159,6 +162,7 @@ class _Run:
         self.retired: list[str] = []
         self.claimant = Claimant(half, federation, edge, key, order)
         self.repacked = False
+        self.unnamed = Unnamed()
 
     async def plan(self, supposing: Iterable[KeptChain] | None) -> PruneReport:
         """Say what would be done."""
@@ -166,10 +170,17 @@ class _Run:
         found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused, supposing=supposing)
         report = PruneReport(plan=found.plan, dry_run=True)
         if not found.plan.gaps:
+            await self._look_for_unnamed(found, report, note=False)
             names = self._to_mark(found, set())
             report.at = [await self._at(link, names[link.identity], None) for link in self._links()]
             report.stays = self._stays(found, claims)
         return report
+
+    async def _look_for_unnamed(self, found: Look, report: PruneReport, *, note: bool) -> None:
+        self.unnamed = await find_unnamed(
+            *(self.half, self.federation, self.edge, found.views), published=found.seen, note=note
+        )
+        report.unnamed = self.unnamed.dead
 
     async def carry_out(self) -> PruneReport:
         """Do it, as far as providers and nodes let us."""
@@ -187,6 +198,7 @@ class _Run:
                 report.retired = sorted(set(self.retired))
                 return report
             await self._take_back(found)
+            await self._look_for_unnamed(found, report, note=True)
             draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
             claimed = await self._claim(found, draft)
             await self._tell(draft)
@@ -328,7 +340,7 @@ class _Run:
                 and holding.state in _LIES_THERE
                 and holding.incarnation == link.info.incarnation
             }
-            names[link.identity] = lying | old
+            names[link.identity] = lying | old | self.unnamed.at(link.identity)
         return names
 
     async def _marked(self, identity: Identity) -> set[bytes]:
@@ -350,6 +362,7 @@ class _Run:
     async def _at(self, link: Link, names: Collection[bytes], answer: MarkedAt | None) -> AtProvider:
         found = AtProvider(id=link.identity.hex(), name=link.pin.name)
         size_of: dict[bytes, int] = {row.name: row.size for row in self.half.catalog.objects.by_names(names)}
+        size_of |= {one.name: one.size for one in self.unnamed.dead if one.name in names}
         found.objects, found.bytes = len(size_of), sum(size_of.values())
         if answer is not None and answer.outcome not in {"stands", "nothing"}:
             found.problem = answer.why
@@ -380,7 +393,7 @@ class _Run:
 
     def _stays(self, found: Look, claims: Mapping[Identity, Claims]) -> list[str]:
         """Say what is needed by nobody, or hardly by anybody, and is not freed now."""
-        said = []
+        said = list(self.unnamed.stays)
         writers = {row.writer for row in self.half.catalog.objects.by_names({one.name for one in found.plan.dead})}
         for writer in sorted(writers - self.leaving - self.here):
             if any(_claims_there(one, writer) for one in claims.values()):
