@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replicator.cli.base import Session, command, wait
+from replicator.cli import exits
+from replicator.cli.base import Session, as_error, command, wait
 from replicator.cli.output import moment, table
 from replicator.config import format_size
 
@@ -67,6 +68,25 @@ def run_prune(
         session.out.notice(f"INTEGRITY: {problem}")
     session.worsen(report.exit_code)
     return report
+
+
+def prune_after(
+    session: Session, *, dry_run: bool, supposing: "Iterable[KeptChain] | None" = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Prune after something that is done already; return what came of it for programs and for people.
+
+    A failure is a part of that, with its exit code taken over: whoever called says first what was done.
+    """
+    try:
+        report = run_prune(session, dry_run=dry_run, supposing=supposing)
+    except Exception as error:
+        said = as_error(error)
+        code = exits.code_of(said)
+        session.worsen(exits.FAILED if code == exits.USAGE else code)
+        session.out.notice(f"pruning failed: {said.message}" + (f" ({said.hint})" if said.hint else ""))
+        told = {"kind": type(said).__name__, "message": said.message, "hint": said.hint}
+        return {"error": told}, ["Pruning failed. What is said above is done all the same."]
+    return prune_document(report), prune_text(report)
 
 
 def prune_document(report: "PruneReport") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from replicator.catalog.objects import ObjectRow, split_ids
-from replicator.clock import DAY_S, NS
+from replicator.clock import NS
 from replicator.config import format_size
 from replicator.crypto.sign import SigningKey, signer_of
 from replicator.engine.edge import Edge
@@ -37,9 +37,10 @@ from replicator.engine.marking import (
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
 from replicator.engine.prune import Look, look, needed_names
-from replicator.engine.pruneplan import MAX_UNUSED, DeadObject, PrunePlan
+from replicator.engine.pruneplan import MAX_UNUSED, WEEK_NS, DeadObject, PrunePlan, gone_by_ns
 from replicator.engine.relying import claim_what_is_left
 from replicator.engine.repacking import Repacking
+from replicator.engine.swept import drop_swept
 from replicator.engine.unnamed import Unnamed, find_unnamed
 from replicator.errors import LockedError, PeerError
 from replicator.format.forget import KeptChain, MovedPacks
@@ -49,7 +50,9 @@ from replicator.wire.messages import Claims, Marks, MarksRequest
 MAX_ROUNDS: Final = 6
 MOST_GONE: Final = 100_000
 """Names of packs that a Forget has room for; further ones are told when indexes that list some have gone."""
-WEEK_NS: Final = 7 * DAY_S * NS
+SPARED_NS: Final = WEEK_NS
+"""A mark that nobody can say to be right any more is taken off so long before it counts: some nights' time, should the
+provider not answer in one of them."""
 _LIES_THERE: Final = ("held", "damaged")
 
 
@@ -193,6 +196,7 @@ class _Run:
             found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
             report = PruneReport(plan=found.plan, dry_run=False)
             if found.plan.gaps:
+                await self._spare(found)
                 done = [link for link in self._links() if link.identity in marked]
                 report.at = [await self._at(one, names[one.identity], marked[one.identity]) for one in done]
                 report.retired = sorted(set(self.retired))
@@ -221,6 +225,7 @@ class _Run:
             if settled:
                 break
         self._forget_old(marked)
+        drop_swept(self.half)
         report.retired = sorted(set(self.retired))
         report.at = [
             await self._at(link, names.get(link.identity, ()), marked.get(link.identity)) for link in self._links()
@@ -244,6 +249,20 @@ class _Run:
         count = await take_back(self.federation, live)
         if count:
             self.federation.notices.append(f"{count} marks are taken off what is needed again")
+
+    async def _spare(self, found: Look) -> None:
+        """Take marks off what is known to be needed again, though not all is known, and off what may go before it is.
+
+        A snapshot may have been taken back while a provider was away, and what it needs be among what is out of sight.
+        """
+        forgotten = Forgotten.of(self.half)
+        live = needed_names(found.kept, found.packs.values()) - forgotten.gone - forgotten.replaced
+        soon_ns = 0 if found.whole else self.edge.clock.now_ns() + SPARED_NS
+        count = await take_back(self.federation, live, due_by_ns=soon_ns)
+        if count:
+            self.federation.notices.append(
+                f"{count} marks are taken off what is needed again, or would go soon and may be: not everything is known"
+            )
 
     async def _repack(self, found: Look) -> list[MovedPacks]:
         """Put together anew what is worth it; once in a run."""
@@ -382,9 +401,17 @@ class _Run:
         elif len(due) < len(size_of):  # a dry run: what would be marked now waits as long as this provider says
             due.append(self.edge.clock.now_ns() + self._wait_ns(link))
         found.first_ns = min(due, default=0)
-        freed = found.marked_bytes if answer is not None else found.bytes
-        weeks = max(0, -(-freed // max(1, page.budget)) - 1)
-        found.last_ns = max(due, default=0) + (weeks * WEEK_NS if due else 0)
+        if due:
+            found.last_ns = gone_by_ns(
+                max(due),
+                now_ns=self.edge.clock.now_ns(),
+                marked=page.size + (0 if answer is not None else found.bytes - found.marked_bytes),
+                swept=page.swept,
+                used=link.info.used,
+                budget=page.budget,
+                percent=self.half.charter.root.floors.delete_budget_percent,
+                frozen_until_ns=page.frozen_until_ns,
+            )
         return found
 
     def _wait_ns(self, link: Link) -> int:

@@ -103,8 +103,8 @@ async def find_unnamed(
         peer = Identity(identity)
         holdings = half.catalog.objects.holdings(peer=peer)
         unlisted = {rows[one.object_id].name for one in holdings if one.object_id in rows and one.state == "held"}
-        found.lying[peer] = (view.unnamed.keys() | unlisted) - kept
-        sizes |= view.unnamed
+        found.lying[peer] = {name for name in (*view.unnamed, *unlisted) if name not in kept}
+        sizes.update(view.unnamed.items())
     everywhere = {Identity(pin.identity) for pin in half.peers} <= found.lying.keys()
     before = _remembered(half)
     names = sorted(set().union(*found.lying.values()), key=lambda name: (name not in before, name))[:MOST]
