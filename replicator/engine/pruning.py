@@ -261,7 +261,7 @@ class _Run:
         count = await take_back(self.federation, live, due_by_ns=soon_ns)
         if count:
             self.federation.notices.append(
-                f"{count} marks are taken off what is needed again, or would go soon and may be: not everything is known"
+                f"{count} marks are taken off what is needed again, or would go soon and may be, as not all is known"
             )
 
     async def _repack(self, found: Look) -> list[MovedPacks]:
