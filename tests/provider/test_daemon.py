@@ -196,7 +196,11 @@ def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         house = _House(lambda: loop.call_soon_threadsafe(stop.set), fails=fails)
-        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"))
+
+        async def told() -> None:
+            assert house.looks[-1] == "scrub", "people are told after it was looked"
+
+        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"), told)
         return house
 
     house = asyncio.run(work())
