@@ -12,8 +12,12 @@ KEPT: Final = 500
 LONGEST: Final = 200
 """Entries that are kept of a list; how many there were is kept of all."""
 LARGEST: Final = 256 << 10
-"""Bytes of one run's document; of a larger one only numbers and short lists stay."""
+"""Bytes of one run's document, but for what is no list."""
 _TEXT: Final = 1000
+_WIDEST: Final = 2
+"""Bytes that a character takes as a rule, at most."""
+_OVERHEAD: Final = 8
+"""Characters of punctuation about a value."""
 _MARK: Final = "command "
 """What the kind of a run begins with, so that audits and drills keep rows of their own."""
 
@@ -33,7 +37,11 @@ class Run:
     def why(self) -> str:
         """Why it failed, as far as it said."""
         error = self.document.get("error")
-        return str(error.get("message", "")) if isinstance(error, dict) else ""
+        if isinstance(error, dict):
+            return str(error.get("message", ""))
+        datasets = self.document.get("datasets")
+        rows = [one for one in datasets if isinstance(one, dict)] if isinstance(datasets, list) else []
+        return "; ".join(f"{one.get('dataset')}: {one['error']}" for one in rows if one.get("error"))[:_TEXT]
 
 
 class Runs:
@@ -107,28 +115,46 @@ class Runs:
 
 
 def bounded(document: object) -> str:
-    """Return a document as JSON of at most :data:`LARGEST` bytes; what is left out is counted in its place."""
-    longest = LONGEST
-    while longest:
-        text = json.dumps(_shortened(document, longest), ensure_ascii=False, default=_plain)
-        if len(text.encode("utf-8", "surrogatepass")) <= LARGEST:
-            return text.encode("utf-8", "backslashreplace").decode()
-        longest //= 4
-    return json.dumps({"left_out": "all of it: it was too long"})
+    """Return a document as JSON of about :data:`LARGEST` bytes at most; what is left out is counted in its place."""
+    text = json.dumps(_Shortener().shorten(document), ensure_ascii=False, default=_plain)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _shortened(value: object, longest: int) -> object:
-    if isinstance(value, Mapping):
-        items = list(value.items())
-        short = {str(key): _shortened(one, longest) for key, one in items[:longest]}
-        return short if len(items) <= longest else short | {"left_out": len(items) - longest}
-    if isinstance(value, list | tuple):
-        short_list = [_shortened(one, longest) for one in value[:longest]]
-        left = len(value) - longest
-        return short_list if left <= 0 else [*short_list, {"id": "left out", "left_out": left}]
-    if isinstance(value, str) and len(value) > _TEXT:
-        return value[:_TEXT] + "..."
-    return value
+class _Shortener:
+    """Takes of a document as much as there is room for: all that is not a list first, then lists in their order."""
+
+    def __init__(self) -> None:
+        self._left = LARGEST // _WIDEST
+
+    def shorten(self, value: object) -> object:
+        self._left -= _OVERHEAD
+        if isinstance(value, Mapping):
+            return self._mapping(value)
+        if isinstance(value, list | tuple):
+            return self._list(value)
+        if isinstance(value, str):
+            short = value if len(value) <= _TEXT else value[:_TEXT] + "..."
+            self._left -= len(short)
+            return short
+        return value
+
+    def _mapping(self, value: Mapping[Any, Any]) -> dict[str, object]:
+        keys = list(value)[:LONGEST]
+        self._left -= sum(len(str(key)) for key in keys)
+        nested = [key for key in keys if isinstance(value[key], Mapping | list | tuple)]
+        found = {key: self.shorten(value[key]) for key in keys if key not in nested}
+        found |= {key: self.shorten(value[key]) for key in nested}
+        short = {str(key): found[key] for key in keys}
+        return short if len(value) == len(keys) else short | {"left_out": len(value) - len(keys)}
+
+    def _list(self, value: Sequence[object]) -> list[object]:
+        short: list[object] = []
+        for one in value[:LONGEST]:
+            if self._left <= 0:
+                break
+            short.append(self.shorten(one))
+        left = len(value) - len(short)
+        return [*short, {"id": "left out", "left_out": left}] if left else short
 
 
 def _plain(value: object) -> object:

@@ -133,7 +133,7 @@ def _of_tenant(one: TenantState, now_ns: int) -> list[Alarm]:
     about = f"tenant {one.name}"
     alarms = []
     silent_s = (now_ns - max(one.heard_ns, one.since_ns)) / NS
-    if silent_s > STALE_S and (one.heard_ns or one.used):
+    if silent_s > STALE_S and one.stores:
         days = round(silent_s / DAY_S)
         alarms.append(
             Alarm(

@@ -10,6 +10,10 @@ GROWTH_DAYS: Final = 30
 """What came and went in so many days says how fast it fills."""
 
 
+FEW: Final = 4 << 20
+"""Bytes: a charter and a keybag for each change of them, and no backup."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantState:
     """One tenant here. ``heard_ns`` is when a node of it last published; 0: never, and it is here since ``since_ns``.
@@ -31,6 +35,11 @@ class TenantState:
     unbraked: tuple[str, ...] = ()
     root_changes: int = 0
     forks: int = 0
+
+    @property
+    def stores(self) -> bool:
+        """Whether it ever backed up to here, or stored more than its charter and keys."""
+        return bool(self.heard_ns) or self.used > FEW
 
     @property
     def name(self) -> str:
