@@ -124,7 +124,7 @@ def _of_dataset(one: DatasetStatus) -> list[Alarm]:
     look = "look on its node why no backup ran: `replicator runs list`"
     if one.state == "stale":
         return alarm("data.stale", age, look)
-    late = alarm("data.late", age, look) if one.id and one.age_s > LATE_S else []
+    late = alarm("data.late", age, look) if one.late else []
     if one.state == "waiting":
         todo = "let providers answer, or add one; then run `replicator backup`"
         return [*late, *alarm("data.unpublished", "no backup of it could be published yet", todo)]

@@ -23,7 +23,7 @@ from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
-from replicator.ids import Identity, short
+from replicator.ids import Identity, identity_of, short
 from replicator.notify.alarms import LATE_S, STALE_S
 
 ADOPTED = "(snapshots from an earlier life of this home)"
@@ -48,6 +48,8 @@ class DatasetStatus:
     stored_bytes: int = 0
     debt: int = 0
     """Objects with fewer copies than promised."""
+    late: bool = False
+    """It should have a newer snapshot by now."""
     gaps: list[str] = field(default_factory=list)
     age_s: int = 0
     """Of the newest snapshot."""
@@ -160,7 +162,13 @@ def _judge(
     now = edge.clock.now_ns()
     damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
     groups = _groups(half)
-    datasets = [_dataset(half, ground, answering, key, name, rows, damaged, now) for key, name, rows in groups]
+    ended = {
+        short(identity_of(right.holder_key)) for right in half.charter.charter.rights if right.revoked
+    }  # nobody waits for anything newer of theirs
+    datasets = [
+        _dataset(half, ground, answering, key, name, rows, damaged, now, awaited=bool(key) and key not in ended)
+        for key, name, rows in groups
+    ]
     for one, (_, _, rows) in zip(datasets, groups, strict=True):
         _witnessed(half, one, rows, heads, now)
     kept_findings = [(kept, in_words(half, kept.finding)) for kept in Findings(half).all()]
@@ -307,6 +315,8 @@ def _dataset(
     rows: list[SnapshotRow],
     damaged: set[int],
     now: int,
+    *,
+    awaited: bool,
 ) -> DatasetStatus:
     published = [row for row in rows if row.published_ns]
     if not published:
@@ -326,10 +336,13 @@ def _dataset(
         gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
     state: State = "safe"
-    if key and age_s > STALE_S:
+    late = False
+    if awaited and age_s > STALE_S:
         state = "stale"
+        late = True
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
-    elif key and age_s > LATE_S:
+    elif awaited and age_s > LATE_S:
+        late = True
         warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
@@ -358,6 +371,7 @@ def _dataset(
         objects=len(objects),
         stored_bytes=sum(row.size for row in objects),
         debt=sum(gap.packs for gap in plan.gaps) + len(thin),
+        late=late,
         gaps=gaps,
         warnings=warnings,
     )
