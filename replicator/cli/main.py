@@ -49,6 +49,7 @@ COMMANDS = {
     "simulate": ("replicator.cli.simulate", "simulate"),
     "prune": ("replicator.cli.prune", "prune"),
     "check-config": ("replicator.cli.checkconfig", "check_config"),
+    "service": ("replicator.cli.service", "service"),
     "host": ("replicator.cli.host", "host"),
 }
 

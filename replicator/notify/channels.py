@@ -63,6 +63,14 @@ def channels(settings: NotifySettings) -> list[str]:
     return [name for name, channel in named if channel is not None]
 
 
+def credential_names(settings: NotifySettings) -> list[str]:
+    """Return the names of the systemd credentials that the channels take."""
+    handed = [one.url for one in (settings.ntfy, settings.ping) if one is not None]
+    if settings.ntfy is not None and settings.ntfy.token is not None:
+        handed.append(settings.ntfy.token)
+    return sorted({one.where for one in handed if one.where and not os.path.isabs(one.where)})
+
+
 async def send(settings: NotifySettings, channel: str, message: Message, world: World) -> None:
     """Hand a message to a channel.
 
