@@ -123,17 +123,17 @@ def present_alarms(half: "Half", keeper: "Half | None", edge: "Edge") -> "tuple[
     from replicator.engine.status import status  # noqa: PLC0415 - commands import what they use
 
     found = asyncio.run(status(half, edge, keeper=keeper, offline=True))
-    return found, alarms_now(half, found, edge.clock.now_ns())
+    return found, alarms_now(half, found)
 
 
-def alarms_now(half: "Half", found: "Status", now_ns: int) -> list[Alarm]:
+def alarms_now(half: "Half", found: "Status") -> list[Alarm]:
     """Return what a person should know, of how things stand and of the last runs."""
     from replicator.engine.alarms import alarms_of  # noqa: PLC0415 - commands import what they use
 
     last = half.catalog.log.last()
     backup = max((run.id for run in last if run.kind in BACKUPS), default=0)
     ended = [(run.kind, run.code, run.why) for run in last if run.kind not in BACKUPS or run.id == backup]
-    return by_weight(alarms_of(found, now_ns, ended))
+    return by_weight(alarms_of(found, ended))
 
 
 def in_words(found: "Status") -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from replicator.clock import DAY_S, NS, moment_of
+from replicator.clock import DAY_S, moment_of
 from replicator.engine.findings import advice_for
 from replicator.engine.freshness import age_in_words
-from replicator.engine.placing import LOST_AFTER_S
 from replicator.engine.status import DatasetStatus, PeerStatus, Status, severity, worst_of
 from replicator.notify.alarms import LATE_S, Alarm
+from scheduler.standing import LOST_S
 
 REPAIR: Final = "run `replicator repair`: it stores missing and damaged copies again and deletes nothing"
 _FAILED: Final = (1, 6)
@@ -16,10 +16,10 @@ _UNPUBLISHED: Final = 5
 _INTEGRITY: Final = 4
 
 
-def alarms_of(found: Status, now_ns: int, ended: Iterable[tuple[str, int, str]] = ()) -> list[Alarm]:
+def alarms_of(found: Status, ended: Iterable[tuple[str, int, str]] = ()) -> list[Alarm]:
     """Return what a person should know. ``ended`` is how the last run of each kind did: kind, exit code, why."""
     alarms = [alarm for one in found.datasets for alarm in _of_dataset(one)]
-    alarms += [alarm for one in found.peers for alarm in _of_peer(one, now_ns)]
+    alarms += [alarm for one in found.peers for alarm in _of_peer(one)]
     alarms += [
         Alarm(
             code=f"history.{kept.finding.kind}",
@@ -140,13 +140,13 @@ def _of_dataset(one: DatasetStatus) -> list[Alarm]:
     return late
 
 
-def _of_peer(one: PeerStatus, now_ns: int) -> list[Alarm]:
+def _of_peer(one: PeerStatus) -> list[Alarm]:
     about = _provider(one)
     alarms = []
-    silent_s = (now_ns - one.contacted_ns) / NS
-    if one.contacted_ns and silent_s > LATE_S:
-        since = f"{one.name}: has not answered for {age_in_words(round(silent_s))}"
-        if silent_s > LOST_AFTER_S:
+    # Who said that he would be away, or will not come back, is missed by nobody.
+    if one.silent_s > LATE_S and one.stands not in ("away", "gone"):
+        since = f"{one.name}: has not answered for {age_in_words(one.silent_s)}"
+        if one.stands == "lost":
             alarms.append(
                 Alarm(
                     code="peer.lost",
@@ -156,7 +156,7 @@ def _of_peer(one: PeerStatus, now_ns: int) -> list[Alarm]:
                 )
             )
         else:
-            days = max(1, round((LOST_AFTER_S - silent_s) / DAY_S))
+            days = max(1, round((LOST_S - one.silent_s) / DAY_S))
             todo = f"ask its operator; in {days} days its copies will count as lost"
             alarms.append(Alarm(code="peer.silent", about=about, what=since, todo=todo))
     if one.damaged:

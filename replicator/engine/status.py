@@ -86,6 +86,10 @@ class PeerStatus:
     """What recovery begins with and is damaged there: "charter", "keybag"."""
     week: Audited | None = None
     """What it proved within the last week."""
+    silent_s: int = 0
+    """Since when it has not answered whoever asked it from here."""
+    stands: str = "answers"
+    """How it is taken in plans, in a word of :mod:`scheduler.standing`."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -183,13 +187,20 @@ def _judge(
         _unclaimed(half, federation, ground)
     week = audited(half, now)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
-    for peer in peers:
+    for peer, pin in zip(peers, half.peers, strict=True):
         peer.week = week.get(peer.id)
+        peer.stands = ground.standing(pin, now).word
+        since_ns = half.catalog.peers.get(Identity(pin.identity)).failing_since_ns
+        peer.silent_s = (now - since_ns) // NS if since_ns else 0
+        if peer.stands == "gone" and peer.reachable:
+            federation.notices.append(
+                f"{peer.name} was said to be gone and answers: `replicator peer set {peer.name} --state ok` if it is"
+            )
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
     problems = [*(one.text for one in roots), *problems]
-    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, None if asked else now)]
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked)]
     code = worst_of(severity(dataset.state) for dataset in datasets)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
@@ -414,20 +425,24 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
     return found
 
 
-def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], unasked_ns: int | None) -> list[str]:
-    """Return what to do. ``unasked_ns`` is the time if nobody was asked: silent is then who was long not heard of."""
+def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], *, asked: bool) -> list[str]:
+    """Return what to do. If nobody was ``asked`` now, silent is who has not answered for long."""
     advice = []
-    if unasked_ns is None:
-        silent = [peer.name for peer in peers if not peer.reachable]
+    if asked:
+        quiet = [peer for peer in peers if not peer.reachable]
     else:
-        silent = [peer.name for peer in peers if peer.contacted_ns and unasked_ns - peer.contacted_ns > LATE_S * NS]
+        quiet = [peer for peer in peers if peer.silent_s > LATE_S]
+    silent = [peer.name for peer in quiet if peer.stands not in ("away", "gone")]
     if not peers:
         advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
     thin = any(dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets)
     if thin or any(peer.missing or peer.damaged or peer.problems for peer in peers if peer.reachable):
         advice.append("run `replicator repair`: it stores missing and damaged copies again and deletes nothing")
     if silent:
-        advice.append(f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days")
+        advice.append(
+            f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days "
+            "(`replicator peer set NAME --state away` or `gone` says otherwise)"
+        )
     if any(dataset.state in {"nothing yet", "waiting", "stale"} for dataset in datasets):
         advice.append("run `replicator backup`")
     if half.role == "node" and not datasets:

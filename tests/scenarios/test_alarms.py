@@ -17,7 +17,7 @@ from tests.scenarios.world import TOO_MUCH, World
 
 async def now(world: World, *, offline: bool = True) -> tuple[Status, dict[str, Alarm]]:
     found = await world.status(offline=offline)
-    alarms = alarms_of(found, world.clock.now_ns())
+    alarms = alarms_of(found)
     assert len({one.key for one in alarms}) == len(alarms), "each is one thing"
     return found, {one.key: one for one in alarms}
 
@@ -40,6 +40,8 @@ async def test_nothing_that_is_backed_up_is_no_alarm(world: World) -> None:
 async def test_silence_rings_on_both_sides(world: World, source: str) -> None:
     assert source
     await world.backup()
+    world.silence(*range(5))
+    await world.status()  # nobody answers it
     world.clock.advance(35 * HOUR_S)
     assert (await now(world))[1] == {}
     world.clock.advance(2 * HOUR_S)
@@ -58,6 +60,15 @@ async def test_silence_rings_on_both_sides(world: World, source: str) -> None:
     assert "for 3 days" in silent.what
     world.clock.advance(12 * DAY_S)
     assert "peer.lost provider bob" in (await now(world))[1]
+
+
+async def test_a_node_that_asks_nobody_calls_nobody_silent(world: World, source: str) -> None:
+    assert source
+    await world.backup()
+    world.clock.advance(20 * DAY_S)
+    found, alarms = await now(world)
+    assert set(alarms) == {"data.stale dataset docs"}
+    assert not [one for one in found.advice if "ask after" in one]
 
 
 async def test_a_provider_never_rings_for_who_has_stored_nothing(world: World) -> None:
