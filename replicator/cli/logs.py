@@ -32,9 +32,9 @@ _LEVELS: Final = {0: logging.INFO, 3: logging.WARNING}
 class JournalHandler(logging.Handler):
     """Sends records by the journal's own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), one datagram each."""
 
-    def __init__(self, path: str = JOURNAL) -> None:
+    def __init__(self, path: str | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path = path or JOURNAL
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def emit(self, record: logging.LogRecord) -> None:

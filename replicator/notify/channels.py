@@ -7,9 +7,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.header import Header
-from email.message import EmailMessage
-from email.policy import SMTP
 from typing import Final, Protocol
 
 from replicator.clock import Clock
@@ -127,6 +124,9 @@ def _run(channel: CommandChannel, message: Message, world: World) -> None:
 
 
 def _mail(channel: SendmailChannel, message: Message, world: World) -> None:
+    from email.message import EmailMessage  # noqa: PLC0415 - who only asks how things stand does not wait for it
+    from email.policy import SMTP  # noqa: PLC0415 - likewise
+
     mail = EmailMessage(policy=SMTP)
     mail["To"] = ", ".join(channel.to)
     if channel.sender:
@@ -167,6 +167,8 @@ async def _ntfy(channel: NtfyChannel, message: Message, world: World) -> None:
 
 def _header(text: str) -> str:
     """Return text as one line of a header, as an encoded word (RFC 2047) if it must be."""
+    from email.header import Header  # noqa: PLC0415 - as in `_mail`
+
     line = _one_line(text)
     return line if line.isascii() else Header(line, "utf-8", maxlinelen=_ONE_LINE).encode()
 
