@@ -26,7 +26,7 @@ def service() -> None:
 @click.option("--dir", "folder", default=UNITS, show_default=True, help="Where the units are written.")
 @click.option("--start", default="01:00", show_default=True, metavar="HH:MM", help="When the night begins.")
 @click.option("--user", metavar="NAME", help="Who it runs as; else whose the home is.")
-@click.option("--force", is_flag=True, help="Write over units that somebody else wrote, or changed.")
+@click.option("--force", is_flag=True, help="Write over units that somebody else wrote.")
 @click.option("--dry-run", is_flag=True, help="Show the units, and write nothing.")
 @command(keys="none beyond a home")
 def install(session: Session, folder: str, start: str, user: str | None, force: bool, dry_run: bool) -> None:

@@ -76,24 +76,25 @@ def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
     config = load_config(session.home)
     if not (channels(config.notify) or config.notify.ping or config.metrics.textfile):
         return
-    present: list[Alarm] = []
     said = f"`{begun.kind}` ended with {code}{f': {why}' if why else ''}."
-    if begun.number is None:  # no half could be opened: that much can be told without one
-        present = [run_alarm(begun.kind, code, why)]
-        standing = f"{said} Nothing more is known: this home cannot be opened."
-    else:
+    whole = True
+    try:
         with session.member() as half, session.drilling(half) as keeper, session.edge() as edge:
             found, present = present_alarms(half, keeper, edge)
             standing = in_words(found)
             if config.metrics.textfile is not None:
                 write_metrics(session, config.metrics.textfile, half, found, present)
+    except ReplicatorError as error:
+        # It cannot be looked at: that much can be told without it, and that the rest is over cannot.
+        present, whole = [run_alarm(begun.kind, code, why or error.message)], False
+        standing = f"{said} Nothing more is known, because the home cannot be looked at: {error.message}."
     folder = memory_folder(session)
     if folder is None:
         return
     teller = make_teller(session, config, folder)
 
     async def work() -> "list[Told]":
-        told = await teller.tell(present, standing)
+        told = await teller.tell(present, standing, whole=whole)
         problem = await teller.ping(code, f"{said}\n{standing}")
         return [*told, *([_ping_told(problem)] if problem else [])]
 
@@ -109,7 +110,7 @@ def _ping_told(problem: str) -> "Told":
 
 
 def run_alarm(kind: str, code: int, why: str) -> Alarm:
-    """Return the alarm of a run in a home that cannot be opened."""
+    """Return the alarm of a run in a home that cannot be looked at."""
     return Alarm(
         code="run.failed",
         about=f"run {kind}",

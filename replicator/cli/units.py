@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-MARK: Final = "# Written by `replicator service install`; changed here, it is not written over again without --force."
+MARK: Final = (
+    "# Written by `replicator service install`, which writes it over: put changes into a drop-in (systemctl edit)."
+)
 HARDENING: Final[tuple[tuple[str, str], ...]] = (
     ("CapabilityBoundingSet", ""),
     ("LockPersonality", "yes"),

@@ -1,5 +1,6 @@
 """Tells each channel its news and remembers what was told. Never raises: who tells of trouble makes none."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,8 +43,10 @@ class Teller:
     who: str
     world: World
 
-    async def tell(self, present: Sequence[Alarm], standing: str, *, dry_run: bool = False) -> list[Told]:
-        """Tell every channel what is new to it; with ``dry_run`` only say what that is.
+    async def tell(
+        self, present: Sequence[Alarm], standing: str, *, dry_run: bool = False, whole: bool = True
+    ) -> list[Told]:
+        """Tell every channel what is new to it; with ``dry_run`` only say what that is. See :func:`look` for ``whole``.
 
         Another process that is telling meanwhile tells the same: then nobody is told here.
         """
@@ -57,15 +60,15 @@ class Teller:
             return found
         try:
             with alone(self.folder, wait=False):
-                return await self._tell(present, standing)
+                return await self._tell(present, standing, whole=whole)
         except LockedError:
             return []
         except OSError as error:
             return [Told(channel=one, message=None, problem=error.strerror or str(error)) for one in self._names]
 
-    def _look(self, memory: Memory, present: Sequence[Alarm], now_ns: int) -> Memory:
+    def _look(self, memory: Memory, present: Sequence[Alarm], now_ns: int, *, whole: bool = True) -> Memory:
         names = [*self._names, *([PING] if self.settings.ping is not None else [])]
-        return look(only(memory, names), [*present, *failing(only(memory, names))], now_ns)
+        return look(only(memory, names), [*present, *failing(only(memory, names))], now_ns, whole=whole)
 
     async def ping(self, exit_code: int, text: str) -> str:
         """Say that a run has ended, and remember whether that worked; return why it did not, or nothing."""
@@ -74,8 +77,8 @@ class Teller:
         try:
             await ping(self.settings, self.world, exit_code=exit_code, text=text)
         except ReplicatorError as error:
-            return self._remember({PING: error.message}) or error.message
-        return self._remember({PING: ""})
+            return await asyncio.to_thread(self._remember, {PING: error.message}) or error.message
+        return await asyncio.to_thread(self._remember, {PING: ""})
 
     async def test(self) -> list[Told]:
         """Send every channel a message that says it is a test, and remember which of them work."""
@@ -92,7 +95,7 @@ class Teller:
                 problems[PING] = ""
             except ReplicatorError as error:
                 problems[PING] = error.message
-        self._remember(problems)
+        await asyncio.to_thread(self._remember, problems)
         return [Told(channel=channel, message=message, problem=problem) for channel, problem in problems.items()]
 
     def _remember(self, problems: Mapping[str, str]) -> str:
@@ -115,20 +118,20 @@ class Teller:
     def _names(self) -> list[str]:
         return channels(self.settings)
 
-    async def _tell(self, present: Sequence[Alarm], standing: str) -> list[Told]:
+    async def _tell(self, present: Sequence[Alarm], standing: str, *, whole: bool) -> list[Told]:
         fs, now_ns = self.world.fs, self.world.clock.now_ns()
         before = load(fs, self.folder)
-        memory = self._look(before, present, now_ns)
+        memory = self._look(before, present, now_ns, whole=whole)
         told = []
         for channel in self._names:
             all_of_it = _for(channel, memory, present)
-            said = news(memory, channel, all_of_it, now_ns)
+            said = news(memory, channel, all_of_it, now_ns, whole=whole)
             message = self._message(said, standing)
             problem = await self._send(channel, message) if message is not None else ""
             if problem:
                 memory = after_failure(memory, channel, problem, now_ns)
             else:
-                memory = after_telling(memory, channel, said, all_of_it)
+                memory = after_telling(memory, channel, said, all_of_it, whole=whole)
             told.append(Told(channel=channel, message=message, problem=problem))
         if memory != before:
             save(fs, self.folder, memory)

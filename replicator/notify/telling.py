@@ -42,12 +42,15 @@ class Message:
     codes: tuple[str, ...] = field(default=())
 
 
-def look(memory: Memory, present: Sequence[Alarm], now_ns: int) -> Memory:
+def look(memory: Memory, present: Sequence[Alarm], now_ns: int, *, whole: bool = True) -> Memory:
     """Return the memory after a look: since when each alarm is there, and what is still known.
 
-    What is known stays so while it is there and does not grow; what has grown is told as if it were new.
+    What is known stays so while it is there and does not grow; what has grown is told as if it were new. Unless the
+    look was ``whole``, what it did not show may be there all the same.
     """
     extents = {one.key: one.extent for one in present}
+    unseen = set() if whole else memory.seen.keys() - extents.keys()
+    extents |= {key: memory.known[key].extent if key in memory.known else 0 for key in unseen}
     known = {key: one for key, one in memory.known.items() if extents.get(key, one.extent + 1) <= one.extent}
     grown = memory.known.keys() - known.keys()
     return msgspec.structs.replace(
@@ -61,8 +64,8 @@ def look(memory: Memory, present: Sequence[Alarm], now_ns: int) -> Memory:
     )
 
 
-def news(memory: Memory, channel: str, present: Sequence[Alarm], now_ns: int) -> News:
-    """Return what a channel has to say after a look (:func:`look`)."""
+def news(memory: Memory, channel: str, present: Sequence[Alarm], now_ns: int, *, whole: bool = True) -> News:
+    """Return what a channel has to say after a look (:func:`look`); nothing is over if that was not ``whole``."""
     told = memory.told.get(channel, {})
     keys = {one.key for one in present}
     about = {one.about for one in present}
@@ -74,11 +77,11 @@ def news(memory: Memory, channel: str, present: Sequence[Alarm], now_ns: int) ->
         and (one.key not in told or one.extent > WORSE * told[one.key])
     ]
     # Of what is still in trouble in another way it is not said that it is well.
-    over = [key for key in told if key not in keys and key.partition(" ")[2] not in about]
+    over = [key for key in told if whole and key not in keys and key.partition(" ")[2] not in about]
     return News(raised=tuple(by_weight(raised)), over=tuple(sorted(over)))
 
 
-def after_telling(memory: Memory, channel: str, said: News, present: Sequence[Alarm]) -> Memory:
+def after_telling(memory: Memory, channel: str, said: News, present: Sequence[Alarm], *, whole: bool = True) -> Memory:
     """Return the memory after a channel said its news; what was over is forgotten.
 
     What became another trouble of the same thing is kept with extent 0: over once nothing ails it, new if it returns.
@@ -86,9 +89,9 @@ def after_telling(memory: Memory, channel: str, said: News, present: Sequence[Al
     keys = {one.key for one in present}
     about = {one.about for one in present}
     told = {
-        key: extent if key in keys else 0
+        key: extent if key in keys or not whole else 0
         for key, extent in memory.told.get(channel, {}).items()
-        if key in keys or key.partition(" ")[2] in about
+        if key in keys or not whole or key.partition(" ")[2] in about
     }
     told |= {one.key: one.extent for one in said.raised}
     memory = after_success(memory, channel) if said else memory

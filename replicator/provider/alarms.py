@@ -68,7 +68,7 @@ def standing(state: ProviderState) -> str:
     when = moment_of(state.now_ns)
     if not state.mounted:
         return f"What is kept here cannot be reached as of {when}; tenants go by their other copies."
-    what = f"{format_size(state.used)} of {len(state.tenants)} tenants are kept here as of {when}"
+    what = f"{format_size(state.used)} are kept here as of {when}"
     scrubbed = (
         f"; all of it was last read through on {moment_of(state.scrub_ended_ns)[:10]}" if state.scrub_ended_ns else ""
     )

@@ -79,6 +79,12 @@ def test_people_are_told_once_what_is_new_and_once_that_it_is_over(breakable: Fe
         assert "Over: provider bob (data.damaged)." in said.read_text()
         assert said.read_text().endswith("== good\n")
         assert breakable.json("status", "--offline", home="node")["alarms"] == []
+        (breakable.path / "node" / "node" / "catalog.db").write_bytes(b"no database" * 1000)
+        breakable.fails(1, "backup", home="node")
+        text = said.read_text()
+        assert "Code: run.failed" in text
+        assert "the home cannot be looked at" in text
+        assert text.count("Over:") == 1, "of what cannot be looked at nobody says that it is well"
     finally:
         config.unlink()
 

@@ -155,6 +155,19 @@ def test_what_was_known_and_over_is_new_when_it_comes_back() -> None:
     assert nights.night(known) == (["data.damaged"], [])
 
 
+def test_a_look_that_was_not_whole_calls_nothing_over_and_forgets_nothing() -> None:
+    nights = Teller()
+    known = alarm("data.damaged", "provider bob", extent=3)
+    nights.night(alarm())
+    nights.memory = acknowledged(look(nights.memory, [alarm(), known], nights.now_ns), known, "", nights.now_ns)
+    broken = [alarm("run.failed", "run backup")]
+    memory = look(nights.memory, broken, nights.now_ns, whole=False)
+    said = news(memory, "mail", broken, nights.now_ns, whole=False)
+    assert ([one.code for one in said.raised], said.over) == (["run.failed"], ())
+    nights.memory = after_telling(memory, "mail", said, broken, whole=False)
+    assert nights.night(alarm(), known) == ([], ["run.failed run backup"]), "what was told and known is so still"
+
+
 def test_a_message_says_what_happened_whether_the_data_is_safe_what_to_do_and_its_code() -> None:
     nights = Teller()
     present = [alarm("peer.silent", "provider bob"), alarm("data.damaged", "provider bob")]
