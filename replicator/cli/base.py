@@ -384,6 +384,7 @@ def _recorded(
 ) -> None:
     from replicator.cli.telling import begin, finish  # noqa: PLC0415 - only runs need it
 
+    session.looked = bool(kwargs.get("dry_run"))
     begun = begin(session, kind)
     try:
         error = _guarded(session, function, args, kwargs)

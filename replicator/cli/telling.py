@@ -5,16 +5,17 @@ None of it makes a run fail: what does not work is a notice, and is shown by `st
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.cli import exits
-from replicator.cli.base import Session, wait
+from replicator.cli.base import Session, as_error, wait
 from replicator.cli.logs import unit_ended
 from replicator.cli.output import moment
-from replicator.errors import HomeError, NotFoundError, ReplicatorError, UsageError
+from replicator.clock import NS
+from replicator.errors import HomeError, KeyMissingError, NotFoundError, ReplicatorError, UsageError
 from replicator.notify.alarms import Alarm, by_weight
 from replicator.notify.channels import channels
 from replicator.notify.memory import Memory, load
@@ -50,26 +51,35 @@ def begin(session: Session, kind: str) -> Begun:
 
 
 def finish(session: Session, begun: Begun, error: ReplicatorError | None, code: int) -> None:
-    """Do what follows a run. A request that meant nothing, or only looked, was none."""
+    """Do what follows a run. A request that meant nothing here, or only looked, was none."""
+    idle = session.looked or isinstance(error, UsageError | NotFoundError | KeyMissingError)
+    _carefully(session, lambda: _write_down(session, begun, error, code, idle=idle))
+    if not idle and code != exits.INTERRUPTED:  # who stopped it knows
+        _carefully(session, lambda: _tell(session, begun, code, "" if error is None else error.message))
+
+
+def _carefully(session: Session, work: Callable[[], None]) -> None:
+    """Do what must not change how a run ended."""
+    try:
+        work()
+    except Exception as error:  # whatever it is, the run is over
+        session.out.notice(f"what follows a run was not done: {as_error(error).message}")
+
+
+def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, code: int, *, idle: bool) -> None:
+    now_ns = session.clock.now_ns()
+    if not idle:
+        unit_ended(begun.kind, code, seconds=(now_ns - begun.started_ns) // NS)
+    if begun.number is None:
+        return
     document = session.out.document
     if error is not None:
         document = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
-    idle = session.looked or isinstance(error, UsageError | NotFoundError)
-    idle = idle or (isinstance(document, dict) and bool(document.get("dry_run")))
-    try:
-        if begun.number is not None:
-            with session.member() as half:
-                if idle:
-                    half.catalog.log.drop(begun.number)
-                    return
-                now_ns = session.clock.now_ns()
-                half.catalog.log.end(begun.number, now_ns=now_ns, code=code, document=document)
-            unit_ended(begun.kind, code, seconds=(now_ns - begun.started_ns) // 10**9)
-        if not idle and code != exits.INTERRUPTED:  # who stopped it knows
-            _tell(session, begun, code, "" if error is None else error.message)
-    except (ReplicatorError, OSError) as trouble:
-        text = trouble.message if isinstance(trouble, ReplicatorError) else trouble.strerror or str(trouble)
-        session.out.notice(f"what follows a run was not done: {text}")
+    with session.member() as half:
+        if idle:
+            half.catalog.log.drop(begun.number)
+        else:
+            half.catalog.log.end(begun.number, now_ns=now_ns, code=code, document=document)
 
 
 def _tell(session: Session, begun: Begun, code: int, why: str) -> None:

@@ -100,10 +100,17 @@ class Core:
             self._ticked_ns = steady_ns
             self.database.write("clock", lambda connection: store_days(connection, after))
             self.days = after
-            self.traffic.write_down(self.database, now_ns)
+            self._count(now_ns)
         if after.frozen_until_ns > before.frozen_until_ns:
             log.error("the clock leapt by %d s: nothing is swept for a day; check it", after.leap_ns // NS)
         return after
+
+    def _count(self, now_ns: int) -> None:
+        """Write down what came and went; nothing that matters waits for that."""
+        try:
+            self.traffic.write_down(self.database, now_ns)
+        except (ReplicatorError, sqlite3.Error) as error:
+            log.warning("what came and went was not written down (%s)", error)
 
     def limits(self, charter: VerifiedCharter) -> Limits:
         """Return how long and how much: see :func:`limits_of`."""
@@ -270,7 +277,7 @@ class Core:
         """
         with self._attaching:
             try:
-                self.traffic.write_down(self.database, self.clock.now_ns())
+                self._count(self.clock.now_ns())
                 if self._attached and self._data.mounted():
                     self._next_generation()
             except (OSError, sqlite3.Error) as error:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import os
+import sqlite3
+from collections.abc import Callable
 
 import pytest
 
 from replicator.clock import DAY_S, NS
+from replicator.errors import SpaceError
 from replicator.format.merkle import name_of
 from replicator.provider.alarms import alarms_of, standing
 from replicator.provider.state import ProviderState, TenantState
@@ -146,6 +149,27 @@ def test_an_object_that_did_not_come_whole_is_not_counted(stand: Stand) -> None:
     upload.abort()
     stand.service.tick()
     assert months(stand.provider._database)[0].taken == before
+
+
+def test_counts_that_cannot_be_written_stop_nothing_and_are_kept(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand.service.tick()
+    before = months(stand.provider._database)[0].taken
+    put(stand.node, data_object(1))
+    write = stand.provider._database.write
+
+    def full(what: str, work: Callable[[sqlite3.Connection], object]) -> object:
+        if what == "traffic":
+            raise SpaceError("provider.db: the disk is full")
+        return write(what, work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stand.provider._database, "write", full)
+        stand.service.tick()
+    assert "not written down" in caplog.text
+    stand.service.tick()
+    assert months(stand.provider._database)[0].taken == before + SMALL
 
 
 def test_growth_is_what_came_less_what_went(stand: Stand) -> None:
