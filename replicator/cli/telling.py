@@ -92,6 +92,10 @@ def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
         with session.member() as half, session.drilling(half) as keeper, session.edge() as edge:
             found, present = present_alarms(half, keeper, edge)
             standing = in_words(found)
+            if code in (exits.FAILED, exits.NO_KEY) and f"run.failed run {begun.kind}" not in {
+                one.key for one in present
+            }:
+                present.append(run_alarm(begun.kind, code, why))  # its row could not be written
             if config.metrics.textfile is not None:
                 write_metrics(session, config.metrics.textfile, half, found, present)
     except ReplicatorError as error:
