@@ -9,7 +9,15 @@ from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
-from replicator.config import MOST_STREAMS, format_size, parse_duration, parse_name, parse_size, parse_words
+from replicator.config import (
+    MOST_STREAMS,
+    config_path,
+    format_size,
+    parse_duration,
+    parse_name,
+    parse_size,
+    parse_words,
+)
 from replicator.credentials import credential, read_secret
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import address_form
@@ -168,7 +176,7 @@ def change(
 
 
 def _check_capacity(session: Session, size: int) -> None:
-    from replicator.settings import config_path, load_config  # noqa: PLC0415 - commands import what they use
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
 
     if not size:
         raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
