@@ -23,6 +23,7 @@ from replicator.rng import Rng
 from replicator.settings import DeclaredProvider
 from replicator.transport.handler import RequestRefusedError
 from replicator.transport.server import serving
+from replicator.transport.sources import TlsSources
 from replicator.transport.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,9 @@ async def run_daemon(
         host, port = split_endpoint(listen)
     except ValueError as error:
         raise HomeError(str(error), hint="give --listen HOST:PORT") from error
-    service = await asyncio.to_thread(provider.start)
+    reachable = provider.reachable()
+    sources = TlsSources(reachable) if reachable else None
+    service = await asyncio.to_thread(provider.start, sources)
     context = server_context(*provider.certificate_paths())
     try:
         async with serving(service, clock, host=host, port=port, context=context) as endpoints:
