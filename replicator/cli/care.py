@@ -325,6 +325,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
             f"{len(report.planned)} copies would be made ({format_size(sum(one.size for one in report.planned))})"
             if dry_run
             else f"{report.made} made ({format_size(report.made_bytes)})"
+            + (f", {report.pulled} of them from one provider to another" if report.pulled else "")
         )
     )
     if report.exit_code == exits.DONE and not dry_run:
@@ -337,6 +338,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
                     "kind": one.kind,
                     "size": one.size,
                     "from": one.source or None,
+                    "way": one.way,
                     "peer": one.peer,
                     "why": one.why,
                     "urgency": one.urgency,
@@ -349,6 +351,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
             "damaged": report.damaged,
             "made": report.made,
             "made_bytes": report.made_bytes,
+            "pulled": report.pulled,
             "lost_peers": report.lost_peers,
             "waiting": [{"id": name, "state": word} for name, word in report.waiting.items()],
             "debts": report.debts,
@@ -365,15 +368,15 @@ def _planned_table(planned: "list[PlannedCopy]") -> list[str]:
     alike: dict[tuple[str, ...], list[PlannedCopy]] = {}
     for one in planned:
         source = one.source or "this machine"
-        alike.setdefault((one.kind, source, one.peer, one.urgency, one.reason, one.why), []).append(one)
+        alike.setdefault((one.kind, source, one.way, one.peer, one.urgency, one.reason, one.why), []).append(one)
     return table(
-        ("OBJECTS", "SIZE", "KIND", "FROM", "TO", "URGENCY", "WHY NOW", "WHY THERE"),
+        ("OBJECTS", "SIZE", "KIND", "FROM", "WAY", "TO", "URGENCY", "WHY NOW", "WHY THERE"),
         [
             (
                 ones[0].object if len(ones) == 1 else len(ones),
                 format_size(sum(one.size for one in ones)),
-                *(kind, source, peer, urgency, reason, why),
+                *(kind, source, way, peer, urgency, reason, why),
             )
-            for (kind, source, peer, urgency, reason, why), ones in alike.items()
+            for (kind, source, way, peer, urgency, reason, why), ones in alike.items()
         ],
     )

@@ -14,6 +14,7 @@ from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
+from replicator.engine.pulls import Pulls
 from replicator.engine.send import Sender, in_order
 from replicator.engine.spool import Spool
 from replicator.engine.sync import sync_all
@@ -23,11 +24,13 @@ from replicator.ids import Identity, short
 from scheduler import Urgency
 
 _LOST = ("missing", "damaged")
+Way = Literal["pulled", "relayed", "sent"]
+"""pulled: by the new holder from an old one. relayed: through this machine. sent: from this machine's spool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCopy:
-    """One copy to be made: of what, where from ("" from this machine's spool), where to, why there and why now.
+    """One copy to be made: of what, where from ("" from this machine's spool) and how, where to, why there and now.
 
     ``urgency`` is the queue's word, "record" for what goes to every peer; ``chance`` that of its loss before all is
     mended.
@@ -37,6 +40,7 @@ class PlannedCopy:
     kind: str
     size: int
     source: str
+    way: Way
     peer: str
     why: str
     urgency: Urgency | Literal["record"]
@@ -58,6 +62,8 @@ class RepairReport:
     late: int = 0
     made: int = 0
     made_bytes: int = 0
+    pulled: int = 0
+    """Of the copies made those that their new holder fetched from another one itself."""
     lost_peers: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
     """Providers that hold copies and gave none now, by name: offline, suspect, unmounted, away, late, draining."""
@@ -120,15 +126,18 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
     by_name = {pack_id(row.name): row for row in rows}
     plan = ground.plan(rows)
     turns = in_order(ground, plan, rows)
-    sources = _Sources(half, ground)
+    pulls = Pulls(half, ground.federation.edge, ground.federation)
+    identities = {peer_id(pin.identity): Identity(pin.identity) for pin in half.peers}
     for addition in sorted(plan.additions, key=lambda one: turns[one.pack].at):
         row, repair = by_name[addition.pack], turns[addition.pack].repair
+        source, way = _way(half, ground, pulls, row, identities[addition.peer])
         report.planned.append(
             PlannedCopy(
                 object=short(row.name),
                 kind=row.kind,
                 size=row.size,
-                source=sources.of(row),
+                source=source,
+                way=way,
                 peer=names[addition.peer],
                 why=in_names(half, addition.why),
                 urgency=repair.urgency,
@@ -139,43 +148,37 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
     for policy, records in _records_by_policy(half, rows):
         for row in records:
             holders = ground.held.get(pack_id(row.name), set())
-            report.planned += [
-                PlannedCopy(
-                    object=short(row.name),
-                    kind=row.kind,
-                    size=row.size,
-                    source=sources.of(row),
-                    peer=link.pin.name,
-                    why="records go to every peer that the residency admits",
-                    urgency="record",
-                    chance=0.0,
-                    reason="it has none",
+            for link in ground.record_links(policy):
+                if peer_id(link.identity) in holders:
+                    continue
+                source, way = _way(half, ground, pulls, row, link.identity)
+                report.planned.append(
+                    PlannedCopy(
+                        object=short(row.name),
+                        kind=row.kind,
+                        size=row.size,
+                        source=source,
+                        way=way,
+                        peer=link.pin.name,
+                        why="records go to every peer that the residency admits",
+                        urgency="record",
+                        chance=0.0,
+                        reason="it has none",
+                    )
                 )
-                for link in ground.record_links(policy)
-                if peer_id(link.identity) not in holders
-            ]
 
 
-class _Sources:
-    """Where bytes come from: this machine's spool, or the holder that answers and was named least often so far."""
-
-    def __init__(self, half: Half, ground: Ground) -> None:
-        self._spools = isinstance(half, NodeHome)
-        self._ground = ground
-        self._given: dict[str, int] = {}
-
-    def of(self, row: ObjectRow) -> str:
-        """Return a provider's name, "" for the spool; "nobody" if no holder answers, and any other may be asked."""
-        if self._spools and row.spooled:
-            return ""
-        holders = self._ground.held.get(pack_id(row.name), set())
-        links = self._ground.federation.links.values()
-        names = sorted(link.pin.name for link in links if peer_id(link.identity) in holders)
-        if not names:
-            return "nobody"
-        chosen = min(names, key=lambda name: (self._given.get(name, 0), name))
-        self._given[chosen] = self._given.get(chosen, 0) + row.size
-        return chosen
+def _way(half: Half, ground: Ground, pulls: Pulls, row: ObjectRow, to: Identity) -> tuple[str, Way]:
+    """Return from which provider a copy comes, and how: "" for the spool; "nobody" if no holder answers."""
+    if isinstance(half, NodeHome) and row.spooled:
+        return "", "sent"
+    holders = ground.held.get(pack_id(row.name), set())
+    answering = {one for one in ground.federation.links if peer_id(one) in holders}
+    source = pulls.source_of(row, answering, to)
+    if source is not None:
+        return source.pin.name, "pulled"
+    names = sorted(ground.federation.links[one].pin.name for one in answering)
+    return (names[0] if names else "nobody"), "relayed"
 
 
 async def _mend(
@@ -211,6 +214,7 @@ async def _mend(
         await Publisher(half, federation, edge, spool).claim_everywhere(result)
         report.owed = result.owed
     report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
+    report.pulled = sender.pulls.objects
     report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]
     ground.refresh()
     _judge(ground, rows, report)

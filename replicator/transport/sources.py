@@ -66,15 +66,28 @@ class TlsSources:
         for endpoint in endpoints:
             with suppress(OSError, ValueError):
                 for address, port in self._reachable.addresses(endpoint):
-                    with suppress(OSError, FormatError):
-                        plain = socket.create_connection((address, port), timeout=self._connect_s)
-                        tls = context.wrap_socket(plain)
-                        der = tls.getpeercert(binary_form=True)
-                        if der is not None and identity_of(key_of_certificate(der)) == source:
-                            tls.settimeout(self._stall_s)
-                            return tls
-                        tls.close()
+                    tls = self._greet(context, address, port, source)
+                    if tls is not None:
+                        return tls
         raise UnreachableError("the source", "no address that may be dialled answers with its key")
+
+    def _greet(self, context: ssl.SSLContext, address: str, port: int, source: Identity) -> ssl.SSLSocket | None:
+        """Return a connection to an address whose holder proved that key, None if there is none; says nothing yet."""
+        try:
+            plain = socket.create_connection((address, port), timeout=self._connect_s)
+        except OSError:
+            return None
+        tls = None
+        try:
+            tls = context.wrap_socket(plain)
+            der = tls.getpeercert(binary_form=True)
+            if der is not None and identity_of(key_of_certificate(der)) == source:
+                tls.settimeout(self._stall_s)
+                return tls
+        except (OSError, FormatError):
+            pass
+        (tls or plain).close()
+        return None
 
     def _ask(self, tls: ssl.SSLSocket, pickup: bytes, size: int, take: Take) -> None:
         connection = http.client.HTTPConnection("source")
@@ -86,7 +99,10 @@ class TlsSources:
             body=encode(Signed(statement=pickup)),
             headers={"Content-Type": "application/octet-stream", "Connection": "close"},
         )
-        response = connection.getresponse()
+        with connection.getresponse() as response:
+            self._take(response, size, take)
+
+    def _take(self, response: http.client.HTTPResponse, size: int, take: Take) -> None:
         if response.status != http.client.OK:
             raise refusal_of("the source", response.status, response.read(MAX_REFUSAL))
         if response.length != size:
