@@ -109,7 +109,7 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
                     report.lost_peers.append(pin.name)
                 elif stands.word not in ("answers", "readonly"):
                     report.waiting[pin.name] = stands.word
-            rows = objects_of(half, _published(half))
+            rows = objects_of(half, published(half))
             _plan(half, ground, rows, report)
             if not dry_run:
                 await _mend(half, federation, edge, ground, rows, report)
@@ -130,7 +130,7 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
     identities = {peer_id(pin.identity): Identity(pin.identity) for pin in half.peers}
     for addition in sorted(plan.additions, key=lambda one: turns[one.pack].at):
         row, repair = by_name[addition.pack], turns[addition.pack].repair
-        source, way = _way(half, ground, pulls, row, identities[addition.peer])
+        source, way = way_of(half, ground, pulls, row, identities[addition.peer])
         report.planned.append(
             PlannedCopy(
                 object=short(row.name),
@@ -151,7 +151,7 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
             for link in ground.record_links(policy):
                 if peer_id(link.identity) in holders:
                     continue
-                source, way = _way(half, ground, pulls, row, link.identity)
+                source, way = way_of(half, ground, pulls, row, link.identity)
                 report.planned.append(
                     PlannedCopy(
                         object=short(row.name),
@@ -168,7 +168,7 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
                 )
 
 
-def _way(half: Half, ground: Ground, pulls: Pulls, row: ObjectRow, to: Identity) -> tuple[str, Way]:
+def way_of(half: Half, ground: Ground, pulls: Pulls, row: ObjectRow, to: Identity) -> tuple[str, Way]:
     """Return from which provider a copy comes, and how: "" for the spool; "nobody" if no holder answers."""
     if isinstance(half, NodeHome) and row.spooled:
         return "", "sent"
@@ -221,7 +221,7 @@ async def _mend(
     _settle_losses(half, edge, ground, rows)
 
 
-def _published(half: Half) -> list[SnapshotRow]:
+def published(half: Half) -> list[SnapshotRow]:
     # One that was only committed is published by the next backup, in its order.
     return without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
 
@@ -258,7 +258,7 @@ def _records_by_policy(half: Half, rows: list[ObjectRow]) -> list[tuple[Policy, 
     """Records (snapshots, indexes, references) with the policy of the newest snapshot that needs them."""
     policies = half.catalog.datasets.policies()
     by_name: dict[bytes, bytes] = {}
-    for snapshot in _published(half):
+    for snapshot in published(half):
         for name in (snapshot.name, *snapshot.indexes, *snapshot.references):
             by_name[name] = snapshot.policy
     found: dict[bytes, list[ObjectRow]] = {}
