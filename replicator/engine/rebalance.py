@@ -65,7 +65,7 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
     with half.lock():
         async with Federation(half, edge) as federation:
             await sync_all(half, federation)
-            await survey(half, federation, edge)
+            await survey(half, federation, edge, count=0)
             ground = Ground(half, federation)
             ground.refresh()
             rows = [row for row in objects_of(half, published(half)) if row.kind in PACK_KINDS]
