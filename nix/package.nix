@@ -61,6 +61,7 @@ python3Packages.buildPythonApplication {
     "tests/chunker"
     "tests/crypto"
     "tests/format"
+    "tests/notify"
     "tests/pack"
     "tests/provider"
     "tests/scheduler"

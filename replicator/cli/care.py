@@ -416,7 +416,7 @@ def _planned_table(planned: "list[PlannedCopy]") -> list[str]:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show what would move, from where to where, and why.")
-@command(keys="write (a node) or any keeper's; no content key")
+@command(keys="write (a node) or any keeper's; no content key", run="rebalance")
 def rebalance(session: Session, dry_run: bool) -> None:
     """Bring copies where they should lie, after a provider is to be emptied, gives less room, or stands elsewhere.
 
