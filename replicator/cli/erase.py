@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library, OpenSnapshot
     from replicator.engine.closing import Closing, KeybagsAt
     from replicator.engine.edge import Edge
-    from replicator.engine.erasing import Report
+    from replicator.engine.erasing import Report, Told
     from replicator.engine.traces import Traces
     from replicator.format.forget import KeptChain
 
@@ -268,15 +268,21 @@ def erase_tenant(session: Session, sheet: str, dry_run: bool, yes_erase: str | N
 @erase.command("report")
 @click.option("--output", metavar="FILE", help="Also write the signed report here; replaces what is there.")
 @click.option("--offline", is_flag=True, help="Ask nobody: the report as it is.")
+@click.option(
+    "--gone", metavar="PEER", multiple=True, help="This one cannot sign any more: its store or records are lost."
+)
 @command(keys="none: the order was signed")
-def erase_report(session: Session, output: str | None, offline: bool) -> None:
+def erase_report(session: Session, output: str | None, offline: bool, gone: tuple[str, ...]) -> None:
     """Ask those providers again that have not signed that the tenant is erased, and show who has.
 
-    The signed report holds root's order and every provider's receipt, for whoever wants proof of it.
+    The signed report holds root's order and every provider's receipt, for whoever wants proof of it. With --gone it
+    says, as your word and not a provider's, that one will never sign, and does not wait for it any more.
     """
-    from replicator.engine.erasing import load_report, send  # noqa: PLC0415
+    from replicator.engine.erasing import declare_gone, load_report, send  # noqa: PLC0415
 
     with session.edge() as edge, session.keeper() as keeper:
+        if gone:
+            declare_gone(keeper, edge, gone)
         report = load_report(keeper) if offline else wait(send(keeper, edge))
     if output is not None:
         write_atomic(session.fs, os.path.abspath(output), report.signed)
@@ -320,6 +326,7 @@ def _document(report: "Report") -> dict[str, Any]:
                 "id": one.identity.hex(),
                 "name": one.name,
                 "erased": one.receipt is not None,
+                "gone": moment(one.gone_ns),
                 "objects": one.receipt.objects if one.receipt else None,
                 "bytes": one.receipt.bytes if one.receipt else None,
                 "began": moment(one.receipt.began_ns) if one.receipt else "",
@@ -332,11 +339,17 @@ def _document(report: "Report") -> dict[str, Any]:
     }
 
 
+def _state(one: "Told") -> str:
+    if one.receipt:
+        return f"erased {moment(one.receipt.ended_ns)}"
+    return f"gone, as was said {moment(one.gone_ns)}" if one.gone_ns else "OUTSTANDING"
+
+
 def _lines(report: "Report") -> list[str]:
     rows = [
         (
             one.name,
-            f"erased {moment(one.receipt.ended_ns)}" if one.receipt else "OUTSTANDING",
+            _state(one),
             format_size(one.receipt.bytes) if one.receipt else "",
             one.problem,
         )
@@ -349,6 +362,6 @@ def _lines(report: "Report") -> list[str]:
         "",
         f"Outstanding: {', '.join(map(plain, left))}. `replicator erase report` asks again."
         if left
-        else "Every provider has signed that nothing of it is left there.",
+        else f"Every {'other ' if report.gone else ''}provider has signed that nothing of it is left there.",
         "What was copied elsewhere cannot be read without the recovery sheet: destroy that, and all its homes.",
     ]

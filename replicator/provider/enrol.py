@@ -126,8 +126,13 @@ def enrol_by_order(
             raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
     keep = former is not None and former.tenant == tenant.id and _RANK[former.source] >= _RANK[holder.source]
     if not keep:
-        database.write("enrol by order", lambda connection: put_holder(connection, holder, now_ns))
+        database.write("enrol by order", lambda connection: _put_holder(connection, holder, now_ns))
     return tenant.id
+
+
+def _put_holder(connection: sqlite3.Connection, holder: Holder, now_ns: int) -> None:
+    _never_again(connection, holder.tenant)  # it may have been erased since it was looked up
+    put_holder(connection, holder, now_ns)
 
 
 def _never_again(connection: sqlite3.Connection, tenant: bytes) -> None:
@@ -178,5 +183,7 @@ def _admitted(
     if known is None or (not known.charter_number and verify_root(known.root, None).number < root.number):
         database.write("admit", work)
         known = find_tenant(database, root.tenant)
-        assert known is not None, "it was just written"
+        if known is None:
+            database.read(lambda connection: _never_again(connection, root.tenant))
+        assert known is not None, "what was just written goes by an erasure alone"
     return known if signer in (known.root_key, known.owner_key) else None

@@ -52,6 +52,7 @@ def test_a_record_is_read_as_it_was_written(name: str) -> None:
 
 VERSIONS = {
     "charter": 2,
+    "erasure report": 2,
     "charter private": 5,
     "charter private 2": 2,
     "charter private 3": 3,
