@@ -17,6 +17,7 @@ class Setup(Message, frozen=True):
     privileged: bool
     numeric_ids: bool
     slots: int = 0
+    formers: tuple[bytes, ...] = ()
 
 
 class NewFile(msgspec.Struct, frozen=True, array_like=True):

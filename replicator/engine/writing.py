@@ -16,7 +16,7 @@ class WriteWork:
     """Opens packs and writes their chunks through descriptors; resolves no path."""
 
     def __init__(self, setup: Setup) -> None:
-        self._keys = ReaderKeys(keys=setup.keys, restore_private=setup.restore_private)
+        self._keys = ReaderKeys(keys=setup.keys, restore_private=setup.restore_private, formers=setup.formers)
         self._metadata = Metadata(Rights(privileged=setup.privileged, numeric_ids=setup.numeric_ids))
         self._load = -1
         self._pack: PackReader | None = None
