@@ -78,6 +78,17 @@ def parse_moment(text: str, now_ns: int) -> int:
     return (since.days * DAY_S + since.seconds) * NS + since.microseconds * 1000
 
 
+def parse_end(text: str, now_ns: int) -> int:
+    """Return ns since 1970 of a moment to come: as :func:`parse_moment`, with durations from now on.
+
+    Raises:
+        UsageError: neither 2026-11-17, 2026-11-17T20:15 nor a duration such as 7d.
+    """
+    if _DURATION.fullmatch(text):
+        return now_ns + parse_duration(text) * NS
+    return parse_moment(text, now_ns)
+
+
 def parse_name(text: str, what: str) -> str:
     """Return a name or label that every record takes and every terminal shows as it is.
 
@@ -114,6 +125,14 @@ def default_home() -> str:
     """Return where a home is if nobody says: systemd's state folder, else the platform's data folder."""
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return state or platformdirs.user_data_dir("replicator")
+
+
+CONFIG_VARIABLE = "REPLICATOR_CONFIG"
+
+
+def config_path(home: str) -> str:
+    """Return where the settings of a home are: REPLICATOR_CONFIG, else config.toml in it."""
+    return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
 
 
 MOST_STREAMS = 16

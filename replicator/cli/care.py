@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
+    from replicator.engine.repair import PlannedCopy
     from replicator.engine.status import Status
     from replicator.engine.verify import VerifyReport
 
@@ -29,18 +30,44 @@ if TYPE_CHECKING:
 @command(keys="none beyond being a member")
 def status(session: Session, offline: bool) -> None:
     """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof."""
-    from replicator.engine.status import status as work  # noqa: PLC0415 - commands import what they use
+    from replicator.cli.telling import alarm_documents, alarms_now, remembered  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.alarms import acknowledged_exit  # noqa: PLC0415 - likewise
+    from replicator.engine.status import status as work  # noqa: PLC0415 - likewise
 
     with session.member() as half, session.drilling(half) as keeper, session.edge() as edge:
         found = wait(work(half, edge, keeper=keeper, offline=offline))
+        now_ns = session.clock.now_ns()
+        memory, present = remembered(session, half.path, now_ns, alarms_now(half, found))
+    found.exit_code = acknowledged_exit(found, memory.known)
+    alarms = alarm_documents(memory, present, now_ns)
     session.worsen(found.exit_code)
-    session.out.result(_status_document(found), _status_text(found))
+    session.out.result(_status_document(found) | {"alarms": alarms}, [*_status_text(found), *_alarms_text(alarms)])
+
+
+def _alarms_text(alarms: list[dict[str, Any]]) -> list[str]:
+    if not alarms:
+        return []
+    rows = [(one["code"], one["id"], one["about"], one["since"], _told_text(one)) for one in alarms]
+    known = [
+        f"KNOWN: {one['what']}" + (f" ({one['note']})" if one["note"] else "") for one in alarms if one["acknowledged"]
+    ]
+    not_told = [f"NOT TOLD: {one['what']}; {one['todo']}" for one in alarms if one["code"] == "notify.failed"]
+    return ["", *table(("ALARM", "ID", "ABOUT", "SINCE", "TOLD"), rows), *known, *not_told]
+
+
+def _told_text(one: dict[str, Any]) -> str:
+    if one["acknowledged"]:
+        return f"known since {one['acknowledged'][:10]}"
+    if one["told"]:
+        return ", ".join(one["told"])
+    return f"not for {one['told_in_s'] // 3600 + 1} h" if one["told_in_s"] else "nobody"
 
 
 def _status_document(found: "Status") -> dict[str, Any]:
     from dataclasses import asdict  # noqa: PLC0415
 
     document = asdict(found)
+    document["deletions_as_of"] = moment(document.pop("deletions_ns"))
     document["safe"] = found.exit_code == 0 and bool(found.datasets)
     document["as_of"] = moment(document.pop("as_of_ns"))
     document["exit"] = document.pop("exit_code")
@@ -121,7 +148,8 @@ def _status_text(found: "Status") -> list[str]:
                     one.objects,
                     format_size(one.bytes),
                     one.probes if one.proved == one.probes else proofs_words(one),
-                    "; ".join(one.problems) or ("answers" if one.reachable else "not asked"),
+                    "; ".join((*([] if one.stands == "answers" else [one.stands]), *one.problems))
+                    or ("answers" if one.reachable else "not asked"),
                 )
                 for one in found.peers
             ],
@@ -132,9 +160,14 @@ def _status_text(found: "Status") -> list[str]:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
-    lines += [f"{one.name}: {seen_in_words(one.age_s, one.witnesses)}" for one in found.datasets if one.newest_ns]
+    lines += [
+        f"{one.name}: {seen_in_words(one.age_s, one.witnesses, asked=found.asked)}"
+        for one in found.datasets
+        if one.newest_ns
+    ]
     lines += [f"{one.name}: {warning}" for one in found.datasets for warning in one.warnings]
     lines += [f"INTEGRITY: {problem}" for problem in found.integrity]
+    lines += [f"KNOWN: {text}" for text in found.acknowledged]
     lines += found.notices
     lines += [f"To do: {advice}" for advice in found.advice]
     return lines
@@ -228,7 +261,7 @@ def _unknown(labels: "list[Label]", what: str, error: NotFoundError) -> NotFound
 @click.command()
 @click.option("--sample", default="5%", show_default=True, help="Share of the objects to fetch and open.")
 @click.option("--all", "everything", is_flag=True, help="Fetch and open every object.")
-@command(keys="none beyond being a member for the sealed check; restore (keeper) to open content too")
+@command(keys="none beyond being a member for the sealed check; restore (keeper) to open content too", run="verify")
 def verify(session: Session, sample: str, everything: bool) -> None:
     """Check stored objects themselves. On a node: names, seals, directories, references. On a keeper: content too."""
     from replicator.engine.home import has_half  # noqa: PLC0415
@@ -298,9 +331,13 @@ def _verify_content(session: Session, share: float) -> "VerifyReport":
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show which copies would be made, and why there.")
 @click.option("--unattended", is_flag=True, help="As in `run`: who does not answer now is not taken as lost yet.")
-@command(keys="write (a node) or any keeper's; no content key")
+@command(keys="write (a node) or any keeper's; no content key", run="repair")
 def repair(session: Session, dry_run: bool, unattended: bool) -> None:
-    """Make missing and damaged copies again. Providers that do not answer now are taken as lost; nothing is deleted."""
+    """Make missing and damaged copies again, the likeliest lost first. Nothing is deleted.
+
+    Providers that do not answer now are taken as lost, except those that are away (`peer set --state away`) or whose
+    disk is not mounted.
+    """
     from replicator.engine.repair import repair as work  # noqa: PLC0415
 
     with session.member() as half, session.edge() as edge:
@@ -308,22 +345,15 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     session.worsen(report.exit_code)
     for notice in (*report.notices, *report.debts, *report.owed, *(f"lost: {one}" for one in report.unreadable)):
         session.out.notice(notice)
-    planned = [
-        {"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why}
-        for one in report.planned
-    ]
-    lines = []
+    lines: list[str] = []
     if dry_run:
-        lines += table(
-            ("OBJECT", "KIND", "SIZE", "TO", "WHY"),
-            [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.planned],
-        )
-    word = "did not answer" if unattended else "taken as lost"
-    silent = f"; {word}: {', '.join(report.lost_peers)}" if report.lost_peers else ""
+        lines += _planned_table(report.planned)
+    lost = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
+    waits = "".join(f"; {name} is {word}" for name, word in report.waiting.items())
     lines.append(
-        f"{report.missing} missing and {report.damaged} damaged copies found{silent}; "
+        f"{report.missing} missing and {report.damaged} damaged copies found{lost}{waits}; "
         + (
-            f"{len(report.planned)} copies would be made"
+            f"{len(report.planned)} copies would be made ({format_size(sum(one.size for one in report.planned))})"
             if dry_run
             else f"{report.made} made ({format_size(report.made_bytes)})"
         )
@@ -332,16 +362,49 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
         lines.append("Every object has its promised copies.")
     session.out.result(
         {
-            "planned": planned,
+            "planned": [
+                {
+                    "id": one.object,
+                    "kind": one.kind,
+                    "size": one.size,
+                    "from": one.source or None,
+                    "peer": one.peer,
+                    "why": one.why,
+                    "urgency": one.urgency,
+                    "chance": one.chance,
+                    "reason": one.reason,
+                }
+                for one in report.planned
+            ],
             "missing": report.missing,
             "damaged": report.damaged,
             "made": report.made,
             "made_bytes": report.made_bytes,
             "lost_peers": report.lost_peers,
+            "waiting": [{"id": name, "state": word} for name, word in report.waiting.items()],
             "debts": report.debts,
             "owed": report.owed,
             "unreadable": report.unreadable,
             "dry_run": dry_run,
         },
         lines,
+    )
+
+
+def _planned_table(planned: "list[PlannedCopy]") -> list[str]:
+    """Return copies to be made in their order, those that are alike in one row."""
+    alike: dict[tuple[str, ...], list[PlannedCopy]] = {}
+    for one in planned:
+        source = one.source or "this machine"
+        alike.setdefault((one.kind, source, one.peer, one.urgency, one.reason, one.why), []).append(one)
+    return table(
+        ("OBJECTS", "SIZE", "KIND", "FROM", "TO", "URGENCY", "WHY NOW", "WHY THERE"),
+        [
+            (
+                ones[0].object if len(ones) == 1 else len(ones),
+                format_size(sum(one.size for one in ones)),
+                *(kind, source, peer, urgency, reason, why),
+            )
+            for (kind, source, peer, urgency, reason, why), ones in alike.items()
+        ],
     )

@@ -221,6 +221,14 @@ class ErasedDomain(Part, frozen=True, kw_only=True):
     erased_ns: Count
 
 
+class PeerStanding(Part, frozen=True, kw_only=True):
+    """The tenant's own word about a provider that is not simply there. ``until_ns``: when "away" ends; 0 otherwise."""
+
+    identity: Hash
+    state: Literal["away", "readonly", "draining", "gone"]
+    until_ns: Count
+
+
 class FormerRestore(Part, frozen=True, kw_only=True):
     """A restore key that another followed: ``sealed`` is its private half, to be opened with that of ``successor``.
 
@@ -234,11 +242,12 @@ class FormerRestore(Part, frozen=True, kw_only=True):
     sealed: bytes
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=6):
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=7):
     """What members know and providers do not: names, peers, domains, whose each key is.
 
     ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member. A domain is in
-    ``domains`` or in ``erased``. ``formers`` are restore keys that were replaced, in that order.
+    ``domains`` or in ``erased``. ``standings``: at most one for each of ``peers``.
+    ``formers`` are restore keys that were replaced, in that order.
     """
 
     name: Name
@@ -251,11 +260,28 @@ class CharterPrivate(Record, frozen=True, kw_only=True, tag=6):
     handed: list[HandedKeys] = msgspec.field(default_factory=list)
     legal: list[LegalNote] = msgspec.field(default_factory=list)
     erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+    standings: list[PeerStanding] = msgspec.field(default_factory=list)
     formers: list[FormerRestore] = msgspec.field(default_factory=list)
 
 
+class CharterPrivate6(Record, frozen=True, kw_only=True, tag=6):
+    """Version 6: of tenants whose restore keys are those from the beginning. Written still."""
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+    legal: list[LegalNote] = msgspec.field(default_factory=list)
+    erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+    standings: list[PeerStanding] = msgspec.field(default_factory=list)
+
+
 class CharterPrivate5(Record, frozen=True, kw_only=True, tag=5):
-    """Version 5: of tenants whose restore keys are those from the beginning. Written still."""
+    """Version 5: of tenants that say nothing of a provider beside its place. Written still."""
 
     name: Name
     country: Country
@@ -324,6 +350,8 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         FormatError: it is none.
     """
     version = version_of(data)
+    if version == 6:
+        return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate6, data)))
     if version == 5:
         return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate5, data)))
     if version == 4:
@@ -344,10 +372,12 @@ def read_charter_private(data: bytes) -> CharterPrivate:
 
 
 def encode_charter_private(private: CharterPrivate) -> bytes:
-    """Return the members' part: in version 3, 4 or 5, which earlier releases read, as long as that says it all."""
+    """Return the members' part: in an earlier version, which earlier releases read, as long as that says it all."""
     if private.formers:
         return encode(private)
     values = msgspec.structs.asdict(private)
+    if private.standings:
+        return encode(CharterPrivate6(**{name: values[name] for name in CharterPrivate6.__struct_fields__}))
     if private.erased:
         return encode(CharterPrivate5(**{name: values[name] for name in CharterPrivate5.__struct_fields__}))
     if private.legal:

@@ -52,11 +52,12 @@ def test_a_record_is_read_as_it_was_written(name: str) -> None:
 
 VERSIONS = {
     "charter": 2,
-    "charter private": 6,
+    "charter private": 7,
     "charter private 2": 2,
     "charter private 3": 3,
     "charter private 4": 4,
     "charter private 5": 5,
+    "charter private 6": 6,
     "member keys": 3,
     "member keys 2": 2,
     "drill": 2,
