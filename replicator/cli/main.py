@@ -48,6 +48,7 @@ COMMANDS = {
     "why": ("replicator.cli.care", "why"),
     "audit": ("replicator.cli.proofs", "audit"),
     "repair": ("replicator.cli.care", "repair"),
+    "rebalance": ("replicator.cli.care", "rebalance"),
     "forget": ("replicator.cli.forget", "forget"),
     "simulate": ("replicator.cli.simulate", "simulate"),
     "prune": ("replicator.cli.prune", "prune"),
