@@ -426,8 +426,15 @@ class _Run:
             return
         objects = node.catalog.objects
         needed = {row.id for row in objects_of(node, node.catalog.snapshots.all("writer = ?", (node.identity,)))}
-        for row in objects.all("spooled"):
-            if row.id in needed or objects.holdings_of(row.id):
+        spooled = objects.all("spooled")
+        kept = {row.id for row in spooled if row.id in needed or objects.holdings_of(row.id)}
+        for pack, shards in objects.packs_of({row.id for row in spooled}).items():  # what is cut stays or goes whole
+            if pack in needed or not kept.isdisjoint(shards):
+                kept |= shards
+            else:
+                objects.forget([pack])
+        for row in spooled:
+            if row.id in kept:
                 objects.unspool(row.id)
             else:
                 objects.forget([row.id])
@@ -550,7 +557,7 @@ class _Run:
 
         if not self.overlap:
             return work()
-        for row in self.node.catalog.objects.all("spooled AND kind IN ('data', 'tree')"):
+        for row in self.node.catalog.objects.waiting_packs():
             stream.emitted(row.id, row.size)  # left by an earlier run, and in the way of this one
         sending = asyncio.ensure_future(self._send_while(stream))
         working = asyncio.ensure_future(asyncio.to_thread(work))
@@ -588,6 +595,7 @@ class _Run:
             tenant=keys.tenant,
             domain=domain,
             policy=policy_id(dataset.policy),
+            coding=dataset.policy.coding,
             sizes=(params.minimum, params.average, params.maximum),
             spool=self.spool.path,
             threads=self.readers,
@@ -602,11 +610,10 @@ class _Run:
                 rows = objects.all(f"id IN ({','.join('?' * len(batch))})", tuple(batch))
                 plan = await self.publisher.sender.settle(rows)
                 refused = {refusal.pack for refusal in plan.refused}
-                for row in rows:
-                    if row.name.hex() not in refused:
-                        # Enough copies: the spool needs room more than a copy that peers have.
-                        self.spool.drop(row.name)
-                        objects.unspool(row.id)
+                # Enough copies: the spool needs room more than a copy that peers have.
+                for row in objects.stored(row for row in rows if row.name.hex() not in refused):
+                    self.spool.drop(row.name)
+                    objects.unspool(row.id)
         finally:
             self.spool.sending(active=False)
 
@@ -719,6 +726,7 @@ class _Run:
                 row = fresh.pop(0)
                 ids = node.catalog.objects.chunk_ids(row.id)
                 count += len(ids) // ID_SIZE
+                shards = node.catalog.objects.shards_of(row)
                 batch.append(row)
                 listed.append(
                     IndexedPack(
@@ -726,7 +734,7 @@ class _Run:
                         size=row.size,
                         kind=int(Kind.DATA_PACK if row.kind == "data" else Kind.TREE_PACK),
                         policy=row.policy,
-                        shards=[],
+                        shards=[] if shards is None else [shard.name for shard in shards.rows],
                         ids=ids,
                     )
                 )
