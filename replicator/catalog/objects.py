@@ -1,4 +1,4 @@
-"""Objects, where copies of them are believed to be, which chunks the packs among them hold, and what they are cut into."""
+"""Objects, where copies of them are believed to be, and which chunks and shards the packs among them have."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ class Objects:
 
         ``chunk_ids`` are a pack's, joined in the order of its directory. A known object keeps its row id, and its
         chunks if none are given. A chunk that another pack holds already is in both: it was stored again on purpose.
-        ``shards`` are the names of what the pack is cut into, of which ``needed`` suffice; they are what is spooled then.
+        ``shards`` are the names of what the pack is cut into, of which ``needed`` suffice; they are spooled then.
         What is not ``synced`` is nothing to rely on beyond a power cut: see :meth:`unsynced`.
         """
         state = (_DURABLE if synced else _WRITTEN) if spooled else 0
@@ -166,12 +166,17 @@ class Objects:
             found = self.shards("s.pack_id = (SELECT id FROM objects WHERE name = ?)", (pack,))
         return next(iter(found.values()), None)
 
+    def shards_in(self, packs: Collection[int]) -> dict[int, Shards]:
+        """Return what these packs are cut into, by row id; whole ones are left out."""
+        found: dict[int, Shards] = {}
+        for marks, part in _marked(sorted(packs)):
+            found |= self.shards(f"s.pack_id IN ({marks})", part)
+        return found
+
     def stored(self, rows: Iterable[ObjectRow]) -> list[ObjectRow]:
         """Return what providers have of these: shards in the place of packs that are cut into some."""
         rows = list(rows)
-        shards: dict[int, Shards] = {}
-        for marks, part in _marked([row.id for row in rows if row.kind == "data"]):
-            shards |= self.shards(f"s.pack_id IN ({marks})", part)
+        shards = self.shards_in({row.id for row in rows if row.kind == "data"})
         return [one for row in rows for one in (shards[row.id].rows if row.id in shards else (row,))]
 
     def packs_of(self, shard_ids: Collection[int]) -> dict[int, set[int]]:
@@ -184,6 +189,36 @@ class Objects:
             ):
                 found.setdefault(pack, set()).add(shard)
         return found
+
+    def shards_only_of(self, packs: Collection[int]) -> set[int]:
+        """Return the row ids of the shards of these packs that are of no other."""
+        found: set[int] = set()
+        for marks, part in _marked(sorted(packs)):
+            found.update(
+                row[0]
+                for row in self._db.rows(f"SELECT object_id FROM shards WHERE pack_id IN ({marks})", part)  # noqa: S608
+            )
+        others = {shard for pack, shards in self.packs_of(found).items() if pack not in packs for shard in shards}
+        return found - others
+
+    def settle_spooled(self, needed: Collection[int] = ()) -> list[ObjectRow]:
+        """Call nothing spooled any more, and forget what no peer has, but for ``needed``; return what was spooled.
+
+        A pack that is cut into shards stays or goes whole.
+        """
+        spooled = self.all("spooled")
+        kept = {row.id for row in spooled if row.id in needed or self.holdings_of(row.id)}
+        gone: set[int] = set()
+        for pack, shards in self.packs_of({row.id for row in spooled}).items():
+            all_of_it = self.shards("s.pack_id = ?", (pack,))[pack].rows
+            if pack in needed or any(self.holdings_of(row.id) for row in all_of_it):
+                kept |= shards
+            else:
+                gone.add(pack)
+        with self._db.transaction("spool row") as connection:
+            connection.execute("UPDATE objects SET spooled = 0 WHERE spooled")
+            self.forget(gone | {row.id for row in spooled if row.id not in kept})
+        return spooled
 
     def also_lists(self, object_id: int, chunk_ids: bytes) -> None:
         """Remember chunks that a pack is said to hold by another writer than the one who was believed first.
@@ -393,7 +428,8 @@ class Objects:
                 shard
                 for shard in shards
                 if connection.execute(
-                    "SELECT 1 FROM objects WHERE id = ? AND kind = 'shard' AND id NOT IN (SELECT object_id FROM shards)",
+                    "SELECT 1 FROM objects o WHERE o.id = ? AND o.kind = 'shard' "
+                    "AND o.id NOT IN (SELECT object_id FROM shards)",
                     shard,
                 ).fetchone()
             ]
@@ -435,8 +471,8 @@ class Objects:
             )
             connection.execute("UPDATE objects SET lost = 0 WHERE id = ? AND lost", (object_id,))
             connection.execute(
-                "UPDATE objects SET lost = 0 WHERE lost AND id IN (SELECT pack_id FROM shards WHERE object_id = ?) "
-                f"AND {_ENOUGH}",
+                "UPDATE objects SET lost = 0 WHERE lost "  # noqa: S608 - own text
+                f"AND id IN (SELECT pack_id FROM shards WHERE object_id = ?) AND {_ENOUGH}",
                 (object_id,),
             )
 
@@ -457,7 +493,7 @@ class Objects:
                 [(object_id,) for object_id, state in states.items() if state == "held"],
             )
             connection.execute(
-                f"UPDATE objects SET lost = 0 WHERE lost AND id IN (SELECT pack_id FROM shards) AND {_ENOUGH}"
+                f"UPDATE objects SET lost = 0 WHERE lost AND id IN (SELECT pack_id FROM shards) AND {_ENOUGH}"  # noqa: S608
             )
 
     def set_audited(self, peer: Identity, object_ids: Iterable[int], now_ns: int) -> None:

@@ -426,18 +426,7 @@ class _Run:
             return
         objects = node.catalog.objects
         needed = {row.id for row in objects_of(node, node.catalog.snapshots.all("writer = ?", (node.identity,)))}
-        spooled = objects.all("spooled")
-        kept = {row.id for row in spooled if row.id in needed or objects.holdings_of(row.id)}
-        for pack, shards in objects.packs_of({row.id for row in spooled}).items():  # what is cut stays or goes whole
-            if pack in needed or not kept.isdisjoint(shards):
-                kept |= shards
-            else:
-                objects.forget([pack])
-        for row in spooled:
-            if row.id in kept:
-                objects.unspool(row.id)
-            else:
-                objects.forget([row.id])
+        for row in objects.settle_spooled(needed):
             self.spool.drop(row.name)
 
     async def _commit(self, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]) -> SnapshotRow:

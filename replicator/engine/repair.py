@@ -98,16 +98,15 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
 
 def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     names = {peer_id(pin.identity): pin.name for pin in half.peers}
-    by_name = {pack_id(row.name): row for row in rows}
-    for addition in ground.plan(rows).additions:
-        row = by_name[addition.pack]
+    packs = [row for row in rows if row.kind in PACK_KINDS]
+    for task in ground.tasks(ground.plan(packs), packs):
         report.planned.append(
             PlannedCopy(
-                object=short(row.name),
-                kind=row.kind,
-                size=row.size,
-                peer=names[addition.peer],
-                why=addition.why,
+                object=short(task.row.name),
+                kind=task.row.kind,
+                size=task.row.size,
+                peer=names[task.peer],
+                why=task.why,
             )
         )
     for policy, records in _records_by_policy(half, rows):
@@ -129,8 +128,10 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
 async def _mend(
     half: Half, federation: Federation, edge: Edge, ground: Ground, rows: list[ObjectRow], report: RepairReport
 ) -> None:
+    stored = half.catalog.objects.stored(rows)
     damaged = {
-        identity: [row for row in rows if row.id in bad] for identity, bad in _damaged_by_peer(half, federation).items()
+        identity: [row for row in stored if row.id in bad]
+        for identity, bad in _damaged_by_peer(half, federation).items()
     }
     for identity, bad in damaged.items():
         link = federation.links.get(identity)
@@ -181,7 +182,7 @@ def _settle_losses(half: Half, edge: Edge, ground: Ground, rows: list[ObjectRow]
         for row in records
         if ground.copies(row.name, policy) < policy.minimum
     }
-    made_up = {row.id for row in rows if pack_id(row.name) not in short_of}
+    made_up = {row.id for row in half.catalog.objects.stored(row for row in rows if pack_id(row.name) not in short_of)}
     for link in ground.federation.links.values():
         lost = [one.object_id for one in half.catalog.objects.holdings(peer=link.identity) if one.state in _LOST]
         states: dict[int, HoldingState] = {object_id: "gone" for object_id in lost if object_id in made_up}

@@ -50,6 +50,11 @@ def shards_promised(policy: Policy) -> tuple[int, int]:
     return needed + spare, min(needed + policy.minimum - 1, needed + spare)
 
 
+def coding_in_words(policy: Policy) -> str:
+    """Return "4+2", or nothing if packs are not cut."""
+    return "" if policy.coding is None else "{}+{}".format(*policy.coding)
+
+
 def policy_id(policy: Policy) -> PolicyId:
     """Return the 16-byte name that packs carry."""
     return PolicyId(blake3(encode(policy)).digest(length=POLICY_ID_SIZE))

@@ -82,7 +82,7 @@ def rebuild(shards: Mapping[int, bytes], coding: Coding, missing: Collection[int
     return {number: fragment[_HEADER:] for number, fragment in zip(asked, made, strict=True)}
 
 
-def check_coding(coding: Coding) -> None:
+def check_library(coding: Coding) -> None:
     """Make sure that this machine can make such shards.
 
     Raises:
