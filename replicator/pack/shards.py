@@ -1,4 +1,4 @@
-"""Packs as Reed-Solomon shards, of which any k of k+m give the pack back (docs/spec/format.md §8).
+"""Packs as Reed-Solomon shards, of which any k of k+m give the pack back (docs/spec/format.md §9).
 
 The arithmetic is ISA-L's, through pyeclib, whose headers are taken off: what is stored is what the specification says.
 All calls are processor work, some ten milliseconds for a full pack, and hold the interpreter's lock.

@@ -139,7 +139,7 @@ class TestStoring:
         finally:
             node.close()
         assert len([row for row in places.places if row["objects"]]) == SHARDS
-        assert any("6 of 6 copies" in line or "6 of 6 shards" in line for line in places.reasons)
+        assert any("6 of 6 shards" in line for line in places.reasons)
         assert any("5 shards of every object are left" in line for line in places.survives)
         checked = await world.verify()
         assert (checked.problems, checked.absent) == ([], [])
