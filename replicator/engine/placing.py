@@ -104,18 +104,19 @@ def check_coding(half: Half, policy: PolicyRecord) -> None:
     if len(homes) < CODING_FROM:
         more = CODING_FROM - len(homes)
         raise UsageError(
-            f"coding is offered from {CODING_FROM} households on, and those that may hold shards are {len(homes)}",
+            f"coding is offered from {CODING_FROM} households on, and the providers that may hold shards are of "
+            f"{len(homes)}",
             hint=f"use --copies: with so few it costs little more; or add providers of {more} more "
             f"household{'' if more == 1 else 's'}",
         )
     apart = len(spread_out(peers, rule, rule.copies))
     if apart < rule.copies:
+        words = ["household" if word == "owner" else word for word in policy.spread]
         fits = f"--coding {apart - spare}+{spare}, which fits, or " if apart - spare >= LEAST_NEEDED else ""
         raise UsageError(
             f"{needed}+{spare} makes {rule.copies} shards, and only {apart} of the providers lie as far apart "
             "as the spread asks",
-            hint=f"{fits}add {rule.copies - apart} more that share no {' and no '.join(policy.spread) or 'disk'} "
-            "with the others",
+            hint=f"{fits}add {rule.copies - apart} more that share no {' and no '.join(words) or 'disk'} with others",
         )
 
 

@@ -11,7 +11,7 @@ from replicator.engine.findings import Findings
 from replicator.engine.forgetting import spread, without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.send import Sender
 from replicator.engine.spool import Spool
@@ -106,7 +106,7 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
                 kind=task.row.kind,
                 size=task.row.size,
                 peer=names[task.peer],
-                why=task.why,
+                why=in_names(half, task.why),
             )
         )
     for policy, records in _records_by_policy(half, rows):

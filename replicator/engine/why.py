@@ -54,11 +54,14 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
         mine = [pack for pack in packs if pack.policy == policy.name]
         placement = {pack.id: tuple(sorted(counted[pack.id])) for pack in mine}
         word = ground.word(policy.name)
+        enough = "" if policy.coding is None else f" ({policy.needed} suffice)"
         reasons += [in_names(half, line) for line in why(mine, placement, roster, policy)]
         for kind, loss in survives(placement, roster, policy).items():
             left.append(
                 in_names(
-                    half, f"after losing the worst {kind} ({loss.place}): {loss.left} {word} of every object are left"
+                    half,
+                    f"after losing the worst {kind} ({loss.place}): {loss.left} {word} of every object are left"
+                    f"{enough}",
                 )
             )
     return Explanation(places=places, reasons=reasons, survives=left)

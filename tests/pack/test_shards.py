@@ -59,7 +59,9 @@ def encode_by_hand(data: bytes, needed: int, spare: int) -> list[bytes]:
 def decode_by_hand(found: Mapping[int, bytes], needed: int, size: int) -> bytes:
     """Gauss-Jordan elimination over the rows of any k shards."""
     numbers = sorted(found)[:needed]
-    matrix = [row_of(number, needed) + [int(at == place) for at in range(needed)] for place, number in enumerate(numbers)]
+    matrix = [
+        row_of(number, needed) + [int(at == place) for at in range(needed)] for place, number in enumerate(numbers)
+    ]
     for column in range(needed):
         pivot = next(at for at in range(column, needed) if matrix[at][column])
         matrix[column], matrix[pivot] = matrix[pivot], matrix[column]

@@ -2,21 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection
 
 import msgspec
 import pytest
 
 from replicator.catalog.objects import ObjectRow, Shards
-from replicator.engine import send, shards, verify
+from replicator.engine import shards
 from replicator.engine.backup import BackupReport
 from replicator.engine.browse import Library
 from replicator.engine.federation import Federation, get_whole
 from replicator.engine.inspect import verify_content
-from replicator.engine.placing import peer_id
 from replicator.engine.prune import stored_names
-from replicator.engine.repair import repair
-from replicator.engine.shards import Cut
 from replicator.engine.simulate import home_scene, simulate
 from replicator.engine.sync import take_index
 from replicator.engine.why import explain
@@ -24,6 +21,7 @@ from replicator.errors import IntegrityError, MinimumNotMetError, NotFoundError
 from replicator.format.index import Index, IndexedPack
 from replicator.format.policy import policy_id
 from replicator.ids import ObjectName
+from replicator.pack import shards as pack_shards
 from replicator.snapshot.retention import KeepRules
 from replicator.transport.base import Connection
 from scheduler.hazards import Hazards
@@ -332,7 +330,7 @@ class TestRepair:
         await joined(world, 6, 7)
         fetched: Counter[bytes] = Counter()
         made: list[int] = []
-        really, rebuild = get_whole, shards.rebuild
+        really, rebuild = get_whole, pack_shards.rebuild
 
         async def get(connection: Connection, name: ObjectName) -> bytes:
             fetched[name] += 1
@@ -420,3 +418,108 @@ class TestPruning:
         assert (await world.status()).exit_code == 0
         world.silence(2, 3)
         await whole(world, source)
+
+
+class TestTrust:
+    async def test_names_of_shards_that_do_not_make_the_pack_are_found_out(
+        self, world: World, source: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A machine whose memory flips a bit between sealing and cutting writes parity of something else."""
+        really = pack_shards.split
+
+        def split(data: bytes, coding: tuple[int, int]) -> list[bytes]:
+            made = really(data, coding)
+            return [*made[:-1], bytes([made[-1][0] ^ 1]) + made[-1][1:]]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pack_shards, "split", split)
+            [done] = (await world.backup()).datasets
+            assert isinstance(done.error, IntegrityError)
+            assert "do not give it back" in str(done.error)
+            assert cut_packs(world) == {}
+            patch.setattr(pack_shards, "_try", lambda *_: None)  # as another program may do without
+            await backed_up(world)
+        checked = await world.verify()
+        assert any("names another shard 5 of it" in problem for problem in checked.problems)
+        world.silence(0, 1)
+        target = os.path.join(world.root, "target")
+        report = await world.restore(target)
+        assert any("are not its own" in one for one in report.lost), "nothing is taken for what it is not"
+
+    @pytest.mark.parametrize("wrong", ["too few", "twice", "itself", "of a small pack", "of a tree pack"])
+    def test_an_index_that_contradicts_itself_is_refused(self, wrong: str, world: World) -> None:
+        names = [bytes([number]) * 32 for number in range(6)]
+        whole = IndexedPack(
+            name=bytes([9]) * 32, size=4 * MIB, kind=1, policy=policy_id(CODED), shards=list(names), ids=bytes(32)
+        )
+        pack = {
+            "too few": msgspec.structs.replace(whole, shards=names[:5]),
+            "twice": msgspec.structs.replace(whole, shards=[*names[:5], names[0]]),
+            "itself": msgspec.structs.replace(whole, shards=[*names[:5], whole.name]),
+            "of a small pack": msgspec.structs.replace(whole, size=MIB // 2),
+            "of a tree pack": msgspec.structs.replace(whole, kind=2),
+        }[wrong]
+        node = world.node()
+        try:
+            index = Index(
+                tenant=node.tenant,
+                domain=node.domain_ids[0],
+                writer=node.identity,
+                created_ns=1,
+                policies=[CODED],
+                packs=[pack],
+            )
+            with pytest.raises(IntegrityError, match="shards of it, its policy makes"):
+                take_index(node, ObjectName(bytes([8]) * 32), index, 65536, node.identity)
+            assert node.catalog.objects.by_name(pack.name) is None
+        finally:
+            node.close()
+
+    async def test_a_dead_pack_that_names_what_others_need_kills_none_of_it(self, world: World, source: str) -> None:
+        await backed_up(world)
+        victim = next(iter(cut_packs(world).values()))
+        keeper = world.keeper()
+        try:
+            async with Federation(keeper, world.edge, ticket=lambda _: keeper.ticket()) as federation:
+                await Library(keeper, federation).refresh()
+            objects = keeper.catalog.objects
+            names = [row.name for row in victim.rows]
+            dead = objects.add(
+                name=bytes([7]) * 32,
+                writer=bytes(32),
+                kind="data",
+                size=4 * MIB,
+                policy=policy_id(CODED),
+                spooled=False,
+                created_ns=1,
+                chunk_ids=bytes(32),
+                shards=names,
+                needed=4,
+            )
+            assert {row.name for row in objects.stored(objects.all("id = ?", (dead,)))} == set(names)
+            assert objects.shards_only_of({dead}) == set()
+            objects.forget([dead])
+            assert stored_names(keeper, cut_packs(world).keys()) >= set(names)
+            assert all(objects.by_name(name) is not None for name in names)
+        finally:
+            keeper.close()
+
+
+async def test_simulate_knows_how_many_shards_suffice(world: World, source: str) -> None:
+    await backed_up(world)
+    node = world.node()
+    try:
+        scene = home_scene(node, world.edge)
+    finally:
+        node.close()
+    cut, uncut = scene.cases
+    assert (cut.policy.needed, cut.policy.copies, cut.supposed, len(cut.placement)) == (
+        4,
+        6,
+        False,
+        len(cut_packs(world)),
+    )
+    assert (uncut.policy.needed, uncut.policy.copies) == (1, 3)
+    found = simulate(scene, Hazards())
+    assert [(one.needed, one.fewest, one.gone) for one in found.outlooks] == [(4, 6, 0), (1, 3, 0)]
+    assert {left.kind: (left.copies, left.lost) for left in found.outlooks[0].left}["peer"] == (5, 0)

@@ -1,4 +1,4 @@
-"""Write format.json, crypto.json, pack.json and shards.json: what every release must read, and most of it write, for ever.
+"""Write format, crypto, pack and shards.json: what every release must read, and most of it write, for ever.
 
     python -m tests.vectors.make_vectors            what is deterministic; what is sealed stays as it is
     python -m tests.vectors.make_vectors --fresh    all, with new ephemeral keys: only before a format's first release
