@@ -36,6 +36,7 @@ from replicator.format.codec import decode, encode
 from replicator.format.codes import code_kind, read_code, write_code
 from replicator.format.keybag import (
     JoiningRole,
+    Keybag,
     MemberFile,
     NodeGrant,
     NodeRequest,
@@ -586,17 +587,33 @@ def find_right(half: Half, name: str, role: Role | None = None) -> Right:
 
 
 def write_with_epochs(
-    keeper: KeeperHome, edge: Edge, *, private: CharterPrivate | None = None, rights: list[Right] | None = None
+    keeper: KeeperHome,
+    edge: Edge,
+    *,
+    private: CharterPrivate | None = None,
+    rights: list[Right] | None = None,
+    bag: Keybag | None = None,
+    root: bytes | None = None,
+    owner: SigningKey | None = None,
 ) -> bytes:
-    """Write the next charter with a new index key for every domain, handed to each key that has a right."""
-    bag = keeper.keybag()
+    """Write the next charter with a new index key for every domain, handed to each key that has a right.
+
+    ``bag`` has other secrets than this home so far; ``root`` is a statement that names ``owner``, in a charter all of
+    which was confirmed.
+    """
+    bag = bag or keeper.keybag()
     bag = msgspec.structs.replace(bag, domains=[next_epoch(one, edge.rng) for one in bag.domains])
     rights = keeper.charter.charter.rights if rights is None else rights
     private = with_epochs(private or keeper.private, bag.domains)
-    handed = handed_to(rights, bag.domains, private.domains, keeper.owner())
+    handed = handed_to(rights, bag.domains, private.domains, owner or keeper.owner())
+    # What the owner so far announced ends with it.
+    successor = keeper.successor_seal_key() if root is None else b""
     return keeper.write_charter(
         edge,
         private=msgspec.structs.replace(private, handed=handed),
         rights=rights,
-        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng, keeper.successor_seal_key()),
+        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng, successor),
+        root=root,
+        owner=owner,
+        confirmed=root is not None,
     )
