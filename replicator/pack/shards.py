@@ -1,11 +1,11 @@
 """Packs as Reed-Solomon shards, of which any k of k+m give the pack back (docs/spec/format.md §9).
 
 The arithmetic is ISA-L's, through pyeclib, whose headers are taken off: what is stored is what the specification says.
-All calls are processor work, some ten milliseconds for a full pack, and hold the interpreter's lock.
+All calls are processor work, some ten milliseconds for a full pack, most of them under the interpreter's lock.
 """
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ _BACKEND = "isa_l_rs_cauchy"
 _HEADER = 80
 """Bytes that liberasurecode puts before each fragment. They say its number, its length and no more of its content."""
 
+_STRIPE = 64 << 10
+"""Bytes of each shard that the library gets at once: they stay in the cache, and threads have their turn between."""
 Coding = tuple[int, int]
 """Data and parity shards: (4, 2) is 4+2."""
 
@@ -57,11 +59,15 @@ def split(data: bytes | bytearray, coding: Coding) -> list[bytes]:
     Raises:
         ReplicatorError: the library for it is missing on this machine.
     """
-    needed, _ = coding
+    needed, spare = coding
     size = shard_size(len(data), needed)
     padded = bytes(data).ljust(needed * size, b"\0")
-    fragments: list[bytes] = _driver(coding).encode(padded)
-    return [fragment[_HEADER:] for fragment in fragments]
+    shards = [padded[number * size : (number + 1) * size] for number in range(needed)]
+    parity = [bytearray() for _ in range(spare)]
+    for stripe in _stripes(shards):
+        for row, fragment in zip(parity, _driver(coding).encode(b"".join(stripe))[needed:], strict=True):
+            row += memoryview(fragment)[_HEADER:]
+    return [*shards, *map(bytes, parity)]
 
 
 def join(shards: Mapping[int, bytes], coding: Coding, size: int) -> bytes:
@@ -90,11 +96,22 @@ def rebuild(shards: Mapping[int, bytes], coding: Coding, missing: Collection[int
     needed, _ = coding
     size = len(next(iter(shards.values()), b""))
     _check(shards, coding, size)
-    heads = _headers(coding, size)
     chosen = sorted(shards)[:needed]
     asked = sorted(missing)
-    made = _driver(coding).reconstruct([heads[number] + shards[number] for number in chosen], asked)
-    return {number: fragment[_HEADER:] for number, fragment in zip(asked, made, strict=True)}
+    rows = [bytearray() for _ in asked]
+    for stripe in _stripes([shards[number] for number in chosen]):
+        heads = _headers(coding, len(stripe[0]))
+        fragments = [b"".join((heads[number], part)) for number, part in zip(chosen, stripe, strict=True)]
+        for row, fragment in zip(rows, _driver(coding).reconstruct(fragments, asked), strict=True):
+            row += memoryview(fragment)[_HEADER:]
+    return {number: bytes(row) for number, row in zip(asked, rows, strict=True)}
+
+
+def _stripes(shards: Sequence[bytes]) -> Iterator[list[memoryview]]:
+    """Yield what stands at the same place in each shard, a part at a time: every byte of a row is coded by itself."""
+    views = [memoryview(shard) for shard in shards]
+    for at in range(0, len(shards[0]), _STRIPE):
+        yield [view[at : at + _STRIPE] for view in views]
 
 
 def check_library(coding: Coding) -> None:

@@ -91,6 +91,7 @@ def same(source: Path, target: Path) -> bool:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_two_of_six_die_two_join_a_shard_rots_and_another_two_die(six: Federation) -> None:
     source = six.path / "docs"
     source.mkdir()

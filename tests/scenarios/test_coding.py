@@ -242,8 +242,7 @@ class TestReading:
         await whole(world, source)
         assert made == []
 
-    @pytest.mark.parametrize("dead", [(0, 1), (0, 3), (2, 5), (4, 5)])
-    @pytest.mark.parametrize("writers", [0, 2])
+    @pytest.mark.parametrize(("dead", "writers"), [((0, 1), 0), ((0, 3), 2), ((4, 5), 0)])
     async def test_any_two_may_be_silent(self, dead: tuple[int, int], writers: int, world: World, source: str) -> None:
         await backed_up(world)
         world.silence(*dead)
