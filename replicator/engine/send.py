@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from replicator.catalog.objects import ObjectRow, Shards
@@ -16,7 +17,7 @@ from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
 from replicator.format.policy import Policy
 from replicator.ids import Identity, ObjectName
-from scheduler import Plan
+from scheduler import PackId, Plan, Repair
 
 STREAMS = 3
 """Uploads to one peer at the same time; providers allow as many a tenant."""
@@ -25,6 +26,21 @@ _MADE = 4
 """Packs of which shards that were made again stay in memory until each has gone to its peer; at most 16 MiB each."""
 _MEASURED_S = 60.0
 """How long a rate is measured before it is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a pack's copies are made: ``at`` counts from 0; and why then."""
+
+    at: int
+    repair: Repair
+
+
+def in_order(ground: Ground, plan: Plan, rows: Iterable[ObjectRow]) -> dict[PackId, Turn]:
+    """Return whose turn is when, of the packs that a plan makes copies of."""
+    wanted = {addition.pack for addition in plan.additions}
+    queue = ground.queue([row for row in rows if pack_id(row.name) in wanted], copies=len(plan.additions))
+    return {repair.pack.id: Turn(at, repair) for at, repair in enumerate(queue)}
 
 
 class Sender:
@@ -51,19 +67,22 @@ class Sender:
         self._made: OrderedDict[int, dict[int, bytes]] = OrderedDict()
         self._making: dict[int, asyncio.Lock] = {}
 
-    async def settle(self, rows: list[ObjectRow], stage: str = "") -> Plan:
+    async def settle(self, rows: list[ObjectRow], stage: str = "", *, by_urgency: bool = False) -> Plan:
         """Make the copies that the policies of these packs promise, as far as peers allow.
 
         ``stage`` names the work on the progress display; without it, uploads go unmentioned beside other work.
+        ``by_urgency``: what is likeliest lost is sent first, instead of what was written first.
         Returns the plan as things lie afterwards. Objects whose bytes no answering peer gives are in :attr:`lost`.
         """
         for _ in range(len(self._half.peers) + 2):
             plan = self.ground.plan(rows)
+            rank = in_order(self.ground, plan, rows) if by_urgency else {}
+            tasks = self.ground.tasks(plan, rows)
+            if rank:
+                tasks.sort(key=lambda one: rank[pack_id(one.pack.name)].at)
             links = {peer_id(identity): link for identity, link in self.federation.links.items()}
             wanted = [
-                (task.row, links[task.peer])
-                for task in self.ground.tasks(plan, rows)
-                if task.peer in links and not self._is_lost(task.row)
+                (task.row, links[task.peer]) for task in tasks if task.peer in links and not self._is_lost(task.row)
             ]
             if not wanted or self._is_over:
                 break

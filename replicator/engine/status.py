@@ -21,7 +21,7 @@ from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import at_least_as_strong, coding_in_words
-from replicator.ids import Identity, short
+from replicator.ids import Identity, identity_of, short
 
 STALE_WARN_S = 36 * HOUR_S
 STALE_RED_S = 72 * HOUR_S
@@ -83,6 +83,8 @@ class PeerStatus:
     """Of the proofs that were asked for now; wrong, absent and late are told apart as in an audit."""
     week: Audited | None = None
     """What it proved within the last week."""
+    stands: str = "answers"
+    """How it is taken in plans, in a word of :mod:`scheduler.standing`."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -150,7 +152,13 @@ def _judge(
     now = edge.clock.now_ns()
     damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
     groups = _groups(half)
-    datasets = [_dataset(half, ground, answering, key, name, rows, damaged, now) for key, name, rows in groups]
+    ended = {
+        short(identity_of(right.holder_key)) for right in half.charter.charter.rights if right.revoked
+    }  # nobody waits for anything newer of theirs
+    datasets = [
+        _dataset(half, ground, answering, key, name, rows, damaged, now, awaited=bool(key) and key not in ended)
+        for key, name, rows in groups
+    ]
     for one, (_, _, rows) in zip(datasets, groups, strict=True):
         _witnessed(half, one, rows, heads, now)
     findings = [kept for kept in Findings(half).all() if not kept.noted_ns]
@@ -163,8 +171,13 @@ def _judge(
         _unclaimed(half, federation, ground)
     week = audited(half, now)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
-    for peer in peers:
+    for peer, pin in zip(peers, half.peers, strict=True):
         peer.week = week.get(peer.id)
+        peer.stands = ground.standing(pin, now).word
+        if peer.stands == "gone" and peer.reachable:
+            federation.notices.append(
+                f"{peer.name} was said to be gone and answers: `replicator peer set {peer.name} --state ok` if it is"
+            )
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
@@ -288,6 +301,8 @@ def _dataset(
     rows: list[SnapshotRow],
     damaged: set[int],
     now: int,
+    *,
+    awaited: bool,
 ) -> DatasetStatus:
     published = [row for row in rows if row.published_ns]
     if not published:
@@ -308,10 +323,10 @@ def _dataset(
         gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
     state: State = "safe"
-    if key and age_s > STALE_RED_S:
+    if awaited and age_s > STALE_RED_S:
         state = "stale"
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
-    elif key and age_s > STALE_WARN_S:
+    elif awaited and age_s > STALE_WARN_S:
         warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
@@ -379,14 +394,17 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
 
 def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus]) -> list[str]:
     advice = []
-    silent = [peer.name for peer in peers if not peer.reachable]
+    silent = [peer.name for peer in peers if not peer.reachable and peer.stands not in ("away", "gone")]
     if not peers:
         advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
     thin = any(dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets)
     if thin or any(peer.missing or peer.damaged or peer.problems for peer in peers if peer.reachable):
         advice.append("run `replicator repair`: it stores missing and damaged copies again and deletes nothing")
     if silent:
-        advice.append(f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days")
+        advice.append(
+            f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days "
+            "(`replicator peer set NAME --state away` or `gone` says otherwise)"
+        )
     if any(dataset.state in {"nothing yet", "waiting", "stale"} for dataset in datasets):
         advice.append("run `replicator backup`")
     if half.role == "node" and not datasets:
