@@ -127,6 +127,14 @@ def default_home() -> str:
     return state or platformdirs.user_data_dir("replicator")
 
 
+CONFIG_VARIABLE = "REPLICATOR_CONFIG"
+
+
+def config_path(home: str) -> str:
+    """Return where the settings of a home are: REPLICATOR_CONFIG, else config.toml in it."""
+    return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
+
+
 MOST_STREAMS = 16
 """Uploads of one tenant at a time that a provider may allow."""
 LEAST_RATE = 128 << 10

@@ -37,7 +37,7 @@ _NAMED = 5
     help="How long the command may let the backup wait in all.",
 )
 @click.option("--now", is_flag=True, help="Send as by night (config.toml, [line]), whatever the clock says.")
-@command(keys="write (a node's home)")
+@command(keys="write (a node's home)", run="backup")
 def backup(
     session: Session,
     datasets: tuple[str, ...],
@@ -85,7 +85,6 @@ def _backup(
     from replicator.settings import load_config  # noqa: PLC0415 - likewise
 
     config = load_config(session.home)
-    started = session.clock.now_ns()
     settle_heap()
     with session.node() as node, session.edge(always_night=now) as edge:
         apply_declared(session, node, config)
@@ -98,13 +97,6 @@ def _backup(
             _take(session, one)
         if report.integrity:
             session.worsen(exits.INTEGRITY)
-        node.catalog.record_run(
-            "backup",
-            started_ns=started,
-            ended_ns=session.clock.now_ns(),
-            exit_code=session.code,
-            summary={"datasets": [one.dataset for one in report.datasets], "sent_bytes": report.sent_bytes},
-        )
     for notice in (*report.notices, *report.unreachable):
         session.out.notice(notice)
     for problem in report.integrity:
@@ -217,13 +209,13 @@ def _left_out(one: "DatasetReport") -> list[str]:
 @click.option(
     "--spread", metavar="DURATION", help="Begin within so long (1h), each home always equally late: for cron."
 )
-@command(keys="whatever this home holds")
+@command(keys="whatever this home holds", run="run")
 def run(session: Session, spread: str | None) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 
-    A node: backup, audit, repair of its own objects. A keeper whose passphrase is given (--passphrase-file,
-    REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then prune. A maintainer:
-    prune.
+    A node: repairs that are urgent, backup, audit, other repairs, rebalance. A keeper whose passphrase is given
+    (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
+    prune. A maintainer: prune.
     """
     from replicator.engine.home import has_half  # noqa: PLC0415
 
@@ -251,12 +243,21 @@ def run(session: Session, spread: str | None) -> None:
 
 
 def _night_of_node(session: Session, document: dict[str, Any], lines: list[str]) -> None:
-    from replicator.engine.repair import repair  # noqa: PLC0415
+    from replicator.engine.rebalance import rebalance  # noqa: PLC0415
+    from replicator.engine.repair import mend_urgent, repair  # noqa: PLC0415
 
+    with session.node() as node, session.edge() as edge:
+        urgent = wait(mend_urgent(node, edge))
     report = _backup(session)
     with session.node() as node, session.edge() as edge:
         mended = wait(repair(node, edge, by_hand=False))
+        # What lacks copies has the line first; a night that ends with debts moves nothing.
+        moved = None if mended.exit_code else wait(rebalance(node, edge))
     session.worsen(mended.exit_code)
+    if moved is not None:
+        session.worsen(moved.exit_code)
+        for reason in (*moved.owed, *(f"has no place: {one}" for one in moved.refused)):
+            session.out.notice(f"owed: {reason}")
     for debt in mended.debts:
         session.out.notice(f"owed: {debt}")
     document |= _document(report)
@@ -266,10 +267,19 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
         "damaged": mended.damaged,
         "made": mended.made,
         "debts": mended.debts,
+        "urgent": urgent.made,
+        "waiting": [{"id": name, "state": word} for name, word in mended.waiting.items()],
     }
+    document["rebalance"] = {"moved": 0 if moved is None else moved.made}
     lines += _text(report)
     lines.append(f"audit: {proofs_words(mended)}")
-    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
+    waits = "".join(f"; {name} is {word}" for name, word in mended.waiting.items())
+    made = f"{urgent.made + mended.made} made again" + (
+        f", {urgent.made} of them before the backup" * bool(urgent.made)
+    )
+    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {made}{waits}")
+    if moved is not None and moved.moves:
+        lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:

@@ -259,9 +259,11 @@ class Ground:
             row = self.half.catalog.peers.get(identity)
             state = self.standing(pin, now).state
             used, free = (link.info.used, link.free) if link is not None else (row.used, 0)
+            quota = link.info.quota if link is not None else row.quota
+            capacity = used + max(free, 0) if used <= quota else quota  # a grant that was cut
             if frozen and state == "ok":
                 state = "readonly"
-            peers.append(_peer(pin, capacity=used + max(free, 0), used=used, state=state))
+            peers.append(_peer(pin, capacity=capacity, used=used, state=state))
         return peers
 
     def standing(self, pin: PeerPin, now_ns: int) -> Standing:

@@ -16,7 +16,7 @@ import os
 import socket
 import sqlite3
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,18 @@ from replicator.provider.erasing import all_erasures
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
+from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
+from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import set_quota
+from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
+from replicator.transport.reachable import PUBLIC, Reachable
+from replicator.transport.sources import Sources
 from replicator.wire.messages import WIRE_VERSION
 
 HOME_FORMAT = 1
@@ -81,6 +86,8 @@ class Terms:
 class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """home.json. ``data`` may be edited by hand when the disk moves.
 
+    ``pull_from``: whom it fetches from (:class:`Reachable`).
+
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
     that an earlier release reads the file of who set nothing.
     """
@@ -92,6 +99,7 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     window: str = ""
     zone: str = ""
     streams: int = STREAMS
+    pull_from: tuple[str, ...] = (PUBLIC,)
 
 
 class Provider:
@@ -120,8 +128,12 @@ class Provider:
 
         self._database.write("declared quotas", work)
 
-    def start(self) -> ProviderService:
-        """Return the service that answers requests. One at a time for a home: the caller holds its lock."""
+    def start(self, sources: Sources | None = None, run: Run | None = None) -> ProviderService:
+        """Return the service that answers requests. One at a time for a home: the caller holds its lock.
+
+        ``sources``: where it may fetch objects that tenants send it for; None: from nobody. ``run`` as in
+        :class:`Pulls`.
+        """
         return ProviderService(
             Core(
                 key=self.key,
@@ -132,6 +144,7 @@ class Provider:
                 rng=self._rng,
                 admitted=self._admitted,
                 hours=self._hours(),
+                pulls=Pulls(sources, self.key, self._clock.now_ns, run) if sources is not None else None,
             )
         )
 
@@ -167,6 +180,28 @@ class Provider:
         _write_home_file(self._fs, self.folder, changed)
         self._file = changed
         return changed
+
+    def reachable(self) -> Reachable:
+        """Return which addresses of other providers it dials.
+
+        Raises:
+            HomeError: home.json says something that is none.
+        """
+        try:
+            return Reachable(self._file.pull_from)
+        except UsageError as error:
+            raise HomeError(f"{self.folder}: {error.message}", hint="set it with `provider set --pull-from`") from error
+
+    def set_pull_from(self, words: Iterable[str]) -> Reachable:
+        """Change which addresses of other providers it dials, from the daemon's next start on.
+
+        Raises:
+            UsageError: neither "public", "nobody" nor a network.
+        """
+        found = Reachable(words)
+        self._file = msgspec.structs.replace(self._file, pull_from=found.words)
+        _write_home_file(self._fs, self.folder, self._file)
+        return found
 
     def scrub(self, service: ProviderService, *, seconds: float | None) -> Scrubbed:
         """Read what so many seconds' share of a round is, or all that is left of it. The caller holds the home's lock.
@@ -280,6 +315,57 @@ class Provider:
         """Return the bytes that the disk has for this provider: free now, or used by it."""
         return self._data().free_bytes() + used_by_all(self._database)
 
+    def state(self) -> ProviderState:
+        """Return how it stands, from rows and disk as they are now; the daemon need not run."""
+        offer, data, now_ns = self.offer(), self._data(), self._clock.now_ns()
+        mounted, used, days = data.mounted(), used_by_all(self._database), load_days(self._database)
+        marked = {
+            row["id"]: row
+            for row in deletions(self._database, Charters(self._database), offer, days=days, now_ns=now_ns)
+        }
+        heard_ns, forks = heard(self._database), counts(self._database, "forks")
+        changes = counts(self._database, "root_changes")
+        disk_free = data.free_bytes() if mounted else 0
+        log = read_log(self.folder, self._fs)
+        tenants = []
+        for tenant, label, quota, since_ns, stored in self._database.rows(
+            "SELECT id, label, quota, created_ns, "
+            "(SELECT coalesce(sum(bytes), 0) FROM usage WHERE usage.tenant = tenants.id) FROM tenants ORDER BY id"
+        ):
+            marks: Mapping[str, Any] = marked.get(tenant.hex(), {})
+            tenants.append(
+                TenantState(
+                    id=tenant.hex(),
+                    label=label,
+                    used=int(stored),
+                    quota=quota,
+                    since_ns=since_ns,
+                    heard_ns=heard_ns.get(tenant, 0),
+                    marked=marks.get("marked", 0),
+                    marked_bytes=marks.get("marked_bytes", 0),
+                    first_ns=marks.get("first_ns", 0),
+                    budget=marks.get("budget", 0),
+                    unbraked=tuple(marks.get("unbraked", ())),
+                    root_changes=changes.get(tenant, 0),
+                    forks=forks.get(tenant, 0),
+                )
+            )
+        return ProviderState(
+            now_ns=now_ns,
+            mounted=mounted,
+            capacity=offer.capacity,
+            used=used,
+            disk_free=disk_free,
+            room=max(0, min(offer.capacity - used, disk_free - floor_of(offer.capacity))),
+            growth=growth(self._database, now_ns),
+            clock_leap_s=days.leap_ns // NS,
+            frozen=days.frozen(now_ns),
+            damaged=len(log.found),
+            scrub_ended_ns=log.ended_ns,
+            tenants=tuple(tenants),
+            erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
+        )
+
     def status(self) -> dict[str, Any]:
         """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
         offer = self.offer()
@@ -287,14 +373,17 @@ class Provider:
         mounted = data.mounted()
         row = self._database.row("SELECT incarnation FROM meta")
         assert row is not None, "the row is made with the home"
-        counts = dict(self._database.rows("SELECT tenant, count(*) FROM objects GROUP BY tenant"))
+        objects = dict(self._database.rows("SELECT tenant, count(*) FROM objects GROUP BY tenant"))
+        state = self.state()
+        heard_ns = {one.id: one.heard_ns for one in state.tenants}
         tenants = [
             {
                 "id": tenant.hex(),
                 "label": label,
                 "quota": quota,
                 "used": int(stored),
-                "objects": counts.get(tenant, 0),
+                "objects": objects.get(tenant, 0),
+                "heard_ns": heard_ns[tenant.hex()],
                 "charter": charter,
             }
             for tenant, label, quota, charter, stored in self._database.rows(
@@ -317,13 +406,31 @@ class Provider:
             "window": self._file.window,
             "zone": self._file.zone,
             "streams": self._file.streams,
+            "pull_from": list(self._file.pull_from),
             "data": data.path,
             "mounted": mounted,
             "used": used_by_all(self._database),
             "disk_free": data.free_bytes() if mounted else 0,
             "scrub": _scrub_document(read_log(self.folder, self._fs)),
             "disk_reserve": floor_of(offer.capacity),
+            "growth": state.growth,
+            "full_in_days": None if state.days_left is None else round(state.days_left, 1),
             "tenants": tenants,
+            "months": [
+                {
+                    "id": f"{one.tenant.hex()} {one.month}",
+                    "tenant": one.tenant.hex(),
+                    "month": one.month,
+                    "taken": one.taken,
+                    "given": one.given,
+                    "kept": one.kept,
+                }
+                for one in months(self._database)
+            ],
+            "holders": [
+                {"id": holder.hex(), "tenant": tenant.hex(), "taken": taken, "given": given}
+                for tenant, holder, taken, given in by_holder(self._database)
+            ],
             "erased": [
                 {
                     "id": one.tenant.hex(),

@@ -63,6 +63,7 @@ from replicator.format.keybag import (
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
 from replicator.format.offer import Invite, Offer, Offer1
 from replicator.format.pack import Directory, Segment, Slot
+from replicator.format.permit import Permit, Pickup
 from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import (
     ChunkList,
@@ -312,6 +313,17 @@ MARK = Mark(
 HOLDERS = Holders(tenant=run(0x10, 16), charter=7, providers=run(0x00, 64))
 FENCE = Fence(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=6, head=10)
 RETIRE = Retire(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=5)
+PERMIT = Permit(
+    tenant=run(0x10, 16),
+    source=run(0xA0, 32),
+    puller=run(0xA1, 32),
+    names=run(0x00, 64),
+    offset=0,
+    length=0,
+    issued_ns=NOW,
+    expires_ns=NOW + NS,
+)
+PICKUP = Pickup(permit=b"a signed permit", source=run(0xA0, 32), name=run(0x00, 32), offset=0, length=0, asked_ns=NOW)
 ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
 ERASE_RECEIPT = EraseReceipt(
     tenant=run(0x10, 16),
@@ -575,6 +587,8 @@ SAMPLES: dict[str, Record] = {
     "holders": HOLDERS,
     "fence": FENCE,
     "retire": RETIRE,
+    "permit": PERMIT,
+    "pickup": PICKUP,
     "offer": OFFER,
     "offer 1": OFFER_1,
     "invite": INVITE,

@@ -13,7 +13,9 @@ from replicator.engine.backup import BackupReport
 from replicator.engine.browse import Library
 from replicator.engine.federation import Federation, get_whole
 from replicator.engine.inspect import verify_content
+from replicator.engine.placing import Ground, pack_id, peer_id
 from replicator.engine.prune import stored_names
+from replicator.engine.rebalance import moved_objects, planned_moves
 from replicator.engine.simulate import home_scene, simulate
 from replicator.engine.sync import take_index
 from replicator.engine.why import explain
@@ -24,6 +26,7 @@ from replicator.ids import ObjectName
 from replicator.pack import shards as pack_shards
 from replicator.snapshot.retention import KeepRules
 from replicator.transport.base import Connection
+from replicator.transport.memory import MemoryConnection
 from scheduler.hazards import Hazards
 from tests.fakes import SeededRng
 from tests.scenarios.conftest import Worlds
@@ -508,6 +511,71 @@ class TestTrust:
             assert all(objects.by_name(name) is not None for name in names)
         finally:
             keeper.close()
+
+
+async def test_a_restore_that_has_a_fetching_process_joins_shards_itself(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await backed_up(world)
+
+    def started(*_args: object, **_more: object) -> None:
+        raise AssertionError("it knows of no shards")
+
+    monkeypatch.setattr(MemoryConnection, "reach", lambda _: object())
+    monkeypatch.setattr("replicator.engine.fetchers.Fetchers", started)
+    world.silence(0, 1)
+    target = os.path.join(world.root, "target")
+    report = await world.restore(target, writers=2)
+    assert (report.lost, report.damaged, report.gaps) == ([], [], [])
+
+
+async def test_what_was_swept_is_known_no_more_and_nothing_else(world: World, source: str) -> None:
+    await backed_up(world)
+    old = cut_packs(world)
+    for number in range(6):
+        write(os.path.join(source, f"{number}.raw"), SeededRng(f"new {number}").bytes(900_000))
+    world.clock.advance(DAY_S)
+    await backed_up(world)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    days_pass(world)
+    await pruned(world)
+    keeper = world.keeper()
+    try:
+        known = {row.name for row in keeper.catalog.objects.all()}
+        living = {name for name in cut_packs(world) if name not in old}
+        shards_of = keeper.catalog.objects.shards()
+    finally:
+        keeper.close()
+    assert living <= known
+    assert not {row.name for one in old.values() for row in one.rows} & known
+    assert all(len(one.rows) == SHARDS for one in shards_of.values())
+    await whole(world, source)
+
+
+async def test_what_lies_on_a_leaving_provider_moves_as_the_shard_it_is(world: World, source: str) -> None:
+    await backed_up(world)
+    before = cut_packs(world)
+    await joined(world, 6)
+    node = world.node()
+    try:
+        async with Federation(node, world.edge) as federation:
+            ground = Ground(node, federation)
+            ground.refresh()
+            rows_ = [row for row in node.catalog.objects.all() if row.kind in {"data", "tree"}]
+            by_name = {pack_id(row.name): row for row in rows_}
+            counted = ground.counted(rows_)
+            cut = [row for row in rows_ if ground.shards(row) is not None]
+            leaving, there = peer_id(world.identity(2)), peer_id(world.identity(6))
+            moves: list[dict[str, object]] = [{"pack": pack_id(row.name), "from": leaving, "to": there} for row in cut]
+            moves.append({"pack": pack_id(cut[0].name), "from": None, "to": there})
+            found = moved_objects(ground, by_name, moves)
+            assert planned_moves(ground, rows_)["moves"] == [], "a peer that joins moves nothing"
+    finally:
+        node.close()
+    for row, (shard, to) in zip(cut, found, strict=False):
+        assert to == there
+        assert shard.name == before[row.name].rows[counted[pack_id(row.name)][leaving]].name
 
 
 async def test_simulate_knows_how_many_shards_suffice(world: World, source: str) -> None:
