@@ -534,6 +534,7 @@ async def test_what_was_swept_is_known_no_more_and_nothing_else(world: World, so
     old = cut_packs(world)
     for number in range(6):
         write(os.path.join(source, f"{number}.raw"), SeededRng(f"new {number}").bytes(900_000))
+    write(os.path.join(source, "letter.txt"), b"Dear writer,\n" * 300)  # nothing of the first index is needed
     world.clock.advance(DAY_S)
     await backed_up(world)
     await keep(world, KeepRules(last=1))
