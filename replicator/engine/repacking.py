@@ -6,7 +6,9 @@
 Stopped before that Forget, all of it is something that nothing names, and goes as the next prune finds it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Final
 
 from replicator.catalog.objects import ObjectRow, split_ids
@@ -87,7 +89,8 @@ class Repacking:
         def emit(pack: SealedPack) -> None:
             parts = stored_as(pack.name, pack.data, coding)
             for name, data in parts:
-                self._spool.put(name, data)
+                # Not synced: nothing relies on it before providers have it, and a run that was stopped makes it anew.
+                self._spool.put(name, data, durable=False)
             shards[pack.name] = [name for name, _ in parts] if len(parts) > 1 else []
             made.append(SealedPack(name=pack.name, data=b"", kind=pack.kind, policy=pack.policy, ids=pack.ids))
             sizes[pack.name] = len(pack.data)
@@ -96,15 +99,28 @@ class Repacking:
         shards: dict[bytes, list[bytes]] = {}
         repacker = Repacker(_KINDS[facts.kind], facts.policy, keys, self._edge.rng, emit)
         left = set(needed)
-        for use in batch:
-            data = await self._federation.fetch(ObjectName(use.facts.name), ())
-            live = left.intersection(split_ids(ids[use.facts.name]))
-            repacker.add(data, live)
-            left -= live
-        repacker.flush()
+        async with contextlib.aclosing(self._fetched(batch)) as packs:
+            async for use, data in packs:
+                live = left.intersection(split_ids(ids[use.facts.name]))
+                await asyncio.to_thread(repacker.add, data, live)
+                left -= live
+        await asyncio.to_thread(repacker.flush)
         if sum(sizes.values()) >= sum(use.facts.size for use in batch):
             return None  # padding took what was gained
         return await self._store(group, batch, made, sizes, shards)
+
+    async def _fetched(self, batch: Sequence[PackUse]) -> AsyncGenerator[tuple[PackUse, bytes], None]:
+        """Yield packs with their bytes; while one is worked on the next is fetched."""
+        names = [ObjectName(use.facts.name) for use in batch]
+        coming = asyncio.ensure_future(self._federation.fetch(names[0], ()))
+        try:
+            for use, following in zip(batch, [*names[1:], None], strict=True):
+                data = await coming
+                if following is not None:
+                    coming = asyncio.ensure_future(self._federation.fetch(following, ()))
+                yield use, data
+        finally:
+            coming.cancel()
 
     def _moved_before(self, group: RepackGroup, ids: Mapping[bytes, bytes]) -> set[bytes]:
         """Return the chunks that packs which were put together anew before hold already."""
@@ -187,6 +203,7 @@ class Repacking:
             created_ns=row.created_ns,
             shards=[] if shards is None else [one.name for one in shards.rows],
             needed=0 if shards is None else shards.needed,
+            synced=False,
         )
         found = objects.by_name(name)
         assert found is not None, "a row stays"

@@ -35,7 +35,7 @@ from replicator.format.charter import (
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
-from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport
+from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport, ErasureReport1, GoneProvider
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
 from replicator.format.index import Index, IndexedPack, References
@@ -344,6 +344,15 @@ ERASURE_REPORT = ErasureReport(
         ErasedAt(identity=run(0xB0, 32), name="eva", endpoints=[], receipt=b""),
     ],
     made_ns=NOW + 2 * NS,
+    gone=[GoneProvider(identity=run(0xB0, 32), said_ns=NOW + NS)],
+)
+ERASURE_REPORT_1 = ErasureReport1(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    keeper=run(0x60, 32),
+    order=b"a signed order",
+    providers=ERASURE_REPORT.providers,
+    made_ns=NOW + 2 * NS,
 )
 OFFER = Offer(
     provider_key=run(0x01, 32),
@@ -577,6 +586,7 @@ SAMPLES: dict[str, Record] = {
     "erase order": ERASE_ORDER,
     "erase receipt": ERASE_RECEIPT,
     "erasure report": ERASURE_REPORT,
+    "erasure report 1": ERASURE_REPORT_1,
     "finding": FINDING,
     "drill": DRILL,
     "drill 1": DRILL_1,
