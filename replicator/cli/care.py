@@ -130,7 +130,7 @@ def _status_text(found: "Status") -> list[str]:
                 (
                     one.name,
                     one.state,
-                    f"{one.copies} of {one.promised}",
+                    f"{one.copies} of {one.promised}" + (f" ({one.coding})" if one.coding else ""),
                     moment(one.newest_ns),
                     one.files,
                     format_size(one.bytes),
