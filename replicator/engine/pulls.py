@@ -7,14 +7,15 @@ from replicator.catalog.objects import ObjectRow
 from replicator.clock import HOUR_S, NS
 from replicator.crypto.sign import Context
 from replicator.engine.edge import Edge
-from replicator.engine.federation import Federation, Link, patiently
+from replicator.engine.federation import MAX_BUSY_WAITS, Federation, Link, patiently
 from replicator.engine.home import Half
-from replicator.errors import ProtocolError, RefusedError
+from replicator.errors import BusyError, ProtocolError, RefusedError
 from replicator.format.codec import encode
 from replicator.format.permit import Permit
 from replicator.ids import Identity
 from replicator.transport.patience import GRACE_S, MINIMUM_RATE, STALL_S
 from replicator.wire.messages import PULLS_VERSION, PullReply, PullRequest
+from scheduler.night import backoff
 
 PERMIT_S: Final = HOUR_S
 """How long a permit holds: longer than the slowest transfer of an object, and not much longer."""
@@ -77,11 +78,14 @@ class Pulls:
             permit=self._half.signing.sign(Context.PERMIT, encode(permit)),
             offer=source.info.offer,
         )
+        turned_away = 0
         patience_s = GRACE_S + STALL_S + row.size / MINIMUM_RATE
         until = self._edge.clock.monotonic() + patience_s
         while True:
             try:
                 reply = await patiently(self._edge, partial(to.connection.call, "pull", request, PullReply))
+            except BusyError:
+                return None  # with others' errands: what is carried there has streams of its own
             except RefusedError as error:
                 if error.code not in _NOT_ABLE:
                     raise
@@ -91,6 +95,10 @@ class Pulls:
                 self.objects += 1
                 self.bytes += row.size
                 return reply.receipt
+            if reply.failed == "busy" and turned_away < MAX_BUSY_WAITS:
+                turned_away += 1
+                await self._edge.clock.sleep(backoff(turned_away, 1.0, self._edge.rng.below(1 << 20) / (1 << 20)))
+                continue
             if reply.failed is not None:
                 self._failed(reply, source, to)
                 return None
@@ -109,7 +117,7 @@ class Pulls:
             )
         elif reply.failed == "unreachable":
             self._give_up(source, to, "no address of it may be dialled there, or none answers")
-        # "refused" and "no room" are about this object: the next may go.
+        # "busy", "refused" and "no room" are about this object or moment: the next may go.
 
     def _give_up(self, source: Link, to: Link, why: str) -> None:
         self._apart.add((source.identity, to.identity))

@@ -6,7 +6,9 @@
 Stopped before that Forget, all of it is something that nothing names, and goes as the next prune finds it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Final
 
 from replicator.catalog.objects import ObjectRow, split_ids
@@ -30,6 +32,7 @@ from replicator.ids import ObjectName, short
 from replicator.pack.packer import SealedPack
 from replicator.pack.repack import Repacker
 from replicator.pack.sealed import seal_object
+from replicator.pack.shards import stored_as
 
 BATCH_BYTES: Final = 256 << 20
 """Of old packs that go into new ones, and into one index, together."""
@@ -68,12 +71,7 @@ class Repacking:
 
     def _tidy(self) -> None:
         """Let go of what lies in the spool, and of rows of what no provider ever got."""
-        objects = self._half.catalog.objects
-        for row in objects.all("spooled"):
-            if objects.holdings_of(row.id):
-                objects.unspool(row.id)
-            else:
-                objects.forget([row.id])
+        self._half.catalog.objects.settle_spooled()
         for name in self._spool.names():
             self._spool.drop(name)
 
@@ -86,23 +84,43 @@ class Repacking:
         needed -= self._moved_before(group, ids)
         made: list[SealedPack] = []
 
+        coding = self._half.catalog.datasets.policies()[facts.policy].coding if facts.kind == "data" else None
+
         def emit(pack: SealedPack) -> None:
-            self._spool.put(pack.name, pack.data)
+            parts = stored_as(pack.name, pack.data, coding)
+            for name, data in parts:
+                # Not synced: nothing relies on it before providers have it, and a run that was stopped makes it anew.
+                self._spool.put(name, data, durable=False)
+            shards[pack.name] = [name for name, _ in parts] if len(parts) > 1 else []
             made.append(SealedPack(name=pack.name, data=b"", kind=pack.kind, policy=pack.policy, ids=pack.ids))
             sizes[pack.name] = len(pack.data)
 
         sizes: dict[bytes, int] = {}
+        shards: dict[bytes, list[bytes]] = {}
         repacker = Repacker(_KINDS[facts.kind], facts.policy, keys, self._edge.rng, emit)
         left = set(needed)
-        for use in batch:
-            data = await self._federation.fetch(ObjectName(use.facts.name), ())
-            live = left.intersection(split_ids(ids[use.facts.name]))
-            repacker.add(data, live)
-            left -= live
-        repacker.flush()
+        async with contextlib.aclosing(self._fetched(batch)) as packs:
+            async for use, data in packs:
+                live = left.intersection(split_ids(ids[use.facts.name]))
+                await asyncio.to_thread(repacker.add, data, live)
+                left -= live
+        await asyncio.to_thread(repacker.flush)
         if sum(sizes.values()) >= sum(use.facts.size for use in batch):
             return None  # padding took what was gained
-        return await self._store(group, batch, made, sizes)
+        return await self._store(group, batch, made, sizes, shards)
+
+    async def _fetched(self, batch: Sequence[PackUse]) -> AsyncGenerator[tuple[PackUse, bytes], None]:
+        """Yield packs with their bytes; while one is worked on the next is fetched."""
+        names = [ObjectName(use.facts.name) for use in batch]
+        coming = asyncio.ensure_future(self._federation.fetch(names[0], ()))
+        try:
+            for use, following in zip(batch, [*names[1:], None], strict=True):
+                data = await coming
+                if following is not None:
+                    coming = asyncio.ensure_future(self._federation.fetch(following, ()))
+                yield use, data
+        finally:
+            coming.cancel()
 
     def _moved_before(self, group: RepackGroup, ids: Mapping[bytes, bytes]) -> set[bytes]:
         """Return the chunks that packs which were put together anew before hold already."""
@@ -121,7 +139,12 @@ class Repacking:
         return found
 
     async def _store(
-        self, group: RepackGroup, batch: Sequence[PackUse], made: Sequence[SealedPack], sizes: Mapping[bytes, int]
+        self,
+        group: RepackGroup,
+        batch: Sequence[PackUse],
+        made: Sequence[SealedPack],
+        sizes: Mapping[bytes, int],
+        shards: Mapping[bytes, list[bytes]],
     ) -> MovedPacks | None:
         """Bring new packs and their index to the copies that they promise; None if they do not reach the minimum."""
         facts = group.packs[0].facts
@@ -139,7 +162,7 @@ class Repacking:
                     size=sizes[pack.name],
                     kind=int(pack.kind),
                     policy=pack.policy,
-                    shards=[],
+                    shards=shards[pack.name],
                     ids=b"".join(pack.ids),
                 )
                 for pack in made
@@ -169,8 +192,18 @@ class Repacking:
         objects = self._half.catalog.objects
         row = objects.by_name(name)
         assert row is not None, f"{short(name)} was just taken in"
+        shards = objects.shards_of(row)
         objects.add(
-            name=row.name, writer=row.writer, kind=row.kind, size=row.size, spooled=True, created_ns=row.created_ns
+            name=row.name,
+            writer=row.writer,
+            kind=row.kind,
+            size=row.size,
+            policy=row.policy,
+            spooled=True,
+            created_ns=row.created_ns,
+            shards=[] if shards is None else [one.name for one in shards.rows],
+            needed=0 if shards is None else shards.needed,
+            synced=False,
         )
         found = objects.by_name(name)
         assert found is not None, "a row stays"

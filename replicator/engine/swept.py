@@ -9,7 +9,7 @@ from replicator.engine.dismissed import dismissed
 from replicator.engine.home import Half
 from replicator.ids import Identity
 
-_PACKS = ("data", "tree")
+_PACKS, _RECORDS = ("data", "tree"), ("snapshot", "index", "references")
 
 
 def drop_swept(half: Half) -> int:
@@ -27,11 +27,17 @@ def drop_swept(half: Half) -> int:
     asked = {one.object_id for one in holdings if one.peer in peers}
     lying = {one.object_id for one in holdings if one.peer in peers and one.state in {"held", "damaged"}}
     lying |= set().union(*(objects.claimed(peer) for peer in peers))
-    rows = {row.id: row for row in objects.all("NOT spooled") if row.id in unneeded}
+    # A pack that is cut goes with all its shards: as long as one lies somewhere, all are known.
+    shards_of = {pack: {one.id for one in found.rows} for pack, found in objects.shards_in(unneeded).items()}
+    asked |= {pack for pack, shards in shards_of.items() if shards & asked}
+    lying |= {pack for pack, shards in shards_of.items() if shards & lying}
+    parts = set().union(*shards_of.values())
+    rows = {row.id: row for row in objects.all("NOT spooled") if row.id in unneeded - parts}
     gone = {
         row.id
         for row in rows.values()
-        if row.id in asked - lying and (row.kind not in _PACKS or row.index_id is None or row.index_id in rows)
+        if row.id in asked - lying
+        and (row.kind in _RECORDS or (row.kind in _PACKS and (row.index_id is None or row.index_id in rows)))
     }
     # An index stays as long as one of its packs does: without it nobody could tell which pack that is.
     stay = {row.index_id for row in objects.all("index_id IS NOT NULL") if row.id not in gone}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.crypto.sign import Context, SigningKey
-from replicator.errors import IntegrityError, PeerError, RefusedError
+from replicator.errors import BusyError, IntegrityError, PeerError, RefusedError
 from replicator.format.codec import encode
 from replicator.format.offer import Offer
 from replicator.format.permit import Pickup
@@ -95,12 +95,19 @@ class Pulls:
             with self._lock:
                 self._running.discard(key)
             raise
-        self._run(lambda: self._fetch(key, errand, upload))
+        try:
+            self._run(lambda: self._fetch(key, errand, upload))
+        except RuntimeError as error:  # the pool takes nothing any more
+            upload.abort()
+            with self._lock:
+                self._running.discard(key)
+            raise RequestRefusedError("unavailable", "the provider is stopping") from error
 
     def stop(self) -> None:
-        """Take no more; what runs is left to end with the process, as an upload that a client breaks off."""
+        """Break off what runs, and wait for it: nothing is stored after the disk was left in good order."""
+        self._sources.close()
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=True)
 
     def _beside(self, work: Callable[[], None]) -> object:
         assert self._pool is not None, "without a runner there is a pool"
@@ -139,6 +146,8 @@ class Pulls:
             self._sources.fetch(tuple(errand.offer.endpoints), errand.source, signed, errand.size, take)
         except RefusedError:
             return Outcome(failed="refused")
+        except BusyError:
+            return Outcome(failed="busy")
         except PeerError:
             return Outcome(failed="unreachable")
         except RequestRefusedError:

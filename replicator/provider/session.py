@@ -13,7 +13,7 @@ from replicator.charter.verify import (
     verify_objection,
 )
 from replicator.crypto.sign import Context, signer_of, verify
-from replicator.errors import RootWaitsError
+from replicator.errors import IntegrityError, RootWaitsError
 from replicator.format.charter import Op, Right
 from replicator.format.claim import Claim, Receipt, Standing, Witness
 from replicator.format.codec import Record, decode, encode
@@ -25,7 +25,7 @@ from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
 from replicator.format.snapshot import Head
 from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
-from replicator.provider.charters import store_charter
+from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.heads import (
@@ -309,13 +309,19 @@ class ProviderSession:
                 if found.hash == known.hash:
                     return Empty()
                 if found.number == known.number:
+                    self._keep_fork(tenant, known, found)
                     raise RequestRefusedError("fork", f"another charter has the number {found.number} here")
                 raise RequestRefusedError(
                     "conflict", f"charter {found.number} is older than {known.number}, known here"
                 )
             if known is not None:
                 with refusing(integrity="fork"):
-                    self._verified(tenant, found.signed, known, follows=True)
+                    try:
+                        self._verified(tenant, found.signed, known, follows=True)
+                    except IntegrityError:
+                        self._keep_fork(tenant, known, found)
+                        raise
+            after = b"" if known is None else known.hash
             keybag = ObjectName(found.charter.keybag)
             with self._core.gate.arriving(tenant.id, keybag):
                 expected = size_of(self._core.database, tenant.id, keybag)
@@ -324,9 +330,16 @@ class ProviderSession:
                 now_ns = self._core.clock.now_ns()
                 self._core.database.write(
                     "charter",
-                    lambda connection: store_charter(connection, found, name, days=self._core.days, now_ns=now_ns),
+                    lambda connection: store_charter(
+                        connection, found, name, after=after, days=self._core.days, now_ns=now_ns
+                    ),
                 )
         return Empty()
+
+    def _keep_fork(self, tenant: Tenant, known: VerifiedCharter, found: VerifiedCharter) -> None:
+        """Keep both of two charters that exclude each other: each was signed by the owner that root named."""
+        log.warning("an owner signed two charters that exclude each other; both are kept")
+        keep_charter_fork(self._core.database, tenant.id, known.signed, found.signed, now_ns=self._core.clock.now_ns())
 
     def _verified(
         self, tenant: Tenant, signed: bytes, known: VerifiedCharter | None, *, follows: bool = False

@@ -4,8 +4,8 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from replicator.crypto.certificates import key_of_certificate
@@ -34,6 +34,10 @@ class Sources(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Break off what is being fetched; idempotent. Called from another thread."""
+        ...
+
 
 class TlsSources:
     """A :class:`Sources` over TLS 1.3."""
@@ -42,20 +46,41 @@ class TlsSources:
         self._reachable = reachable
         self._connect_s = connect_s
         self._stall_s = stall_s
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """See :meth:`Sources.close`."""
+        with self._lock:
+            self._closed = True
+            for one in self._open:
+                _cut(one)
 
     def fetch(self, endpoints: Sequence[str], source: Identity, pickup: bytes, size: int, take: Take) -> None:
         """See :meth:`Sources.fetch`. Nothing is said before the source has proved its key."""
-        with self._dial(endpoints, source) as tls:
-            # However often something comes: a source that trickles holds a thread and a reservation.
-            timer = threading.Timer(time_for(size, self._stall_s), _cut, [tls])
-            timer.daemon = True
-            timer.start()
+        with self._dial(endpoints, source) as tls, self._within(time_for(size, self._stall_s), tls):
             try:
                 self._ask(tls, pickup, size, take)
             except (OSError, http.client.HTTPException) as error:
                 raise UnreachableError("the source", reason_of(error)) from error
-            finally:
-                timer.cancel()
+
+    @contextmanager
+    def _within(self, seconds: float, connection: socket.socket) -> Iterator[None]:
+        """Cut a connection that takes longer in all, however often something comes, or when all is closed."""
+        with self._lock:
+            if self._closed:
+                raise UnreachableError("the source", "this provider is stopping")
+            self._open.add(connection)
+        timer = threading.Timer(seconds, _cut, [connection])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._open.discard(connection)
 
     def _dial(self, endpoints: Sequence[str], source: Identity) -> ssl.SSLSocket:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -77,16 +102,17 @@ class TlsSources:
             plain = socket.create_connection((address, port), timeout=self._connect_s)
         except OSError:
             return None
-        tls = None
+        tls = context.wrap_socket(plain, do_handshake_on_connect=False)
         try:
-            tls = context.wrap_socket(plain)
+            with self._within(2 * self._connect_s, tls):
+                tls.do_handshake()
             der = tls.getpeercert(binary_form=True)
             if der is not None and identity_of(key_of_certificate(der)) == source:
                 tls.settimeout(self._stall_s)
                 return tls
         except (OSError, FormatError):
             pass
-        (tls or plain).close()
+        tls.close()
         return None
 
     def _ask(self, tls: ssl.SSLSocket, pickup: bytes, size: int, take: Take) -> None:
@@ -117,6 +143,6 @@ class TlsSources:
             left -= len(piece)
 
 
-def _cut(tls: ssl.SSLSocket) -> None:
+def _cut(connection: socket.socket) -> None:
     with suppress(OSError):
-        socket.socket.shutdown(tls, socket.SHUT_RDWR)  # not TLS's own, which is not for two threads
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's own, which is not for two threads

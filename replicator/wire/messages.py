@@ -379,7 +379,7 @@ class VouchReply(Record, frozen=True, kw_only=True):
     receipts: list[bytes]
 
 
-PullFailure = Literal["unreachable", "refused", "wrong bytes", "no room"]
+PullFailure = Literal["unreachable", "busy", "refused", "wrong bytes", "no room"]
 
 
 class PullRequest(Record, frozen=True, kw_only=True):

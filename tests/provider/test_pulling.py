@@ -318,6 +318,27 @@ def test_outside_of_its_hours_a_source_gives_nothing_large_to_others(pair: Pair)
     assert pair.give() == DATA, "nor does what is small"
 
 
+def test_a_source_that_is_busy_is_not_one_that_cannot_be_reached(pair: Pair) -> None:
+    data = data_object(5, 4 * MIB)
+    put(pair.source.node, data)
+    pair.source.provider.set_hours(window="10:00-11:00", zone="UTC", streams=None)
+    pair.source.restart()
+    pair.network.add(pair.source.service)
+    permit = pair.permit(names=name_of(data))
+    assert pair.pull(name=name_of(data), size=len(data), permit=permit).failed == "busy"
+
+
+def test_one_that_is_stopping_begins_nothing_and_keeps_no_room_for_it(pair: Pair) -> None:
+    pair.service.stop()
+    pair.service = pair.provider.start(pair.network)
+    session = pair.service.session(pair.tenant.node.public)
+    before = session.info().free
+    pair.service._core.pulls.stop()  # type: ignore[union-attr]
+    assert refusal(pair.pull) == "unavailable"
+    assert refusal(pair.pull) == "unavailable", "it is not under way either"
+    assert session.info().free == before
+
+
 def test_who_fetches_from_nobody_says_so(pair: Pair) -> None:
     pair.service.stop()
     pair.service = pair.provider.start()

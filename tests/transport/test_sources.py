@@ -98,6 +98,30 @@ def test_an_address_that_is_not_allowed_is_not_even_dialled() -> None:
     listener.close()
 
 
+def test_closing_breaks_off_a_source_that_never_answers() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    sources = TlsSources(LOOPBACK, connect_s=60.0)
+    failed: list[PeerError] = []
+
+    def work() -> None:
+        try:
+            where = (f"127.0.0.1:{listener.getsockname()[1]}",)
+            sources.fetch(where, Identity(bytes(32)), b"", 1, lambda _: None)
+        except PeerError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    connection, _ = listener.accept()
+    connection.recv(5)
+    sources.close()
+    thread.join(timeout=30)
+    connection.close()
+    listener.close()
+    assert failed
+    assert not thread.is_alive()
+
+
 def test_nothing_is_said_to_who_cannot_prove_the_key_and_redirects_lead_nowhere(tmp_path: Path) -> None:
     heard: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
