@@ -276,9 +276,9 @@ def _judge(answers: list[Answer]) -> _Chosen:
         _sort_error(one, integrity, gaps, notices)
     alone = [one for one in answers if one.charter is not None]
     if len(alone) == 1:
-        said = f"only {alone[0].name} could be asked, so nobody else says that charter {known.number} is the newest"
-        (gaps if len(named) > 1 else notices).append(
-            f"{said}; when others answer, `replicator status` tells if they know a newer one"
+        notices.append(
+            f"only {alone[0].name} could be asked, so nobody else says that charter {known.number} is the newest; "
+            "when others answer, `replicator status` tells if they know a newer one"
         )
     return _Chosen(
         known=known,
