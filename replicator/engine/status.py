@@ -1,5 +1,6 @@
 """Is my data safe, as of when, and what is to be done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,6 +8,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import Audited, PeerView, audited, survey
+from replicator.engine.beside import BesideState, besides
 from replicator.engine.digest import Deletions, digest
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
@@ -107,6 +109,8 @@ class Status:
     """Evidence that nobody has acknowledged."""
     roots: list[Announced] = field(default_factory=list)
     """Other roots that are announced to follow this one."""
+    besides: dict[str, BesideState] = field(default_factory=dict)
+    """How archives of Borg beside datasets stand, by dataset. They are no copies."""
     deletions: list[Deletions] = field(default_factory=list)
     """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
 
@@ -195,6 +199,10 @@ def _judge(
         code = 3  # copies of what cannot be used keep nothing safe
     if code == 0 and roots:
         code = 3  # whoever watches this has thirty days to object
+    besides = _besides(half)
+    late = beside_problems(besides, now)
+    if code == 0 and late:
+        code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
     return Status(
@@ -203,7 +211,8 @@ def _judge(
         asked=asked,
         datasets=datasets,
         peers=peers,
-        problems=problems,
+        problems=[*problems, *late],
+        besides=besides,
         notices=federation.notices,
         advice=advice,
         spooled_bytes=spooled,
@@ -214,6 +223,33 @@ def _judge(
         roots=roots,
         exit_code=code,
     )
+
+
+def _besides(half: Half) -> dict[str, BesideState]:
+    """Return how the archives beside this node's datasets stand, as far as they are wanted."""
+    wanted = {} if half.role != "node" else {one.name: one.also_borg for one in half.catalog.datasets.all()}
+    known = besides(half) if any(wanted.values()) else {}
+    found = {}
+    for name, repository in wanted.items():
+        state = known.get(name)
+        if repository:
+            fits = state is not None and state.repository == repository
+            found[name] = state if state is not None and fits else BesideState(repository=repository)
+    return found
+
+
+def beside_problems(states: Mapping[str, BesideState], now_ns: int) -> list[str]:
+    """Return what is wrong with archives beside."""
+    problems = []
+    for name, state in states.items():
+        age_s = (now_ns - state.archived_ns) / NS
+        if state.failed_ns:
+            problems.append(f"archive of '{name}' beside, in {state.repository}, failed: {state.error}")
+        elif not state.archived_ns:
+            problems.append(f"archive of '{name}' beside, in {state.repository}: none yet")
+        elif age_s > STALE_RED_S:
+            problems.append(f"archive of '{name}' beside, in {state.repository}, is {age_s / HOUR_S:.0f} hours old")
+    return problems
 
 
 def _witnessed(

@@ -5,37 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from replicator.cli.borg import _environment
-from replicator.engine.edge import Edge, NoProgress
+from replicator.engine.borg import environment_of
 from replicator.errors import UsageError
-from replicator.fs import PosixFs
-from replicator.transport.memory import MemoryNetwork
 from tests.borg import PHRASE, Repo, needs_borg
 from tests.cli.federation import Federation
 from tests.compare import compare
-from tests.fakes import FakeClock, SeededRng
-
-
-def edge(**environment: str) -> Edge:
-    return Edge(
-        fs=PosixFs(),
-        clock=FakeClock(1),
-        rng=SeededRng("1"),
-        network=MemoryNetwork(),
-        progress=NoProgress(),
-        host="h",
-        environment=environment,
-    )
 
 
 def test_a_passphrase_behind_a_descriptor_is_read_once_for_all_that_borg_is_asked() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"a phrase\n")
     os.close(writing)
-    assert _environment(edge(BORG_PASSPHRASE_FD=str(reading))) == {"BORG_PASSPHRASE": "a phrase"}
+    assert environment_of({"BORG_PASSPHRASE_FD": str(reading)}) == {"BORG_PASSPHRASE": "a phrase"}
     with pytest.raises(UsageError, match="nothing can be read there"):
-        _environment(edge(BORG_PASSPHRASE_FD=str(reading)))
-    assert _environment(edge(BORG_PASSPHRASE_FD="9", BORG_PASSPHRASE="x")) == {"BORG_PASSPHRASE": "x"}
+        environment_of({"BORG_PASSPHRASE_FD": str(reading)})
+    assert environment_of({"BORG_PASSPHRASE_FD": "9", "BORG_PASSPHRASE": "x"}) == {"BORG_PASSPHRASE": "x"}
 
 
 @pytest.mark.process
