@@ -173,7 +173,7 @@ def _rules(said: "Sequence[tuple[str, int]]") -> "KeepRules":
 def _take_beside(session: Session, dataset: str, beside: "BesideReport") -> None:
     """Say what went wrong with the archive beside a snapshot; the snapshot is whole without it."""
     if beside.error is not None:
-        session.out.notice(f"{dataset}: archive beside, in {beside.repository}: {beside.error.message}")
+        session.out.notice(f"{dataset}: archive beside: {beside.error.message}")
         if beside.error.hint:
             session.out.notice(f"  {beside.error.hint}")
     for warning in beside.warnings[:20]:

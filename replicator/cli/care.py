@@ -146,6 +146,7 @@ def _status_text(found: "Status") -> list[str]:
         + (f", checked {moment(one.checked_ns)[:10]}" if one.checked_ns else "")
         for name, one in found.besides.items()
     ]
+    lines += [f"!! {problem}" for problem in found.late]
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
     lines += [f"{one.name}: {seen_in_words(one.age_s, one.witnesses)}" for one in found.datasets if one.newest_ns]

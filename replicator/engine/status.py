@@ -111,6 +111,8 @@ class Status:
     """Other roots that are announced to follow this one."""
     besides: dict[str, BesideState] = field(default_factory=dict)
     """How archives of Borg beside datasets stand, by dataset. They are no copies."""
+    late: list[str] = field(default_factory=list)
+    """Of the problems those of archives beside."""
     deletions: list[Deletions] = field(default_factory=list)
     """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
 
@@ -213,6 +215,7 @@ def _judge(
         peers=peers,
         problems=[*problems, *late],
         besides=besides,
+        late=late,
         notices=federation.notices,
         advice=advice,
         spooled_bytes=spooled,
@@ -244,7 +247,7 @@ def beside_problems(states: Mapping[str, BesideState], now_ns: int) -> list[str]
     for name, state in states.items():
         age_s = (now_ns - state.archived_ns) / NS
         if state.failed_ns:
-            problems.append(f"archive of '{name}' beside, in {state.repository}, failed: {state.error}")
+            problems.append(f"archive of '{name}' beside failed: {state.error}")
         elif not state.archived_ns:
             problems.append(f"archive of '{name}' beside, in {state.repository}: none yet")
         elif age_s > STALE_RED_S:

@@ -53,3 +53,17 @@ def test_archives_come_in_and_snapshots_go_out(breakable: Federation, tmp_path: 
     other.path = away
     other.extract("a", tmp_path / "extracted")
     assert compare(tmp_path / "restored", tmp_path / "extracted") == []
+    nowhere = str(tmp_path / "nowhere")
+    assert federation.json("dataset", "set", "docs", "--also-borg", nowhere, home="node")["also_borg"] == nowhere
+    night = federation.run("backup", "--json", home="node")
+    [docs] = night.json()["datasets"]
+    assert (night.code, docs["published"], docs["beside"]["archive"]) == (3, True, None)
+    assert f"docs: archive beside: {nowhere}: Repository {nowhere} does not exist." in night.err
+    status = federation.run("status", "--offline", home="node")
+    assert (status.code, "archive of 'docs' beside" in status.text) == (3, True)
+    federation.ok("dataset", "set", "docs", "--also-borg", "", home="node")
+    federation.ok("backup", home="node")
+    federation.ok("status", home="node")
+    assert "cannot be the repository" in federation.fails(
+        2, "dataset", "set", "docs", "--also-borg", "a::b", home="node"
+    )
