@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from replicator.clock import DAY_S, NS
-from replicator.engine.commands import DEFAULT_PATH, complaint
+from replicator.engine.commands import DEFAULT_PATH, complaint, how, last_words
 from replicator.engine.edge import Progress
 from replicator.errors import (
     IntegrityError,
@@ -378,7 +378,9 @@ class Borg:
     def _judge(self, ended: Ended, listener: _Listener, limit_s: float = WORK_S) -> Done:
         listener.end()
         if ended.by != "itself":
-            raise SourceError(f"{self.repository}: {complaint('borg', ended, limit_s)}")
+            raise SourceError(
+                f"{self.repository}: borg {how(ended, limit_s)}", hint="what it had stored is whole; run the same again"
+            )
         outcome = outcome_of(ended.code)
         if outcome == "failed":
             raise error_of(self.repository, ended, listener.said)
@@ -429,7 +431,7 @@ _DAMAGE: Final = ("IntegrityError", "Data integrity error", "FileIntegrityError"
 def error_of(repository: str, ended: Ended, said: Sequence[Said]) -> ReplicatorError:
     """Return what a command that failed comes to: by borg's name for it, else by its code and words."""
     errors = [one for one in said if one.level in {"ERROR", "CRITICAL"}]
-    text = errors[-1].text.partition("\\n")[0] if errors else complaint("borg", ended, WORK_S)
+    text = errors[-1].text.partition("\\n")[0] if errors else _last_of(ended)
     if is_full([one.text for one in errors]):
         return SpaceError(f"{repository}: {text}", hint="make room and run it again")
     for one in reversed(errors):
@@ -439,6 +441,13 @@ def error_of(repository: str, ended: Ended, said: Sequence[Said]) -> ReplicatorE
     if 90 <= ended.code < 100 or any(word in one.id + one.text for one in errors for word in _DAMAGE):
         return IntegrityError(f"{repository}: {text}", hint="`borg check REPO` says what is damaged")
     return SourceError(f"{repository}: {text}", hint="try the same with borg by hand")
+
+
+def _last_of(ended: Ended) -> str:
+    """Return how borg ended and what was said last that is for people: by ssh, or by the interpreter."""
+    lines = [line for line in ended.tail.splitlines() if b'"type": "' not in line]
+    words = last_words(b"\n".join(lines))
+    return f"borg {how(ended, WORK_S)}" + (f"; it said last: {words}" if words else "")
 
 
 def is_full(said: Sequence[str]) -> bool:
