@@ -10,6 +10,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.forgetting import known_there, note_there
 from replicator.engine.home import Half
+from replicator.engine.presence import note_disk
 from replicator.engine.sync import sync_all
 from replicator.errors import BusyError, PeerError, UnreachableError
 from replicator.format.merkle import leaf_count, proves
@@ -61,6 +62,8 @@ class PeerView:
     absent: int = 0
     late: int = 0
     problems: list[str] = field(default_factory=list)
+    unnamed: dict[ObjectName, int] = field(default_factory=dict)
+    """Sizes of what lies there and is no object that the catalog knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,7 @@ async def _survey_one(
             # An inventory without any proof is a word: its copies go on counting only as long as the last look allows.
             raise UnreachableError(link.pin.name, f"none of {view.probes} proofs came in time: an outage, for now")
         await _charter_and_keybag(edge, link, recovery, listed, view)
+        note_disk(half, link.identity, edge.clock.now_ns(), away=False)
     except PeerError as error:
         await federation.drop(link, error)
         return view if view is not None and view.late else None
@@ -210,7 +214,9 @@ async def _inventory(
             if name in others:
                 listed[name] = size
             row = rows.get(name)
-            if row is not None:
+            if row is None:
+                view.unnamed[ObjectName(name)] = size
+            else:
                 states[row.id] = "held" if size == row.size and is_allowed(size) else "damaged"
         bad: tuple[tuple[bytes, HoldingState], ...] = ((page.missing, "missing"), (page.damaged, "damaged"))
         for joined, state in bad:

@@ -219,15 +219,15 @@ async def outstanding(link: Link) -> list[Outstanding]:
         after = page.marks[-1].name
 
 
-async def take_back(federation: Federation, names: Collection[bytes]) -> int:
+async def take_back(federation: Federation, names: Collection[bytes], *, due_by_ns: int = 0) -> int:
     """Have providers read what is marked of some objects, and take the marks off; return how many were taken off.
 
-    What was deleted already, or is damaged, stays as it is.
+    Also of all others that may be deleted by ``due_by_ns``. What was deleted already, or is damaged, stays as it is.
     """
     count = 0
     for link in list(federation.links.values()):
         try:
-            marked = sorted(one.name for one in await outstanding(link) if one.name in names)
+            marked = sorted(one.name for one in await outstanding(link) if one.name in names or one.due_ns <= due_by_ns)
             for at in range(0, len(marked), MAX_CHECKS):
                 request = VouchRequest(names=b"".join(marked[at : at + MAX_CHECKS]))
                 reply = await link.connection.call("vouch", request, VouchReply)

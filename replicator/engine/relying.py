@@ -12,6 +12,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, learn
 from replicator.engine.node import NodeHome
 from replicator.engine.publish import Published, Publisher
+from replicator.engine.swept import drop_swept
 from replicator.engine.sync import fetch_index, knows_index, sync_all, take_index
 from replicator.errors import FormatError, IntegrityError, NotFoundError
 from replicator.format.forget import MovedPacks
@@ -33,6 +34,7 @@ async def learn_what_is_gone(node: NodeHome, federation: Federation, edge: Edge)
             compared.update(split_ids(moved.packs))
             fresh |= not known
     dismiss(node, compared)
+    drop_swept(node)
     if fresh:
         await survey(node, federation, edge, count=0)  # who holds what was taken over, for the next claim
 
