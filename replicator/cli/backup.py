@@ -1,5 +1,6 @@
 """backup, run."""
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -146,14 +147,14 @@ def _beside(session: Session, config: "Config") -> "MakeBeside":
             keeper.close()
 
     def make(node: "NodeHome", edge: "Edge") -> Beside:
-        wanted = any(one.also_borg for one in node.catalog.datasets.all())
-        environment = environment_of(edge.environment) if wanted else edge.environment
+        # Read when it is needed, where what is wrong with it stops nothing else; and once, as a descriptor can be.
+        environment = functools.cache(lambda: environment_of(edge.environment))
 
         def borg(repository: str, stop: "Stop") -> Borg:
             return Borg(
                 repository,
                 programs=edge.programs,
-                environment=environment,
+                environment=environment(),
                 home=os.path.join(session.home, "borg"),
                 stop=stop,
             )

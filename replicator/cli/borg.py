@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, common_options, wait
+from replicator.cli.base import Session, command, common_options, wait_in_order
 from replicator.cli.output import moment
 from replicator.config import format_size, parse_name
 from replicator.errors import UsageError
@@ -99,7 +99,7 @@ def borg_import(
         keeper.owner()
         staged = os.path.abspath(staging) if staging else os.path.join(config.cache or home, "staging")
 
-        report = wait(
+        report = wait_in_order(
             import_archives(
                 keeper,
                 siblings,
@@ -159,7 +159,7 @@ def borg_export(
             writers=os.cpu_count() or 1,
         )
 
-    done = with_library(session, work)
+    done = with_library(session, work, in_order=True)
     for said in done.warnings:
         session.out.notice(f"borg: {said.text}")
         session.worsen(exits.GAPS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, wait
+from replicator.cli.base import Session, command, wait, wait_in_order
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
@@ -39,11 +39,12 @@ def with_library(
     work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]",
     *,
     first: "Callable[[ReaderHome], object] | None" = None,
+    in_order: bool = False,
 ) -> T:
     """Run a use case on a home that can read, in touch with its peers and knowing every chain.
 
     ``first`` raises what is known before anybody is asked, as a wrong passphrase is. What providers did not do or did
-    wrong is said also if the use case fails.
+    wrong is said also if the use case fails. ``in_order``: it has something to undo when it is ended by a signal.
     """
     from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
     from replicator.engine.federation import Federation  # noqa: PLC0415
@@ -63,7 +64,7 @@ def with_library(
                 finally:
                     take_federation(session, federation)
 
-        return wait(run())
+        return wait_in_order(run()) if in_order else wait(run())
 
 
 def take_federation(session: Session, federation: "Federation") -> None:

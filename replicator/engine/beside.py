@@ -153,8 +153,8 @@ class Beside:
                 work(stop)
             except ReplicatorError as error:
                 return error
-            except OSError as error:  # of the list of paths
-                return ReplicatorError(f"{error.filename}: {error.strerror}")
+            except Exception as error:  # whatever it is, it must not end what the federation gets
+                return ReplicatorError(f"{type(error).__name__}: {error}")
             return None
 
         report.error, cancelled = await on_thread(attempt)
@@ -170,7 +170,10 @@ class Beside:
                 failed_ns=0,
                 error="",
             )
-        _remember(self._node, dataset.name, state)
+        try:
+            _remember(self._node, dataset.name, state)
+        except OSError as error:
+            report.error = report.error or ReplicatorError(f"{STATE_FILE} cannot be written: {error.strerror}")
         if cancelled is not None:
             raise cancelled
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.backup import BackupReport, DatasetReport, backup
 from replicator.engine.beside import Beside, BesideReport, archives_of, comment_of, paths_of, to_drop
-from replicator.engine.borg import Archive
+from replicator.engine.borg import Archive, Borg
 from replicator.ids import ObjectName
-from replicator.process import SystemPrograms
+from replicator.process import Stop, SystemPrograms
 from replicator.snapshot.mapped import MappedSource
 from replicator.snapshot.retention import KeepRules
 from replicator.snapshot.rules import Rules
@@ -108,6 +108,24 @@ async def test_an_archive_that_fails_never_stops_the_copy_and_is_named_until_one
     world.clock.advance(4 * DAY_S)
     status = await world.status(offline=True)
     assert any("96 hours old" in problem for problem in status.problems)
+
+
+async def test_whatever_goes_wrong_beside_ends_nothing_else(world: World, tmp_path: Path) -> None:
+    world.small_dataset()
+    ask_for(world, "/srv/borg")
+
+    def broken(_repository: str, _stop: Stop) -> Borg:
+        raise RuntimeError("nobody thought of this")
+
+    node = world.node()
+    make = lambda node, edge: Beside(node, edge, broken, lambda _: RULES)  # noqa: E731
+    try:
+        [done] = (await backup(node, world.edge, overlap=False, beside=make)).datasets
+    finally:
+        node.close()
+    assert (done.error, done.published) == (None, True)
+    assert str(beside(done).error) == "RuntimeError: nobody thought of this"
+    assert any("nobody thought of this" in problem for problem in (await world.status(offline=True)).problems)
 
 
 def row(tags: tuple[str, ...] = ()) -> SnapshotRow:
