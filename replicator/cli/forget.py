@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--undo", is_flag=True, help="By name: take forgotten ones back, while they are still there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go and what would stay.")
 @click.option("--prune", "pruning", is_flag=True, help="Then mark what nothing needs any more, as `prune` does.")
-@command(keys="restore, to read names, and maintenance (keeper)")
+@command(keys="restore, to read names, and maintenance (keeper)", run="forget")
 def forget(
     session: Session,
     what: tuple[str, ...],

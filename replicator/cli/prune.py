@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Do not wait for this node, which is silent; it claims anew if it comes back.",
 )
-@command(keys="maintenance (keeper or maintainer); no content key")
+@command(keys="maintenance (keeper or maintainer); no content key", run="prune")
 def prune(session: Session, dry_run: bool, retiring: tuple[str, ...]) -> None:
     """Mark for deletion, at every provider, what no snapshot needs that is not forgotten.
 

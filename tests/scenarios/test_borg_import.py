@@ -206,6 +206,7 @@ async def test_an_archive_of_a_hundred_thousand_names_comes_in_and_its_successor
         if number % 1000 == 0:
             folder.mkdir(parents=True)
         (folder / f"{number}").write_bytes(b"%d" % number)
+    os.utime(folder / "99999", (1, 1))  # without a change time of its own in it, an archive is taken to have none
     repo.create("a-1", "tree", folder=tmp_path / "s", at="2024-03-01T10:00:00")
     (tmp_path / "s" / "tree" / "7" / "new").write_bytes(b"new")
     repo.create("a-2", "tree", folder=tmp_path / "s", at="2024-03-02T10:00:00")
