@@ -207,9 +207,9 @@ async def test_an_archive_of_a_hundred_thousand_names_comes_in_and_its_successor
             folder.mkdir(parents=True)
         (folder / f"{number}").write_bytes(b"%d" % number)
     os.utime(folder / "99999", (1, 1))  # without a change time of its own in it, an archive is taken to have none
-    repo.create("a-1", "tree", folder=tmp_path / "s", at="2024-03-01T10:00:00")
+    repo.create("a-2024-03-01", "tree", folder=tmp_path / "s", at="2024-03-01T10:00:00")
     (tmp_path / "s" / "tree" / "7" / "new").write_bytes(b"new")
-    repo.create("a-2", "tree", folder=tmp_path / "s", at="2024-03-02T10:00:00")
+    repo.create("a-2024-03-02", "tree", folder=tmp_path / "s", at="2024-03-02T10:00:00")
     report = await bring(world, repo)
     assert [(one.error, one.items) for one in report.archives] == [(None, 100_101), (None, 100_102)]
     assert report.archives[1].extracted == 3
@@ -225,11 +225,11 @@ async def test_a_repository_of_an_older_borg_is_read_by_that_borg(world: World, 
     source.mkdir(parents=True)
     build(source)
     (source / "socket").unlink()
-    repo.create("a-1", "tree", folder=source.parent, at="2024-03-01T10:00:00")
+    repo.create("a-2024-03-01", "tree", folder=source.parent, at="2024-03-01T10:00:00")
     write(str(source / "more"), b"more")
-    repo.create("a-2", "tree", folder=source.parent, at="2024-03-02T10:00:00")
+    repo.create("a-2024-03-02", "tree", folder=source.parent, at="2024-03-02T10:00:00")
     report = await bring(world, repo)
-    assert (outcome(report), report.encryption) == ([("a-1", None, []), ("a-2", None, [])], "none")
+    assert (outcome(report), report.encryption) == ([("a-2024-03-01", None, []), ("a-2024-03-02", None, [])], "none")
     await world.restore(str(tmp_path / "restored"))
-    alone = repo.extract("a-2", tmp_path / "extracted")
+    alone = repo.extract("a-2024-03-02", tmp_path / "extracted")
     assert compare(alone, tmp_path / "restored", Rules(owners=ROOT)) == []
