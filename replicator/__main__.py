@@ -1,5 +1,5 @@
 """``python -m replicator``."""
 
-from replicator.cli.main import main
+from replicator.cli.main import run
 
-main()
+run()

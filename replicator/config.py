@@ -3,7 +3,6 @@
 import datetime
 import os
 import re
-import zoneinfo
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -127,6 +126,14 @@ def default_home() -> str:
     return state or platformdirs.user_data_dir("replicator")
 
 
+CONFIG_VARIABLE = "REPLICATOR_CONFIG"
+
+
+def config_path(home: str) -> str:
+    """Return where the settings of a home are: REPLICATOR_CONFIG, else config.toml in it."""
+    return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
+
+
 MOST_STREAMS = 16
 """Uploads of one tenant at a time that a provider may allow."""
 LEAST_RATE = 128 << 10
@@ -153,7 +160,9 @@ def read_window(text: str, zone: str) -> "Window":
     Raises:
         UsageError: it means none, or there is no such zone.
     """
-    from scheduler.errors import PolicyError  # noqa: PLC0415 - only who has a window needs the scheduler
+    import zoneinfo  # noqa: PLC0415 - only who has a window needs zones and the scheduler
+
+    from scheduler.errors import PolicyError  # noqa: PLC0415
     from scheduler.night import parse_window  # noqa: PLC0415
 
     try:
@@ -167,6 +176,8 @@ def read_window(text: str, zone: str) -> "Window":
 
 
 def _own_zone() -> datetime.tzinfo:
+    import zoneinfo  # noqa: PLC0415
+
     # The rules, not today's offset: a window that begins at 22:00 does so in winter and in summer.
     name = os.environ.get("TZ", "").removeprefix(":")
     if name and not name.startswith("/"):

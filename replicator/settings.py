@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from replicator.config import (
+    CONFIG_VARIABLE,
     LEAST_RATE,
     MOST_STREAMS,
     LineSettings,
+    config_path,
     format_size,
     parse_duration,
     parse_name,
@@ -29,7 +31,6 @@ from replicator.ids import Identity, address_form
 from scheduler import PolicyError, RosterError, country_code, fold, residency
 
 T = TypeVar("T")
-CONFIG_VARIABLE = "REPLICATOR_CONFIG"
 FAILURE_DOMAINS = ("owner", "site", "region", "country")
 SNAPSHOTS = ("none", "btrfs", "zfs", "lvm", "auto")
 KEEP_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -193,11 +194,6 @@ class Config:
     provider: DeclaredProvider | None = None
     notify: NotifySettings = field(default_factory=NotifySettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
-
-
-def config_path(home: str) -> str:
-    """Return where the settings of a home are: REPLICATOR_CONFIG, else config.toml in it."""
-    return os.environ.get(CONFIG_VARIABLE) or os.path.join(home, "config.toml")
 
 
 def load_config(home: str) -> Config:

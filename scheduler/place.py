@@ -254,8 +254,10 @@ class _Planner:
             cost[at] += self.lot[at]
             score = max(score, cost[at])
         for at in group.counted:
-            cost[at] = ("ok", "readonly", "suspect").index(self.peers[at].state) * count + self.lot[at]
-        penalty = (max(score, 3 * count) + 1) * (target + 1)
+            peer = self.peers[at]
+            worse = ("ok", "readonly", "suspect").index(peer.state) + (3 if peer.used > peer.capacity else 0)
+            cost[at] = worse * count + self.lot[at]  # of copies too many, one goes where there is too much
+        penalty = (max(score, 6 * count) + 1) * (target + 1)
         addition = penalty * (target * len(DOMAINS) + policy.min_regions + 1)
         for at in eligible:
             cost[at] += addition

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from replicator.config import read_window
+from replicator.config import CONFIG_VARIABLE, read_window
 from replicator.errors import HomeError
 from replicator.ids import Identity, address_form
 from replicator.settings import (
-    CONFIG_VARIABLE,
     CommandChannel,
     Config,
     Handed,

@@ -20,8 +20,6 @@ from replicator.format.charter import (
 from replicator.format.codec import decode
 from replicator.format.policy import Policy
 from replicator.ids import tenant_of
-from scheduler import PolicyError
-from scheduler.geography import residency
 
 NO_PREVIOUS = bytes(32)
 ROOT_WAIT_NS = 30 * DAY_S * NS
@@ -279,6 +277,9 @@ def below_floors(policy: Policy, root: RootStatement) -> list[str]:
 
 def _countries(words: Collection[str]) -> frozenset[str]:
     """Return the countries that residency words name; a word that no release knows allows nothing but itself."""
+    from scheduler import PolicyError  # noqa: PLC0415 - where root set no such floor, nobody needs the scheduler
+    from scheduler.geography import residency  # noqa: PLC0415
+
     found: set[str] = set()
     for word in words:
         try:

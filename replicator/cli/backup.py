@@ -301,9 +301,9 @@ def _left_out(one: "DatasetReport") -> list[str]:
 def run(session: Session, spread: str | None) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 
-    A node: backup, audit, repair of its own objects. A keeper whose passphrase is given (--passphrase-file,
-    REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then prune. A maintainer:
-    prune.
+    A node: repairs that are urgent, backup, audit, other repairs, rebalance. A keeper whose passphrase is given
+    (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
+    prune. A maintainer: prune.
     """
     from replicator.engine.home import has_half  # noqa: PLC0415
 
@@ -331,12 +331,21 @@ def run(session: Session, spread: str | None) -> None:
 
 
 def _night_of_node(session: Session, document: dict[str, Any], lines: list[str]) -> None:
-    from replicator.engine.repair import repair  # noqa: PLC0415
+    from replicator.engine.rebalance import rebalance  # noqa: PLC0415
+    from replicator.engine.repair import mend_urgent, repair  # noqa: PLC0415
 
+    with session.node() as node, session.edge() as edge:
+        urgent = wait(mend_urgent(node, edge))
     report = _backup(session)
     with session.node() as node, session.edge() as edge:
         mended = wait(repair(node, edge, by_hand=False))
+        # What lacks copies has the line first; a night that ends with debts moves nothing.
+        moved = None if mended.exit_code else wait(rebalance(node, edge))
     session.worsen(mended.exit_code)
+    if moved is not None:
+        session.worsen(moved.exit_code)
+        for reason in (*moved.owed, *(f"has no place: {one}" for one in moved.refused)):
+            session.out.notice(f"owed: {reason}")
     for debt in mended.debts:
         session.out.notice(f"owed: {debt}")
     document |= _document(report)
@@ -346,10 +355,19 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
         "damaged": mended.damaged,
         "made": mended.made,
         "debts": mended.debts,
+        "urgent": urgent.made,
+        "waiting": [{"id": name, "state": word} for name, word in mended.waiting.items()],
     }
+    document["rebalance"] = {"moved": 0 if moved is None else moved.made}
     lines += _text(report)
     lines.append(f"audit: {proofs_words(mended)}")
-    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
+    waits = "".join(f"; {name} is {word}" for name, word in mended.waiting.items())
+    made = f"{urgent.made + mended.made} made again" + (
+        f", {urgent.made} of them before the backup" * bool(urgent.made)
+    )
+    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {made}{waits}")
+    if moved is not None and moved.moves:
+        lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:

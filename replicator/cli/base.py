@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -18,7 +19,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.output import Output, silence
 from replicator.clock import SystemClock
-from replicator.config import LineSettings, default_home
+from replicator.config import CONFIG_VARIABLE, LineSettings, config_path, default_home
 from replicator.credentials import credential, read_secret
 from replicator.errors import KeyMissingError, KeyWrongError, ReplicatorError, UsageError
 from replicator.fs import PosixFs
@@ -71,6 +72,24 @@ class _LateNetwork:
 def load_network() -> None:
     """Begin to load what speaks to providers, beside work that takes a passphrase: either takes a sixth of a second."""
     threading.Thread(target=importlib.import_module, args=("replicator.transport.client",), daemon=True).start()
+
+
+@contextmanager
+def unlocking(home: "ReaderHome") -> Iterator[None]:
+    """Open what a home can read with while the block runs, which imports: either takes a fifth of a second.
+
+    Raises:
+        KeyWrongError: there is no passphrase, or it is wrong.
+    """
+    domains = home.living_ids
+    if not domains:
+        yield
+        return
+    home.passphrase()  # asked for by who may be interrupted
+    with ThreadPoolExecutor(1) as beside:
+        unlocked = beside.submit(lambda: [home.reader(domain) for domain in domains])
+        yield
+        unlocked.result()
 
 
 class Session:
@@ -138,7 +157,9 @@ class Session:
             shown.close()
 
     def _line(self, *, always_night: bool) -> "Line | None":
-        from replicator.settings import load_config  # noqa: PLC0415
+        if not os.path.lexists(config_path(self.home)) and CONFIG_VARIABLE not in os.environ:
+            return None
+        from replicator.settings import load_config  # noqa: PLC0415 - reading settings takes more than having none
 
         settings = load_config(self.home).line
         if settings == LineSettings():

@@ -1,6 +1,7 @@
 """snapshots, ls, cat, restore."""
 
 import base64
+import importlib
 import os
 import stat
 import sys
@@ -11,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
+<<<<<<< HEAD
 from replicator.cli.base import Session, command, wait, wait_in_order
+=======
+from replicator.cli.base import Session, command, unlocking, wait
+>>>>>>> main
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
@@ -39,19 +44,28 @@ def with_library(
     work: "Callable[[Library, Edge], Coroutine[Any, Any, T]]",
     *,
     first: "Callable[[ReaderHome], object] | None" = None,
+<<<<<<< HEAD
     in_order: bool = False,
 ) -> T:
     """Run a use case on a home that can read, in touch with its peers and knowing every chain.
 
     ``first`` raises what is known before anybody is asked, as a wrong passphrase is. What providers did not do or did
     wrong is said also if the use case fails. ``in_order``: it has something to undo when it is ended by a signal.
-    """
-    from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
-    from replicator.engine.federation import Federation  # noqa: PLC0415
+=======
+    uses: str = "replicator.engine.browse",
+) -> T:
+    """Run a use case on a home that can read, in touch with its peers and knowing every chain.
 
+    ``first`` raises what is known before anybody is asked, as a wrong passphrase is. ``uses`` is the module that the
+    use case needs most of, loaded while keys are unlocked. What providers did not do or did
+    wrong is said also if the use case fails.
+>>>>>>> main
+    """
     with session.reader() as keeper, session.edge() as edge:
-        for domain in keeper.living_ids:
-            keeper.reader(domain)
+        with unlocking(keeper):
+            importlib.import_module(uses)
+            from replicator.engine.browse import Library  # noqa: PLC0415 - commands import what they use
+            from replicator.engine.federation import Federation  # noqa: PLC0415
         if first is not None:
             first(keeper)
 
@@ -191,9 +205,10 @@ def _freshness_row(found: "Freshness") -> dict[str, Any]:
 @command(keys="restore (keeper)")
 def ls(session: Session, snapshot: str, path: str, recursive: bool) -> None:
     """List what a snapshot holds at PATH. SNAPSHOT: id prefix, latest, latest:DATASET, DATASET@2026-11-17."""
-    from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
 
     async def work(library: "Library", _edge: "Edge") -> None:
+        from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415 - while keys are unlocked
+
         found = await library.find(snapshot)
         fetcher = ChunkFetcher(library, found.snapshot.domain)
 
@@ -267,18 +282,18 @@ def _ls_line(row: "tuple[TreePath, Entry]") -> str:
 @command(keys="restore (keeper)")
 def cat(session: Session, snapshot: str, path: str) -> None:
     """Write one file's content to standard output; with --json as base64."""
-    from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
-    from replicator.format.pack import CHUNK_DATA  # noqa: PLC0415
-    from replicator.snapshot.chunklist import leaves  # noqa: PLC0415
-    from replicator.snapshot.tree import TreeReader, escape  # noqa: PLC0415
-
     parts: list[bytes] = []
 
     async def work(library: "Library", _edge: "Edge") -> str:
+        from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415 - while keys are unlocked
+        from replicator.format.pack import CHUNK_DATA  # noqa: PLC0415
+        from replicator.snapshot.chunklist import leaves  # noqa: PLC0415
+        from replicator.snapshot.tree import escape  # noqa: PLC0415
+
         found = await library.find(snapshot)
         fetcher = ChunkFetcher(library, found.snapshot.domain)
 
-        def write(reader: TreeReader) -> str:
+        def write(reader: "TreeReader") -> str:
             here = find_path(reader, found, path)
             entry = reader.lookup(found.details.tree, here)
             if entry.kind != "file" or entry.content is None:
@@ -343,16 +358,15 @@ def restore(
     Where a file is there in another version, only what differs is fetched: if-changed takes files of the same size and
     time for the same, always compares their bytes. A restore that was stopped goes on with --overwrite if-changed.
     """
-    from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415
-    from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
-    from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
-    from replicator.engine.restore import restore as run  # noqa: PLC0415
-
-    settle_heap(MANY)
-
     seen: list[Freshness] = []
 
     async def work(library: "Library", edge: "Edge") -> "RestoreReport":
+        from replicator.engine.browse import ChunkFetcher, find_path  # noqa: PLC0415 - while keys are unlocked
+        from replicator.engine.freshness import freshness  # noqa: PLC0415
+        from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
+        from replicator.engine.restore import restore as run  # noqa: PLC0415
+
+        settle_heap(MANY)
         found = await library.find(snapshot)
         known = library.heads.get(found.row.writer)
         seen.append(freshness(library.keeper, found.row, known, edge.clock.now_ns()))
@@ -371,7 +385,7 @@ def restore(
             writers=os.cpu_count() or 1,
         )
 
-    report = with_library(session, work)
+    report = with_library(session, work, uses="replicator.engine.restore")
     take_restore(session, report)
     for warning in seen[0].warnings:
         session.out.notice(f"about how new this snapshot is: {warning}")

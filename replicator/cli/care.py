@@ -1,4 +1,4 @@
-"""status, why, verify, repair."""
+"""status, why, verify, repair, rebalance."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
+    from replicator.engine.rebalance import Move
     from replicator.engine.repair import PlannedCopy
     from replicator.engine.status import Status
     from replicator.engine.verify import VerifyReport
@@ -373,6 +374,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
             f"{len(report.planned)} copies would be made ({format_size(sum(one.size for one in report.planned))})"
             if dry_run
             else f"{report.made} made ({format_size(report.made_bytes)})"
+            + (f", {report.pulled} of them from one provider to another" if report.pulled else "")
         )
     )
     if report.exit_code == exits.DONE and not dry_run:
@@ -385,6 +387,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
                     "kind": one.kind,
                     "size": one.size,
                     "from": one.source or None,
+                    "way": one.way,
                     "peer": one.peer,
                     "why": one.why,
                     "urgency": one.urgency,
@@ -397,6 +400,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
             "damaged": report.damaged,
             "made": report.made,
             "made_bytes": report.made_bytes,
+            "pulled": report.pulled,
             "lost_peers": report.lost_peers,
             "waiting": [{"id": name, "state": word} for name, word in report.waiting.items()],
             "debts": report.debts,
@@ -413,15 +417,78 @@ def _planned_table(planned: "list[PlannedCopy]") -> list[str]:
     alike: dict[tuple[str, ...], list[PlannedCopy]] = {}
     for one in planned:
         source = one.source or "this machine"
-        alike.setdefault((one.kind, source, one.peer, one.urgency, one.reason, one.why), []).append(one)
+        alike.setdefault((one.kind, source, one.way, one.peer, one.urgency, one.reason, one.why), []).append(one)
     return table(
-        ("OBJECTS", "SIZE", "KIND", "FROM", "TO", "URGENCY", "WHY NOW", "WHY THERE"),
+        ("OBJECTS", "SIZE", "KIND", "FROM", "WAY", "TO", "URGENCY", "WHY NOW", "WHY THERE"),
         [
             (
                 ones[0].object if len(ones) == 1 else len(ones),
                 format_size(sum(one.size for one in ones)),
-                *(kind, source, peer, urgency, reason, why),
+                *(kind, source, way, peer, urgency, reason, why),
             )
-            for (kind, source, peer, urgency, reason, why), ones in alike.items()
+            for (kind, source, way, peer, urgency, reason, why), ones in alike.items()
         ],
+    )
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only show what would move, from where to where, and why.")
+@command(keys="write (a node) or any keeper's; no content key")
+def rebalance(session: Session, dry_run: bool) -> None:
+    """Bring copies where they should lie, after a provider is to be emptied, gives less room, or stands elsewhere.
+
+    Moves as little as possible; a provider that joins moves nothing. Copies are made first. Where they lay they are
+    surplus then, which `prune` releases; this deletes nothing.
+    """
+    from replicator.engine.rebalance import rebalance as work  # noqa: PLC0415
+
+    with session.member() as half, session.edge() as edge:
+        report = wait(work(half, edge, dry_run=dry_run))
+    session.worsen(report.exit_code)
+    for notice in (*report.notices, *report.owed, *(f"has no place: {one}" for one in report.refused)):
+        session.out.notice(notice)
+    alike: dict[tuple[str, ...], list[Move]] = {}
+    for one in report.moves:
+        alike.setdefault((one.leaves, one.peer, one.source or "this machine", one.way, one.why), []).append(one)
+    lines = table(
+        ("OBJECTS", "SIZE", "LEAVES", "TO", "FROM", "WAY", "WHY"),
+        [
+            (
+                ones[0].object if len(ones) == 1 else len(ones),
+                format_size(sum(one.size for one in ones)),
+                *(leaves or "nowhere", peer, source, way, why),
+            )
+            for (leaves, peer, source, way, why), ones in alike.items()
+        ],
+    )
+    size = format_size(sum(one.size for one in report.moves))
+    done = f"{report.made} of {len(report.moves)} copies made ({format_size(report.made_bytes)})"
+    text = f"{len(report.moves)} copies would move ({size})" if dry_run else done
+    if not report.moves:
+        text = "Nothing has to move."
+    if report.surplus:
+        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them"
+    session.out.result(
+        {
+            "moves": [
+                {
+                    "id": one.object,
+                    "size": one.size,
+                    "leaves": one.leaves or None,
+                    "peer": one.peer,
+                    "from": one.source or None,
+                    "way": one.way,
+                    "why": one.why,
+                }
+                for one in report.moves
+            ],
+            "refused": report.refused,
+            "made": report.made,
+            "made_bytes": report.made_bytes,
+            "pulled": report.pulled,
+            "surplus": report.surplus,
+            "owed": report.owed,
+            "dry_run": dry_run,
+        },
+        [*(lines if report.moves else []), text],
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library, OpenSnapshot
     from replicator.engine.closing import Closing, KeybagsAt
     from replicator.engine.edge import Edge
-    from replicator.engine.erasing import Report
+    from replicator.engine.erasing import Report, Told
     from replicator.engine.traces import Traces
     from replicator.format.forget import KeptChain
 
@@ -143,12 +143,15 @@ def _fate(one: "OpenSnapshot", found: "Traces", gone: set[str], word: str) -> st
 @click.argument("name")
 @click.option("--sheet", required=True, metavar="FILE", help='The recovery sheet; "-" to type or pipe the words.')
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and who holds its keys.")
+@click.option("--at-once", is_flag=True, help="Destroy its keys, though a node may not have heard and go on writing.")
 @click.option("--yes-erase", metavar="NAME", help="The domain's name, instead of typing it when asked.")
 @command(keys="root (the sheet), owner, restore and maintenance (keeper)")
-def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, yes_erase: str | None) -> None:
+def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, at_once: bool, yes_erase: str | None) -> None:
     """Destroy the keys of domain NAME here, forget all its snapshots, and prune. There is no way back.
 
-    Nobody may be backing up into it: move or end its datasets first. From then on nodes refuse to write into it. At
+    Nobody may be backing up into it: move or end its datasets first. From then on nodes refuse to write into it. While
+    so many providers have not heard that a node on another machine could publish at these alone, its keys stay here, as
+    what such a node writes could never be read: run it again when they answer, or give --at-once. At
     providers its data, and earlier keybags with its key, go as slowly as everything is deleted; until then the sheet
     opens them. Run again, it does what was left: at providers that were away, or what a late node still wrote.
     """
@@ -170,7 +173,7 @@ def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, yes_era
             found = wait(look(keeper, siblings, edge, words, name))
             supposed = supposed_after(keeper, found)
             if not dry_run:
-                wait(carry_out(keeper, siblings, edge, found))
+                wait(carry_out(keeper, siblings, edge, found, at_once=at_once))
         lying, problems = wait(find_keybags(keeper, edge, words, found.id)) if found.erased_ns else ({}, [])
     pruned, told = prune_after(session, dry_run=dry_run, supposing=supposed if dry_run else None)
     at: list[KeybagsAt] = []
@@ -183,7 +186,7 @@ def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, yes_era
         session.out.notice(f"INTEGRITY: {text}")
     if found.integrity:
         session.worsen(exits.INTEGRITY)
-    if found.unread or problems or any(not one.done for one in at):
+    if found.unread or found.unheard or problems or any(not one.done for one in at):
         session.worsen(exits.GAPS)
     session.out.result(
         {**_closing_document(found, at, dry_run=dry_run), "prune": pruned},
@@ -199,6 +202,7 @@ def _closing_document(found: "Closing", at: "list[KeybagsAt]", *, dry_run: bool)
         "snapshots": sorted(one.hex() for one in found.snapshots),
         "writing": found.writing,
         "other_holders": found.holders,
+        "keys_wait_for": found.unheard,
         "keybags": [
             {
                 "id": one.id,
@@ -211,7 +215,7 @@ def _closing_document(found: "Closing", at: "list[KeybagsAt]", *, dry_run: bool)
             for one in at
         ],
         "dry_run": dry_run,
-        "complete": bool(at) and not found.unread and all(one.done for one in at),
+        "complete": bool(at) and not found.unread and not found.unheard and all(one.done for one in at),
     }
 
 
@@ -221,7 +225,15 @@ def _closing_lines(found: "Closing", at: "list[KeybagsAt]", *, dry_run: bool) ->
     lines = [f"Written into: {text}" for text in found.writing]
     lines.append(f"{count} snapshot{'' if count == 1 else 's'} of domain '{name}' {would}forgotten.")
     if found.erased_ns:
-        lines.append(f"Domain '{name}' is erased since {moment(found.erased_ns)}: its keys are gone from this home.")
+        lines.append(f"Domain '{name}' is erased since {moment(found.erased_ns)}: nodes that hear of it refuse it.")
+        if found.unheard:
+            lines.append(
+                f"Its keys STAY in this home: {', '.join(map(plain, found.unheard))} did not hear of it, and a node "
+                "that reaches only these would write what nobody can read. Run this again when they answer, or with "
+                "--at-once."
+            )
+        elif not dry_run:
+            lines.append("Its keys are gone from this home.")
     if found.holders:
         lines.append(f"May hold its restore key: {', '.join(map(plain, found.holders))}. Destroy those homes too.")
     if at:
@@ -268,15 +280,21 @@ def erase_tenant(session: Session, sheet: str, dry_run: bool, yes_erase: str | N
 @erase.command("report")
 @click.option("--output", metavar="FILE", help="Also write the signed report here; replaces what is there.")
 @click.option("--offline", is_flag=True, help="Ask nobody: the report as it is.")
+@click.option(
+    "--gone", metavar="PEER", multiple=True, help="This one cannot sign any more: its store or records are lost."
+)
 @command(keys="none: the order was signed")
-def erase_report(session: Session, output: str | None, offline: bool) -> None:
+def erase_report(session: Session, output: str | None, offline: bool, gone: tuple[str, ...]) -> None:
     """Ask those providers again that have not signed that the tenant is erased, and show who has.
 
-    The signed report holds root's order and every provider's receipt, for whoever wants proof of it.
+    The signed report holds root's order and every provider's receipt, for whoever wants proof of it. With --gone it
+    says, as your word and not a provider's, that one will never sign, and does not wait for it any more.
     """
-    from replicator.engine.erasing import load_report, send  # noqa: PLC0415
+    from replicator.engine.erasing import declare_gone, load_report, send  # noqa: PLC0415
 
     with session.edge() as edge, session.keeper() as keeper:
+        if gone:
+            declare_gone(keeper, edge, gone)
         report = load_report(keeper) if offline else wait(send(keeper, edge))
     if output is not None:
         write_atomic(session.fs, os.path.abspath(output), report.signed)
@@ -320,6 +338,7 @@ def _document(report: "Report") -> dict[str, Any]:
                 "id": one.identity.hex(),
                 "name": one.name,
                 "erased": one.receipt is not None,
+                "gone": moment(one.gone_ns),
                 "objects": one.receipt.objects if one.receipt else None,
                 "bytes": one.receipt.bytes if one.receipt else None,
                 "began": moment(one.receipt.began_ns) if one.receipt else "",
@@ -332,11 +351,17 @@ def _document(report: "Report") -> dict[str, Any]:
     }
 
 
+def _state(one: "Told") -> str:
+    if one.receipt:
+        return f"erased {moment(one.receipt.ended_ns)}"
+    return f"gone, as was said {moment(one.gone_ns)}" if one.gone_ns else "OUTSTANDING"
+
+
 def _lines(report: "Report") -> list[str]:
     rows = [
         (
             one.name,
-            f"erased {moment(one.receipt.ended_ns)}" if one.receipt else "OUTSTANDING",
+            _state(one),
             format_size(one.receipt.bytes) if one.receipt else "",
             one.problem,
         )
@@ -349,6 +374,6 @@ def _lines(report: "Report") -> list[str]:
         "",
         f"Outstanding: {', '.join(map(plain, left))}. `replicator erase report` asks again."
         if left
-        else "Every provider has signed that nothing of it is left there.",
+        else f"Every {'other ' if report.gone else ''}provider has signed that nothing of it is left there.",
         "What was copied elsewhere cannot be read without the recovery sheet: destroy that, and all its homes.",
     ]

@@ -9,7 +9,15 @@ from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
-from replicator.config import MOST_STREAMS, format_size, parse_duration, parse_name, parse_size, parse_words
+from replicator.config import (
+    MOST_STREAMS,
+    config_path,
+    format_size,
+    parse_duration,
+    parse_name,
+    parse_size,
+    parse_words,
+)
 from replicator.credentials import credential, read_secret
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import address_form
@@ -109,6 +117,12 @@ def init(
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
 @click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
 @click.option("--capacity", metavar="SIZE", help="Bytes offered in all; less than is stored deletes nothing.")
+@click.option(
+    "--pull-from",
+    metavar="WHERE",
+    multiple=True,
+    help='Where tenants may send it for copies: "public" (as it is), "nobody", or networks such as 10.8.0.0/24.',
+)
 @command(keys="provider identity")
 def change(
     session: Session,
@@ -118,6 +132,7 @@ def change(
     window: str | None,
     zone: str | None,
     streams: int | None,
+    pull_from: tuple[str, ...],
 ) -> None:
     """Change what this provider says about itself, and when and how much at a time tenants may store.
 
@@ -125,6 +140,9 @@ def change(
     read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
     are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited. A capacity
     holds at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
+
+    A tenant may have this provider fetch copies from another one of its providers. It dials no address of a private
+    network for that unless --pull-from names it: say "--pull-from public --pull-from 10.8.0.0/24" for a VPN.
     """
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
@@ -137,9 +155,10 @@ def change(
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours and size is None:
+    if not words and not hours and not pull_from and size is None:
         raise UsageError(
-            "nothing to change", hint="give --capacity, --legal-name, --contact, --window, --zone or --streams"
+            "nothing to change",
+            hint="give --capacity, --legal-name, --contact, --window, --zone, --streams or --pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -153,6 +172,10 @@ def change(
                 f"{_hours_text(file.window, file.zone, file.streams)}.",
                 "It holds from the daemon's next start on.",
             ]
+        if pull_from:
+            found = opened.set_pull_from(pull_from)
+            document["pull_from"] = list(found.words)
+            lines.append(f"Fetches copies from: {', '.join(found.words)}, from the daemon's next start on.")
         if words:
             offer = opened.change_offer(**words)
             document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
@@ -168,7 +191,7 @@ def change(
 
 
 def _check_capacity(session: Session, size: int) -> None:
-    from replicator.settings import config_path, load_config  # noqa: PLC0415 - commands import what they use
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
 
     if not size:
         raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
@@ -460,6 +483,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
         + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
         _hours_text(found["window"], found["zone"], found["streams"]),
+        f"Fetches copies from: {', '.join(found['pull_from'])}",
         "",
     ]
     if found["tenants"]:

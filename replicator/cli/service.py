@@ -79,9 +79,9 @@ def _wanted(session: Session, config: "Config", user: str | None, start: str) ->
     import pwd  # noqa: PLC0415 - likewise
 
     from replicator.cli.units import Installed  # noqa: PLC0415 - likewise
+    from replicator.config import config_path  # noqa: PLC0415 - likewise
     from replicator.engine.home import has_half  # noqa: PLC0415 - likewise
     from replicator.notify.channels import channels, credential_names  # noqa: PLC0415 - likewise
-    from replicator.settings import config_path  # noqa: PLC0415 - likewise
 
     home = os.path.realpath(session.home)
     try:

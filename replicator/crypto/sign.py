@@ -53,6 +53,8 @@ class Context(enum.Enum):
     ERASE_ORDER = b"erase order"
     ERASE_RECEIPT = b"erase receipt"
     ERASURE_REPORT = b"erasure report"
+    PERMIT = b"permit"
+    PICKUP = b"pickup"
 
 
 class SigningKey:

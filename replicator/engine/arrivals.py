@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.catalog.objects import split_ids
+from replicator.clock import DAY_S, NS
 from replicator.engine.asking import ask_all
 from replicator.engine.federation import Federation, Link
 from replicator.engine.home import Half
@@ -18,15 +19,22 @@ from replicator.wire.messages import ARRIVALS_PAGE, Arrivals, ArrivalsRequest
 
 MAX_PAGES: Final = 1000
 """Of one provider's answers in a run: twenty million objects."""
+WHOLE_NS: Final = 7 * DAY_S * NS
+"""After so long a home looks from the first again: a store that was put back together with its disk shows by nothing
+else that its numbers begin anew, and would hide what came in between."""
 _NUMBER: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """What is new at one provider. ``place`` is how far it was looked through, as it is kept."""
+    """What is new at one provider. ``place`` is how far it was looked through, as it is kept.
+
+    ``whole_ns``: when it was looked through from the first.
+    """
 
     names: tuple[ObjectName, ...]
     place: bytes
+    whole_ns: int
 
 
 async def arrivals(half: Half, federation: Federation, *, largest: int, able: bytes) -> dict[Identity, Arrived]:
@@ -35,7 +43,8 @@ async def arrivals(half: Half, federation: Federation, *, largest: int, able: by
     ``able`` is a hash of all that decides what this home makes of an object. A provider that does not answer is named
     in the notices: it may still give what a restore needs.
     """
-    found = await ask_all(federation.links.values(), lambda link: _arrived(half, link, able, largest))
+    now_ns = federation.edge.clock.now_ns()
+    found = await ask_all(federation.links.values(), lambda link: _arrived(half, link, able, largest, now_ns))
     federation.notices += [f"{error}{_hint(error)}" for error in found.failed.values()]
     return found.given
 
@@ -49,9 +58,11 @@ def _hint(error: PeerError) -> str:
 def remember_places(half: Half, arrived: Mapping[Identity, Arrived], *, but: Iterable[Identity]) -> None:
     """Keep how far was looked at each provider; ``but`` where something could not be: it is told again."""
     moved = {
-        _meta(identity): one.place
+        key: value
         for identity, one in arrived.items()
-        if identity not in set(but) and half.catalog.meta(_meta(identity)) != one.place
+        if identity not in set(but)
+        for key, value in ((_meta(identity), one.place), (_whole(identity), _kept(one.whole_ns)))
+        if half.catalog.meta(key) != value
     }
     if moved:  # a look that shows nothing new costs no commit
         with half.catalog.database.transaction("arrival rows"):
@@ -59,9 +70,12 @@ def remember_places(half: Half, arrived: Mapping[Identity, Arrived], *, but: Ite
                 half.catalog.set_meta(key, place)
 
 
-async def _arrived(half: Half, link: Link, able: bytes, largest: int) -> Arrived:
+async def _arrived(half: Half, link: Link, able: bytes, largest: int, now_ns: int) -> Arrived:
     life = link.info.incarnation + able
     after = _number(half.catalog.meta(_meta(link.identity)), life)
+    whole_ns = _number(half.catalog.meta(_whole(link.identity)), b"")
+    if not after or abs(now_ns - whole_ns) >= WHOLE_NS:
+        after, whole_ns = 0, now_ns
     unknown: list[bytes] = []
     for _ in range(MAX_PAGES):
         request = ArrivalsRequest(after=after, largest=largest, limit=ARRIVALS_PAGE)
@@ -69,7 +83,7 @@ async def _arrived(half: Half, link: Link, able: bytes, largest: int) -> Arrived
         if page.incarnation != link.info.incarnation:
             raise ProtocolError(link.pin.name, "its store became another one while it was asked")
         if page.last < after:  # it was put back together with the disk, and says so by this alone
-            after, unknown = 0, []
+            after, unknown, whole_ns = 0, [], now_ns
             continue
         names = split_ids(page.names)
         if len(page.names) % NAME_SIZE or len(names) > page.last - after or (page.more and page.last == after):
@@ -79,7 +93,8 @@ async def _arrived(half: Half, link: Link, able: bytes, largest: int) -> Arrived
         if not page.more:
             return Arrived(
                 names=tuple(ObjectName(name) for name in sorted(set(unknown))),
-                place=life + after.to_bytes(_NUMBER, "big"),
+                place=life + _kept(after),
+                whole_ns=whole_ns,
             )
     raise ProtocolError(link.pin.name, "its list of what arrived has no end")
 
@@ -89,6 +104,14 @@ def _number(kept: bytes | None, life: bytes) -> int:
     if kept is None or kept[:-_NUMBER] != life:
         return 0
     return int.from_bytes(kept[-_NUMBER:], "big")
+
+
+def _kept(number: int) -> bytes:
+    return number.to_bytes(_NUMBER, "big")
+
+
+def _whole(identity: Identity) -> str:
+    return f"arrivals whole {identity.hex()}"
 
 
 def _meta(identity: Identity) -> str:

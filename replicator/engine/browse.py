@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
@@ -16,19 +16,15 @@ from replicator.clock import NS
 from replicator.crypto.unseal import open_box
 from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation
-from replicator.engine.fetchers import Fetchers
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
-from replicator.engine.keptpacks import KeptPacks
 from replicator.engine.naming import Label, choose
 from replicator.engine.nearby import Nearby
 from replicator.engine.packcache import PackCache
 from replicator.engine.preference import Preference
-from replicator.engine.slots import Held, Slots, write
 from replicator.engine.sync import open_snapshot, sync_all
 from replicator.engine.threads import on_thread
-from replicator.engine.writeframes import Setup
 from replicator.errors import (
     FormatError,
     IntegrityError,
@@ -47,9 +43,15 @@ from replicator.ids import Identity, ObjectName, short
 from replicator.pack.keys import DomainKeys, snapshot_context
 from replicator.pack.reader import PackReader, check_length
 from replicator.process import Stop
-from replicator.snapshot.metadata import Rights
 from replicator.snapshot.tree import TreePath, TreeReader
 from replicator.transport.base import Connection
+
+if TYPE_CHECKING:
+    from replicator.engine.fetchers import Fetchers
+    from replicator.engine.keptpacks import KeptPacks
+    from replicator.engine.slots import Held, Slots
+    from replicator.engine.writeframes import Setup
+    from replicator.snapshot.metadata import Rights
 
 T = TypeVar("T")
 PACKS_IN_MEMORY = 4
@@ -386,12 +388,14 @@ class ChunkFetcher:
         """Fetch a pack as it is, sealed; called from a worker thread. The future's errors are those of :meth:`load`."""
         return asyncio.run_coroutine_threadsafe(self._fetch(pack), self._loop)
 
-    def fill(self, pack: int, slot: int, slots: Slots) -> "Future[int]":
+    def fill(self, pack: int, slot: int, slots: "Slots") -> "Future[int]":
         """Fetch a pack as :meth:`begin` does, into memory; the future is of its size.
 
         The process that this takes is started with the first one, where providers can be reached from another process;
         all calls are for the same slots. Call :meth:`close` when they are used no more.
         """
+        from replicator.engine.slots import Held  # noqa: PLC0415 - who only browses does without what restores
+
         return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, Held(slots[slot].fd), slots), self._loop)
 
     def keep(self, needed: int) -> None:
@@ -399,6 +403,8 @@ class ChunkFetcher:
 
         That is beside ``needed`` bytes, which something else takes there.
         """
+        from replicator.engine.keptpacks import KeptPacks  # noqa: PLC0415 - who only browses does without
+
         self._kept = KeptPacks(self._library.keeper.file("cache"), needed=needed)
 
     def fetch_anew(self, pack: int) -> bool:
@@ -419,8 +425,10 @@ class ChunkFetcher:
             self._kept.close()
             self._kept = None
 
-    def setup(self, rights: Rights) -> Setup:
+    def setup(self, rights: "Rights") -> "Setup":
         """Return what a process needs to open packs and write what is in them."""
+        from replicator.engine.writeframes import Setup  # noqa: PLC0415 - who only browses does without
+
         return Setup(
             keys=self._reader.keys,
             restore_private=self._reader.restore_private,
@@ -459,7 +467,10 @@ class ChunkFetcher:
                 self.fetched[pack] += row.size
         return data
 
-    async def _fill(self, pack: int, slot: int, memory: Held, slots: Slots) -> int:
+    async def _fill(self, pack: int, slot: int, memory: "Held", slots: "Slots") -> int:
+        from replicator.engine.fetchers import Fetchers  # noqa: PLC0415 - who only browses does without
+        from replicator.engine.slots import write  # noqa: PLC0415
+
         row = self.row(pack)
         federation = self._library.federation
         if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):

@@ -55,6 +55,9 @@ class Closing:
     unsure: bool = False
     writing: list[str] = field(default_factory=list)
     holders: list[str] = field(default_factory=list)
+    unheard: list[str] = field(default_factory=list)
+    """Providers that do not know yet that it is erased, so many that a node could publish at these alone: until fewer
+    are left its keys stay in this home, or what such a node writes could never be read."""
     unread: list[str] = field(default_factory=list)
     integrity: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -179,8 +182,12 @@ def supposed_after(keeper: KeeperHome, found: Closing) -> list[KeptChain]:
     return chains_after(keeper, Forgotten.of(keeper), found.snapshots, undo=False)
 
 
-async def carry_out(keeper: KeeperHome, siblings: list[Half], edge: Edge, found: Closing) -> None:
+async def carry_out(
+    keeper: KeeperHome, siblings: list[Half], edge: Edge, found: Closing, *, at_once: bool = False
+) -> None:
     """Forget the domain's snapshots, say that it is erased, destroy its keys here; ``found`` says then since when.
+
+    The keys wait until no node can publish without hearing of it, unless it is to be ``at_once``.
 
     Raises:
         UsageError: datasets are backed up into it.
@@ -205,7 +212,29 @@ async def carry_out(keeper: KeeperHome, siblings: list[Half], edge: Edge, found:
     if not found.erased_ns:
         found.erased_ns = edge.clock.now_ns()
         found.notices += await spread_charter(keeper, siblings, edge, _write(keeper, edge, found))
-    keeper.drop_domain(found.id)
+    found.unheard = [] if at_once else await _unheard(keeper, siblings, edge)
+    if not found.unheard:
+        keeper.drop_domain(found.id)
+
+
+async def _unheard(keeper: KeeperHome, siblings: Sequence[Half], edge: Edge) -> list[str]:
+    """Return who does not know the newest charter, if a node elsewhere could publish at these providers alone.
+
+    A node takes the newest charter that any provider has before it writes, and publishes at the minimum of its policy.
+    """
+    here = {half.signing.public for half in siblings}
+    rights = keeper.charter.charter.rights
+    if not any(one.role == "node" and not one.revoked and one.holder_key not in here for one in rights):
+        return []
+    async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
+        known = {
+            identity for identity, link in federation.links.items() if link.info.charter_number >= keeper.charter.number
+        }
+    deaf = [pin for pin in keeper.peers if Identity(pin.identity) not in known]
+    policies = list(keeper.catalog.datasets.policies().values())
+    if not any(policy.count_own for policy in policies):
+        deaf = [pin for pin in deaf if not pin.own]
+    return [pin.name for pin in deaf] if len(deaf) >= min((one.minimum for one in policies), default=1) else []
 
 
 def _write(keeper: KeeperHome, edge: Edge, found: Closing) -> bytes:

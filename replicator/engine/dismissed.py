@@ -7,12 +7,15 @@ and it is in no claim.
 """
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from replicator.catalog.objects import split_ids
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.home import Half
-from replicator.engine.node import NodeHome
 from replicator.engine.ownchain import chain_end
+
+if TYPE_CHECKING:
+    from replicator.engine.node import NodeHome
 
 _DISMISSED = "dismissed packs"
 
@@ -45,7 +48,7 @@ def dismissed_packs(half: Half) -> set[bytes]:
     return set(split_ids(half.catalog.meta(_DISMISSED) or b""))
 
 
-def dismiss(node: NodeHome, compared: Collection[bytes]) -> None:
+def dismiss(node: "NodeHome", compared: Collection[bytes]) -> None:
     """Bring what a node has dismissed in line with what maintenance says now; call it before anything is captured.
 
     ``compared`` are old packs of its own whose chunks it has found, byte for byte, in new ones that it knows.
@@ -58,7 +61,7 @@ def dismiss(node: NodeHome, compared: Collection[bytes]) -> None:
         node.catalog.set_meta(_DISMISSED, b"".join(sorted(after)))
 
 
-def _covered(node: NodeHome, forgotten: Forgotten) -> bool:
+def _covered(node: "NodeHome", forgotten: Forgotten) -> bool:
     """Return whether maintenance had read all that this node wrote, also under keys that it had before."""
     end = chain_end(node)
     if end is None or end.number > forgotten.view.get(node.identity, 0):

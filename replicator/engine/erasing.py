@@ -17,9 +17,25 @@ from replicator.engine.federation import patiently
 from replicator.engine.home import ERASURE_FILE
 from replicator.engine.keeper import NEXT, REWRAPPED, KeeperHome
 from replicator.engine.keys import root_of_sheet
-from replicator.errors import FormatError, HomeError, IntegrityError, NotFoundError, PeerError, ReplicatorError
+from replicator.errors import (
+    FormatError,
+    HomeError,
+    IntegrityError,
+    NotFoundError,
+    PeerError,
+    ReplicatorError,
+    UsageError,
+)
 from replicator.format.codec import decode, encode
-from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport
+from replicator.format.erasure import (
+    ErasedAt,
+    EraseOrder,
+    EraseReceipt,
+    ErasureReport,
+    GoneProvider,
+    encode_erasure_report,
+    read_erasure_report,
+)
 from replicator.format.offer import decode_offer
 from replicator.fs import write_atomic
 from replicator.ids import Identity, identity_of, short
@@ -30,12 +46,16 @@ KEYBAG_FILE = "keybag.obj"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """One provider and what became of the order there. ``problem``: why there is no receipt yet."""
+    """One provider and what became of the order there. ``problem``: why there is no receipt yet.
+
+    ``gone_ns``: when this keeper said that it cannot sign any more, 0 if it has not.
+    """
 
     identity: Identity
     name: str
     endpoints: tuple[str, ...]
     receipt: EraseReceipt | None
+    gone_ns: int = 0
     problem: str = ""
 
 
@@ -52,8 +72,13 @@ class Report:
 
     @property
     def outstanding(self) -> list[Told]:
-        """Who has not signed yet."""
-        return [one for one in self.told if one.receipt is None]
+        """Who has not signed yet, and still may."""
+        return [one for one in self.told if one.receipt is None and not one.gone_ns]
+
+    @property
+    def gone(self) -> list[Told]:
+        """Who will not sign, by this keeper's word."""
+        return [one for one in self.told if one.receipt is None and one.gone_ns]
 
 
 def has_report(keeper: KeeperHome) -> bool:
@@ -86,12 +111,19 @@ def order(keeper: KeeperHome, edge: Edge, words: list[str]) -> None:
     with keeper.lock():
         if has_report(keeper):
             known = _record(keeper)
-            signed, told = known.order, {one.identity: one for one in known.providers}
+            signed, told, gone = known.order, {one.identity: one for one in known.providers}, known.gone
         else:
             now_ns = edge.clock.now_ns()
             body = encode(EraseOrder(tenant=keeper.tenant, created_ns=now_ns))
             signed, told = root.signing.sign(Context.ERASE_ORDER, body), {}
-        _keep(keeper, edge, signed, [told.get(one.identity, one) for one in _with(providers_of(keeper), told.values())])
+            gone = []
+        _keep(
+            keeper,
+            edge,
+            signed,
+            gone=gone,
+            providers=[told.get(one.identity, one) for one in _with(providers_of(keeper), told.values())],
+        )
 
 
 def destroy_keys(keeper: KeeperHome) -> None:
@@ -119,7 +151,7 @@ async def send(keeper: KeeperHome, edge: Edge) -> Report:
         record = _record(keeper)
         edge.progress.stage("telling providers", len(record.providers), "providers")
         answers = await asyncio.gather(*(_tell(keeper, edge, record, one) for one in record.providers))
-        signed = _keep(keeper, edge, record.order, [one for one, _ in answers])
+        signed = _keep(keeper, edge, record.order, providers=[one for one, _ in answers], gone=record.gone)
     found = read_report(signed, root_key=keeper.member.root_key)
     problems = {one.identity: error for one, error in answers if error is not None}
     found.told = [replace(one, problem=str(problems.get(one.identity, ""))) for one in found.told]
@@ -182,16 +214,18 @@ def read_report(signed: bytes, *, root_key: bytes) -> Report:
         IntegrityError, FormatError: it does not hold.
     """
     key = signer_of(signed)
-    record = decode(ErasureReport, verify(signed, Context.ERASURE_REPORT, [key]))
+    record = read_erasure_report(verify(signed, Context.ERASURE_REPORT, [key]))
     given = decode(EraseOrder, verify(record.order, Context.ERASE_ORDER, [root_key]))
     if identity_of(key) != record.keeper or given.tenant != record.tenant:
         raise IntegrityError("erasure report: not signed by its keeper, or its order is for another tenant")
+    gone = {one.identity: one.said_ns for one in record.gone}
     told = [
         Told(
             identity=Identity(one.identity),
             name=one.name,
             endpoints=tuple(one.endpoints),
             receipt=check_receipt(one.receipt, Identity(one.identity), record.tenant) if one.receipt else None,
+            gone_ns=gone.get(one.identity, 0),
         )
         for one in record.providers
     ]
@@ -202,10 +236,39 @@ def _record(keeper: KeeperHome) -> ErasureReport:
     if not has_report(keeper):
         raise NotFoundError("no tenant was erased from this home", hint="`erase tenant --sheet FILE` does")
     signed = keeper.fs.read(keeper.file(ERASURE_FILE))
-    return decode(ErasureReport, verify(signed, Context.ERASURE_REPORT, [keeper.signing.public]))
+    return read_erasure_report(verify(signed, Context.ERASURE_REPORT, [keeper.signing.public]))
 
 
-def _keep(keeper: KeeperHome, edge: Edge, signed_order: bytes, providers: list[ErasedAt]) -> bytes:
+def declare_gone(keeper: KeeperHome, edge: Edge, names: Iterable[str]) -> None:
+    """Say in the report that providers cannot sign any more; ``names`` are petnames or beginnings of identities.
+
+    They are asked all the same: a receipt, should there be one, says more.
+
+    Raises:
+        NotFoundError: the order was not given from this home; or there is no such provider in it, or several.
+        UsageError: it has signed.
+    """
+    with keeper.lock():
+        record = _record(keeper)
+        gone = {one.identity: one for one in record.gone}
+        for name in names:
+            found = [one for one in record.providers if one.name == name] or [
+                one for one in record.providers if one.identity.hex().startswith(name.lower())
+            ]
+            if len(found) != 1:
+                known = ", ".join(one.name for one in record.providers)
+                raise NotFoundError(f"{'no' if not found else 'more than one'} provider '{name}' (there are: {known})")
+            if found[0].receipt:
+                raise UsageError(f"{name} has signed that nothing is left there", hint="there is nothing to say of it")
+            identity = found[0].identity
+            gone.setdefault(identity, GoneProvider(identity=identity, said_ns=edge.clock.now_ns()))
+        said = [gone[identity] for identity in sorted(gone)]
+        _keep(keeper, edge, record.order, providers=record.providers, gone=said)
+
+
+def _keep(
+    keeper: KeeperHome, edge: Edge, signed_order: bytes, *, providers: list[ErasedAt], gone: list[GoneProvider]
+) -> bytes:
     record = ErasureReport(
         tenant=keeper.tenant,
         name=keeper.member.name,
@@ -213,8 +276,9 @@ def _keep(keeper: KeeperHome, edge: Edge, signed_order: bytes, providers: list[E
         order=signed_order,
         providers=providers,
         made_ns=edge.clock.now_ns(),
+        gone=gone,
     )
-    signed = keeper.signing.sign(Context.ERASURE_REPORT, encode(record))
+    signed = keeper.signing.sign(Context.ERASURE_REPORT, encode_erasure_report(record))
     write_atomic(keeper.fs, keeper.file(ERASURE_FILE), signed)
     return signed
 

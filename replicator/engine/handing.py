@@ -100,6 +100,26 @@ def name_of_key(private: CharterPrivate, identity: bytes) -> str:
     return next((node.name for node in private.nodes if node.identity == identity), identity.hex()[:12])
 
 
+Lineage = tuple[bytes, int]
+"""The first of the keys that a node had one after another, and which of them one is: 0, 1, 2, …"""
+
+
+def lineages(private: CharterPrivate) -> dict[bytes, Lineage]:
+    """Return the lineage of every key that has a note, by identity: `node renew` puts one in the place of another.
+
+    A later key takes over the name of one that had its right until then; :func:`free_name` gives it to nobody else.
+    """
+    found: dict[bytes, Lineage] = {}
+    last: dict[str, KeyNote] = {}
+    for note in sorted(private.notes, key=lambda one: (one.added_ns, one.identity)):
+        before = last.get(note.name)
+        follows = before is not None and 0 < before.revoked_ns <= note.added_ns
+        first, place = found[before.identity] if before is not None and follows else (note.identity, -1)
+        found[note.identity] = first, place + 1
+        last[note.name] = note
+    return found
+
+
 def free_name(wanted: str, private: CharterPrivate) -> str:
     """Return a name that no key with a note and no node has, as near to the wanted one as can be."""
     taken = {node.name for node in private.nodes} | {note.name for note in private.notes}

@@ -121,13 +121,15 @@ class Ground:
             row = self.half.catalog.peers.get(identity)
             state = self.standing(pin, now).state
             used, free = (link.info.used, link.free) if link is not None else (row.used, 0)
+            quota = link.info.quota if link is not None else row.quota
+            capacity = used + max(free, 0) if used <= quota else quota  # a grant that was cut
             if frozen and state == "ok":
                 state = "readonly"
             region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
             peers.append(
                 Peer(
                     id=peer_id(identity),
-                    capacity=used + max(free, 0),
+                    capacity=capacity,
                     used=used,
                     owner=pin.owner,
                     site=site,

@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from replicator.clock import Clock
 from replicator.ids import Identity
-from scheduler.reading import Speeds
+
+if TYPE_CHECKING:
+    from scheduler.reading import Speeds
 
 AGAIN: Final = 32
 """One pack in so many goes to whoever was asked least of late: a line that was slow may be so no more."""
@@ -18,10 +21,15 @@ class Preference:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._speeds: Speeds[Identity] = Speeds()
         self._asked: Counter[Identity] = Counter()  # bytes, of what has not come
         self._turns: Counter[Identity] = Counter()
         self._count = 0
+
+    @cached_property
+    def _speeds(self) -> "Speeds[Identity]":
+        from scheduler.reading import Speeds  # noqa: PLC0415 - who finds all on his own disk does without the scheduler
+
+        return Speeds()
 
     def order(
         self,

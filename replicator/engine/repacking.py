@@ -6,7 +6,9 @@
 Stopped before that Forget, all of it is something that nothing names, and goes as the next prune finds it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Final
 
 from replicator.catalog.objects import ObjectRow, split_ids
@@ -87,22 +89,36 @@ class Repacking:
         made: list[SealedPack] = []
 
         def emit(pack: SealedPack) -> None:
-            self._spool.put(pack.name, pack.data)
+            # Not synced: nothing relies on it before providers have it, and a run that was stopped makes it anew.
+            self._spool.put(pack.name, pack.data, durable=False)
             made.append(SealedPack(name=pack.name, data=b"", kind=pack.kind, policy=pack.policy, ids=pack.ids))
             sizes[pack.name] = len(pack.data)
 
         sizes: dict[bytes, int] = {}
         repacker = Repacker(_KINDS[facts.kind], facts.policy, keys, self._edge.rng, emit)
         left = set(needed)
-        for use in batch:
-            data = await self._federation.fetch(ObjectName(use.facts.name), ())
-            live = left.intersection(split_ids(ids[use.facts.name]))
-            repacker.add(data, live)
-            left -= live
-        repacker.flush()
+        async with contextlib.aclosing(self._fetched(batch)) as packs:
+            async for use, data in packs:
+                live = left.intersection(split_ids(ids[use.facts.name]))
+                await asyncio.to_thread(repacker.add, data, live)
+                left -= live
+        await asyncio.to_thread(repacker.flush)
         if sum(sizes.values()) >= sum(use.facts.size for use in batch):
             return None  # padding took what was gained
         return await self._store(group, batch, made, sizes)
+
+    async def _fetched(self, batch: Sequence[PackUse]) -> AsyncGenerator[tuple[PackUse, bytes], None]:
+        """Yield packs with their bytes; while one is worked on the next is fetched."""
+        names = [ObjectName(use.facts.name) for use in batch]
+        coming = asyncio.ensure_future(self._federation.fetch(names[0], ()))
+        try:
+            for use, following in zip(batch, [*names[1:], None], strict=True):
+                data = await coming
+                if following is not None:
+                    coming = asyncio.ensure_future(self._federation.fetch(following, ()))
+                yield use, data
+        finally:
+            coming.cancel()
 
     def _moved_before(self, group: RepackGroup, ids: Mapping[bytes, bytes]) -> set[bytes]:
         """Return the chunks that packs which were put together anew before hold already."""
@@ -170,7 +186,13 @@ class Repacking:
         row = objects.by_name(name)
         assert row is not None, f"{short(name)} was just taken in"
         objects.add(
-            name=row.name, writer=row.writer, kind=row.kind, size=row.size, spooled=True, created_ns=row.created_ns
+            name=row.name,
+            writer=row.writer,
+            kind=row.kind,
+            size=row.size,
+            spooled=True,
+            created_ns=row.created_ns,
+            synced=False,
         )
         found = objects.by_name(name)
         assert found is not None, "a row stays"

@@ -15,6 +15,7 @@ from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
+from replicator.engine.pulls import Pulls
 from replicator.engine.send import Sender, in_order
 from replicator.engine.spool import Spool
 from replicator.engine.sync import sync_all
@@ -24,11 +25,13 @@ from replicator.ids import Identity, short
 from scheduler import Urgency
 
 _LOST = ("missing", "damaged")
+Way = Literal["pulled", "relayed", "sent"]
+"""pulled: by the new holder from an old one. relayed: through this machine. sent: from this machine's spool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCopy:
-    """One copy to be made: of what, where from ("" from this machine's spool), where to, why there and why now.
+    """One copy to be made: of what, where from ("" from this machine's spool) and how, where to, why there and now.
 
     ``urgency`` is the queue's word, "record" for what goes to every peer; ``chance`` that of its loss before all is
     mended.
@@ -38,6 +41,7 @@ class PlannedCopy:
     kind: str
     size: int
     source: str
+    way: Way
     peer: str
     why: str
     urgency: Urgency | Literal["record"]
@@ -59,6 +63,8 @@ class RepairReport:
     late: int = 0
     made: int = 0
     made_bytes: int = 0
+    pulled: int = 0
+    """Of the copies made those that their new holder fetched from another one itself."""
     lost_peers: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
     """Providers that hold copies and gave none now, by name: offline, suspect, unmounted, away, late, draining."""
@@ -106,7 +112,7 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
                     report.lost_peers.append(pin.name)
                 elif stands.word not in ("answers", "readonly"):
                     report.waiting[pin.name] = stands.word
-            rows = objects_of(half, _published(half))
+            rows = objects_of(half, published(half))
             _plan(half, ground, rows, report)
             if not dry_run:
                 await _mend(half, federation, edge, ground, rows, report)
@@ -118,20 +124,59 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
     return report
 
 
+async def mend_urgent(half: Half, edge: Edge) -> RepairReport:
+    """Make the copies that one more loss could make impossible, before a backup takes the line.
+
+    Nobody is asked what it holds: what was found when they were last looked at is enough to be in a hurry, and the
+    night's repair looks again. Peers are taken as at night.
+
+    Raises:
+        LockedError: another run works in this home.
+    """
+    report = RepairReport()
+    with half.lock():
+        rows = objects_of(half, published(half))
+        if not rows:
+            return report
+        async with Federation(half, edge) as federation:
+            ground = Ground(half, federation)
+            ground.refresh()
+            turns = in_order(ground, ground.plan(rows), rows)
+            urgent = {name for name, turn in turns.items() if turn.repair.urgency == "urgent"}
+            if urgent:
+                spool = half.spool() if isinstance(half, NodeHome) else None
+                sender = Sender(ground, edge, spool)
+                await sender.settle(
+                    [row for row in rows if pack_id(row.name) in urgent], "mending what is urgent", by_urgency=True
+                )
+                if isinstance(half, NodeHome) and spool is not None:
+                    result = Published()
+                    await Publisher(half, federation, edge, spool).claim_everywhere(result)
+                    report.owed = result.owed
+                report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
+                report.pulled = sender.pulls.objects
+                report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]
+            report.notices = [*federation.notices, *federation.integrity]
+    return report
+
+
 def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     names = {peer_id(pin.identity): pin.name for pin in half.peers}
     by_name = {pack_id(row.name): row for row in rows}
     plan = ground.plan(rows)
     turns = in_order(ground, plan, rows)
-    sources = _Sources(half, ground)
+    pulls = Pulls(half, ground.federation.edge, ground.federation)
+    identities = {peer_id(pin.identity): Identity(pin.identity) for pin in half.peers}
     for addition in sorted(plan.additions, key=lambda one: turns[one.pack].at):
         row, repair = by_name[addition.pack], turns[addition.pack].repair
+        source, way = way_of(half, ground, pulls, row, identities[addition.peer])
         report.planned.append(
             PlannedCopy(
                 object=short(row.name),
                 kind=row.kind,
                 size=row.size,
-                source=sources.of(row),
+                source=source,
+                way=way,
                 peer=names[addition.peer],
                 why=in_names(half, addition.why),
                 urgency=repair.urgency,
@@ -142,43 +187,37 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
     for policy, records in _records_by_policy(half, rows):
         for row in records:
             holders = ground.held.get(pack_id(row.name), set())
-            report.planned += [
-                PlannedCopy(
-                    object=short(row.name),
-                    kind=row.kind,
-                    size=row.size,
-                    source=sources.of(row),
-                    peer=link.pin.name,
-                    why="records go to every peer that the residency admits",
-                    urgency="record",
-                    chance=0.0,
-                    reason="it has none",
+            for link in ground.record_links(policy):
+                if peer_id(link.identity) in holders:
+                    continue
+                source, way = way_of(half, ground, pulls, row, link.identity)
+                report.planned.append(
+                    PlannedCopy(
+                        object=short(row.name),
+                        kind=row.kind,
+                        size=row.size,
+                        source=source,
+                        way=way,
+                        peer=link.pin.name,
+                        why="records go to every peer that the residency admits",
+                        urgency="record",
+                        chance=0.0,
+                        reason="it has none",
+                    )
                 )
-                for link in ground.record_links(policy)
-                if peer_id(link.identity) not in holders
-            ]
 
 
-class _Sources:
-    """Where bytes come from: this machine's spool, or the holder that answers and was named least often so far."""
-
-    def __init__(self, half: Half, ground: Ground) -> None:
-        self._spools = isinstance(half, NodeHome)
-        self._ground = ground
-        self._given: dict[str, int] = {}
-
-    def of(self, row: ObjectRow) -> str:
-        """Return a provider's name, "" for the spool; "nobody" if no holder answers, and any other may be asked."""
-        if self._spools and row.spooled:
-            return ""
-        holders = self._ground.held.get(pack_id(row.name), set())
-        links = self._ground.federation.links.values()
-        names = sorted(link.pin.name for link in links if peer_id(link.identity) in holders)
-        if not names:
-            return "nobody"
-        chosen = min(names, key=lambda name: (self._given.get(name, 0), name))
-        self._given[chosen] = self._given.get(chosen, 0) + row.size
-        return chosen
+def way_of(half: Half, ground: Ground, pulls: Pulls, row: ObjectRow, to: Identity) -> tuple[str, Way]:
+    """Return from which provider a copy comes, and how: "" for the spool; "nobody" if no holder answers."""
+    if isinstance(half, NodeHome) and row.spooled:
+        return "", "sent"
+    holders = ground.held.get(pack_id(row.name), set())
+    answering = {one for one in ground.federation.links if peer_id(one) in holders}
+    source = pulls.source_of(row, answering, to)
+    if source is not None:
+        return source.pin.name, "pulled"
+    names = sorted(ground.federation.links[one].pin.name for one in answering)
+    return (names[0] if names else "nobody"), "relayed"
 
 
 async def _mend(
@@ -214,13 +253,14 @@ async def _mend(
         await Publisher(half, federation, edge, spool).claim_everywhere(result)
         report.owed = result.owed
     report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
+    report.pulled = sender.pulls.objects
     report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]
     ground.refresh()
     _judge(ground, rows, report)
     _settle_losses(half, edge, ground, rows)
 
 
-def _published(half: Half) -> list[SnapshotRow]:
+def published(half: Half) -> list[SnapshotRow]:
     # One that was only committed is published by the next backup, in its order.
     return without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
 
@@ -257,7 +297,7 @@ def _records_by_policy(half: Half, rows: list[ObjectRow]) -> list[tuple[Policy, 
     """Records (snapshots, indexes, references) with the policy of the newest snapshot that needs them."""
     policies = half.catalog.datasets.policies()
     by_name: dict[bytes, bytes] = {}
-    for snapshot in _published(half):
+    for snapshot in published(half):
         for name in (snapshot.name, *snapshot.indexes, *snapshot.references):
             by_name[name] = snapshot.policy
     found: dict[bytes, list[ObjectRow]] = {}

@@ -14,12 +14,14 @@ from typing import NamedTuple, Self
 from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
+from replicator.engine.looks import Looks
 from replicator.engine.slots import Slot
 from replicator.engine.writeframes import NewFile, Setup, Wrote
 from replicator.engine.writeframes import Part as FilePart
 from replicator.engine.writers import Order, Writers
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.pack import CHUNK_DATA
+from replicator.format.snapshot import ChunkList
 from replicator.format.tree import Entry
 from replicator.ids import short
 from replicator.process import Stop
@@ -31,6 +33,7 @@ from replicator.snapshot.target import Place as Folder
 from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 
 _Entries = Iterator[tuple[TreePath, Entry]]
+_ComingEntries = Iterator[tuple[TreePath, Entry] | None]
 _UNREADABLE = (NotFoundError, IntegrityError, FormatError)
 AT_ONCE = 2
 """Packs fetched at the same time; each is at most 16 MiB in memory."""
@@ -41,6 +44,8 @@ Packs that several windows need are kept on the keeper's disk (:mod:`~replicator
 """
 LARGE = 256 << 20
 """Bytes of files to be made from which processes are started beforehand, however little it may take to fetch them."""
+MANY = 5_000
+"""Files in a snapshot from which on several processes look at what is there."""
 SLICE = 100
 """Entries that are planned between two looks at whether a writer waits: a few milliseconds."""
 LOST_FOLDER = "what it holds, or a part of it, could not be read"
@@ -188,11 +193,15 @@ async def restore(
     try:
         applier.begin(survey.room if survey else 0)
         edge.progress.stage("restoring", survey.bytes + survey.kept_bytes if survey else whole)
+        # What is to be removed is asked about folder by folder; of a part of the tree nobody knows how much it is.
+        can_look = bool(writers) and overwrite == "if-changed" and not delete and not paths
+        look = can_look and snapshot.row.files >= MANY and not applier.is_empty
         with _Restoring(fetcher, applier, fetcher.setup(rights), report, edge, writers, amiss) as restoring:
-            if fresh is not None and fresh >= LARGE:
-                restoring.start()
+            if look or (fresh is not None and fresh >= LARGE):
+                restoring.start(look=look)
             fetcher.keep(snapshot.row.size if applier.is_beside(library.keeper.path) else 0)
-            await fetcher.until_done(lambda stop: restoring.run(entries(lost), stop))
+            coming = restoring.looked(snapshot.details.tree, lost) if look else entries(lost)
+            await fetcher.until_done(lambda stop: restoring.run(coming, stop))
         _fill(report, await asyncio.to_thread(applier.finish))
     except BaseException:
         applier.abort()
@@ -298,6 +307,8 @@ class _Restoring:
         self._fetching: dict[int, _Coming] = {}
         self._windows: Iterator[_Window | None] = iter(())
         self._next: _Window | None = None
+        self._has_more = True
+        self._is_waiting = False
         self._wanted: list[_Place] = []
         self._count = 0
 
@@ -311,11 +322,20 @@ class _Restoring:
         self._writers.close()
         self._bell.close()
 
-    def start(self) -> None:
-        """Start the processes now: there is enough to write."""
-        self._writers.start()
+    def start(self, *, look: bool) -> None:
+        """Start the processes now: there is enough to write, or to look at."""
+        self._writers.start(self._applier.top() if look else None)
 
-    def run(self, entries: _Entries, stop: Stop) -> None:
+    def looked(self, tree: ChunkList, lost: Lost) -> _ComingEntries:
+        """Return the walk through a tree of which what is there already is left out: processes look for it."""
+
+        def skipped(folders: int, files: int, size: int) -> None:
+            self._applier.skip(folders, files)
+            self._edge.progress.advance(size)
+
+        return Looks(self._fetcher, self._writers, skipped).walk(tree, lost=lost)
+
+    def run(self, entries: _ComingEntries, stop: Stop) -> None:
         """Restore what is yielded, window by window; the next one is planned while this one is written.
 
         Raises:
@@ -323,27 +343,36 @@ class _Restoring:
         """
         self._windows = self._plan(entries)
         while True:
-            while self._plan_on():
-                _check(stop)
+            _check(stop)
+            if self._plan_on():
+                continue
             window, self._next = self._next, None
-            if window is None:
+            if window is not None:
+                self._carry_out(window, stop)
+                self._applier.settle(window.planned)
+            elif self._has_more:
+                self._writers.poll(wait=True)
+            else:
                 return
-            self._carry_out(window, stop)
-            self._applier.settle(window.planned)
 
     # -- planning --
 
     def _plan_on(self) -> bool:
-        """Plan a little of the next window; return False if that is whole, or nothing is left to plan."""
+        """Plan a little of the next window.
+
+        Return False if that is whole, nothing is left to plan, or it is not known yet what comes next.
+        """
         if self._next is not None:
             return False
+        self._is_waiting = False
         try:
             self._next = next(self._windows)
         except StopIteration:
+            self._has_more = False
             return False
-        return True
+        return not self._is_waiting
 
-    def _plan(self, entries: _Entries) -> Iterator[_Window | None]:
+    def _plan(self, entries: _ComingEntries) -> Iterator[_Window | None]:
         """Plan a part of the tree at a time; yield None after every few entries of it."""
         applier, fetcher = self._applier, self._fetcher
         hasher = fetcher.keys.hashers()[CHUNK_DATA]
@@ -351,7 +380,12 @@ class _Restoring:
         def same(chunk: bytes, data: memoryview) -> bool:
             return hasher(data) == chunk
 
-        for number, (path, entry) in enumerate(entries):
+        for number, coming in enumerate(entries):
+            if coming is None:
+                self._is_waiting = True
+                yield None
+                continue
+            path, entry = coming
             self._count += 1
             job = applier.add(path, entry, checked=True)  # by the reader
             if job is not None and len(job.content.chunks) == 1 and job.content.depth == 0 and applier.is_new(job):

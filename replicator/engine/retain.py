@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.crypto.sign import SigningKey
 from replicator.engine.browse import Library, OpenSnapshot, label_of
 from replicator.engine.edge import Edge
 from replicator.engine.forgetting import Forgotten, is_owed, next_chains, say, say_again, with_chains
+from replicator.engine.handing import Lineage, lineages
 from replicator.engine.home import Half
 from replicator.engine.marking import take_back
 from replicator.engine.naming import check_dataset, choose
@@ -16,6 +19,9 @@ from replicator.errors import UsageError
 from replicator.format.forget import KeptChain
 from replicator.ids import Identity
 from replicator.snapshot.retention import KEEP_TAG, Candidate, KeepRules, clamped, decide, stalled
+
+_CHAIN_BITS: Final = 48
+"""More snapshots than any key writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,8 @@ async def by_rules(
     for dataset in datasets:
         check_dataset([label_of(one) for one in found], dataset)
     wanted = [one for one in found if not datasets or one.details.dataset in datasets]
-    times, unknown = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns())
+    known = lineages(library.keeper.private)
+    times, unknown = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns(), known)
     by_name: dict[bytes, OpenSnapshot] = {one.row.name: one for one in wanted}
     found_rules = {dataset: rules(dataset) for dataset in sorted({one.details.dataset for one in wanted})}
     return [
@@ -59,7 +66,7 @@ async def by_rules(
         )
         for dataset, of_dataset in found_rules.items()
         for decision in decide(
-            candidates_of([one for one in wanted if one.details.dataset == dataset], times, unknown), of_dataset
+            candidates_of([one for one in wanted if one.details.dataset == dataset], known, times, unknown), of_dataset
         )
     ]
 
@@ -76,9 +83,10 @@ async def by_name(
     found = await library.snapshots(forgotten=undo)
     labels = [label_of(one) for one in found]
     chosen = {place: found[place] for place in (choose(labels, name) for name in names)}
-    times, _ = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns())
+    known = lineages(library.keeper.private)
+    times, _ = counted(library.keeper.catalog.snapshots.all(), edge.clock.now_ns(), known)
     if not undo and not even_last:
-        _check_last(found, list(chosen.values()))
+        _check_last(found, list(chosen.values()), known)
     return [
         Judged(
             snapshot=chosen[place],
@@ -89,7 +97,7 @@ async def by_name(
     ]
 
 
-def _check_last(found: Sequence[OpenSnapshot], chosen: Sequence[OpenSnapshot]) -> None:
+def _check_last(found: Sequence[OpenSnapshot], chosen: Sequence[OpenSnapshot], known: Mapping[bytes, Lineage]) -> None:
     gone = {one.row.name for one in chosen}
     for one in chosen:
         if KEEP_TAG in one.details.tags:
@@ -99,7 +107,7 @@ def _check_last(found: Sequence[OpenSnapshot], chosen: Sequence[OpenSnapshot]) -
         others = [
             other
             for other in found
-            if series_of(other) == series_of(one) and other.row.name not in gone and not other.row.partial
+            if series_of(other, known) == series_of(one, known) and other.row.name not in gone and not other.row.partial
         ]
         if not others and not one.row.partial:
             raise UsageError(
@@ -108,46 +116,62 @@ def _check_last(found: Sequence[OpenSnapshot], chosen: Sequence[OpenSnapshot]) -
             )
 
 
-def series_of(one: OpenSnapshot) -> tuple[str, bytes]:
-    """Return what rules are applied to separately: a dataset of a node."""
-    return one.details.dataset, one.snapshot.writer
+def series_of(one: OpenSnapshot, known: Mapping[bytes, Lineage]) -> tuple[str, bytes]:
+    """Return what rules are applied to separately: a dataset of a node, whatever its keys were one after another."""
+    return one.details.dataset, _lineage(one.row.writer, known)[0]
+
+
+def _lineage(writer: bytes, known: Mapping[bytes, Lineage]) -> Lineage:
+    return known.get(writer, (writer, 0))
+
+
+def _place(row: SnapshotRow, known: Mapping[bytes, Lineage]) -> int:
+    """Return a number that orders the chains of one node's keys, and the snapshots in each."""
+    return (_lineage(row.writer, known)[1] << _CHAIN_BITS) + row.number
 
 
 def candidates_of(
-    found: Sequence[OpenSnapshot], times: Mapping[bytes, int], unknown: Collection[bytes]
+    found: Sequence[OpenSnapshot],
+    known: Mapping[bytes, Lineage],
+    times: Mapping[bytes, int],
+    unknown: Collection[bytes],
 ) -> list[Candidate]:
     """Return snapshots as rules see them."""
     created: dict[tuple[str, bytes], dict[int, int]] = {}
     for one in found:
-        created.setdefault(series_of(one), {})[one.row.number] = one.row.created_ns
-    still = {series: stalled(of_series) for series, of_series in created.items()}
+        created.setdefault((one.details.dataset, one.row.writer), {})[one.row.number] = one.row.created_ns
+    still = {chain: stalled(of_chain) for chain, of_chain in created.items()}
     return [
         Candidate(
             name=one.row.name,
-            series=series_of(one),
-            number=one.row.number,
+            series=series_of(one, known),
+            number=_place(one.row, known),
             at_ns=times[one.row.name],
             tags=frozenset(one.details.tags),
             partial=one.row.partial,
             gaps=bool(one.details.gaps),
-            sure=one.row.name not in unknown and one.row.number not in still[series_of(one)],
+            sure=one.row.name not in unknown and one.row.number not in still[one.details.dataset, one.row.writer],
         )
         for one in found
     ]
 
 
-def counted(rows: Sequence[SnapshotRow], now_ns: int) -> tuple[dict[bytes, int], set[bytes]]:
-    """Return the times that rules go by, of whole chains, and the names of those whose time nobody can know.
+def counted(
+    rows: Sequence[SnapshotRow], now_ns: int, known: Mapping[bytes, Lineage] = MappingProxyType({})
+) -> tuple[dict[bytes, int], set[bytes]]:
+    """Return the times that rules go by, of all that a node wrote, and the names of those whose time nobody can know.
 
     Forgotten snapshots bound those after them too.
     """
     found: dict[bytes, int] = {}
     unknown: set[bytes] = set()
-    for writer in {row.writer for row in rows}:
-        members = {row.number: row for row in rows if row.writer == writer}
-        times, leapt = clamped({number: row.created_ns for number, row in members.items()}, now_ns=now_ns)
-        found |= {row.name: times[number] for number, row in members.items()}
-        unknown |= {members[number].name for number in leapt}
+    nodes: dict[bytes, dict[int, SnapshotRow]] = {}
+    for row in rows:
+        nodes.setdefault(_lineage(row.writer, known)[0], {})[_place(row, known)] = row
+    for members in nodes.values():
+        times, leapt = clamped({place: row.created_ns for place, row in members.items()}, now_ns=now_ns)
+        found |= {row.name: times[place] for place, row in members.items()}
+        unknown |= {members[place].name for place in leapt}
     return found, unknown
 
 

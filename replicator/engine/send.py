@@ -11,6 +11,7 @@ from replicator.config import format_size
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, check_receipt, patiently
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id
+from replicator.engine.pulls import Pulls
 from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
 from replicator.format.policy import Policy
@@ -47,6 +48,7 @@ class Sender:
         self._half = ground.half
         self._edge = edge
         self._spool = spool
+        self.pulls = Pulls(ground.half, edge, ground.federation)
         self._gates: dict[Identity, asyncio.Semaphore] = {}
         streams = edge.line.streams if edge.line is not None else None
         self._all = contextlib.nullcontext() if streams is None else asyncio.Semaphore(streams)
@@ -118,13 +120,11 @@ class Sender:
             if row.kind in PACK_KINDS and self._is_over:
                 return
             try:
-                data = await self._bytes_of(row)
+                signed = await self._brought(row, link)
+                receipt = check_receipt(signed, link, self._half.tenant, row.name, row.size)
             except NotFoundError:
                 self.lost.append(row)
                 return
-            try:
-                signed = await patiently(self._edge, partial(link.connection.put, row.name, data))
-                receipt = check_receipt(signed, link, self._half.tenant, row.name, row.size)
             except RefusedError as error:
                 if error.code not in {"quota", "full"}:
                     link.problems.append(error.reason)
@@ -180,6 +180,24 @@ class Sender:
     def _say(self, text: str) -> None:
         if text not in self.federation.notices:
             self.federation.notices.append(text)
+
+    async def _brought(self, row: ObjectRow, link: Link) -> bytes:
+        """Have a copy made at a provider, by itself from another holder if it can; return the signed receipt.
+
+        Raises:
+            NotFoundError: nobody gives the bytes.
+            PeerError: the provider does not take it.
+        """
+        if self._spool is None or not row.spooled:
+            holders = self.ground.held.get(pack_id(row.name), set())
+            answering = {identity for identity in self.federation.links if peer_id(identity) in holders}
+            source = self.pulls.source_of(row, answering, link.identity)
+            if source is not None:
+                signed = await self.pulls.pull(row, source, link)
+                if signed is not None:
+                    return signed
+        data = await self._bytes_of(row)
+        return await patiently(self._edge, partial(link.connection.put, row.name, data))
 
     async def _bytes_of(self, row: ObjectRow) -> bytes:
         if self._spool is not None and row.spooled:

@@ -89,6 +89,11 @@ class Slots:
         """Whether one can be taken."""
         return any(not slot.uses for slot in self._slots)
 
+    @property
+    def has_empty(self) -> bool:
+        """Whether one can be taken that nothing is in."""
+        return any(not slot.uses and slot.pack is None for slot in self._slots)
+
     def take(self) -> Slot:
         """Return a slot to be filled: of those in nobody's use the one that was filled first.
 

@@ -122,7 +122,7 @@ class Staging:
 
     def _remove(self, path: bytes) -> None:
         place = self._path(path)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # gone with what was around it, or not a folder yet
             if stat.S_ISDIR(os.lstat(place).st_mode):
                 remove_tree(place)
             else:
@@ -134,7 +134,7 @@ class Staging:
         What it has in the archive is set again when all that is in it is there.
         """
         place = self._path(path)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # gone with what was around it, or not a folder yet
             if stat.S_ISDIR(os.lstat(place).st_mode):
                 os.chmod(place, stat.S_IRWXU)
                 for name in os.listxattr(place, follow_symlinks=False):

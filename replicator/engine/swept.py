@@ -9,7 +9,7 @@ from replicator.engine.dismissed import dismissed
 from replicator.engine.home import Half
 from replicator.ids import Identity
 
-_PACKS = ("data", "tree")
+_PACKS, _RECORDS = ("data", "tree"), ("snapshot", "index", "references")
 
 
 def drop_swept(half: Half) -> int:
@@ -31,7 +31,8 @@ def drop_swept(half: Half) -> int:
     gone = {
         row.id
         for row in rows.values()
-        if row.id in asked - lying and (row.kind not in _PACKS or row.index_id is None or row.index_id in rows)
+        if row.id in asked - lying
+        and (row.kind in _RECORDS or (row.kind in _PACKS and (row.index_id is None or row.index_id in rows)))
     }
     # An index stays as long as one of its packs does: without it nobody could tell which pack that is.
     stay = {row.index_id for row in objects.all("index_id IS NOT NULL") if row.id not in gone}

@@ -1,4 +1,4 @@
-"""What a restore and its writing processes say to each other (:mod:`replicator.engine.mail`)."""
+"""What a restore and its writing processes, which also look, say to each other (:mod:`replicator.engine.mail`)."""
 
 from typing import TypeAlias
 
@@ -7,16 +7,22 @@ import msgspec
 from replicator.engine.mail import Failed, Message
 from replicator.format.tree import Entry, Hole
 from replicator.pack.keys import DomainKeys
+from replicator.snapshot.looking import Looked
+from replicator.snapshot.looking import Part as LookPart
 
 
 class Setup(Message, frozen=True):
-    """To a writer, first: what it needs. Descriptors of so many ``slots`` come along, memory that holds a pack each."""
+    """To a writer, first: what it needs. Descriptors of so many ``slots`` come along, memory that holds a pack each.
+
+    If it is to look, there are so many ``trees``, likewise, and a descriptor of the target.
+    """
 
     keys: DomainKeys
     restore_private: bytes
     privileged: bool
     numeric_ids: bool
     slots: int = 0
+    trees: int = 0
 
 
 class NewFile(msgspec.Struct, frozen=True, array_like=True):
@@ -75,8 +81,32 @@ class Wrote(Message, frozen=True):
     made: list[tuple[int, int, int]] = msgspec.field(default_factory=list)
 
 
-ToWriter: TypeAlias = Setup | Write
-FromWriter: TypeAlias = Wrote | Failed
+class TreePack(msgspec.Struct, frozen=True, array_like=True):
+    """A pack of directories, in one of the ``trees``. ``load`` as in :class:`Write`."""
+
+    slot: int
+    load: int
+    size: int
+
+
+class Look(Message, frozen=True):
+    """To a writer: look at parts of the target, with what these packs hold, and at so many ``entries`` in all."""
+
+    task: int
+    packs: list[TreePack]
+    entries: int
+    parts: list[LookPart]
+
+
+class Saw(Message, frozen=True):
+    """From a writer: what was found of each part."""
+
+    task: int
+    found: list[Looked]
+
+
+ToWriter: TypeAlias = Setup | Write | Look
+FromWriter: TypeAlias = Wrote | Saw | Failed
 
 to_writer = msgspec.msgpack.Decoder(ToWriter)
 from_writer = msgspec.msgpack.Decoder(FromWriter)

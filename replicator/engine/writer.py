@@ -8,14 +8,17 @@ import socket
 
 from replicator.engine.mail import Inbox, framed, help_over_socket
 from replicator.engine.slots import mapped
-from replicator.engine.writeframes import Setup, ToWriter, Write, Wrote, to_writer
-from replicator.engine.writing import WriteWork
+from replicator.engine.writeframes import Look, Setup, ToWriter, Write, Wrote, to_writer
+from replicator.engine.writing import LookWork, WriteWork
 
 
 def serve(sock: socket.socket) -> None:
     """Carry out what is asked until the other side has gone."""
+    # Files are made with the modes that they had. Whatever else is made here has no name.
+    os.umask(0)
     inbox: Inbox[ToWriter] = Inbox(to_writer)
     work: WriteWork | None = None
+    looking: LookWork | None = None
     slots: list[memoryview] = []
     while True:
         message = inbox.next()
@@ -25,6 +28,12 @@ def serve(sock: socket.socket) -> None:
         elif isinstance(message, Setup):
             work = WriteWork(message)
             slots = [mapped(fd) for fd in inbox.take(message.slots)]
+            if message.trees:
+                trees = [mapped(fd) for fd in inbox.take(message.trees)]
+                looking = LookWork(message, trees, *inbox.take(1))
+        elif isinstance(message, Look):
+            assert looking is not None, "set up to look"
+            sock.sendall(framed(looking.look(message)))
         else:
             assert work is not None, "set up first"
             pack = slots[message.slot][: message.size]

@@ -1,4 +1,4 @@
-"""The processes that write files beside a restore's planning: who writes what, and what became of it.
+"""The processes that write files beside a restore's planning, and look at what is there: who does what.
 
 Packs lie in slots, memory that all of these processes share. What is decided or remembered stays in the restoring
 process; a writer is given descriptors and resolves no path. The first packs are written without any, so that nothing
@@ -16,12 +16,32 @@ from msgspec.structs import replace
 from replicator.engine.helpers import Helper, close
 from replicator.engine.mail import MOST_DESCRIPTORS
 from replicator.engine.slots import Slot, Slots
-from replicator.engine.writeframes import FromWriter, NewFile, Setup, Unfinished, Write, Wrote, from_writer
+from replicator.engine.writeframes import (
+    FromWriter,
+    Look,
+    NewFile,
+    Saw,
+    Setup,
+    TreePack,
+    Unfinished,
+    Write,
+    Wrote,
+    from_writer,
+)
 from replicator.engine.writing import WriteWork
 from replicator.format.tree import Hole
+from replicator.snapshot.looking import Looked
+from replicator.snapshot.looking import Part as LookPart
 
 ALONE_BYTES: Final = 48 << 20
 """Bytes of packs that are written before a process is started, which takes half a second of a core."""
+
+TREES: Final = 4
+"""Packs of directories that those who look have at hand at the same time."""
+MORE: Final = 2
+"""Orders that a process may have more than another, to go on with a pack that it has opened."""
+LOOKS: Final = 2
+"""Tasks of looking that a process has at most: one that it is at, and the next."""
 
 MOMENT_S: Final = 0.5
 GO_ON: Final = "what has its name is whole: go on with --overwrite if-changed"
@@ -66,6 +86,13 @@ class Order(Generic[C]):
 
 
 @dataclass(slots=True)
+class _Look:
+    writer: Helper[FromWriter]
+    trees: list[Slot]
+    saw: Callable[[list[Looked]], None]
+
+
+@dataclass(slots=True)
 class _Task(Generic[C]):
     context: C
     slot: Slot
@@ -89,7 +116,11 @@ class Writers(Generic[C]):
         self._writers: list[Helper[FromWriter]] = []
         self._slots: Slots | None = None
         self._tasks: dict[int, _Task[C]] = {}
+        self._looks: dict[int, _Look] = {}
+        self._last: tuple[int, Helper[FromWriter]] | None = None
         self._number = 0
+        self.trees: Slots | None = None
+        """Memory for packs of directories; None if nobody looks."""
 
     def __enter__(self) -> Self:
         return self
@@ -173,25 +204,67 @@ class Writers(Generic[C]):
         came = False
         for writer in self._writers:
             while (message := writer.next()) is not None:
-                assert isinstance(message, Wrote), "what has failed was raised"
                 came = True
+                if isinstance(message, Saw):
+                    self._saw(message)
+                    continue
+                assert isinstance(message, Wrote), "what has failed was raised"
                 writer.load -= 1
                 task = self._tasks.pop(message.task)
                 task.slot.uses -= 1
                 self._took(task.context, message)
         return came
 
-    def start(self) -> None:
-        """Start the processes now: more than :data:`ALONE_BYTES` are known to come."""
+    def start(self, look_at: int | None = None) -> None:
+        """Start the processes now: more than :data:`ALONE_BYTES` are known to come, or there is much to look at.
+
+        That is below ``look_at``, a descriptor, which stays the caller's.
+        """
         if self._count and self._alone is not None:
-            self._start()
+            self._start(look_at)
+
+    @property
+    def share(self) -> int:
+        """Tasks of looking among which all that is known to be looked at should be divided."""
+        return LOOKS * len(self._writers)
+
+    @property
+    def can_look(self) -> bool:
+        """Whether a task of looking can be given."""
+        return len(self._looks) < self.share
+
+    def look(self, parts: list[LookPart], entries: int, saw: Callable[[list[Looked]], None]) -> None:
+        """Let parts of the target be looked at, when :attr:`can_look`; ``saw`` is called with what was found of each.
+
+        What is in :attr:`trees` now stays there until then.
+
+        Raises:
+            ReplicatorError: a writer cannot go on.
+        """
+        assert self.trees is not None, "they were started to look"
+        busy = [look.writer for look in self._looks.values()]
+        writer = min(self._writers, key=busy.count)
+        trees = [slot for slot in self.trees if slot.pack is not None]
+        self._number += 1
+        packs = [TreePack(slot.number, slot.load, slot.size) for slot in trees]
+        writer.say(Look(self._number, packs, entries, parts))
+        for slot in trees:
+            slot.uses += 1
+        self._looks[self._number] = _Look(writer, trees, saw)
+
+    def _saw(self, message: Saw) -> None:
+        look = self._looks.pop(message.task)
+        for slot in look.trees:
+            slot.uses -= 1
+        look.saw(message.found)
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
         close(self._writers)
         self._writers = []
-        if self._slots is not None:
-            self._slots.close()
+        for slots in (self._slots, self.trees):
+            if slots is not None:
+                slots.close()
 
     def _write_alone(self, data: bytes, orders: Sequence[Order[C]]) -> None:
         assert self._alone is not None, "until there are processes"
@@ -209,14 +282,19 @@ class Writers(Generic[C]):
         if self._count and self._alone_bytes >= ALONE_BYTES:
             self._start()
 
-    def _start(self) -> None:
+    def _start(self, look_at: int | None = None) -> None:
         self._alone = None
         self._slots = Slots(self._count + self._ahead, self._ahead)
+        descriptors = self._slots.descriptors
+        setup = replace(self._setup, slots=len(descriptors))
+        if look_at is not None:
+            self.trees = Slots(TREES, 1)
+            setup = replace(setup, trees=TREES)
+            descriptors += [*self.trees.descriptors, look_at]
         for _ in range(self._count):
             writer = Helper.start("replicator.engine.writer", from_writer, "a writing process", GO_ON)
             self._writers.append(writer)
-            descriptors = self._slots.descriptors
-            writer.say(replace(self._setup, slots=len(descriptors)), descriptors)
+            writer.say(setup, descriptors)
 
     def _slot_of(self, pack: int) -> Slot | None:
         return None if self._slots is None else self._slots.of(pack)
@@ -230,6 +308,9 @@ class Writers(Generic[C]):
 
     def _give(self, slot: Slot, order: Order[C]) -> None:
         writer = min(self._writers, key=lambda writer: writer.load)
+        if self._last is not None and self._last[0] == slot.load and self._last[1].load <= writer.load + MORE:
+            writer = self._last[1]
+        self._last = slot.load, writer
         self._number += 1
         try:
             message = Write(self._number, slot.load, slot.number, slot.size, order.folders, order.files)

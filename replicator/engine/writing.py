@@ -1,23 +1,65 @@
-"""Writing chunks of a pack to their places: what a writing process does, or the restoring one by itself."""
+"""Writing chunks of a pack to their places: what a writing process does, or the restoring one by itself.
+
+And looking at what is there, which only a process of its own does: it moves its working folder about.
+"""
 
 import errno
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 
-from replicator.engine.writeframes import NewFile, Part, Setup, Unfinished, Write, Wrote
+from replicator.engine.writeframes import Look, NewFile, Part, Saw, Setup, TreePack, Unfinished, Write, Wrote
 from replicator.errors import FormatError, IntegrityError
-from replicator.format.pack import CHUNK_DATA
+from replicator.format.pack import CHUNK_DATA, CHUNK_TREE
+from replicator.format.snapshot import ChunkRef
 from replicator.pack.reader import PackReader, ReaderKeys, check_length
+from replicator.snapshot.looking import Looker, UnknownChunkError
 from replicator.snapshot.metadata import Metadata, Rights
 from replicator.snapshot.newfile import make_whole, write_part
+
+
+def _keys(setup: Setup) -> ReaderKeys:
+    return ReaderKeys(keys=setup.keys, restore_private=setup.restore_private)
+
+
+def _metadata(setup: Setup) -> Metadata:
+    return Metadata(Rights(privileged=setup.privileged, numeric_ids=setup.numeric_ids))
+
+
+class LookWork:
+    """Looks at a target, with the packs of directories that lie in slots."""
+
+    def __init__(self, setup: Setup, slots: Sequence[memoryview], top: int) -> None:
+        self._keys = _keys(setup)
+        self._slots = slots
+        self._packs: dict[TreePack, PackReader] = {}
+        self._looker = Looker(top, _metadata(setup), self._chunk)
+
+    def look(self, message: Look) -> Saw:
+        """Carry a task out; no slot that it names changes meanwhile."""
+        self._packs = {pack: self._packs[pack] for pack in message.packs if pack in self._packs}
+        for pack in message.packs:
+            if pack not in self._packs:
+                # A damaged one is as if it were not there: then the restoring process finds out by itself.
+                with suppress(IntegrityError, FormatError):
+                    self._packs[pack] = PackReader(self._slots[pack.slot][: pack.size], self._keys)
+        return Saw(message.task, self._looker.look(message.parts, message.entries))
+
+    def _chunk(self, ref: ChunkRef) -> bytes:
+        for pack in self._packs.values():
+            if pack.has(ref.id):
+                data = pack.chunk(CHUNK_TREE, ref.id)
+                check_length(ref.id, data, ref.length)
+                return data
+        raise UnknownChunkError
 
 
 class WriteWork:
     """Opens packs and writes their chunks through descriptors; resolves no path."""
 
     def __init__(self, setup: Setup) -> None:
-        self._keys = ReaderKeys(keys=setup.keys, restore_private=setup.restore_private)
-        self._metadata = Metadata(Rights(privileged=setup.privileged, numeric_ids=setup.numeric_ids))
+        self._keys = _keys(setup)
+        self._metadata = _metadata(setup)
         self._load = -1
         self._pack: PackReader | None = None
         self._last = b""

@@ -42,6 +42,10 @@ class PackReader:
         self._hashers = reader.keys.hashers()
         self._openers: dict[int, SegmentOpener] = {}
 
+    def has(self, chunk_id: bytes) -> bool:
+        """Return whether the pack says that it holds a chunk."""
+        return chunk_id in self._places
+
     def chunk(self, kind: int, chunk_id: bytes) -> bytes:
         """Return the plaintext of a chunk of this kind, compared with its id.
 

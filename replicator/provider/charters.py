@@ -8,7 +8,7 @@ from replicator.ids import ObjectName, TenantId
 from replicator.provider.database import Database
 from replicator.provider.days import Days
 from replicator.provider.erasing import ERASED
-from replicator.provider.marks import clear_marks
+from replicator.provider.marks import clear_marks, keep_order
 from replicator.provider.succession import end_reign, settle_changes
 from replicator.provider.tenants import Tenant
 from replicator.transport.handler import RequestRefusedError
@@ -43,18 +43,51 @@ class Charters:
         return found
 
 
+MOST_FORKS = 16
+"""Pairs of charters that exclude each other, of one tenant: more prove nothing more, and cost space."""
+
+
+def keep_charter_fork(database: Database, tenant: TenantId, *signed: bytes, now_ns: int) -> None:
+    """Keep charters that exclude each other, as evidence."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        keys = (tenant, "charter fork")
+        [count] = connection.execute("SELECT count(*) FROM orders WHERE tenant = ? AND kind = ?", keys).fetchone()
+        if count < 2 * MOST_FORKS:
+            for one in signed:
+                keep_order(connection, tenant, "charter fork", one, now_ns)
+
+    database.write("charter fork", work)
+
+
 def store_charter(
-    connection: sqlite3.Connection, found: VerifiedCharter, name: ObjectName, *, days: Days, now_ns: int
-) -> bool:
-    """Make a verified charter the current one; return whether it is newer than what is stored now.
+    connection: sqlite3.Connection,
+    found: VerifiedCharter,
+    name: ObjectName,
+    *,
+    after: bytes,
+    days: Days,
+    now_ns: int,
+) -> None:
+    """Make a verified charter the current one, in the place of the one with the hash ``after`` (empty: of none).
 
     Marks on its object and on the keybag are gone. A change of root that it announces begins to wait; a root that it
     is under, and that was not this tenant's so far, is from now on.
+
+    Raises:
+        RequestRefusedError: "conflict": another one is stored by now, against which this one was not held.
     """
+    row = connection.execute("SELECT charter_hash FROM tenants WHERE id = ?", (found.charter.tenant,)).fetchone()
+    if row is None:
+        raise RequestRefusedError(*ERASED)
+    if row[0] == found.hash:
+        return
+    if row[0] != after:
+        raise RequestRefusedError("conflict", "another charter came at the same time; say it again")
     clear_marks(connection, TenantId(found.charter.tenant), [name, found.charter.keybag])
-    changed = connection.execute(
+    connection.execute(
         "UPDATE tenants SET charter_number = ?1, charter_hash = ?2, charter_name = ?3, charter = ?4, root = ?5, "
-        "owner_key = ?6 WHERE id = ?7 AND charter_number < ?1",
+        "owner_key = ?6 WHERE id = ?7",
         (
             found.number,
             found.hash,
@@ -65,11 +98,8 @@ def store_charter(
             found.charter.tenant,
         ),
     )
-    if changed.rowcount != 1:
-        return False
     tenant = TenantId(found.charter.tenant)
     settle_changes(connection, tenant, found.pending, days=days, now_ns=now_ns)
     [root_key] = connection.execute("SELECT root_key FROM tenants WHERE id = ?", (tenant,)).fetchone()
     if root_key != found.root.root_key:
         end_reign(connection, tenant, found.root.root_key)
-    return True

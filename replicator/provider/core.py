@@ -22,6 +22,7 @@ from replicator.provider.erasing import ERASED, Erasure, all_erasures, begin, fi
 from replicator.provider.gate import Gate
 from replicator.provider.hours import Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
+from replicator.provider.pulling import Pulls
 from replicator.provider.quota import Levels, Quotas
 from replicator.provider.succession import begin_anew
 from replicator.provider.sweep import Limits, Marked
@@ -65,6 +66,7 @@ class Core:
         rng: Rng,
         admitted: Mapping[bytes, DeclaredTenant],
         hours: Hours,
+        pulls: Pulls | None = None,
     ) -> None:
         self.key = key
         self.admitted = admitted
@@ -76,6 +78,7 @@ class Core:
         self.quotas = Quotas(hours.streams)
         self.hours = hours
         self.traffic = Traffic()
+        self.pulls = pulls
         self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
         """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data

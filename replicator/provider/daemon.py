@@ -25,6 +25,7 @@ from replicator.settings import DeclaredProvider
 from replicator.systemd import handed_socket, notify
 from replicator.transport.handler import RequestRefusedError
 from replicator.transport.server import serving
+from replicator.transport.sources import TlsSources
 from replicator.transport.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,9 @@ async def run_daemon(
         host, port = split_endpoint(listen)
     except ValueError as error:
         raise HomeError(str(error), hint="give --listen HOST:PORT") from error
-    service = await asyncio.to_thread(provider.start)
+    reachable = provider.reachable()
+    sources = TlsSources(reachable) if reachable else None
+    service = await asyncio.to_thread(provider.start, sources)
     context = server_context(*provider.certificate_paths())
     try:
         async with serving(service, clock, host=host, port=port, context=context, sock=sock) as endpoints:

@@ -137,8 +137,18 @@ def enrol_by_order(
             raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
     keep = former is not None and former.tenant == tenant.id and _RANK[former.source] >= _RANK[holder.source]
     if not keep:
-        database.write("enrol by order", lambda connection: put_holder(connection, holder, now_ns))
+        database.write("enrol by order", lambda connection: _put_holder(connection, holder, now_ns))
     return tenant.id
+
+
+def _put_holder(connection: sqlite3.Connection, holder: Holder, now_ns: int) -> None:
+    if connection.execute("SELECT 1 FROM tenants WHERE id = ?", (holder.tenant,)).fetchone() is None:
+        raise _erased_meanwhile()
+    put_holder(connection, holder, now_ns)
+
+
+def _erased_meanwhile() -> RequestRefusedError:
+    return RequestRefusedError("forbidden", "this tenant is erased here, by its root's order")
 
 
 def _never_again(connection: sqlite3.Connection, tenant: bytes, root_key: bytes) -> None:
@@ -208,5 +218,6 @@ def _admitted(
     if known is None or (not known.charter_number and verify_root(known.root, None).number < root.number):
         database.write("admit", work)
         known = find_tenant(database, root.tenant)
-        assert known is not None, "it was just written"
+        if known is None:
+            raise _erased_meanwhile()
     return known if signer in (known.root_key, known.owner_key) else None

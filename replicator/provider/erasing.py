@@ -111,6 +111,8 @@ def finish(
 ) -> bytes:
     """Delete what lies on the disk of a tenant whose rows are gone; return the signed receipt. Idempotent.
 
+    The first receipt that is kept is the only one that anybody gets, also if two finish at the same time.
+
     Raises:
         OSError: the disk does not do it.
     """
@@ -127,14 +129,15 @@ def finish(
         ended_ns=clock.now_ns(),
     )
     signed = key.sign(Context.ERASE_RECEIPT, encode(receipt))
-    database.write(
-        "erased",
-        lambda connection: connection.execute(
-            "UPDATE erasures SET receipt = ? WHERE tenant = ?", (signed, erasure.tenant)
-        ),
-    )
+    kept = database.write("erased", lambda connection: _keep(connection, erasure.tenant, signed))
     database.tidy()
-    return signed
+    return kept
+
+
+def _keep(connection: sqlite3.Connection, tenant: TenantId, signed: bytes) -> bytes:
+    connection.execute("UPDATE erasures SET receipt = ? WHERE tenant = ? AND receipt = x''", (signed, tenant))
+    row = connection.execute("SELECT receipt FROM erasures WHERE tenant = ?", (tenant,)).fetchone()
+    return signed if row is None else bytes(row[0])
 
 
 def _take(connection: sqlite3.Connection, order: EraseOrder, signed: bytes, root_key: bytes, now_ns: int) -> None:

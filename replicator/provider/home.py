@@ -43,6 +43,7 @@ from replicator.provider.erasing import all_erasures
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
+from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
@@ -52,6 +53,8 @@ from replicator.provider.tenants import set_quota
 from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
+from replicator.transport.reachable import PUBLIC, Reachable
+from replicator.transport.sources import Sources
 from replicator.wire.messages import WIRE_VERSION
 
 HOME_FORMAT = 1
@@ -83,6 +86,8 @@ class Terms:
 class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """home.json. ``data`` may be edited by hand when the disk moves.
 
+    ``pull_from``: whom it fetches from (:class:`Reachable`).
+
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
     that an earlier release reads the file of who set nothing.
     """
@@ -94,6 +99,7 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     window: str = ""
     zone: str = ""
     streams: int = STREAMS
+    pull_from: tuple[str, ...] = (PUBLIC,)
 
 
 class Provider:
@@ -122,8 +128,12 @@ class Provider:
 
         self._database.write("declared quotas", work)
 
-    def start(self) -> ProviderService:
-        """Return the service that answers requests. One at a time for a home: the caller holds its lock."""
+    def start(self, sources: Sources | None = None, run: Run | None = None) -> ProviderService:
+        """Return the service that answers requests. One at a time for a home: the caller holds its lock.
+
+        ``sources``: where it may fetch objects that tenants send it for; None: from nobody. ``run`` as in
+        :class:`Pulls`.
+        """
         return ProviderService(
             Core(
                 key=self.key,
@@ -134,6 +144,7 @@ class Provider:
                 rng=self._rng,
                 admitted=self._admitted,
                 hours=self._hours(),
+                pulls=Pulls(sources, self.key, self._clock.now_ns, run) if sources is not None else None,
             )
         )
 
@@ -169,6 +180,28 @@ class Provider:
         _write_home_file(self._fs, self.folder, changed)
         self._file = changed
         return changed
+
+    def reachable(self) -> Reachable:
+        """Return which addresses of other providers it dials.
+
+        Raises:
+            HomeError: home.json says something that is none.
+        """
+        try:
+            return Reachable(self._file.pull_from)
+        except UsageError as error:
+            raise HomeError(f"{self.folder}: {error.message}", hint="set it with `provider set --pull-from`") from error
+
+    def set_pull_from(self, words: Iterable[str]) -> Reachable:
+        """Change which addresses of other providers it dials, from the daemon's next start on.
+
+        Raises:
+            UsageError: neither "public", "nobody" nor a network.
+        """
+        found = Reachable(words)
+        self._file = msgspec.structs.replace(self._file, pull_from=found.words)
+        _write_home_file(self._fs, self.folder, self._file)
+        return found
 
     def scrub(self, service: ProviderService, *, seconds: float | None) -> Scrubbed:
         """Read what so many seconds' share of a round is, or all that is left of it. The caller holds the home's lock.
@@ -373,6 +406,7 @@ class Provider:
             "window": self._file.window,
             "zone": self._file.zone,
             "streams": self._file.streams,
+            "pull_from": list(self._file.pull_from),
             "data": data.path,
             "mounted": mounted,
             "used": used_by_all(self._database),

@@ -7,6 +7,7 @@ from replicator.fs import Fs
 from replicator.ids import Identity
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
+from replicator.provider.permits import read_pickup
 from replicator.provider.refusals import refusing
 from replicator.provider.scrub import Scrubbed, scrub
 from replicator.provider.session import ProviderSession
@@ -71,6 +72,20 @@ class ProviderService:
         with refusing(integrity="forbidden"):
             return self._core.erase(order)
 
+    def give(self, pickup: bytes) -> bytes:
+        """Return an object, or a range of it, to another provider whose pickup has a permit of who may read it here.
+
+        Raises:
+            RequestRefusedError: "forbidden": the permit does not hold, or its signer may not; "busy" outside of this
+                provider's hours; otherwise as of a GET.
+        """
+        with refusing(integrity="forbidden"):
+            wanted = read_pickup(pickup, self._core.identity, self._core.clock.now_ns())
+            holder = find_holder(self._core.database, wanted.signer)
+            if holder is None or holder.tenant != wanted.tenant:
+                raise RequestRefusedError("forbidden", "who signed this permit may not read here")
+            return ProviderSession(self._core, holder).give(wanted)
+
     def session(self, holder_key: bytes) -> ProviderSession:
         """Return the session of an enrolled holder.
 
@@ -111,4 +126,6 @@ class ProviderService:
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""
+        if self._core.pulls is not None:
+            self._core.pulls.stop()
         self._core.stop()

@@ -13,18 +13,19 @@ from replicator.charter.verify import (
     verify_objection,
 )
 from replicator.crypto.sign import Context, signer_of, verify
-from replicator.errors import RootWaitsError
+from replicator.errors import IntegrityError, RootWaitsError
 from replicator.format.charter import Op, Right
 from replicator.format.claim import Claim, Receipt, Standing, Witness
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.mark import Fence, Mark, Retire
 from replicator.format.merkle import name_of
+from replicator.format.offer import decode_offer
 from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
 from replicator.format.snapshot import Head
 from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
 from replicator.provider.audit import inventory, names_in, prove_all
-from replicator.provider.charters import store_charter
+from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.heads import (
@@ -49,6 +50,8 @@ from replicator.provider.marks import (
     signers,
 )
 from replicator.provider.objects import arrived_after, size_of, used
+from replicator.provider.permits import Wanted, check_errand, read_permit
+from replicator.provider.pulling import AGAIN_S, Errand
 from replicator.provider.quota import Levels, Reservation
 from replicator.provider.refusals import refusing
 from replicator.provider.succession import changes_of, keep_objection, objection_to
@@ -61,6 +64,7 @@ from replicator.wire.messages import (
     MAX_CHECKS,
     MAX_PROBES,
     MAX_REQUEST,
+    PULLS_VERSION,
     WIRE_VERSION,
     Arrivals,
     ArrivalsRequest,
@@ -82,6 +86,9 @@ from replicator.wire.messages import (
     MarksRequest,
     ProveReply,
     ProveRequest,
+    PullFailure,
+    PullReply,
+    PullRequest,
     Signed,
     Succession,
     SuccessionRequest,
@@ -133,7 +140,7 @@ class ProviderSession:
             used=used(self._core.database, tenant.id),
             free=free,
             now_ns=self._core.clock.now_ns(),
-            wire=[WIRE_VERSION],
+            wire=[WIRE_VERSION, PULLS_VERSION],
         )
 
     def inventory(self, request: InventoryRequest) -> Inventory:
@@ -302,13 +309,19 @@ class ProviderSession:
                 if found.hash == known.hash:
                     return Empty()
                 if found.number == known.number:
+                    self._keep_fork(tenant, known, found)
                     raise RequestRefusedError("fork", f"another charter has the number {found.number} here")
                 raise RequestRefusedError(
                     "conflict", f"charter {found.number} is older than {known.number}, known here"
                 )
             if known is not None:
                 with refusing(integrity="fork"):
-                    self._verified(tenant, found.signed, known, follows=True)
+                    try:
+                        self._verified(tenant, found.signed, known, follows=True)
+                    except IntegrityError:
+                        self._keep_fork(tenant, known, found)
+                        raise
+            after = b"" if known is None else known.hash
             keybag = ObjectName(found.charter.keybag)
             with self._core.gate.arriving(tenant.id, keybag):
                 expected = size_of(self._core.database, tenant.id, keybag)
@@ -317,9 +330,16 @@ class ProviderSession:
                 now_ns = self._core.clock.now_ns()
                 self._core.database.write(
                     "charter",
-                    lambda connection: store_charter(connection, found, name, days=self._core.days, now_ns=now_ns),
+                    lambda connection: store_charter(
+                        connection, found, name, after=after, days=self._core.days, now_ns=now_ns
+                    ),
                 )
         return Empty()
+
+    def _keep_fork(self, tenant: Tenant, known: VerifiedCharter, found: VerifiedCharter) -> None:
+        """Keep both of two charters that exclude each other: each was signed by the owner that root named."""
+        log.warning("an owner signed two charters that exclude each other; both are kept")
+        keep_charter_fork(self._core.database, tenant.id, known.signed, found.signed, now_ns=self._core.clock.now_ns())
 
     def _verified(
         self, tenant: Tenant, signed: bytes, known: VerifiedCharter | None, *, follows: bool = False
@@ -444,6 +464,60 @@ class ProviderSession:
                 good = size is not None and store.size(name) == size and store.check(name) == "good"
                 receipts.append(receipt_for(self._core, tenant.id, name, size or 0, NOBODY) if good else b"")
         return VouchReply(incarnation=self._core.incarnation, receipts=receipts)
+
+    def pull(self, request: PullRequest) -> PullReply:
+        """Fetch an object from another provider, or say how that went. The same request again asks for the outcome."""
+        tenant, _ = self._permit("write")
+        pulls = self._core.pulls
+        if pulls is None:
+            raise RequestRefusedError("forbidden", "this provider fetches from nobody")
+        key = (tenant.id, ObjectName(request.name))
+        if pulls.runs(key):
+            return self._pulled(after_s=AGAIN_S)
+        ended = pulls.outcome(key)
+        if ended is None:
+            errand = self._errand(request, tenant)
+            receipt = self._held_already(key)
+            if receipt:
+                return self._pulled(receipt=receipt)
+            pulls.begin(key, errand, lambda: self.begin_put(errand.name, errand.size))
+            ended = pulls.outcome(key)
+        return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
+
+    def _pulled(self, receipt: bytes = b"", failed: PullFailure | None = None, *, after_s: float = 0.0) -> PullReply:
+        return PullReply(incarnation=self._core.incarnation, receipt=receipt, failed=failed, after_s=after_s)
+
+    def _errand(self, request: PullRequest, tenant: Tenant) -> Errand:
+        """Check that whoever asks signed the permit, for us, and that the source itself named the addresses."""
+        if signer_of(request.permit) != self._holder.key:
+            raise RequestRefusedError("forbidden", "this permit is another's")
+        permit = read_permit(request.permit, self._core.clock.now_ns())
+        key = signer_of(request.offer)
+        offer = decode_offer(verify(request.offer, Context.OFFER, [key]))
+        if offer.provider_key != key:
+            raise RequestRefusedError("forbidden", "this offer is signed by another than it is of")
+        source, name = identity_of(key), ObjectName(request.name)
+        check_errand(permit, tenant=tenant.id, ours=self._core.identity, source=source, name=name)
+        return Errand(permit=request.permit, offer=offer, source=source, name=name, size=request.size)
+
+    def _held_already(self, key: tuple[TenantId, ObjectName]) -> bytes:
+        """Return a fresh receipt for an object that is here and intact, as if it were put again; empty otherwise."""
+        tenant, name = key
+        store = self._core.store(tenant)
+        with self._core.gate.arriving(tenant, name):
+            size = size_of(self._core.database, tenant, name)
+            if size is None or store.size(name) != size or store.check(name) != "good":
+                return b""
+            return receipt_for(self._core, tenant, name, size, NOBODY)
+
+    def give(self, wanted: Wanted) -> bytes:
+        """Return what a permit of this holder gives to another provider. For the service, which has checked it."""
+        tenant, _ = self._permit("read")
+        size = size_of(self._core.database, tenant.id, wanted.name)
+        if size is None:
+            raise RequestRefusedError("not-found", "no such object")
+        self._core.hours.check(size, self._core.clock)
+        return self.get(wanted.name, wanted.offset, wanted.length)
 
     def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return bytes of an object; a whole one is verified first and never given out damaged.
@@ -674,5 +748,6 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "fence": lambda session, body: session.fence(_read(Signed, body)),
     "retire": lambda session, body: session.retire(_read(Signed, body)),
     "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
+    "pull": lambda session, body: session.pull(_read(PullRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

@@ -306,6 +306,10 @@ class Applier(Planner):
             self._make(place)
         self._is_begun = True
 
+    def top(self) -> int:
+        """Return the descriptor of the target, valid until the next call; once the restore has begun."""
+        return self._target.fd(self._target.top)
+
     def is_new(self, job: Job) -> bool:
         """Return whether nothing of a file can be there already, so that :meth:`reuse` has nothing to find."""
         return job.old is None and job.identity is None and not self._resumable_name(job)
@@ -428,6 +432,11 @@ class Applier(Planner):
         planned = Planned(jobs, self._empty, self._others, self._kept, self._left)
         self.jobs, self._empty, self._others, self._kept, self._left = later, [], [], [], []
         return planned
+
+    def skip(self, folders: int, files: int) -> None:
+        """Take note of what was found to be as it was, elsewhere: it was not added."""
+        self.counts.folders += folders
+        self.counts.kept += files
 
     def settle(self, planned: Planned | None = None) -> None:
         """Finish what was planned, all since the last time by default: what is not whole by now is a gap.

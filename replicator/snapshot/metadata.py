@@ -95,15 +95,22 @@ class Metadata:
 
     def apply(self, handle: int | str, entry: Entry) -> Iterator[str]:
         """Set everything and yield what was not set; the order matters (a new owner clears capabilities)."""
-        if not self._owner(handle, entry):
+        status = os.stat(handle)
+        owner = self._owners.of(entry)
+        is_owned = owner == (status.st_uid, status.st_gid)
+        if not (is_owned or self._owner(handle, owner, status)):
             yield OWNER
-        yield from self._attributes(handle, entry.xattrs)
+        present = _attributes_of(handle)
+        if present or entry.xattrs:
+            yield from self._attributes(handle, entry.xattrs, present)
         if entry.kind != "link":
             mode = entry.mode
             if mode & _SETID_BITS and not self.rights.privileged:
                 mode &= ~_SETID_BITS
                 yield SETID
-            if not _done(lambda: os.chmod(handle, mode)):
+            # A new owner clears bits of it, and an access list is a part of it.
+            is_set = is_owned and not present and not entry.xattrs and stat.S_IMODE(status.st_mode) == mode
+            if not (is_set or _done(lambda: os.chmod(handle, mode))):
                 yield MODE
         if not _done(lambda: os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))):
             yield TIMES
@@ -114,33 +121,29 @@ class Metadata:
             return False
         return (status.st_uid, status.st_gid) == self._owners.of(entry)
 
-    def is_bare(self, fd: int) -> bool:
-        """Return whether a file or folder has no attributes that :meth:`apply` would remove; False if not known."""
+    def is_bare(self, handle: int | bytes) -> bool:
+        """Return whether a file or folder has no attributes that :meth:`apply` would remove; False if not known.
+
+        A name is looked at where it stands: through no link.
+        """
         try:
-            names = os.listxattr(fd)
+            names = os.listxattr(handle) if isinstance(handle, int) else os.listxattr(handle, follow_symlinks=False)
         except OSError as error:
             return error.errno == errno.ENOTSUP
         return not any(name.startswith(_INHERITED_PREFIXES) for name in names)
 
-    def _owner(self, handle: int | str, entry: Entry) -> bool:
-        uid, gid = self._owners.of(entry)
-        status = os.stat(handle)
-        if (uid, gid) == (status.st_uid, status.st_gid):
-            return True
+    def _owner(self, handle: int | str, owner: tuple[int, int], status: os.stat_result) -> bool:
+        uid, gid = owner
         if self.rights.privileged:
             return _done(lambda: os.chown(handle, uid, gid))
         # Without privilege a file's group may still become another one of its owner's groups.
         group_done = gid == status.st_gid or _done(lambda: os.chown(handle, -1, gid))
         return group_done and uid == status.st_uid
 
-    def _attributes(self, handle: int | str, wanted: list[Xattr]) -> Iterator[str]:
+    def _attributes(self, handle: int | str, wanted: list[Xattr], present: list[str]) -> Iterator[str]:
         allowed = [one for one in wanted if self.rights.privileged or not one.name.startswith(_GUARDED_PREFIXES)]
         if len(allowed) < len(wanted):
             yield GUARDED
-        try:
-            present = os.listxattr(handle)
-        except OSError:
-            present = []  # none are possible here; setting one will say so
         names = {os.fsdecode(one.name) for one in allowed}
         complete = True
         for name in present:
@@ -151,6 +154,13 @@ class Metadata:
             complete &= _done(lambda: os.setxattr(handle, one.name, one.value))  # noqa: B023 - called at once
         if not complete:
             yield ATTRIBUTE
+
+
+def _attributes_of(handle: int | str) -> list[str]:
+    try:
+        return os.listxattr(handle)
+    except OSError:
+        return []  # none are possible here; setting one will say so
 
 
 def unset_in_words(counts: Mapping[str, int]) -> str:

@@ -35,7 +35,8 @@ def make_whole(
         OSError: it cannot be written; FileExistsError: something has its name.
     """
     try:
-        fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        # Without a name nobody else can open it, whatever its mode is.
+        fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, entry.mode & 0o777, dir_fd=folder)
     except OSError as error:
         if error.errno not in _NO_UNNAMED_HERE:
             raise

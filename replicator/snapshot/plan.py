@@ -158,15 +158,10 @@ class Planner:
 
         By size and time, if the overwrite rule believes them.
         """
-        if entry.link is not None or found.st_nlink != 1:
-            return False
-        if entry.kind == "link" and stat.S_ISLNK(found.st_mode):
+        if entry.kind == "link" and stat.S_ISLNK(found.st_mode) and entry.link is None and found.st_nlink == 1:
             with suppress(OSError):
                 return os.readlink(entry.name, dir_fd=self._target.fd(place)) == entry.target
-        if entry.kind == "file" and stat.S_ISREG(found.st_mode):
-            believed = self._overwrite == "if-changed" and found.st_mtime_ns == entry.mtime_ns
-            return found.st_size == entry.size and (believed or entry.size == 0)
-        return False
+        return entry.kind == "file" and has_content(entry, found, by_time=self._overwrite == "if-changed")
 
 
 class Surveyor(Planner):
@@ -268,6 +263,16 @@ class Surveyor(Planner):
                     is_folder=stat.S_ISDIR(status.st_mode),
                 )
             )
+
+
+def has_content(entry: Entry, found: os.stat_result, *, by_time: bool) -> bool:
+    """Return whether a file with one name only is there already, as far as its status tells.
+
+    ``by_time``: size and time are believed.
+    """
+    if entry.link is not None or found.st_nlink != 1 or not stat.S_ISREG(found.st_mode):
+        return False
+    return found.st_size == entry.size and (entry.size == 0 or (by_time and found.st_mtime_ns == entry.mtime_ns))
 
 
 def room_for(entry: Entry, found: os.stat_result | None) -> int:

@@ -37,15 +37,15 @@ class TreeReader:
         """Yield the pieces of a directory in order; none of them is read."""
         return leaves(content, self._source)
 
-    def entries(self, content: ChunkList, *, without: Collection[bytes] = ()) -> Iterator[Entry]:
-        """Yield the entries of a directory in strictly rising byte order of names.
+    def entries(self, content: ChunkList, *, without: Collection[bytes] = (), after: bytes = b"") -> Iterator[Entry]:
+        """Yield the entries of a directory in strictly rising byte order of names, all of them ``after`` one.
 
         Pieces whose ids are in ``without`` are left out, and not read.
 
         Raises:
             FormatError: an entry is not what the specification allows, or out of order.
         """
-        last = b""
+        last = after
         for ref in self.pieces(content):
             if ref.id in without:
                 continue
@@ -92,16 +92,17 @@ class TreeReader:
         max_depth: int = MAX_DEPTH,
         max_entries: int = MAX_ENTRIES,
         lost: Lost | None = None,
+        after: bytes = b"",
     ) -> Iterator[tuple[TreePath, Entry]]:
         """Yield (path, entry) of everything below ``tree``, a directory before what it holds.
 
-        ``at`` is the path of ``tree`` itself and comes before each path. With ``lost`` a directory that cannot be read,
-        or not to its end, is told and the rest goes on.
+        ``at`` is the path of ``tree`` itself and comes before each path; in it names are ``after`` one.
+        With ``lost`` a directory that cannot be read, or not to its end, is told and the rest goes on.
 
         Raises:
             FormatError: as :meth:`entries`, or deeper or larger than allowed.
         """
-        stack: list[tuple[TreePath, Iterator[Entry]]] = [(at, self.entries(tree))]
+        stack: list[tuple[TreePath, Iterator[Entry]]] = [(at, self.entries(tree, after=after))]
         count = 0
         while stack:
             path, entries = stack[-1]
@@ -179,12 +180,36 @@ class TreeReader:
         Raises:
             FormatError: an entry is not what the specification allows, or there are none or too many.
         """
-        entries = decode(TreePiece, self._source.get(CHUNK_TREE, ref), limit=MAX_CHUNK).entries
-        if not 1 <= len(entries) <= PIECE_ENTRIES:
-            raise FormatError(f"directory: {len(entries)} entries in one piece, 1 to {PIECE_ENTRIES} are allowed")
-        for entry in entries:
+        return checked_entries(self._source.get(CHUNK_TREE, ref))
+
+
+def checked_entries(data: bytes) -> list[Entry]:
+    """Return the entries in a piece of a directory.
+
+    Raises:
+        FormatError: as :meth:`TreeReader.piece`.
+    """
+    entries = decode(TreePiece, data, limit=MAX_CHUNK).entries
+    if not 1 <= len(entries) <= PIECE_ENTRIES:
+        raise FormatError(f"directory: {len(entries)} entries in one piece, 1 to {PIECE_ENTRIES} are allowed")
+    for entry in entries:
+        if not _is_plain(entry):
             check_entry(entry)
-        return entries
+    return entries
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Return whether an entry is what most are, a file of one chunk and nothing else, for which that is no problem."""
+    content, name = entry.content, entry.name
+    return (
+        entry.kind == "file"
+        and content is not None
+        and content.depth == 0
+        and len(content.chunks) == 1
+        and 0 < content.chunks[0].length == content.length == entry.size <= MAX_CHUNK
+        and not (entry.target or entry.rdev or entry.xattrs or entry.holes)
+        and is_name(name)
+    )
 
 
 def is_name(name: bytes) -> bool:

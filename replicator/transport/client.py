@@ -20,7 +20,15 @@ from replicator.transport.base import Reach, Target
 from replicator.transport.handler import refusal_of
 from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
-from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed, written_enrol_request
+from replicator.wire.messages import (
+    MAX_ANSWER,
+    OPS,
+    WIRE_VERSION,
+    EnrolReply,
+    EnrolRequest,
+    Signed,
+    written_enrol_request,
+)
 
 A = TypeVar("A", bound=Record)
 Moved = Callable[[int], None]
@@ -121,7 +129,7 @@ class TlsConnection:
     ) -> None:
         self.target = target
         self._reach = reach
-        self._base = f"https://{join_endpoint(reach.host, reach.port)}/v1"
+        self._base = f"https://{join_endpoint(reach.host, reach.port)}"
         self._context = context
         self._stall_s = reach.stall_s
         self._session = aiohttp.ClientSession(
@@ -135,18 +143,19 @@ class TlsConnection:
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send a request and return its answer."""
         body = encode(request)
-        async with self._request("POST", f"/{op}", body=body) as (response, moved):
+        since = OPS[op].since if op in OPS else WIRE_VERSION
+        async with self._request("POST", f"/v{since}/{op}", body=body) as (response, moved):
             return self._decode(answer, await self._read(response, MAX_ANSWER, moved))
 
     async def put(self, name: ObjectName, data: bytes) -> bytes:
         """Store an object; it is sent only after the provider has reserved space for it."""
-        path = f"/objects/{name.hex()}"
+        path = f"/v1/objects/{name.hex()}"
         async with self._request("PUT", path, body=data, wait_for_go=True) as (response, moved):
             return self._decode(Signed, await self._read(response, MAX_REFUSAL, moved)).statement
 
     async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return bytes of an object."""
-        path = f"/objects/{name.hex()}?offset={offset}"
+        path = f"/v1/objects/{name.hex()}?offset={offset}"
         if length is not None:
             path += f"&length={length}"
         limit = LARGEST if length is None else length

@@ -103,6 +103,10 @@ class Service(Protocol):
         """Delete a tenant by its root's signed order; return the signed receipt."""
         ...
 
+    def give(self, pickup: bytes) -> bytes:
+        """Return what another provider asks for with a signed pickup and the permit in it."""
+        ...
+
     def session(self, holder_key: bytes) -> Session:
         """Return the session of the holder of a key that the transport has verified."""
         ...

@@ -4,7 +4,7 @@ Requests run at once and in the caller's thread, so a run with a seeded random s
 same each time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from replicator.crypto.certificates import key_of_certificate
@@ -13,6 +13,7 @@ from replicator.format.codec import Record, decode, encode
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import RequestRefusedError, Service, Session, peer_error
+from replicator.transport.sources import Take
 from replicator.wire.messages import (
     MAX_ANSWER,
     MAX_REQUEST,
@@ -27,7 +28,7 @@ from replicator.wire.messages import (
 A = TypeVar("A", bound=Record)
 Phase = Literal["before", "during", "after"]
 Faults = Callable[[Identity, str, Phase], None]
-"""Called with the provider, the operation ("enrol", "erase", "connect", "put", "get" or one of OPS) and the phase;
+"""Called with the provider, the operation ("enrol", "erase", "connect", "put", "get", "give" or one of OPS) and phase;
 raises what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the answer is
 lost.
 """
@@ -48,6 +49,8 @@ class MemoryNetwork:
         self.services: dict[Identity, Service] = {service.identity: service for service in services}
         self.faults = faults
         self.uploaded: dict[Identity, int] = {}
+        self.given: dict[Identity, int] = {}
+        """Bytes that each provider gave to others."""
         self._limits: dict[Identity, tuple[int, Exception]] = {}
 
     def add(self, service: Service) -> None:
@@ -103,6 +106,28 @@ class MemoryNetwork:
         if found is None:
             raise UnreachableError(target.name, "no endpoint answers")
         return found
+
+    def fetch(self, endpoints: Sequence[str], source: Identity, pickup: bytes, size: int, take: Take) -> None:
+        """Let one provider fetch from another: a :class:`~replicator.transport.sources.Sources`, of "give" requests."""
+        service = self.services.get(source)
+        if service is None or not endpoints:
+            raise UnreachableError("the source", "does not answer")
+        self.faults(source, "give", "before")
+        try:
+            statement = decode(Signed, encode(Signed(statement=pickup)), limit=MAX_REQUEST).statement
+            data = service.give(statement)
+        except RequestRefusedError as error:
+            raise peer_error("the source", decode(Refused, encode(error.record()))) from error
+        if len(data) != size:
+            raise ProtocolError("the source", "gives another number of bytes")
+        for at in range(0, len(data), PIECE):
+            if at <= len(data) // 2 < at + PIECE:
+                self.faults(source, "give", "during")
+            take(memoryview(data)[at : at + PIECE])
+        self.given[source] = self.given.get(source, 0) + size
+
+    def close(self) -> None:
+        """Nothing is ever half fetched."""
 
     def count(self, identity: Identity, size: int) -> None:
         """Count uploaded bytes and break the upload where :meth:`fail_after` said."""

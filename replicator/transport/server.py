@@ -51,6 +51,12 @@ MAX_ORDER = 4096
 """Bytes of an order to erase, which anybody may bring."""
 ENROL_BURST = 30
 ENROL_PER_S = 1.0
+MAX_PICKUP = 16384
+"""Bytes of a pickup with its permit, which anybody may bring."""
+GIFTS = 3
+"""Objects that are on their way to other providers at the same time: they leave the line to whoever restores."""
+GIFT_BURST = 60
+GIFTS_PER_S = 20.0
 SHUTDOWN_S = 60.0
 LINGER_S = 2.0
 """How long a refused body is still read, so that the refusal reaches a client that is writing."""
@@ -88,7 +94,9 @@ class Face:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
         self._downloads = 0
+        self._giving = 0
         self._closing = False
         self._running = 0
         self._idle = asyncio.Event()
@@ -111,7 +119,8 @@ class Face:
         app.router.add_post("/v1/erase", self._erase)
         app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
         app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
-        app.router.add_post("/v1/{op}", self._call)
+        app.router.add_post("/v2/give", self._give)
+        app.router.add_post("/v{version:[12]}/{op}", self._call)
         app.on_cleanup.append(self._close)
         return app
 
@@ -140,10 +149,10 @@ class Face:
             response = _refusal(error)
         except web.HTTPException:
             # No such path or method. A later protocol has another first part of the path.
-            if request.path.startswith("/v1/"):
+            if request.path.startswith(("/v1/", "/v2/")):
                 response = _refusal(RequestRefusedError("bad-request", "no such operation"))
             else:
-                response = _refusal(RequestRefusedError("unsupported", "this is protocol 1"))
+                response = _refusal(RequestRefusedError("unsupported", "this is protocol 1 and 2"))
         except (TimeoutError, ConnectionError):
             response = _refusal(RequestRefusedError("bad-request", "the body came too slowly"))
             response.force_close()
@@ -186,7 +195,7 @@ class Face:
     async def _call(self, request: web.Request) -> web.Response:
         op = request.match_info["op"]
         session = await self._session(request)
-        if op not in OPS:
+        if op not in OPS or OPS[op].since != int(request.match_info["version"]):
             raise RequestRefusedError("bad-request", "no such operation")
         body = await _read_body(request)
         return web.Response(body=await self._run(session.handle, op, body), content_type=_MEDIA)
@@ -218,22 +227,42 @@ class Face:
         offset = _number(request, "offset")
         length = _number(request, "length")
         async with self._download():
-            data = await self._run(session.get, name, offset or 0, length)
-            response = web.StreamResponse(headers={INCARNATION: self._service.incarnation.hex()})
-            response.content_type = _MEDIA
-            response.content_length = len(data)
-            await response.prepare(request)
-            view = memoryview(data)
-            try:
-                for at in range(0, len(view), SLICE):
-                    async with asyncio.timeout(STALL_S):
-                        await response.write(view[at : at + SLICE])
-                await response.write_eof()
-            except (TimeoutError, ConnectionError):
-                response.force_close()  # the head is sent: a short body is all that can still say no
-                if request.transport is not None:
-                    request.transport.abort()
-            return response
+            return await self._send(request, await self._run(session.get, name, offset or 0, length))
+
+    async def _give(self, request: web.Request) -> web.StreamResponse:
+        wait_s = self._gifts.take()
+        if wait_s:
+            raise RequestRefusedError("busy", "too many pickups", after_s=wait_s)
+        body = await _read_body(request, MAX_PICKUP)
+        try:
+            pickup = decode(Signed, body, limit=MAX_PICKUP).statement
+        except FormatError as error:
+            raise RequestRefusedError("bad-request", error.message) from error
+        if self._giving >= GIFTS:
+            raise RequestRefusedError("busy", "enough is given to others", after_s=1.0)
+        self._giving += 1
+        try:
+            async with self._download():
+                return await self._send(request, await self._run(self._service.give, pickup))
+        finally:
+            self._giving -= 1
+
+    async def _send(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(headers={INCARNATION: self._service.incarnation.hex()})
+        response.content_type = _MEDIA
+        response.content_length = len(data)
+        await response.prepare(request)
+        view = memoryview(data)
+        try:
+            for at in range(0, len(view), SLICE):
+                async with asyncio.timeout(STALL_S):
+                    await response.write(view[at : at + SLICE])
+            await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            response.force_close()  # the head is sent: a short body is all that can still say no
+            if request.transport is not None:
+                request.transport.abort()
+        return response
 
     @contextlib.asynccontextmanager
     async def _download(self) -> AsyncIterator[None]:
@@ -318,8 +347,8 @@ def _number(request: web.Request, key: str) -> int | None:
 def _operation(request: web.Request) -> str:
     if request.path.startswith("/v1/objects/"):
         return f"{request.method} object"
-    op = request.path.removeprefix("/v1/")
-    return op if op in OPS or op in ("enrol", "erase") else "unknown"
+    op = request.path[len("/v1/") :]
+    return op if op in OPS or op in ("enrol", "erase", "give") else "unknown"
 
 
 def _record(record: Record) -> web.Response:

@@ -17,6 +17,9 @@ from replicator.format.merkle import Proof
 from replicator.ids import NAME_SIZE
 
 WIRE_VERSION = 1
+"""What every release speaks that there was so far."""
+PULLS_VERSION = 2
+"""Adds `pull` and `give`, below /v2, and changes nothing else. A provider that does not say it is asked neither."""
 MAX_REQUEST = 8 << 20
 """Bytes of any request body except an object."""
 MAX_ANSWER = 16 << 20
@@ -376,6 +379,34 @@ class VouchReply(Record, frozen=True, kw_only=True):
     receipts: list[bytes]
 
 
+PullFailure = Literal["unreachable", "busy", "refused", "wrong bytes", "no room"]
+
+
+class PullRequest(Record, frozen=True, kw_only=True):
+    """Fetch an object of ``size`` bytes from another provider, or say how that went.
+
+    ``permit`` is a signed Permit for this provider, ``offer`` the source's signed offer, with its addresses.
+    """
+
+    name: Hash
+    size: Count
+    permit: bytes
+    offer: bytes
+
+
+class PullReply(Record, frozen=True, kw_only=True):
+    """``receipt`` as of a PUT, once the object is durable here; empty before, and if it ``failed``.
+
+    ``after_s``: it is under way; ask again then. Why it failed is one word: what the source said, or where it leads,
+    is not told.
+    """
+
+    incarnation: Incarnation
+    receipt: bytes
+    failed: PullFailure | None
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)]
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -411,12 +442,13 @@ class Signed(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpSpec:
-    """One operation: its path below /v1, the right it needs (None: any member), its request and answer."""
+    """One operation: its path below /v<since>, the right it needs (None: any member), its request and answer."""
 
     path: str
     right: Op | None
     request: type[Record]
     answer: type[Record]
+    since: int = WIRE_VERSION
 
 
 OPS: dict[str, OpSpec] = {
@@ -438,6 +470,7 @@ OPS: dict[str, OpSpec] = {
     "fence": OpSpec(path="fence", right="audit", request=Signed, answer=Claims),
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
+    "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
-/v1/enrol is the one path without a certificate."""
+/v1/enrol, /v1/erase and /v2/give are the paths without a certificate."""

@@ -104,6 +104,21 @@ def test_files_are_made_whole_from_many_packs(pool: Writers[int], answers: Answe
         assert answers.got[number] == Wrote(answers.got[number].task)
 
 
+@pytest.mark.process
+def test_orders_from_one_pack_go_to_who_has_opened_it_until_another_waits(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(2, answers, monkeypatch) as writers:
+        writers.start()
+        orders = [folder_order(number, tmp_path, new_file(b"%d" % number, plain(1))) for number in range(6)]
+        writers.send(1, pack_of(plain(1)), orders)
+        first, second = (writers._writers.index(task.writer) for task in list(writers._tasks.values())[::3])
+        assert [writers._writers.index(task.writer) for task in writers._tasks.values()] == [first] * 3 + [second] * 3
+        assert first != second
+        finish(writers)
+    assert sorted(os.listdir(tmp_path)) == [f"{number}" for number in range(6)]
+
+
 def test_parts_are_written_around_holes_through_a_descriptor(
     pool: Writers[int], answers: Answers, tmp_path: Path
 ) -> None:

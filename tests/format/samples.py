@@ -35,7 +35,7 @@ from replicator.format.charter import (
 from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
-from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport
+from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport, ErasureReport1, GoneProvider
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
 from replicator.format.index import Index, IndexedPack, References
@@ -63,6 +63,7 @@ from replicator.format.keybag import (
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
 from replicator.format.offer import Invite, Offer, Offer1
 from replicator.format.pack import Directory, Segment, Slot
+from replicator.format.permit import Permit, Pickup
 from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import (
     ChunkList,
@@ -312,6 +313,17 @@ MARK = Mark(
 HOLDERS = Holders(tenant=run(0x10, 16), charter=7, providers=run(0x00, 64))
 FENCE = Fence(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=6, head=10)
 RETIRE = Retire(tenant=run(0x10, 16), provider=run(0xA0, 32), writer=run(0xC0, 32), claim=5)
+PERMIT = Permit(
+    tenant=run(0x10, 16),
+    source=run(0xA0, 32),
+    puller=run(0xA1, 32),
+    names=run(0x00, 64),
+    offset=0,
+    length=0,
+    issued_ns=NOW,
+    expires_ns=NOW + NS,
+)
+PICKUP = Pickup(permit=b"a signed permit", source=run(0xA0, 32), name=run(0x00, 32), offset=0, length=0, asked_ns=NOW)
 ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
 ERASE_RECEIPT = EraseReceipt(
     tenant=run(0x10, 16),
@@ -331,6 +343,15 @@ ERASURE_REPORT = ErasureReport(
         ErasedAt(identity=run(0xA0, 32), name="bo", endpoints=["bo.example:7710"], receipt=b"a signed receipt"),
         ErasedAt(identity=run(0xB0, 32), name="eva", endpoints=[], receipt=b""),
     ],
+    made_ns=NOW + 2 * NS,
+    gone=[GoneProvider(identity=run(0xB0, 32), said_ns=NOW + NS)],
+)
+ERASURE_REPORT_1 = ErasureReport1(
+    tenant=run(0x10, 16),
+    name="Åsa",
+    keeper=run(0x60, 32),
+    order=b"a signed order",
+    providers=ERASURE_REPORT.providers,
     made_ns=NOW + 2 * NS,
 )
 OFFER = Offer(
@@ -565,6 +586,7 @@ SAMPLES: dict[str, Record] = {
     "erase order": ERASE_ORDER,
     "erase receipt": ERASE_RECEIPT,
     "erasure report": ERASURE_REPORT,
+    "erasure report 1": ERASURE_REPORT_1,
     "finding": FINDING,
     "drill": DRILL,
     "drill 1": DRILL_1,
@@ -575,6 +597,8 @@ SAMPLES: dict[str, Record] = {
     "holders": HOLDERS,
     "fence": FENCE,
     "retire": RETIRE,
+    "permit": PERMIT,
+    "pickup": PICKUP,
     "offer": OFFER,
     "offer 1": OFFER_1,
     "invite": INVITE,

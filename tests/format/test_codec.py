@@ -53,6 +53,7 @@ def test_a_record_is_read_as_it_was_written(name: str) -> None:
 VERSIONS = {
     "charter": 2,
     "charter private": 6,
+    "erasure report": 2,
     "charter private 2": 2,
     "charter private 3": 3,
     "charter private 4": 4,

@@ -19,6 +19,7 @@ from replicator.format import (
     mark,
     offer,
     pack,
+    permit,
     policy,
     snapshot,
     tree,
@@ -26,7 +27,23 @@ from replicator.format import (
 from replicator.format.codec import Part, Record
 
 TEXT = (pathlib.Path(__file__).parents[2] / "docs" / "spec" / "format.md").read_text()
-MODULES = (charter, claim, drill, erasure, finding, forget, index, keybag, mark, offer, pack, policy, snapshot, tree)
+MODULES = (
+    charter,
+    claim,
+    drill,
+    erasure,
+    finding,
+    forget,
+    index,
+    keybag,
+    mark,
+    offer,
+    pack,
+    permit,
+    policy,
+    snapshot,
+    tree,
+)
 ABSTRACT = {"Record", "Part", "SecretRecord", "SecretPart"}
 
 

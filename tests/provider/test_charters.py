@@ -1,12 +1,18 @@
 """The charter a provider goes by: the newest that root vouches for."""
 
 import os
+from functools import partial
+from typing import Any
 
-from replicator.charter.verify import signed_hash
+import pytest
+
+from replicator.charter.verify import signed_hash, verify_charter
 from replicator.crypto.sign import SigningKey
 from replicator.format.container import record_fill, wrap_record
 from replicator.format.merkle import name_of
 from replicator.ids import ObjectName
+from replicator.provider import session
+from replicator.provider.charters import MOST_FORKS, store_charter
 from replicator.wire.messages import CharterNotice
 from tests.fakes import SeededRng
 from tests.provider.stand import Stand, refusal
@@ -40,13 +46,50 @@ def test_an_older_charter_is_a_conflict_and_another_of_its_number_a_fork(stand: 
     rival = stand.tenant.charter(number=2, keybag=KEYBAG, private=b"rival")
     assert refusal(lambda: _announce(stand, rival)) == "fork"
     assert stand.node.info().charter_number == 2
+    assert kept_forks(stand) == {stand.tenant.charters[1], rival}
 
 
 def test_a_charter_that_does_not_follow_ours_is_a_fork_but_a_jump_is_not(stand: Stand) -> None:
     astray = stand.tenant.charter(number=2, keybag=KEYBAG, previous=bytes(32))
     assert refusal(lambda: _announce(stand, astray)) == "fork"
+    assert kept_forks(stand) == {stand.tenant.charters[0], astray}
     _announce(stand, stand.tenant.charter(number=9, keybag=KEYBAG))
     assert stand.node.info().charter_number == 9
+
+
+def kept_forks(stand: Stand) -> set[bytes]:
+    """Return the charters that the provider keeps as evidence."""
+    rows = stand.service._core.database.rows("SELECT signed FROM orders WHERE kind = 'charter fork'")
+    return {signed for (signed,) in rows}
+
+
+def test_of_two_charters_at_one_time_one_is_taken_and_the_other_is_held_against_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = stand.tenant.charter(keybag=KEYBAG)
+    rival = stand.tenant.charter(number=2, previous=signed_hash(stand.tenant.charters[0]), keybag=KEYBAG, private=b"r")
+    work, begun = store_charter, list[bool]()
+
+    def first(*args: Any, **kwargs: Any) -> None:
+        if not begun:
+            begun.append(True)
+            work(args[0], verify_charter(rival, root_key=stand.tenant.root.public, known=None), *args[2:], **kwargs)
+        work(*args, **kwargs)
+
+    monkeypatch.setattr(session, "store_charter", first)
+    assert refusal(lambda: _announce(stand, signed)) == "conflict"  # and the rival's transaction, which was ours, ends
+    monkeypatch.undo()
+    _announce(stand, rival)
+    assert refusal(lambda: _announce(stand, signed)) == "fork"
+    assert kept_forks(stand) == {signed, rival}
+
+
+def test_a_flood_of_forks_takes_no_more_space(stand: Stand) -> None:
+    _announce(stand, stand.tenant.charter(keybag=KEYBAG))
+    for number in range(MOST_FORKS * 2 + 4):
+        rival = stand.tenant.charter(number=2, keybag=KEYBAG, private=b"rival %d" % number)
+        assert refusal(partial(_announce, stand, rival)) == "fork"
+    assert len(kept_forks(stand)) <= 2 * MOST_FORKS + 1
 
 
 def test_a_new_owner_must_be_roots_choice(stand: Stand) -> None:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,12 @@ from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.format.codec import decode, encode
 from replicator.format.erasure import EraseOrder, EraseReceipt
 from replicator.format.merkle import name_of
-from replicator.provider import core
+from replicator.provider import core, enrol
+from replicator.provider import erasing as erasing_module
 from replicator.provider.charters import Charters
-from replicator.provider.tenants import all_tenants, find_tenant
+from replicator.provider.database import Database
+from replicator.provider.erasing import Erasure
+from replicator.provider.tenants import Holder, all_tenants, find_holder, find_tenant
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolRequest, Signed
 from tests.provider.stand import Stand, refusal
@@ -233,6 +237,39 @@ def test_who_was_looked_up_before_and_asks_on_is_told_of_it(stand: Stand) -> Non
     assert held is not None
     stand.service.erase(stand.tenant.erase_order())
     assert refusal(lambda: Charters(database).current(held)) == "unauthorized"
+
+
+def test_two_that_finish_at_the_same_time_give_one_receipt(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that comes back while the order is brought again finishes it, too."""
+    work, begun = erasing_module.finish, list[bytes]()
+
+    def beside(database: Database, erasure: Erasure, *args: Any, **kwargs: Any) -> bytes:
+        if not begun:
+            begun.append(b"")
+            begun[0] = work(database, erasure, *args, **kwargs)
+            stand.clock.advance(5)
+        return work(database, erasure, *args, **kwargs)
+
+    monkeypatch.setattr(core, "finish", beside)
+    assert stand.service.erase(stand.tenant.erase_order()) == begun[0]
+    assert stand.service.erase(stand.tenant.erase_order()) == begun[0]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_who_is_enrolled_beside_an_erasure_is_refused(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    key = stand.tenant.node if known else SigningKey(bytes([9]) * 32)
+    look = find_holder
+
+    def beside(database: Database, holder_key: bytes) -> Holder | None:
+        stand.service.erase(stand.tenant.erase_order())
+        return look(database, holder_key)
+
+    monkeypatch.setattr(enrol, "find_holder", beside)
+    order = stand.tenant.order(key)
+    request = EnrolRequest(holder_key=key.public, secret=b"", order=order, root=b"")
+    assert refusal(lambda: stand.service.enrol(request)) == "forbidden"
 
 
 def test_a_sweep_goes_on_past_a_tenant_that_is_erased_while_it_runs(

@@ -23,6 +23,7 @@ class Liar:
     ops: dict[str, Handle] = field(default_factory=dict)
     get: Get | None = None
     begin_put: BeginPut | None = None
+    gives: Callable[[bytes], bytes] | None = None
 
     @property
     def identity(self) -> Identity:
@@ -37,6 +38,9 @@ class Liar:
 
     def erase(self, order: bytes) -> bytes:
         return self.honest.erase(order)
+
+    def give(self, pickup: bytes) -> bytes:
+        return (self.gives or self.honest.give)(pickup)
 
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))

@@ -20,7 +20,7 @@ from replicator.provider.session import ProviderSession
 from replicator.snapshot.retention import KeepRules
 from replicator.transport.memory import Phase
 from replicator.wire.messages import Arrivals, ArrivalsRequest
-from tests.scenarios.test_forgetting import forged, forget, keep, library_of, nights, numbers
+from tests.scenarios.test_forgetting import DAY_S, forged, forget, keep, library_of, nights, numbers
 from tests.scenarios.world import World, write
 
 
@@ -158,6 +158,25 @@ async def test_a_place_beyond_the_end_is_no_place(world: World) -> None:
         node.catalog.set_meta(key, _far(node.catalog.meta(key)))
     node.close()
     await keep(world, KeepRules(last=1))
+    assert await state(world) == (True, False)
+
+
+async def test_numbers_that_a_store_used_again_hide_nothing_for_longer_than_a_week(world: World) -> None:
+    """It was put back with its database, and what came since has numbers that a home has looked at before."""
+    await nights(world, 2)
+    assert await state(world) == (False, False)
+    await keep(world, KeepRules(last=1))
+    node = world.node()
+    for number in range(world.providers):
+        [[last]] = world.opened[number]._database.rows("SELECT arrivals FROM tenants")
+        key = f"arrivals {world.identity(number).hex()}"
+        place = node.catalog.meta(key)
+        assert place is not None
+        node.catalog.set_meta(key, place[:-8] + last.to_bytes(8, "big"))
+    node.close()
+    world.clock.advance(DAY_S)
+    assert await state(world) == (False, False)
+    world.clock.advance(6 * DAY_S)
     assert await state(world) == (True, False)
 
 

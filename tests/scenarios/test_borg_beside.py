@@ -4,6 +4,8 @@ import dataclasses
 import os
 from pathlib import Path
 
+import pytest
+
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.backup import BackupReport, DatasetReport, backup
 from replicator.engine.beside import Beside, BesideReport, archives_of, comment_of, paths_of, to_drop
@@ -56,6 +58,7 @@ def beside(done: DatasetReport) -> BesideReport:
     return done.beside
 
 
+@pytest.mark.slow
 @needs_borg
 async def test_an_archive_beside_has_what_the_snapshot_has_and_is_thinned_and_checked(
     world: World, tmp_path: Path

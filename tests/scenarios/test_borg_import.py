@@ -138,6 +138,7 @@ def bad(report: ImportReport) -> list[str]:
 NO_ROOM = b'{"type": "log_message", "levelname": "WARNING", "message": "tree: write: [Errno 28] No space left"}\n'
 
 
+@pytest.mark.slow
 async def test_what_stops_an_import_is_named_and_the_next_run_goes_on(world: World, tmp_path: Path) -> None:
     repo, _ = series(tmp_path)
     killed = await bring(world, repo, make=repo.maker(world.home, programs=Failing(2, -9)))
@@ -159,6 +160,7 @@ async def test_what_stops_an_import_is_named_and_the_next_run_goes_on(world: Wor
     assert [one.state for one in status.datasets if "import" in one.name] == ["safe"]  # and not waited for
 
 
+@pytest.mark.slow
 async def test_a_damaged_archive_keeps_back_no_other_and_comes_with_its_own_time_once_it_is_whole(
     world: World, tmp_path: Path
 ) -> None:

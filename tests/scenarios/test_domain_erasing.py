@@ -14,11 +14,23 @@ from replicator.engine.federation import Federation
 from replicator.engine.inspect import verify_content
 from replicator.engine.keeper import KeeperHome, domain_file
 from replicator.engine.keys import change_passphrase, check_sheet, check_wrapped, rotate_index
+from replicator.engine.node import NodeHome
 from replicator.engine.recover import recover
 from replicator.engine.sync import sync_all
 from replicator.engine.tenant import open_keybag
-from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, NotFoundError, ReplicatorError, UsageError
+from replicator.errors import (
+    IntegrityError,
+    KeyMissingError,
+    KeyWrongError,
+    MinimumNotMetError,
+    NotFoundError,
+    ReplicatorError,
+    UnreachableError,
+    UsageError,
+)
 from replicator.format.keybag import JoiningRole
+from replicator.ids import Identity
+from replicator.transport.memory import Phase
 from tests.crashfs import Crash, CrashFs
 from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
@@ -163,6 +175,68 @@ async def test_a_provider_that_was_away_is_done_in_the_next_run(world: World) ->
     assert all(one.done for one in await erased(world))
     days_pass(world)
     assert openable(world, domain) == 0
+
+
+async def test_its_keys_stay_while_a_node_elsewhere_could_publish_without_having_heard(world: World) -> None:
+    domain, _, _ = await both(world)
+    home = await joined(world, "node", "far")
+    end(world, "papers")
+    far, node = opened(home, "node"), world.node()
+    late = dataclasses.replace(node.catalog.datasets.get("docs"), name="late", domain=domain)
+    assert isinstance(far, NodeHome)
+    far.catalog.datasets.add(late)
+    node.close()
+    far.close()
+    world.silence(0, 1)  # two of three: as many as its policy's minimum
+    with pytest.raises(MinimumNotMetError):
+        await erased(world)  # what is forgotten has to be told first
+    world.answer(0, 1)
+
+    def deaf(identity: Identity, op: str, _phase: Phase) -> None:
+        if op == "charter" and identity != world.identity(2):
+            raise UnreachableError("a peer", "went away")
+
+    world.network.faults = deaf
+    with keeping(world) as (keeper, siblings):
+        found = await look(keeper, siblings, world.edge, words_of(world), "private")
+        await carry_out(keeper, siblings, world.edge, found)
+        assert len(found.unheard) == 2
+        assert os.path.exists(keeper.file(domain_file(domain)))  # noqa: ASYNC240 - in memory
+    world.silence(2)
+    [done] = (await world.backup(home=home)).datasets
+    assert done.published, "nobody it reaches had heard"
+    world.answer(2)
+    world.network.faults = lambda *_: None
+    [done] = (await world.backup(home=home)).datasets
+    assert "'private' was erased on" in str(done.error)
+    with keeping(world) as (keeper, siblings):
+        found = await look(keeper, siblings, world.edge, words_of(world), "private")
+        assert found.erased_ns
+        await carry_out(keeper, siblings, world.edge, found)
+        assert found.unheard == []
+        assert not os.path.exists(keeper.file(domain_file(domain)))  # noqa: ASYNC240 - in memory
+
+
+async def test_its_keys_go_at_once_if_that_is_said_or_nobody_could_publish_unheard(world: World) -> None:
+    world.small_dataset()
+    await world.backup()
+    for at_once, silent in ((True, (0, 1)), (False, (0,))):
+        name = f"private {at_once}"
+        domain = await added(world, name)
+        if at_once:
+            await joined(world, "node", "far")
+
+        def deaf(identity: Identity, op: str, _phase: Phase, silent: tuple[int, ...] = silent) -> None:
+            if op == "charter" and identity in {world.identity(number) for number in silent}:
+                raise UnreachableError("a peer", "went away")
+
+        with keeping(world) as (keeper, siblings):
+            found = await look(keeper, siblings, world.edge, words_of(world), name)
+            world.network.faults = deaf
+            await carry_out(keeper, siblings, world.edge, found, at_once=at_once)
+            world.network.faults = lambda *_: None
+            assert found.unheard == []
+            assert not os.path.exists(keeper.file(domain_file(domain)))  # noqa: ASYNC240 - in memory
 
 
 async def test_which_domain_and_whose_sheet_is_asked_first(world: World) -> None:

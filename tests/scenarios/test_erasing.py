@@ -10,10 +10,18 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.engine import erasing
 from replicator.engine.erasing import Report
 from replicator.engine.members import remove_peer
-from replicator.errors import IntegrityError, KeyWrongError, NotFoundError, ReplicatorError, UnreachableError
-from replicator.format.codec import decode, encode
-from replicator.format.erasure import EraseReceipt, ErasureReport
+from replicator.errors import (
+    IntegrityError,
+    KeyWrongError,
+    NotFoundError,
+    ReplicatorError,
+    UnreachableError,
+    UsageError,
+)
+from replicator.format.codec import encode, version_of
+from replicator.format.erasure import EraseReceipt, read_erasure_report
 from replicator.ids import Identity
+from tests.fakes import NS
 from tests.scenarios.liars import Liar
 from tests.scenarios.world import World
 
@@ -165,7 +173,7 @@ async def test_a_report_that_was_changed_is_found_out(world: World) -> None:
     assert erasing.read_report(report.signed, root_key=root_key).outstanding == []
     with pytest.raises(IntegrityError):
         erasing.read_report(report.signed, root_key=bytes(32))
-    record = decode(ErasureReport, report.signed[96:])
+    record = read_erasure_report(report.signed[96:])
     one, other = record.providers[:2]
     swapped = [msgspec.structs.replace(one, receipt=other.receipt), *record.providers[1:]]
     for changed in (
@@ -177,3 +185,27 @@ async def test_a_report_that_was_changed_is_found_out(world: World) -> None:
         with pytest.raises(IntegrityError):
             erasing.read_report(signed, root_key=root_key)
     keeper.close()
+
+
+async def test_who_cannot_sign_any_more_is_said_to_be_gone_and_not_waited_for(world: World) -> None:
+    await world.backup()
+    world.silence(3)
+    report = await erase(world)
+    [lost] = report.outstanding
+    keeper = world.keeper()
+    signed = next(one for one in report.told if one.receipt)
+    with pytest.raises(NotFoundError, match="no provider 'nobody'"):
+        erasing.declare_gone(keeper, world.edge, ["nobody"])
+    with pytest.raises(UsageError, match="has signed"):
+        erasing.declare_gone(keeper, world.edge, [signed.name])
+    assert version_of(report.signed[96:]) == 1  # as earlier releases read it, as long as that says it all
+    erasing.declare_gone(keeper, world.edge, [lost.name])
+    keeper.close()
+    world.clock.advance(60)
+    report = await again(world)
+    assert report.outstanding == []
+    assert [(one.name, one.gone_ns) for one in report.gone] == [(lost.name, world.clock.now_ns() - 60 * NS)]
+    world.answer(3)
+    report = await again(world)
+    assert report.gone == []
+    assert all(one.receipt for one in report.told)

@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
+from replicator.catalog.snapshots import Dataset
 from replicator.crypto.sign import Context, SigningKey
+from replicator.engine import retain
 from replicator.engine.browse import newest_of_each
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
@@ -26,7 +28,7 @@ from tests.compare import Rules, compare
 from tests.crashfs import Crash, CrashFs
 from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
-from tests.scenarios.test_forgetting import keep
+from tests.scenarios.test_forgetting import keep, library_of
 from tests.scenarios.test_prune import changing_nights
 from tests.scenarios.test_pruning import days_pass, marked_at, pruned
 from tests.scenarios.world import World, write
@@ -222,7 +224,7 @@ async def test_prune_waits_for_the_former_key_no_more_and_deletes_nothing_that_i
     former = identity(world)
     await renewed(world)
     await world.backup()
-    await keep(world, KeepRules(last=1))
+    await keep(world, KeepRules(last=2))
     report = await pruned(world)
     assert (report.exit_code, report.plan.gaps) == (0, [])
     assert len(report.retired) > 0
@@ -308,3 +310,36 @@ def test_a_damaged_list_of_former_keys_is_named(world: World) -> None:
     write(os.path.join(world.home, "node", "formers.json"), b"[1")
     with pytest.raises(Exception, match=r"formers.json: damaged"):
         NodeHome(world.home, PosixFs())
+
+
+async def test_rules_take_what_a_node_wrote_with_one_key_after_another_for_one_history(
+    worlds: Worlds,
+) -> None:
+    world = worlds(3)
+    await changing_nights(world, 3)
+    await renewed(world)
+    home = await joined(world, "node", "testhost")  # another machine that would have the same name
+    other = opened(home, "node")
+    assert isinstance(other, NodeHome)
+    other.catalog.datasets.add(world_dataset(world))
+    other.close()
+    await world.backup("docs", home=home)
+    for _ in range(2):
+        world.clock.advance(86400)
+        await world.backup("docs")
+    before = await world.snapshots()
+    assert [one.row.number for one in before] == [1, 2, 3, 1, 1, 2]
+    await keep(world, KeepRules(last=3))
+    assert [one.id for one in await world.snapshots()] == [one.id for one in before[2:]]
+    async with library_of(world) as library:
+        await retain.by_name(library, world.edge, [before[2].id])  # it is not the last good one of this node
+        with pytest.raises(UsageError, match="the last good one"):
+            await retain.by_name(library, world.edge, [before[3].id])
+
+
+def world_dataset(world: World) -> Dataset:
+    node = world.node()
+    try:
+        return node.catalog.datasets.get("docs")
+    finally:
+        node.close()

@@ -8,7 +8,7 @@ import pytest
 from replicator.catalog.objects import ObjectRow
 from replicator.engine.federation import Link
 from replicator.engine.members import set_peer
-from replicator.engine.repair import RepairReport, repair
+from replicator.engine.repair import RepairReport, mend_urgent, repair
 from replicator.engine.send import Sender
 from replicator.errors import RefusedError
 from replicator.ids import Identity, short
@@ -209,3 +209,30 @@ async def test_what_is_new_goes_to_nobody_who_is_readonly_or_away(world: World, 
     report = await world.backup()
     assert report.datasets[0].published
     assert world.stored(number, ["data"]) == []
+
+
+async def test_before_a_backup_only_what_is_urgent_is_made(world: World, source: str) -> None:
+    await world.backup()
+    for number in range(4):
+        world.small_dataset(f"more {number}")
+        await world.backup(f"more {number}")
+    where = {number: {path.rpartition("/")[2] for path in world.stored(number)} for number in range(5)}
+    first, second = holders(world)[:2]
+    both, either = where[first] & where[second], where[first] | where[second]
+    assert both
+    assert either - both
+    await say(world, first, "gone")
+    await say(world, second, "gone")
+    node = world.node()
+    try:
+        urgent = await mend_urgent(node, world.edge)
+        again = await mend_urgent(node, world.edge)
+    finally:
+        node.close()
+    assert again.made == 0
+    rest = await night(world)
+    assert rest.made > 0
+    later = {number: {path.rpartition("/")[2] for path in world.stored(number)} for number in range(5)}
+    assert urgent.made == sum(
+        len((later[number] - where[number]) & both) for number in range(5) if number not in (first, second)
+    )

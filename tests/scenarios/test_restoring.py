@@ -6,16 +6,18 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from replicator.engine import browse, writing
+from replicator.engine import browse, fetchers, writing
 from replicator.engine import restore as module
 from replicator.engine import writers as pool
 from replicator.engine.federation import get_whole
 from replicator.engine.keptpacks import KeptPacks
 from replicator.engine.slots import Held, Slots
+from replicator.engine.writeframes import Saw
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, SpaceError
 from replicator.format.tree import Hole
 from replicator.ids import ObjectName
@@ -88,6 +90,86 @@ async def test_of_what_is_there_only_what_differs_is_fetched(world: World, wide:
     assert 19 * MIB < report.reused_bytes < 20 * MIB
     assert report.fetched_bytes < whole.fetched_bytes
     assert report.files == 2 + 1 + 1, "what has two names is made anew"
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Let any snapshot be large enough for several processes to look at; tells what they found."""
+    monkeypatch.setattr(module, "MANY", 1)
+    real = pool.Writers._saw
+    found: Counter[str] = Counter()
+
+    def count(writers: pool.Writers[Any], message: Saw) -> None:
+        found.update(files=sum(one.files for one in message.found), tasks=1)
+        real(writers, message)
+
+    monkeypatch.setattr(pool.Writers, "_saw", count)
+    return found
+
+
+@pytest.mark.process
+async def test_several_processes_look_at_what_is_there(world: World, wide: str, many: Counter[str]) -> None:
+    await world.backup()
+    target, other = os.path.join(world.root, "target"), os.path.join(world.root, "other")
+    for one in (target, other):
+        await world.restore(one)
+        write(os.path.join(restored(one), "3", "0", "3"), b"other")
+        os.unlink(os.path.join(restored(one), "4", "1", "4"))
+    expected = await world.restore(other, overwrite="if-changed")
+    assert not many
+    report = await world.restore(target, overwrite="if-changed", writers=2)
+    assert many["files"] == report.kept == expected.kept == 58, "all but what has two names and what differs"
+    told = ("files", "folders", "links", "bytes", "packs", "fetched_bytes", "gaps", "reasons", "lost", "damaged")
+    assert [getattr(report, name) for name in told] == [getattr(expected, name) for name in told]
+    assert compare(wide, restored(target), RULES) == []
+
+
+@pytest.mark.process
+async def test_a_damaged_pack_of_directories_is_told_by_who_restores(
+    world: World, wide: str, many: Counter[str]
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    await world.restore(target)
+    [tree] = {os.path.basename(path) for number in range(5) for path in world.stored(number, ["tree"])}
+    cached = os.path.join(world.home, "keeper", "cache", "trees", tree)
+    real = browse.ChunkFetcher.begin
+
+    def damage(fetcher: browse.ChunkFetcher, pack: int) -> Any:
+        os.unlink(cached)
+        begun: Future[bytes] = Future()
+        begun.set_result(bytes(len(real(fetcher, pack).result())))
+        return begun
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(browse.ChunkFetcher, "begin", damage)
+        report = await world.restore(target, overwrite="if-changed", writers=2)
+    assert (report.kept, report.gaps, many["files"]) == (60, [], 0)
+    assert many["tasks"] > 0
+
+
+@pytest.mark.process
+async def test_after_the_death_of_a_process_that_looks_the_same_again_finishes(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch, many: Counter[str]
+) -> None:
+    await world.backup()
+    target = os.path.join(world.root, "target")
+    await world.restore(target)
+    os.unlink(os.path.join(restored(target), "4", "1", "4"))
+    real = pool.Writers.look
+
+    def kill(writers: pool.Writers[Any], *values: Any) -> None:
+        real(writers, *values)
+        for writer in writers._writers:
+            os.kill(writer.process.pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.Writers, "look", kill)
+        with pytest.raises(ReplicatorError, match="signal 9"):
+            await world.restore(target, overwrite="if-changed", writers=2)
+    report = await world.restore(target, overwrite="if-changed", writers=2)
+    assert (report.files, report.kept) == (2, 59)
+    assert compare(wide, restored(target), RULES) == []
 
 
 async def test_after_a_kill_the_same_again_finishes_and_fetches_only_the_rest(
@@ -289,7 +371,7 @@ class Fetching:
 def into_slots(monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
     """Let packs be fetched into the writers' memory, as over TLS."""
     monkeypatch.setattr(MemoryConnection, "reach", lambda _: "somewhere")
-    monkeypatch.setattr(browse, "Fetchers", Fetching)
+    monkeypatch.setattr(fetchers, "Fetchers", Fetching)
 
 
 @pytest.mark.usefixtures("into_slots")

@@ -21,7 +21,7 @@ from replicator.engine.keeper import KeeperHome, ReaderHome, sign_charter
 from replicator.engine.members import revoke
 from replicator.engine.tenant import open_keybag
 from replicator.errors import KeyMissingError, ReplicatorError
-from replicator.format.charter import EnrolOrder, Objection, RootChange
+from replicator.format.charter import CharterPrivate, EnrolOrder, ErasedDomain, Objection, RootChange
 from replicator.format.claim import Claim, set_root
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import Kind
@@ -49,12 +49,13 @@ TABLE: dict[str, set[str]] = {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "enrol others"),
         *("name an owner", "change a floor", "open the keybag", "read the charter's names"),
         *("open indexes", "read contents", "write charters", "announce another root", "object to another root"),
-        "erase the tenant",
+        *("erase a domain", "erase the tenant"),
     },
     "owner": {"write charters", "enrol others", "announce another root"},
     "keeper": {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "read the charter's names"),
         *("open indexes", "read contents", "write charters", "enrol others", "mark", "announce another root"),
+        "erase a domain",
     },
     "node": {
         *("ask", "read objects", "store objects", "audit", "hand on a charter", "publish"),
@@ -90,6 +91,7 @@ ABILITIES = (
     "read the charter's names",
     "open indexes",
     "read contents",
+    "erase a domain",
     "erase the tenant",
 )
 
@@ -276,31 +278,66 @@ async def erases(tenancy: Tenancy, holder: Holder) -> None:
     raise RequestRefusedError("forbidden", "no provider obeyed")
 
 
-def _charter(tenancy: Tenancy, owner: SigningKey, root: bytes | None = None, change: bytes = b"") -> bytes:
+def _charter(
+    tenancy: Tenancy,
+    owner: SigningKey,
+    root: bytes | None = None,
+    change: bytes = b"",
+    private: CharterPrivate | None = None,
+    member_key: bytes = b"",
+) -> bytes:
     keeper = tenancy.keeper
     old = keeper.charter
     return sign_charter(
         owner=owner,
-        member_key=keeper.member.member_key,
+        member_key=member_key or keeper.member.member_key,
         previous=old.hash,
         number=old.number + 1,
         root=root or old.charter.root,
         rights=old.charter.rights,
         keybag=old.charter.keybag,
-        private=keeper.private,
+        private=private or keeper.private,
         tenant=keeper.tenant,
         change=change,
         edge=tenancy.world.edge,
     )
 
 
-def _believed(tenancy: Tenancy, data: bytes) -> None:
-    """Give a charter to a provider and a member that have not seen it, both of which are put back afterwards."""
+async def erases_domain(tenancy: Tenancy, holder: Holder) -> None:
+    """Say in a charter that a domain is erased, so that members believe it and refuse to write into it."""
+    owner, member_key = holder.owner or holder.key, next(_private_keys(holder))
+    if holder.half is not None:
+        member_key = holder.half.member.member_key
+    if holder.root is not None:
+        bag = open_keybag(holder.root, _keybag(tenancy))
+        owner, member_key = SigningKey(bag.owner_seed), bag.member_key
+    gone = tenancy.keeper.private.domains[0]
+    private = msgspec.structs.replace(
+        tenancy.keeper.private,
+        domains=[],
+        erased=[ErasedDomain(id=gone.id, name=gone.name, erased_ns=1)],
+    )
+    node = tenancy.holders["node"].half
+    assert node is not None
+    seen: list[bool] = []
+
+    def refuses() -> None:
+        with pytest.raises(KeyMissingError):
+            node.check_living(gone.id)
+        seen.append(True)
+
+    _believed(tenancy, _charter(tenancy, owner, private=private, member_key=member_key), refuses)
+    assert seen
+
+
+def _believed(tenancy: Tenancy, data: bytes, then: Callable[[], None] = lambda: None) -> None:
+    """Give a charter to a member that has not seen it, look at it ``then``, and put it back afterwards."""
     node = tenancy.holders["node"].half
     assert node is not None
     before = node.charter_object()[1]
     known = node.charter
     node.adopt_charter(data)
+    then()
     node.charter, node.private = known, open_private(known, node.member.member_key)
     with open(node.file("charter.obj"), "wb") as file:
         file.write(before)
@@ -486,6 +523,7 @@ TRIES: dict[str, Callable[[Tenancy, Holder], Awaitable[None]]] = {
     "read the charter's names": reads_names,
     "open indexes": opens_indexes,
     "read contents": reads_contents,
+    "erase a domain": erases_domain,
     "erase the tenant": erases,
 }
 

@@ -138,7 +138,7 @@ class World:
                 clock=self.clock,
                 rng=self.rng,
             )
-        service = provider.start()
+        service = provider.start(self.network, lambda work: work())
         self.network.add(service)
         self.opened[number : number + 1] = [provider]
         self.services[number : number + 1] = [service]

@@ -176,3 +176,22 @@ class TestAttributes:
         monkeypatch.setattr(os, "setxattr", broken)
         with pytest.raises(OSError, match=os.strerror(error)):
             applied(path, privileged=IS_ROOT, xattrs=[attribute(b"user.x")])
+
+
+def test_a_mode_that_it_has_is_not_set_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid(), "privileged": IS_ROOT}
+    os.chown(path, os.geteuid(), os.getegid())
+    os.chmod(path, 0o640)
+    called: list[int] = []
+    real = os.chmod
+
+    def chmod(handle: int, mode: int) -> None:
+        called.append(mode)
+        real(handle, mode)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    assert applied(path, mode=0o640, **me) == []
+    assert called == []
+    os.setxattr(path, "user.old", b"it may be an access list, of which the mode is a part")
+    assert applied(path, mode=0o640, **me) == []
+    assert called == [0o640]

@@ -296,7 +296,10 @@ def test_an_upload_cut_short_leaves_nothing_and_frees_its_reservation(tmp_path: 
         ("POST /v1/enrol HTTP/1.1\r\nContent-Length: 8388609", 400),
         ("DELETE /v1/objects/{name} HTTP/1.1", 400),
         ("GET /v1/info HTTP/1.1", 400),
-        ("POST /v2/info HTTP/1.1\r\nContent-Length: 2", 505),
+        ("POST /v2/info HTTP/1.1\r\nContent-Length: 2", 400),
+        ("POST /v1/pull HTTP/1.1\r\nContent-Length: 2", 400),
+        ("POST /v2/give HTTP/1.1\r\nContent-Length: 16385", 400),
+        ("POST /v3/info HTTP/1.1\r\nContent-Length: 2", 505),
         ("GET / HTTP/1.1", 505),
     ],
 )

@@ -1,0 +1,170 @@
+"""Bringing copies where they should lie: made there first, given up where they lay later, and as few as possible.
+
+`repair` makes what is missing. Here the planner of whole federations (`scheduler.report`) is asked, which also sees
+that a grant was cut below what lies there, and moves one copy to make room for another. A peer that joins moves
+nothing. The copies that are not needed any more are surplus afterwards; `prune` releases them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from replicator.catalog.objects import ObjectRow
+from replicator.engine.audit import survey
+from replicator.engine.edge import Edge
+from replicator.engine.federation import Federation
+from replicator.engine.findings import Findings
+from replicator.engine.home import Half
+from replicator.engine.node import NodeHome
+from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id, scheduler_policy
+from replicator.engine.publish import Published, Publisher
+from replicator.engine.repair import Way, published, way_of
+from replicator.engine.send import Sender
+from replicator.engine.sync import sync_all
+from replicator.ids import Identity, short
+from scheduler import PackId, PeerId
+from scheduler.problem import parse
+from scheduler.report import plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One copy that is to lie elsewhere; ``leaves`` "" if it lay nowhere. It is made from ``source`` in this way."""
+
+    object: str
+    size: int
+    leaves: str
+    peer: str
+    source: str
+    way: Way
+    why: str
+
+
+@dataclass(slots=True, kw_only=True)
+class RebalanceReport:
+    """What moves, and what has no place: each with its reason."""
+
+    moves: list[Move] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    made: int = 0
+    made_bytes: int = 0
+    pulled: int = 0
+    surplus: int = 0
+    """Copies that are not needed any more, all together."""
+    notices: list[str] = field(default_factory=list)
+    owed: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> RebalanceReport:
+    """Move what the plan moves. Nothing is deleted, and a copy that cannot be made leaves the one there is.
+
+    Raises:
+        LockedError: another run works in this home.
+    """
+    report = RebalanceReport()
+    with half.lock():
+        async with Federation(half, edge) as federation:
+            await sync_all(half, federation)
+            await survey(half, federation, edge, count=0)
+            ground = Ground(half, federation)
+            ground.refresh()
+            rows = [row for row in objects_of(half, published(half)) if row.kind in PACK_KINDS]
+            sender = Sender(ground, edge, half.spool() if isinstance(half, NodeHome) else None)
+            wanted = planned_moves(ground, rows)
+            by_name = {pack_id(row.name): row for row in rows}
+            links = {peer_id(identity): link for identity, link in federation.links.items()}
+            names = {peer_id(pin.identity): pin.name for pin in half.peers}
+            for move in wanted["moves"]:
+                row, to = by_name[PackId(move["pack"])], PeerId(move["to"])
+                source, way = way_of(half, ground, sender.pulls, row, Identity(bytes.fromhex(to)))
+                report.moves.append(
+                    Move(
+                        object=short(row.name),
+                        size=row.size,
+                        leaves=names.get(move["from"], ""),
+                        peer=names[to],
+                        source=source,
+                        way=way,
+                        why=in_names(half, move["why"]),
+                    )
+                )
+            reasons = dict.fromkeys(f"{one['why']}; {one['would_help']} would help" for one in wanted["refused"])
+            report.refused = [in_names(half, text) for text in reasons]
+            if not dry_run and wanted["moves"]:
+                edge.progress.stage("moving", sum(move.size for move in report.moves))
+                moving = [(by_name[PackId(move["pack"])], PeerId(move["to"])) for move in wanted["moves"]]
+                await sender.send((row, links[to]) for row, to in moving if to in links)
+                report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
+                report.pulled = sender.pulls.objects
+                if isinstance(half, NodeHome):
+                    result = Published()
+                    await Publisher(half, federation, edge, half.spool()).claim_everywhere(result)
+                    report.owed = result.owed
+            report.surplus = len(ground.plan(rows, frozen=True).surplus)
+            report.notices = [*federation.notices, *federation.integrity]
+            if report.refused or (not dry_run and report.made < len(report.moves)):
+                report.exit_code = 3
+            if federation.integrity or any(kept.open for kept in Findings(half).all()):
+                report.exit_code = 4
+    return report
+
+
+def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
+    """Return the plan (docs/spec/placement.md) for packs as they lie, counted as placement counts them.
+
+    Packs that also count copies in the tenant's own household are left out: the plan knows no such exception.
+    """
+    policies = {
+        key.hex(): scheduler_policy(key, record) for key, record in ground.half.catalog.datasets.policies().items()
+    }
+    packs = [row for row in rows if not policies[row.policy.hex()].count_own]
+    rules = {name: policies[name] for name in sorted({row.policy.hex() for row in packs})}
+    roster = {peer.id: peer for peer in ground.roster() if not peer.own}
+    surplus: dict[PackId, set[PeerId]] = {}
+    for one in ground.plan(packs).surplus:
+        surplus.setdefault(one.pack, set()).add(one.peer)
+    spare = dict.fromkeys(roster, 0)
+    placements: dict[PackId, list[PeerId]] = {}
+    for row in packs:
+        name = pack_id(row.name)
+        unneeded = surplus.get(name, set())
+        for one_too_many in unneeded & roster.keys():
+            spare[one_too_many] += row.size
+        holders = sorted((ground.held.get(name, set()) & roster.keys()) - unneeded)
+        if holders:
+            placements[name] = [*holders[: rules[row.policy.hex()].copies]]
+    peers = []
+    for peer in roster.values():
+        over = peer.used > peer.capacity
+        # What is to be given up on a peer that has too much is as good as gone: else as much again would move.
+        peers.append(
+            {
+                "id": peer.id,
+                "capacity": peer.capacity,
+                "used": peer.used - spare[peer.id] if over else peer.used,
+                "owner": peer.owner,
+                "site": peer.site,
+                "region": peer.region,
+                "country": peer.country,
+                "state": "readonly" if peer.state == "suspect" or (over and peer.state == "ok") else peer.state,
+            }
+        )
+    document = {
+        "peers": peers,
+        "policies": [
+            {
+                "name": name,
+                "copies": rule.copies,
+                "spread": sorted("household" if domain == "owner" else domain for domain in rule.spread),
+                **({"only_countries": sorted(rule.only_countries)} if rule.only_countries is not None else {}),
+            }
+            for name, rule in rules.items()
+        ],
+        "packs": [{"id": pack_id(row.name), "size": row.size, "policy": row.policy.hex()} for row in packs],
+        "placements": placements,
+    }
+    if not packs:
+        return {"moves": [], "refused": []}
+    found = plan(parse(document), seed=ground.half.tenant)
+    # A pack that lies nowhere is the writer's, or lost: there is nothing to move.
+    return {"moves": found["moves"], "refused": [one for one in found["refused"] if one["pack"] in placements]}
