@@ -17,6 +17,7 @@ from replicator.ids import root_fingerprint
 
 if TYPE_CHECKING:
     from replicator.crypto.passphrase import Cost
+    from replicator.engine.keeper import KeeperHome
     from replicator.engine.keys import Checked, KeyRow
     from replicator.engine.signedhere import Entry, UnconfirmedError
 
@@ -116,11 +117,12 @@ def _checked_lines(found: "list[Checked]") -> list[str]:
 
 
 @key.command("rotate")
-@click.argument("what", type=click.Choice(("index", "maintenance", "owner", "root")))
+@click.argument("what", type=click.Choice(("index", "maintenance", "owner", "restore", "root")))
 @click.option("--sheet", metavar="FILE", help='The recovery sheet, which "owner" needs; "-" to type or pipe the words.')
 @click.option("--recovery-sheet", metavar="FILE", help="root: write the new sheet here (and FILE.html to print).")
 @click.option("--finish", is_flag=True, help="root: hand over to the sheet that was announced thirty days ago.")
 @click.option("--withdraw", is_flag=True, help="root: take back what was announced.")
+@click.option("--domain", metavar="NAME", help="restore: whose, if there are several.")
 @click.option("--keep", multiple=True, metavar="NAME", help="owner: this stays, though this home did not sign it.")
 @click.option("--drop", multiple=True, metavar="NAME", help="owner: this loses its right, or its place.")
 @command(keys="owner; for owner itself also root (the sheet)")
@@ -129,6 +131,7 @@ def key_rotate(
     what: str,
     sheet: str | None,
     recovery_sheet: str | None,
+    domain: str | None,
     keep: tuple[str, ...],
     drop: tuple[str, ...],
     *,
@@ -140,11 +143,14 @@ def key_rotate(
     index: what is written from now on is under a new index key. maintenance: the keeper's own. owner: root names
     another, by the sheet; keys, providers, domains and drill checks that this home did not sign itself are shown, and
     of each it has to be said whether it stays (at a terminal you are asked). root: for a sheet that is lost, a new
-    one is announced; it counts after thirty days, if the one before does not object, and with --finish. A node's key:
+    one is announced; it counts after thirty days, if the one before does not object, and with --finish. restore: what
+    is written in a domain from now on is for a new restore key; all before stays readable. A node's key:
     `node renew`; a maintainer's or drill host's: revoke it and let the machine ask anew.
     """
-    from replicator.engine.keys import rotate_index, rotate_maintenance  # noqa: PLC0415
+    from replicator.engine.keys import rotate_index, rotate_maintenance, rotate_restore  # noqa: PLC0415
 
+    if what != "restore" and domain is not None:
+        raise UsageError(f"--domain has no meaning for '{what}'")
     if what != "owner" and (keep or drop):
         raise UsageError(f"--keep and --drop have no meaning for '{what}'")
     if what != "root" and (finish or withdraw or recovery_sheet is not None):
@@ -165,12 +171,27 @@ def key_rotate(
         _rotate_owner(session, read_words(sheet, session.out), keep, drop)
         return
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
-        work = (rotate_index if what == "index" else rotate_maintenance)(keeper, siblings, edge)
+        if what == "restore":
+            work = rotate_restore(keeper, siblings, edge, _one_domain(keeper, domain))
+        else:
+            work = (rotate_index if what == "index" else rotate_maintenance)(keeper, siblings, edge)
         notices = wait(work)
         number = keeper.charter.number
     for notice in notices:
         session.out.notice(notice)
     session.out.result({"id": what, "charter": number}, f"There is a new {what} key; charter {number} says so.")
+
+
+def _one_domain(keeper: "KeeperHome", named: str | None) -> str:
+    """Return the domain that is meant.
+
+    Raises:
+        UsageError: none was named, and there are several.
+    """
+    names = [one.name for one in keeper.private.domains]
+    if named is None and len(names) != 1:
+        raise UsageError(f"this tenant has several domains: {', '.join(names)}", hint="say which: --domain NAME")
+    return names[0] if named is None else named
 
 
 def _rotate_owner(session: Session, words: list[str], keep: tuple[str, ...], drop: tuple[str, ...]) -> None:
@@ -320,7 +341,8 @@ def key_revoke(session: Session, name: str) -> None:
         session.out.notice(notice)
     lines = [f"{right.role.capitalize()} '{name}' has no right any more."]
     if right.role in {"drill", "keeper"}:
-        lines.append("It had restore keys: whatever objects it can still get hold of, it can read.")
+        lines.append("It had restore keys: what was written until now it can read, where it gets hold of it.")
+        lines.append("What is written from now on is for a new restore key, which it has not.")
     session.out.result({"id": name, "role": right.role, "revoked": True}, lines)
 
 

@@ -19,6 +19,7 @@ SEALED_SECRET_SIZE = 80
 PURPOSE_PACK = b"replicator/1 pack slot"
 PURPOSE_BOX = b"replicator/1 box"
 PURPOSE_KEYBAG = b"replicator/1 keybag"
+PURPOSE_RESTORE = b"replicator/1 restore key"
 PURPOSE_GRANT = b"replicator/1 node grant"
 
 

@@ -1,6 +1,8 @@
 """Opening what was sealed to a restore key or to root. Never imported by a node's nightly code."""
 
 import hmac
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -29,6 +31,18 @@ def unseal(private_key: bytes, sealed: bytes, purpose: bytes, what: str) -> byte
         return SUITE.decrypt(sealed, X25519PrivateKey.from_private_bytes(private_key), purpose)
     except (InvalidTag, ValueError) as error:
         raise KeyWrongError(f"{what}: not sealed to this key, or damaged") from error
+
+
+def open_with_any(private_keys: Sequence[bytes], opened: Callable[[bytes], bytes]) -> bytes:
+    """Return what the first of these keys opens that it was sealed to: which one that is, no sealed bytes say.
+
+    Raises:
+        KeyWrongError: none of them.
+    """
+    for private_key in private_keys[:-1]:
+        with suppress(KeyWrongError):
+            return opened(private_key)
+    return opened(private_keys[-1])
 
 
 def open_slot(

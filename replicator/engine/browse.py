@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
-from replicator.crypto.unseal import open_box
+from replicator.crypto.unseal import open_box, open_with_any
 from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten
@@ -145,14 +145,17 @@ class Library:
         snapshot = open_snapshot(keeper, await self._object(row.name))
         reader = keeper.reader(snapshot.domain)
         try:
-            body = open_box(
-                reader.restore_private,
-                reader.keys.mix,
-                keeper.tenant,
-                snapshot.domain,
-                snapshot.sealed,
-                snapshot_context(reader.keys, snapshot.writer, snapshot.number),
-                "its details",
+            body = open_with_any(
+                reader.privates,
+                lambda private: open_box(
+                    private,
+                    reader.keys.mix,
+                    keeper.tenant,
+                    snapshot.domain,
+                    snapshot.sealed,
+                    snapshot_context(reader.keys, snapshot.writer, snapshot.number),
+                    "its details",
+                ),
             )
         except KeyWrongError as error:
             raise IntegrityError(error.message) from error  # to which key it sealed them is its writer's word
@@ -432,6 +435,7 @@ class ChunkFetcher:
         return Setup(
             keys=self._reader.keys,
             restore_private=self._reader.restore_private,
+            formers=self._reader.formers,
             privileged=rights.privileged,
             numeric_ids=rights.numeric_ids,
         )

@@ -244,9 +244,12 @@ def _write(keeper: KeeperHome, edge: Edge, found: Closing) -> bytes:
         keeper.private,
         domains=[one for one in keeper.private.domains if one.id != found.id],
         erased=[*keeper.private.erased, ErasedDomain(id=found.id, name=found.name, erased_ns=found.erased_ns)],
+        formers=[one for one in keeper.private.formers if one.domain != found.id],
     )
     rights = [_without(right, found.id) for right in keeper.charter.charter.rights]
-    handed = handed_to(rights, bag.domains, private.domains, keeper.owner())
+    handed = handed_to(
+        *(rights, bag.domains, private.domains, keeper.owner()), tenant=keeper.tenant, formers=keeper.former_restores()
+    )
     return keeper.write_charter(
         edge,
         private=msgspec.structs.replace(private, handed=handed),

@@ -48,7 +48,9 @@ async def add_domain(keeper: KeeperHome, siblings: list[Half], edge: Edge, name:
     public = DomainPublic(id=secrets.id, name=name, restore_key=public_of(secrets.restore_private), epoch=1)
     private = msgspec.structs.replace(keeper.private, domains=[*keeper.private.domains, public])
     rights = [_with(right, secrets.id) for right in keeper.charter.charter.rights]
-    handed = handed_to(rights, bag.domains, private.domains, keeper.owner())
+    handed = handed_to(
+        *(rights, bag.domains, private.domains, keeper.owner()), tenant=keeper.tenant, formers=keeper.former_restores()
+    )
     data = keeper.write_charter(
         edge,
         private=msgspec.structs.replace(private, handed=handed),

@@ -255,6 +255,11 @@ class Federation:
         fresh = [pin for pin in self.half.peers if pin.identity not in self.links and pin.identity not in self.failures]
         if fresh:
             await self.dial(fresh)
+        self.integrity += [
+            f"charter {self.half.charter.number} names another restore key for domain '{name}', and nothing shows that "
+            "who wrote it had the one before: this home goes on with that"
+            for name in self.half.unproven()
+        ]
         if self.half.charter.pending is not None:
             hear(self.half, self.half.charter.pending, self.edge.clock.now_ns())
         if heard(self.half):

@@ -1,19 +1,31 @@
 """What a charter hands to members beside their rights: index keys of new epochs, enrol orders of a new owner, notes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
-from replicator.crypto.handing import hand
+from replicator.crypto.handing import hand, prove, restore_statement
+from replicator.crypto.seal import PURPOSE_RESTORE, seal_to
 from replicator.crypto.sign import Context, SigningKey
 from replicator.format.charter import CharterPrivate, DomainPublic, EnrolOrder, HandedKeys, KeyNote, Right
 from replicator.format.codec import encode
-from replicator.format.keybag import DomainSecrets, IndexDomain, IndexKey, MemberKeys, encode_member_keys
+from replicator.format.keybag import (
+    DomainSecrets,
+    IndexDomain,
+    IndexKey,
+    MemberKeys,
+    RestoreSuccessor,
+    encode_member_keys,
+)
 from replicator.ids import Identity, identity_of
 from replicator.pack.keys import as_writer
 from replicator.rng import Rng
 
 EPOCH_KEY = 32
+Formers = Mapping[bytes, Sequence[tuple[bytes, bytes]]]
+"""(public, private) of the restore keys before the present one, by domain."""
+NO_FORMERS: Formers = MappingProxyType({})
 
 
 def enrol_order(signer: SigningKey, holder_key: bytes) -> bytes:
@@ -32,11 +44,18 @@ def next_epoch(secrets: DomainSecrets, rng: Rng, used: int = 0) -> DomainSecrets
 
 
 def handed_to(
-    rights: Iterable[Right], domains: Sequence[DomainSecrets], publics: Sequence[DomainPublic], owner: SigningKey
+    rights: Iterable[Right],
+    domains: Sequence[DomainSecrets],
+    publics: Sequence[DomainPublic],
+    owner: SigningKey,
+    *,
+    tenant: bytes = b"",
+    formers: Formers = NO_FORMERS,
 ) -> list[HandedKeys]:
     """Return, for each key that has a right, the index keys of its domains and an order to enrol with, sealed to it.
 
-    A domain of which no charter speaks yet is nobody's.
+    A domain of which no charter speaks yet is nobody's. ``formers`` are the restore keys before the present ones, with
+    which whoever has one of them is shown, or given, the one that counts now.
     """
     restore_keys = {one.id: one.restore_key for one in publics}
     domains = [one for one in domains if one.id in restore_keys]
@@ -57,10 +76,32 @@ def handed_to(
                 for one in (domains if right.role == "node" and len(domains) > 1 else ())
                 if one.id in right.domains
             ],
+            restores=[
+                _successor(tenant, one, restore_keys[one.id], former, right)
+                for one in (domains if right.role != "maintainer" else ())
+                if one.id in right.domains
+                for former in formers.get(one.id, ())
+            ],
         )
         identity = identity_of(right.holder_key)
         found.append(HandedKeys(identity=identity, sealed=hand(right.holder_key, encode_member_keys(keys))))
     return found
+
+
+def _successor(
+    tenant: bytes, domain: DomainSecrets, restore_key: bytes, former: tuple[bytes, bytes], right: Right
+) -> RestoreSuccessor:
+    public, private = former
+    statement = restore_statement(tenant, domain.id, public, restore_key)
+    # A keeper's own lies in its home already; a drill host opens this with the key that its passphrase wraps.
+    sealed = seal_to(public, domain.restore_private, PURPOSE_RESTORE) if right.role == "drill" else b""
+    return RestoreSuccessor(
+        domain=domain.id,
+        former=public,
+        restore_key=restore_key,
+        proof=prove(private, right.holder_key, statement),
+        sealed=sealed,
+    )
 
 
 def with_epochs(private: CharterPrivate, domains: Iterable[DomainSecrets]) -> CharterPrivate:

@@ -25,7 +25,7 @@ HOME/keeper/  cache/             snapshots and trees/ that were fetched, sealed;
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -35,13 +35,20 @@ from replicator.catalog.catalog import Catalog
 from replicator.charter.verify import VerifiedCharter, verify_charter
 from replicator.clock import day_of
 from replicator.crypto.aead import open_random
-from replicator.crypto.handing import take
+from replicator.crypto.handing import is_proven, restore_statement, take
 from replicator.crypto.sign import SigningKey
 from replicator.errors import FormatError, HomeError, IntegrityError, KeyMissingError, LockedError, NotFoundError
 from replicator.format.charter import CharterPrivate, PeerPin, read_charter_private
 from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
-from replicator.format.keybag import IndexKey, MemberFile, MemberKeys, WriterDomain, read_member_keys
+from replicator.format.keybag import (
+    IndexKey,
+    MemberFile,
+    MemberKeys,
+    RestoreSuccessor,
+    WriterDomain,
+    read_member_keys,
+)
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, exposure, way_out, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId
@@ -313,7 +320,9 @@ class Half:
         """Keep index keys, domains to write in and an enrol order that a charter handed to this home."""
         known = {one.id: one.index_keys for one in keys.domains}
         domains = [
-            msgspec.structs.replace(one, index_keys=merged(one.index_keys, known.get(one.id, [])))
+            msgspec.structs.replace(
+                self._followed(one, keys.restores), index_keys=merged(one.index_keys, known.get(one.id, []))
+            )
             for one in self.member.domains
         ]
         here = {one.id for one in domains}
@@ -322,6 +331,24 @@ class Half:
         if member != self.member:
             write_atomic(self.fs, self.file("member.bin"), encode(member))
             self.member = member
+
+    def _followed(self, domain: WriterDomain, restores: Iterable[RestoreSuccessor]) -> WriterDomain:
+        """Return a domain with the restore key that follows the one this home has, if that is proven."""
+        for one in restores:
+            statement = restore_statement(self.tenant, one.domain, one.former, one.restore_key)
+            if (one.domain, one.former) == (domain.id, domain.restore_key) and is_proven(
+                self.signing, one.former, statement, one.proof
+            ):
+                return msgspec.structs.replace(domain, restore_key=one.restore_key)
+        return domain
+
+    def unproven(self) -> list[str]:
+        """Return the names of domains for which the charter names a restore key that this home does not seal to.
+
+        Nothing has shown it that who wrote that had the one before.
+        """
+        own = {one.id: one.restore_key for one in self.member.domains}
+        return [one.name for one in self.private.domains if own.get(one.id, one.restore_key) != one.restore_key]
 
     def same_charter(self, charter_data: bytes) -> None:
         """Take over the object in which a peer keeps the charter that this home has too.

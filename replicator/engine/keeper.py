@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -10,9 +10,13 @@ import msgspec
 
 from replicator.charter.verify import signed_hash
 from replicator.crypto.aead import seal_random
+from replicator.crypto.handing import take
 from replicator.crypto.passphrase import DEFAULT_COST, MIN_LENGTH, Cost, Wrapped, unwrap, wrap
+from replicator.crypto.seal import PURPOSE_RESTORE
 from replicator.crypto.sign import Context, SigningKey
+from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.edge import Edge, PassphraseSource
+from replicator.engine.generations import formers_of
 from replicator.engine.handing import enrol_order
 from replicator.engine.home import Half, Role, create_half, merged, private_context, read_private_file
 from replicator.engine.signedhere import SIGNED_FILE, Entry, SignedHere, entries_of, read_signed, write_signed
@@ -27,7 +31,15 @@ from replicator.format.charter import (
 )
 from replicator.format.codec import decode, encode
 from replicator.format.container import record_fill, wrap_record
-from replicator.format.keybag import DomainKeyFile, DomainSecrets, Keybag, MemberFile, WrappedSecret, WriterDomain
+from replicator.format.keybag import (
+    DomainKeyFile,
+    DomainSecrets,
+    Keybag,
+    MemberFile,
+    WrappedSecret,
+    WriterDomain,
+    read_member_keys,
+)
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, destroy, write_atomic
 from replicator.ids import Identity
@@ -154,7 +166,10 @@ class ReaderHome(Half):
             secrets = self.domain_secrets(domain)
             public = next(one.restore_key for one in self.member.domains if one.id == domain)
             keys = writer_keys(self.tenant, as_writer(secrets, public))
-            found = self._readers[domain] = ReaderKeys(keys=keys, restore_private=secrets.restore_private)
+            formers = formers_of(self.private, domain, secrets.restore_private)
+            found = self._readers[domain] = ReaderKeys(
+                keys=keys, restore_private=secrets.restore_private, formers=tuple(private for _, private in formers)
+            )
         return found
 
     def domain_secrets(self, domain: bytes) -> DomainSecrets:
@@ -169,7 +184,46 @@ class ReaderHome(Half):
             raise KeyMissingError(f"this {_WHOSE[self.role]} has no keys of that domain")
         self.check_living(domain)
         secrets = decode(DomainKeyFile, self.unlock(domain_file(domain), DOMAIN_LABEL + domain)).secrets
+        if public_of(secrets.restore_private) != here.restore_key:
+            secrets = self._followed_secrets(secrets, here.restore_key)
         return msgspec.structs.replace(secrets, index_keys=merged(secrets.index_keys, here.index_keys))
+
+    def _followed_secrets(self, secrets: DomainSecrets, restore_key: bytes) -> DomainSecrets:
+        """Return a domain's secrets with the private half of the restore key that counts now.
+
+        A keeper has it beside the former, and puts it in its place; a drill host is handed it by every charter, sealed
+        to the one that its passphrase wraps. As they are, if neither is so.
+        """
+        name, label = domain_file(secrets.id), DOMAIN_LABEL + secrets.id
+        if self.fs.size(self.file(name + NEXT)) is not None:
+            following = decode(DomainKeyFile, self.unlock(name + NEXT, label)).secrets
+            if public_of(following.restore_private) == restore_key:
+                self.succeed(name)
+                return following
+        for handed in self.private.handed:
+            if handed.identity != self.identity:
+                continue
+            keys = read_member_keys(take(self.signing, handed.sealed, "keys in the charter for this home"))
+            for one in keys.restores:
+                former = public_of(secrets.restore_private)
+                if one.sealed and (one.domain, one.former, one.restore_key) == (secrets.id, former, restore_key):
+                    private = unseal(secrets.restore_private, one.sealed, PURPOSE_RESTORE, "restore key")
+                    return msgspec.structs.replace(secrets, restore_private=private)
+        return secrets
+
+    def succeed(self, name: str) -> None:
+        """Put a key's successor in its place."""
+        self.fs.replace(self.file(name + NEXT), self.file(name))
+        self.fs.fsync_dir(self.path)
+
+    def former_restores(self) -> dict[bytes, list[tuple[bytes, bytes]]]:
+        """Return (public, private) of the restore keys before the present ones, by domain, the last first."""
+        return {one: formers_of(self.private, one, self.domain_secrets(one).restore_private) for one in self.living_ids}
+
+    def adopt_charter(self, charter_data: bytes, passed: Collection[bytes] = ()) -> bool:
+        """Take a newer charter; what was opened under the one before is opened anew."""
+        self._readers = {}
+        return super().adopt_charter(charter_data, passed)
 
     def lazy_ticket(self, _peer: Identity) -> bytes:
         """Return the enrol order that this home was given."""
@@ -181,6 +235,8 @@ class ReaderHome(Half):
         Raises:
             KeyWrongError: the passphrase is wrong.
         """
+        for domain in self.living_ids:
+            self.domain_secrets(domain)  # of a restore key and its successor, the one that counts
         return {name: self.unlock(name, label) for name, label in self.key_files().items()}
 
     def rewrap(self, edge: Edge, passphrase: str, secrets: Mapping[str, bytes], cost: Cost = DEFAULT_COST) -> None:
@@ -320,19 +376,25 @@ class KeeperHome(ReaderHome):
 
     def prepare(self, edge: Edge, name: str, key: SigningKey) -> None:
         """Lay a signing key's successor beside it, wrapped; it counts from the charter on that speaks of it."""
-        data = wrapped_record(self.passphrase(), key.seed(), self.key_files()[name], edge.rng, self.cost())
-        write_atomic(edge.fs, self.file(name + NEXT), data)
+        self._prepare(edge, name, key.seed())
 
-    def succeed(self, name: str) -> None:
-        """Put a signing key's successor in its place."""
-        self.fs.replace(self.file(name + NEXT), self.file(name))
-        self.fs.fsync_dir(self.path)
-        self._owner = None
+    def prepare_domain(self, edge: Edge, secrets: DomainSecrets) -> None:
+        """Lay a domain's secrets with another restore key beside those so far; see :meth:`prepare`."""
+        self._prepare(edge, domain_file(secrets.id), encode(DomainKeyFile(secrets=secrets)))
 
     def cost(self) -> Cost:
         """Return what this keeper's passphrase costs to try."""
         wrapped = read_wrapped(read_private_file(self.fs, self.file("owner.key")))
         return Cost(memory_kib=wrapped.memory_kib, passes=wrapped.passes, lanes=wrapped.lanes)
+
+    def _prepare(self, edge: Edge, name: str, secret: bytes) -> None:
+        data = wrapped_record(self.passphrase(), secret, self.key_files()[name], edge.rng, self.cost())
+        write_atomic(edge.fs, self.file(name + NEXT), data)
+
+    def succeed(self, name: str) -> None:
+        """Put a key's successor in its place."""
+        super().succeed(name)
+        self._owner = None
 
     def keybag(self) -> Keybag:
         """Return every secret of the tenant, as it is to be sealed to root.

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from replicator.charter.verify import signed_hash
+from replicator.clock import day_of
 from replicator.crypto.passphrase import Cost
 from replicator.crypto.recovery import Root, from_words, root_of
 from replicator.crypto.sign import Context, SigningKey
@@ -38,6 +39,7 @@ ABILITIES: Final[dict[str, tuple[str, str]]] = {
     "next root": ("nothing yet: it takes root's place after its wait, unless root objects", ""),
     "owner": ("sign charters: peers, members, rights, within root's floors", "go below a floor"),
     "restore": ("read names and contents of its domain", "sign, publish, delete"),
+    "former restore": ("read what was written in its domain until then", "read what is written now, sign, delete"),
     "index": ("open directories and indexes of its epoch", "read names or contents, sign"),
     "member": ("read the charter's private part: names, peers, domains", "sign, read data"),
     "keeper": ("fetch and store objects, hand on charters", "publish, mark"),
@@ -125,8 +127,19 @@ def list_keys(half: Half, others: Iterable[Half] = ()) -> list[KeyRow]:
                 name=domain.name,
                 held_by=f"{', '.join(readers)}; wrapped",
                 here=_file(halves, domain_file(domain.id)),
+                since_ns=max((one.until_ns for one in half.private.formers if one.domain == domain.id), default=0),
             )
         )
+        rows += [
+            _row(
+                "former restore",
+                identity_of(one.restore_key).hex(),
+                name=f"{domain.name}, until {day_of(one.until_ns)}",
+                held_by="sealed to the restore key that followed",
+            )
+            for one in half.private.formers
+            if one.domain == domain.id
+        ]
         rows.append(
             _row(
                 "index",
@@ -371,6 +384,21 @@ async def rotate_index(keeper: KeeperHome, siblings: list[Half], edge: Edge) -> 
     return await spread_charter(keeper, siblings, edge, write_with_epochs(keeper, edge))
 
 
+async def rotate_restore(keeper: KeeperHome, siblings: list[Half], edge: Edge, name: str) -> list[str]:
+    """Give a domain another restore key, for what is written from now on; what was written opens with those before.
+
+    Members are shown by the charter that it follows theirs, and drill hosts are given it. Returns what could not be
+    told to whom.
+
+    Raises:
+        KeyWrongError: the passphrase is wrong.
+        NotFoundError: no such domain.
+    """
+    await catch_up(keeper, edge)
+    domain = keeper.domain_named(name)
+    return await spread_charter(keeper, siblings, edge, write_with_epochs(keeper, edge, restores=[domain.id]))
+
+
 async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edge) -> list[str]:
     """Give the keeper another maintenance key; the one so far can do nothing from then on.
 
@@ -466,6 +494,7 @@ async def rotate_owner(
         bag=bag,
         root=root.signing.sign(Context.ROOT_STATEMENT, encode(statement)),
         owner=fresh,
+        restores=[one.id for one in private.domains if one.id in keeper.living_ids],
     )
     keeper.succeed("owner.key")
     keeper.succeed("maintenance.key")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,9 +16,10 @@ from replicator.crypto.unseal import public_of, unseal
 from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge, PassphraseSource
 from replicator.engine.federation import Federation, read_offer
+from replicator.engine.generations import next_generation
 from replicator.engine.handing import free_name, handed_to, name_of_key, next_epoch, noted, noted_revoked, with_epochs
 from replicator.engine.home import Half, create_half, has_half, read_private_file
-from replicator.engine.keeper import KeeperHome, check_passphrase, record_object, write_domains
+from replicator.engine.keeper import KeeperHome, check_passphrase, domain_file, record_object, write_domains
 from replicator.engine.maintainer import write_domains as write_index
 from replicator.engine.node import NodeHome
 from replicator.engine.publish import pending, sent_head, withdraw
@@ -544,8 +545,9 @@ async def revoke(
 ) -> tuple[Right, list[str]]:
     """Take a key's right away, and begin a new index epoch that its holder is not given.
 
-    Returns what right it was, and what could not be told to whom. What a node wrote stays; what anybody read stays
-    read. ``role``: only keys of that role are meant.
+    What is written from now on in domains that it could read is for another restore key. Returns what right it was,
+    and what could not be told to whom. What a node wrote stays; what anybody read stays read. ``role``: only keys of
+    that role are meant.
 
     Raises:
         NotFoundError: no such key, or several.
@@ -569,7 +571,9 @@ async def revoke(
         for one in keeper.charter.charter.rights
     ]
     private = noted_revoked(keeper.private, [identity], edge.clock.now_ns())
-    data = write_with_epochs(keeper, edge, private=private, rights=rights)
+    living = {one.id for one in keeper.private.domains} & set(keeper.living_ids)
+    read = [one for one in right.domains if one in living] if right.role in {"drill", "keeper"} else []
+    data = write_with_epochs(keeper, edge, private=private, rights=rights, restores=read)
     return right, await spread_charter(keeper, siblings, edge, data)
 
 
@@ -613,20 +617,31 @@ def write_with_epochs(
     bag: Keybag | None = None,
     root: bytes | None = None,
     owner: SigningKey | None = None,
+    restores: Collection[bytes] = (),
 ) -> bytes:
     """Write the next charter with a new index key for every domain, handed to each key that has a right.
 
-    ``bag`` has other secrets than this home so far; ``root`` is a statement that names ``owner``, in a charter all of
-    which was confirmed.
+    ``restores`` are domains that get another restore key too. ``bag`` has other secrets than this home so far;
+    ``root`` is a statement that names ``owner``, in a charter all of which was confirmed.
     """
-    bag = bag or keeper.keybag()
-    bag = msgspec.structs.replace(bag, domains=[next_epoch(one, edge.rng) for one in bag.domains])
+    bag, private, formers = bag or keeper.keybag(), private or keeper.private, keeper.former_restores()
+    domains = []
+    for before in bag.domains:
+        secrets = next_epoch(before, edge.rng)
+        if secrets.id in restores:
+            formers[secrets.id].insert(0, (public_of(secrets.restore_private), secrets.restore_private))
+            secrets, private = next_generation(secrets, private, edge.rng, edge.clock.now_ns())
+            keeper.prepare_domain(edge, secrets)
+        domains.append(secrets)
+    bag = msgspec.structs.replace(bag, domains=domains)
     rights = keeper.charter.charter.rights if rights is None else rights
-    private = with_epochs(private or keeper.private, bag.domains)
-    handed = handed_to(rights, bag.domains, private.domains, owner or keeper.owner())
+    private = with_epochs(private, bag.domains)
+    handed = handed_to(
+        *(rights, bag.domains, private.domains, owner or keeper.owner()), tenant=keeper.tenant, formers=formers
+    )
     # What the owner so far announced ends with it.
     successor = keeper.successor_seal_key() if root is None else b""
-    return keeper.write_charter(
+    data = keeper.write_charter(
         edge,
         private=msgspec.structs.replace(private, handed=handed),
         rights=rights,
@@ -635,3 +650,6 @@ def write_with_epochs(
         owner=owner,
         confirmed=root is not None,
     )
+    for domain in restores:
+        keeper.succeed(domain_file(domain))
+    return data

@@ -17,6 +17,7 @@ from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
 from replicator.engine.findings import NOBODY, Findings, advice_for, in_words
+from replicator.engine.generations import formers_of, next_generation
 from replicator.engine.handing import (
     enrol_order,
     free_name,
@@ -46,7 +47,7 @@ from replicator.errors import (
     ReplicatorError,
     UnreachableError,
 )
-from replicator.format.charter import NodeName, read_charter
+from replicator.format.charter import CharterPrivate, NodeName, read_charter
 from replicator.format.container import unwrap_record
 from replicator.format.finding import Finding, Statement
 from replicator.format.keybag import Keybag, MemberFile
@@ -342,12 +343,9 @@ async def _make_home(
 ) -> Recovered:
     known = chosen.known
     owner = SigningKey(chosen.bag.owner_seed)
-    epochs = {one.id: one.epoch for one in open_private(known, chosen.bag.member_key).domains}
-    # The member half of an earlier keeper's home holds index keys without a passphrase.
-    keybag = msgspec.structs.replace(
-        chosen.bag, domains=[next_epoch(one, edge.rng, epochs.get(one.id, 0)) for one in chosen.bag.domains]
-    )
-    before = private = open_private(known, keybag.member_key)
+    now = edge.clock.now_ns()
+    before = open_private(known, chosen.bag.member_key)
+    keybag, private, formers = _renewed(chosen.bag, before, edge, now)
     statement, handovers, dropped = known.charter.root, known.charter.handovers, ""
     if known.root.root_key != root.signing.public:
         assert known.pending is not None, "it was verified by this"
@@ -360,7 +358,6 @@ async def _make_home(
         )
     keybag_data = seal_keybag(keybag, public_of(root.seal_private), edge.rng)
     domains = [domain.id for domain in keybag.domains]
-    now = edge.clock.now_ns()
     earlier = [right for right in known.charter.rights if right.role == "keeper" and not right.revoked]
     rights = [
         msgspec.structs.replace(right, revoked=True) if right in earlier else right for right in known.charter.rights
@@ -379,8 +376,7 @@ async def _make_home(
         private = noted(private, node_key.identity, name, now)
         named = [*private.nodes, NodeName(identity=node_key.identity, name=name)]
         private = msgspec.structs.replace(private, nodes=named)
-    private = with_epochs(private, keybag.domains)
-    handed = handed_to(rights, keybag.domains, private.domains, owner)
+    handed = handed_to(*(rights, keybag.domains, private.domains, owner), tenant=keybag.tenant, formers=formers)
     private = msgspec.structs.replace(private, handed=handed)
     charter_data = sign_charter(
         owner=owner,
@@ -452,6 +448,25 @@ async def _make_home(
     finally:
         keeper.close()
     return recovered
+
+
+def _renewed(
+    bag: Keybag, private: CharterPrivate, edge: Edge, now_ns: int
+) -> tuple[Keybag, CharterPrivate, dict[bytes, list[tuple[bytes, bytes]]]]:
+    """Return every domain with another index key and restore key, the charter's part of that, and the former ones.
+
+    An earlier keeper's home has the first in clear, and the second under a passphrase that may be guessed.
+    """
+    epochs = {one.id: one.epoch for one in private.domains}
+    formers: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    domains = []
+    for before in bag.domains:
+        secrets = next_epoch(before, edge.rng, epochs.get(before.id, 0))
+        former = (public_of(before.restore_private), before.restore_private)
+        formers[before.id] = [former, *formers_of(private, before.id, before.restore_private)]
+        secrets, private = next_generation(secrets, private, edge.rng, now_ns)
+        domains.append(secrets)
+    return msgspec.structs.replace(bag, domains=domains), with_epochs(private, domains), formers
 
 
 def _kept(keeper: KeeperHome, pair: tuple[VerifiedCharter, VerifiedCharter], now_ns: int) -> str:

@@ -208,6 +208,8 @@ def create_tenant(
         domains=[domain],
     )
     keybag_data = seal_keybag(keybag, root_seal_key, rng)
+    if open_keybag(root_of(from_words(words)), keybag_data) != keybag:
+        raise IntegrityError("the words do not open what is sealed to them; check this machine's memory")
     now = edge.clock.now_ns()
     maintenance = SigningKey(maintenance_seed)
     rights = [

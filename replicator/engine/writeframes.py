@@ -23,6 +23,7 @@ class Setup(Message, frozen=True):
     numeric_ids: bool
     slots: int = 0
     trees: int = 0
+    formers: tuple[bytes, ...] = ()
 
 
 class NewFile(msgspec.Struct, frozen=True, array_like=True):

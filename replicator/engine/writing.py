@@ -19,7 +19,7 @@ from replicator.snapshot.newfile import make_whole, write_part
 
 
 def _keys(setup: Setup) -> ReaderKeys:
-    return ReaderKeys(keys=setup.keys, restore_private=setup.restore_private)
+    return ReaderKeys(keys=setup.keys, restore_private=setup.restore_private, formers=setup.formers)
 
 
 def _metadata(setup: Setup) -> Metadata:

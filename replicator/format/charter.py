@@ -229,12 +229,43 @@ class PeerStanding(Part, frozen=True, kw_only=True):
     until_ns: Count
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=6):
+class FormerRestore(Part, frozen=True, kw_only=True):
+    """A restore key that another followed: ``sealed`` is its private half, to be opened with that of ``successor``.
+
+    What was written until ``until_ns`` was sealed to it, and by who had not heard yet also later.
+    """
+
+    domain: Id16
+    restore_key: Key
+    successor: Key
+    until_ns: Count
+    sealed: bytes
+
+
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=7):
     """What members know and providers do not: names, peers, domains, whose each key is.
 
     ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member. A domain is in
     ``domains`` or in ``erased``. ``standings``: at most one for each of ``peers``.
+    ``formers`` are restore keys that were replaced, in that order.
     """
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+    legal: list[LegalNote] = msgspec.field(default_factory=list)
+    erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+    standings: list[PeerStanding] = msgspec.field(default_factory=list)
+    formers: list[FormerRestore] = msgspec.field(default_factory=list)
+
+
+class CharterPrivate6(Record, frozen=True, kw_only=True, tag=6):
+    """Version 6: of tenants whose restore keys are those from the beginning. Written still."""
 
     name: Name
     country: Country
@@ -319,6 +350,8 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         FormatError: it is none.
     """
     version = version_of(data)
+    if version == 6:
+        return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate6, data)))
     if version == 5:
         return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate5, data)))
     if version == 4:
@@ -339,10 +372,12 @@ def read_charter_private(data: bytes) -> CharterPrivate:
 
 
 def encode_charter_private(private: CharterPrivate) -> bytes:
-    """Return the members' part: in version 3, 4 or 5, which earlier releases read, as long as that says it all."""
-    if private.standings:
+    """Return the members' part: in an earlier version, which earlier releases read, as long as that says it all."""
+    if private.formers:
         return encode(private)
     values = msgspec.structs.asdict(private)
+    if private.standings:
+        return encode(CharterPrivate6(**{name: values[name] for name in CharterPrivate6.__struct_fields__}))
     if private.erased:
         return encode(CharterPrivate5(**{name: values[name] for name in CharterPrivate5.__struct_fields__}))
     if private.legal:

@@ -114,12 +114,35 @@ class IndexDomains(SecretRecord, frozen=True, kw_only=True):
     domains: list[IndexDomain]
 
 
-class MemberKeys(SecretRecord, frozen=True, kw_only=True, tag=2):
+class RestoreSuccessor(SecretPart, frozen=True, kw_only=True):
+    """The restore key that is sealed to now, for a member that may know an earlier one, ``former``.
+
+    ``proof`` shows that member that who wrote this had the private half of ``former``. ``sealed`` is for drill hosts:
+    the new private half, to be opened with that one.
+    """
+
+    domain: Id16
+    former: Key
+    restore_key: Key
+    proof: Hash
+    sealed: bytes
+
+
+class MemberKeys(SecretRecord, frozen=True, kw_only=True, tag=3):
     """What a charter hands to one member: all index keys of its domains, and a new enrol order for its key.
 
     ``ticket`` is empty where the one that the member has is good still. ``writing`` is for nodes, of domains that may
-    have come after they joined.
+    have come after they joined; ``restores`` for all that seal to restore keys or open with them.
     """
+
+    domains: list[IndexDomain]
+    ticket: bytes
+    writing: list[WriterDomain] = msgspec.field(default_factory=list)
+    restores: list[RestoreSuccessor] = msgspec.field(default_factory=list)
+
+
+class MemberKeys2(SecretRecord, frozen=True, kw_only=True, tag=2):
+    """Version 2: of tenants whose restore keys are those from the beginning. Written still."""
 
     domains: list[IndexDomain]
     ticket: bytes
@@ -139,15 +162,20 @@ def read_member_keys(data: bytes) -> MemberKeys:
     Raises:
         FormatError: these are none.
     """
-    if version_of(data) != 1:
+    version = version_of(data)
+    if version not in (1, 2):
         return decode(MemberKeys, data)
-    old = decode(MemberKeys1, data)
-    return MemberKeys(domains=old.domains, ticket=old.ticket)
+    old = decode(MemberKeys1, data) if version == 1 else decode(MemberKeys2, data)
+    return MemberKeys(**msgspec.structs.asdict(old))
 
 
 def encode_member_keys(keys: MemberKeys) -> bytes:
-    """Return the bytes of handed keys: in version 1, which earlier releases read, as long as that says it all."""
-    return encode(keys if keys.writing else MemberKeys1(domains=keys.domains, ticket=keys.ticket))
+    """Return the bytes of handed keys: in version 1 or 2, which earlier releases read, as long as that says it all."""
+    if keys.restores:
+        return encode(keys)
+    if keys.writing:
+        return encode(MemberKeys2(domains=keys.domains, ticket=keys.ticket, writing=keys.writing))
+    return encode(MemberKeys1(domains=keys.domains, ticket=keys.ticket))
 
 
 class NodeGrant(SecretRecord, frozen=True, kw_only=True, tag=2):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from replicator.crypto.unseal import open_slot
+from replicator.crypto.unseal import open_slot, open_with_any
 from replicator.errors import CredentialError, IntegrityError
 from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
@@ -11,10 +11,16 @@ from replicator.pack.packer import SegmentOpener
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderKeys:
-    """A domain's working keys and the private restore key."""
+    """A domain's working keys and the private restore key; ``formers`` are those before it, the last one first."""
 
     keys: DomainKeys
     restore_private: bytes
+    formers: tuple[bytes, ...] = ()
+
+    @property
+    def privates(self) -> tuple[bytes, ...]:
+        """All private restore keys, the newest first."""
+        return (self.restore_private, *self.formers)
 
     def __repr__(self) -> str:
         return f"ReaderKeys(domain={self.keys.domain.hex()})"
@@ -63,14 +69,17 @@ class PackReader:
         if opener is None:
             keys, slot = self._reader.keys, self.directory.slots[place]
             try:
-                key = open_slot(
-                    self._reader.restore_private,
-                    keys.mix,
-                    keys.tenant,
-                    keys.domain,
-                    slot.sealed,
-                    slot.commitment,
-                    f"pack slot {place}",
+                key = open_with_any(
+                    self._reader.privates,
+                    lambda private: open_slot(
+                        private,
+                        keys.mix,
+                        keys.tenant,
+                        keys.domain,
+                        slot.sealed,
+                        slot.commitment,
+                        f"pack slot {place}",
+                    ),
                 )
             except CredentialError as error:
                 raise IntegrityError(error.message, hint=error.hint) from error

@@ -149,7 +149,8 @@ def test_a_passphrase_that_others_can_read_is_refused_with_the_way_out(federatio
 
 
 def test_keys_are_put_in_the_place_of_others_and_all_goes_on(breakable: Federation) -> None:
-    for what in (("index",), ("maintenance",), ("owner", "--sheet", str(breakable.sheet))):
+    owner = ("owner", "--sheet", str(breakable.sheet))
+    for what in (("index",), ("restore",), ("restore", "--domain", "main"), ("maintenance",), owner):
         breakable.ok("key", "rotate", *what, home="keeper")
     assert all(row["opens"] for row in breakable.json("key", "check", "--sheet", breakable.sheet, home="keeper"))
     (breakable.path / "docs" / "later").write_text("later")
@@ -157,6 +158,11 @@ def test_keys_are_put_in_the_place_of_others_and_all_goes_on(breakable: Federati
     breakable.ok("restore", "latest", "--target", breakable.path / "all", home="keeper")
     assert (breakable.path / "all" / "docs" / "later").read_text() == "later"
     (breakable.path / "docs" / "later").unlink()
+    assert [row["kind"] for row in breakable.json("key", "list", home="node")].count("former restore") == 3
+    assert "--domain has no meaning" in breakable.fails(2, "key", "rotate", "index", "--domain", "main", home="keeper")
+    assert "no domain 'x'" in breakable.fails(1, "key", "rotate", "restore", "--domain", "x", home="keeper")
+    breakable.ok("domain", "add", "letters", home="keeper")
+    assert "several domains: main, letters" in breakable.fails(2, "key", "rotate", "restore", home="keeper")
 
 
 def test_another_owner_waits_until_all_that_this_home_did_not_sign_was_looked_at(breakable: Federation) -> None:
@@ -264,6 +270,8 @@ def test_a_sheet_that_others_can_read_is_used_and_told_of(federation: Federation
 def test_a_revocation_by_hand_says_what_it_cannot_undo(breakable: Federation) -> None:
     name = join(breakable, "drill", "porch")
     done = breakable.ok("key", "revoke", name, home="keeper")
-    assert "whatever objects it can still get hold of, it can read" in done.text
+    assert "what was written until now it can read" in done.text
+    kinds = [row["kind"] for row in breakable.json("key", "list", home="keeper")]
+    assert kinds.count("former restore") == 1, "what is written from now on is for another key"
     assert json.loads(breakable.run("key", "list", "--json", home="keeper").out)
     assert "no right any more" in breakable.fails(2, "key", "revoke", name, home="keeper")

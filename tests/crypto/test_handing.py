@@ -1,13 +1,23 @@
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA512, Hash
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512, Hash
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.crypto.handing import PURPOSE_HANDED, hand, montgomery_of, take
+from replicator.crypto.handing import (
+    PURPOSE_HANDED,
+    hand,
+    is_proven,
+    montgomery_of,
+    prove,
+    restore_statement,
+    take,
+)
 from replicator.crypto.seal import PURPOSE_GRANT, PURPOSE_KEYBAG, seal_to
 from replicator.crypto.sign import SigningKey
+from replicator.crypto.unseal import public_of
 from replicator.errors import IntegrityError
 
 ONE, OTHER = SigningKey(bytes(31) + b"1"), SigningKey(bytes(31) + b"2")
@@ -61,3 +71,26 @@ def test_what_was_sealed_for_something_else_is_not_taken(purpose: bytes) -> None
 def test_nothing_is_handed_to_the_neutral_point() -> None:
     with pytest.raises(IntegrityError, match="small order"):
         montgomery_of((1).to_bytes(32, "little"))
+
+
+STATEMENT = restore_statement(bytes(16), bytes(range(16)), public_of(b"f" * 32), public_of(b"n" * 32))
+
+
+def test_a_successor_is_proven_by_the_private_half_of_the_former_to_one_member_alone() -> None:
+    former, proof = public_of(b"f" * 32), prove(b"f" * 32, ONE.public, STATEMENT)
+    assert is_proven(ONE, former, STATEMENT, proof)
+    assert not is_proven(OTHER, former, STATEMENT, proof)
+    assert not is_proven(ONE, public_of(b"n" * 32), STATEMENT, proof)
+    assert not is_proven(ONE, former, STATEMENT[:-1] + b"?", proof)
+    assert not is_proven(ONE, former, STATEMENT, bytes(32))
+    assert not is_proven(ONE, bytes(32), STATEMENT, proof), "a key of small order"
+    assert not is_proven(ONE, former, STATEMENT, prove(b"n" * 32, ONE.public, STATEMENT)), "of another key's holder"
+
+
+def test_the_proof_is_what_the_specification_says() -> None:
+    """By the library's own primitives, put together anew."""
+    private = X25519PrivateKey.from_private_bytes(b"f" * 32)
+    shared = private.exchange(X25519PublicKey.from_public_bytes(montgomery_of(ONE.public)))
+    info = b"replicator/1 restore successor\x00" + ONE.public + STATEMENT
+    expected = HKDF(algorithm=SHA256(), length=32, salt=b"", info=info).derive(shared)
+    assert prove(b"f" * 32, ONE.public, STATEMENT) == expected

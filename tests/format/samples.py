@@ -16,10 +16,12 @@ from replicator.format.charter import (
     CharterPrivate3,
     CharterPrivate4,
     CharterPrivate5,
+    CharterPrivate6,
     DomainPublic,
     EnrolOrder,
     ErasedDomain,
     Floors,
+    FormerRestore,
     HandedKeys,
     KeepersBox,
     KeyNote,
@@ -51,12 +53,14 @@ from replicator.format.keybag import (
     MemberFile,
     MemberKeys,
     MemberKeys1,
+    MemberKeys2,
     NodeGrant,
     NodeGrant1,
     NodeRequest,
     NodeRequest1,
     PeerAddress,
     Renewal,
+    RestoreSuccessor,
     WrappedSecret,
     WriterDomain,
 )
@@ -168,9 +172,21 @@ PRIVATE = CharterPrivate(
     legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
     erased=[ErasedDomain(id=run(0x71, 16), name="letters", erased_ns=NOW)],
     standings=[PeerStanding(identity=run(0xA0, 32), state="away", until_ns=NOW)],
+    formers=[
+        FormerRestore(
+            domain=run(0x70, 16),
+            restore_key=run(0xB1, 32),
+            successor=run(0xB0, 32),
+            until_ns=NOW,
+            sealed=b"a sealed restore key",
+        )
+    ],
+)
+PRIVATE_6 = CharterPrivate6(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "formers"}
 )
 PRIVATE_5 = CharterPrivate5(
-    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "standings"}
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE_6).items() if name != "standings"}
 )
 PRIVATE_4 = CharterPrivate4(
     **{name: value for name, value in msgspec.structs.asdict(PRIVATE_5).items() if name != "erased"}
@@ -524,7 +540,21 @@ INDEX_DOMAIN = IndexDomain(
     id=run(0x70, 16), name="main", restore_key=run(0xB0, 32), index_keys=[IndexKey(epoch=3, key=run(0x2A, 32))]
 )
 INDEX_DOMAINS = IndexDomains(domains=[INDEX_DOMAIN])
-MEMBER_KEYS = MemberKeys(domains=[INDEX_DOMAIN], ticket=b"a signed order", writing=[WRITER])
+MEMBER_KEYS = MemberKeys(
+    domains=[INDEX_DOMAIN],
+    ticket=b"a signed order",
+    writing=[WRITER],
+    restores=[
+        RestoreSuccessor(
+            domain=run(0x70, 16),
+            former=run(0xB1, 32),
+            restore_key=run(0xB0, 32),
+            proof=run(0x90, 32),
+            sealed=b"a sealed restore key",
+        )
+    ],
+)
+MEMBER_KEYS_2 = MemberKeys2(domains=[INDEX_DOMAIN], ticket=b"a signed order", writing=[WRITER])
 MEMBER_KEYS_1 = MemberKeys1(domains=[INDEX_DOMAIN], ticket=b"a signed order")
 GRANT = NodeGrant(
     tenant=run(0x10, 16),
@@ -578,6 +608,7 @@ SAMPLES: dict[str, Record] = {
     "charter private 3": PRIVATE_3,
     "charter private 4": PRIVATE_4,
     "charter private 5": PRIVATE_5,
+    "charter private 6": PRIVATE_6,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,
@@ -616,6 +647,7 @@ SAMPLES: dict[str, Record] = {
     "index domains": INDEX_DOMAINS,
     "member keys": MEMBER_KEYS,
     "member keys 1": MEMBER_KEYS_1,
+    "member keys 2": MEMBER_KEYS_2,
     "node grant": GRANT,
     "node grant 1": GRANT_1,
     "node request": REQUEST,

@@ -52,13 +52,15 @@ def test_a_record_is_read_as_it_was_written(name: str) -> None:
 
 VERSIONS = {
     "charter": 2,
-    "charter private": 6,
+    "charter private": 7,
     "erasure report": 2,
     "charter private 2": 2,
     "charter private 3": 3,
     "charter private 4": 4,
     "charter private 5": 5,
-    "member keys": 2,
+    "charter private 6": 6,
+    "member keys": 3,
+    "member keys 2": 2,
     "drill": 2,
     "forget": 2,
     "node grant": 2,

@@ -6,7 +6,13 @@ import pytest
 from rich.pretty import pretty_repr
 
 from replicator.format.codec import encode
-from replicator.format.keybag import DomainKeyFile, read_node_grant, read_node_request
+from replicator.format.keybag import (
+    DomainKeyFile,
+    encode_member_keys,
+    read_member_keys,
+    read_node_grant,
+    read_node_request,
+)
 from tests.format.samples import (
     DOMAIN_FILE,
     GRANT,
@@ -16,6 +22,8 @@ from tests.format.samples import (
     KEYBAG,
     MEMBER,
     MEMBER_KEYS,
+    MEMBER_KEYS_1,
+    MEMBER_KEYS_2,
     REQUEST,
     REQUEST_1,
     SECRETS,
@@ -118,3 +126,11 @@ def test_what_an_earlier_release_asked_for_and_granted_is_a_nodes() -> None:
 def test_nobody_asks_to_be_a_keeper() -> None:
     refused(REQUEST, role="keeper")
     refused(GRANT, role="keeper")
+
+
+def test_handed_keys_of_every_version_are_read_and_written_in_the_oldest_that_says_it_all() -> None:
+    second = msgspec.structs.replace(MEMBER_KEYS, restores=[])
+    first = msgspec.structs.replace(second, writing=[])
+    for keys, stored in ((MEMBER_KEYS, MEMBER_KEYS), (second, MEMBER_KEYS_2), (first, MEMBER_KEYS_1)):
+        assert encode_member_keys(keys) == encode(stored)
+        assert read_member_keys(encode(stored)) == keys

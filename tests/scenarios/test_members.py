@@ -3,16 +3,19 @@
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
 from replicator.crypto.recovery import from_words, new_secret, root_of, to_words
 from replicator.crypto.sign import SigningKey
+from replicator.engine import tenant
 from replicator.engine.federation import Federation
 from replicator.engine.keeper import DOMAIN_LABEL, MAINTENANCE_LABEL, OWNER_LABEL, unwrap_record_bytes
 from replicator.engine.members import accept_grant, add_node, add_peer, request_node, revoke_node
 from replicator.engine.recover import Recovered, recover
+from replicator.engine.tenant import create_tenant, seal_keybag
 from replicator.errors import (
     HomeError,
     IntegrityError,
@@ -25,8 +28,9 @@ from replicator.errors import (
     UnreachableError,
 )
 from replicator.format.codec import decode
-from replicator.format.keybag import DomainKeyFile
+from replicator.format.keybag import DomainKeyFile, Keybag
 from replicator.ids import Identity
+from replicator.rng import Rng
 from replicator.wire.messages import Info
 from tests.fakes import SeededRng
 from tests.scenarios.liars import Liar, changed
@@ -433,3 +437,19 @@ async def test_a_home_of_a_newer_format_is_refused(world: World) -> None:
     for opening in (world.node, world.keeper):
         with pytest.raises(HomeError, match="a home of format 2, this release knows format 1"):
             opening()
+
+
+def test_words_that_do_not_open_what_is_sealed_to_them_make_no_tenant(
+    fresh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(fresh, providers=0)
+    changed: list[dict[str, Any]] = [{"domains": []}, {"owner_seed": bytes(32)}]
+    for wrong in changed:
+
+        def seal(bag: Keybag, key: bytes, rng: Rng, changes: dict[str, Any] = wrong) -> bytes:
+            return seal_keybag(msgspec.structs.replace(bag, **changes), key, rng)
+
+        monkeypatch.setattr(tenant, "seal_keybag", seal)
+        with pytest.raises(IntegrityError, match="do not open what is sealed to them"):
+            create_tenant(world.home, world.edge, name="x", country="SE", passphrase=PASSPHRASE, keeper_only=False)
+        assert not os.path.exists(world.home)
