@@ -67,6 +67,7 @@ class DeclaredDataset:
     hook_timeout: str = "10m"
     hook_failure: str = "fail"
     snapshot: str = "none"
+    also_borg: str = ""
     keep: tuple[tuple[str, int], ...] = ()
 
 
@@ -570,9 +571,17 @@ def _dataset(name: str, table: _Table) -> DeclaredDataset:
         hook_timeout=table.parsed("hook_timeout", _duration_as_written) or "10m",
         hook_failure=table.choice("hook_failure", ("fail", "warn"), "fail"),
         snapshot=table.choice("snapshot", SNAPSHOTS, "none"),
+        also_borg=_also_borg(table),
         keep=tuple(rules),
     )
     table.end()
+    return found
+
+
+def _also_borg(table: _Table) -> str:
+    found = table.text("also_borg") or ""
+    if found and (not (os.path.isabs(found) or ":" in found) or "::" in found or not found.isprintable()):
+        table.wrong("also_borg", f"is {found!r}; write the absolute path of a Borg repository, or ssh://USER@HOST/PATH")
     return found
 
 

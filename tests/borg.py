@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,55 @@ needs_borg = pytest.mark.skipif(
 )
 
 
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd (Debian: openssh-server)")
+
+
+@contextmanager
+def listening(folder: Path) -> Iterator[str]:
+    """Run an sshd on loopback for the one who asks; give the command by which borg logs in there."""
+    assert SSHD is not None, "asked for before"
+    folder.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    shutil.copy(folder / "user.pub", folder / "authorized")
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # where it puts privileges away
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    options = {
+        "ListenAddress": f"127.0.0.1:{port}",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "authorized",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PermitRootLogin": "yes",
+        "PidFile": "none",
+    }
+    words = [SSHD, "-D", "-e", "-f", "/dev/null", *(f"-o{name}={value}" for name, value in options.items())]
+    with open(folder / "log", "wb") as log, subprocess.Popen(words, stderr=log) as daemon:
+        try:
+            command = f"ssh -p {port} -i {folder / 'user'} -o BatchMode=yes -o StrictHostKeyChecking=no "
+            command += "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -F /dev/null"
+            for _ in range(100):
+                if (
+                    subprocess.run([*command.split(), "127.0.0.1", "true"], check=False, capture_output=True).returncode
+                    == 0
+                ):
+                    break
+            yield command
+        finally:
+            daemon.terminate()
+
+
 class Repo:
     """A repository in a folder of its own, and borg as its user calls it."""
 
     def __init__(self, top: Path, *, encryption: str = "repokey", program: str = "borg") -> None:
         self.path = top / "repo"
         self.program = program
+        self.place = str(self.path)
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(top / "borg"),
@@ -76,7 +121,7 @@ class Repo:
             if self.program != "borg":
                 environment = {**environment, "PATH": f"{os.path.dirname(self.program)}:{environment['PATH']}"}
             return Borg(
-                str(self.path),
+                self.place,
                 programs=programs or SystemPrograms(),
                 environment=environment,
                 home=home,

@@ -29,6 +29,7 @@ paths = ["/srv/docs"]
 copies = 3
 minimum = 2
 hook_failure = "warn"
+also_borg = "ssh://a@b/./repo"
 keep = {{ daily = 14, last = 3 }}
 [peer.nova]
 address = 'nova.example.org:7144/{IDS[0]}'
@@ -100,6 +101,7 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"[dataset.a]\npaths = ['/a']\nspread = ['house']", "spread has 'house'; there is owner, site"),
         (b"[dataset.a]\npaths = ['/a']\nkeep.dayly = 3", r"dataset.a.keep.dayly .* did you mean daily\?"),
         (b"[dataset.a]\npaths = ['/a']\nsnapshot = 'xfs'", "snapshot is 'xfs'; there is none"),
+        (b"[dataset.a]\npaths = ['/a']\nalso_borg = 'repo'", "also_borg is 'repo'; write the absolute path"),
         (b"[dataset.a]\npaths = ['/a']\nhook_timeout = 'soon'", "hook_timeout: 'soon' is not a duration"),
         (b"[dataset.a]\npaths = ['/a']\nkeep_caches = 1", "neither true nor false"),
         (b"[dataset.a]\npaths = ['/a']\nexclude_larger_than = '0'", "nothing would be saved"),

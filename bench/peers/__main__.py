@@ -1,8 +1,8 @@
-"""``python -m bench.peers``: first, unchanged and touched backups of each corpus with each tool, interleaved.
+"""``python -m bench.peers``: first, unchanged and touched backups of each corpus with each tool, a check and a prune.
 
-Every round prepares empty repositories and runs the tools in turn on the same data; figures are medians over the
-rounds, ratios are against the fastest other tool of the same session. The page cache is warm: each corpus is read
-once before the first round.
+The check reads and decrypts everything; the prune is of the first of the three snapshots. Every round prepares empty
+repositories and runs the tools in turn on the same data; figures are medians over the rounds, ratios are against the
+fastest other tool of the same session. The page cache is warm: each corpus is read once before the first round.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from typing import Any
 from bench.peers import corpora
 from bench.peers.tools import Tool, available
 
-STAGES = ("first", "unchanged", "touched")
+BACKUPS = ("first", "unchanged", "touched")
+STAGES = (*BACKUPS, "check", "prune")
 FIELDS = ("wall_s", "cpu_s", "peak")
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -56,7 +57,7 @@ def measure_corpus(source: Path, work: Path, tools: list[Tool], rounds: int) -> 
                 corpora.touch_some(source, 0.01, corpora.SEED + number)
                 time.sleep(3)  # so that no tool finds files younger than its clock's grain
             for tool in order:
-                result = tool.backup()
+                result = tool.backup() if stage in BACKUPS else tool.check() if stage == "check" else tool.prune()
                 figures[tool.name][stage].append(
                     {field: getattr(result, field) for field in FIELDS} | {"stored": tool.size()}
                 )

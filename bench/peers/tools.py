@@ -44,6 +44,14 @@ class Tool(Protocol):
         """List one folder of it."""
         ...
 
+    def check(self) -> measure.Run:
+        """Read all that is stored, decrypt it and hold it against its ids."""
+        ...
+
+    def prune(self) -> measure.Run:
+        """Forget the first snapshot and what only that needs."""
+        ...
+
     def size(self) -> tuple[int, int]:
         """Return (bytes, files) in the repository."""
         ...
@@ -107,6 +115,15 @@ class Borg:
         command = ["borg", "list", "--pattern", f"+ {pattern}", "--pattern", "! re:.", f"{self._repo}::a{self._number}"]
         return checked(measure.run(command, self._environment), self.name)
 
+    def check(self) -> measure.Run:
+        """Check everything; without --verify-data chunks would not be decrypted."""
+        return checked(measure.run(["borg", "check", "--verify-data", str(self._repo)], self._environment), self.name)
+
+    def prune(self) -> measure.Run:
+        """Delete the first archive and give its room back, which are two commands."""
+        command = ["sh", "-c", 'borg delete "$0::a1" && borg compact "$0"', str(self._repo)]
+        return checked(measure.run(command, self._environment), self.name)
+
     def size(self) -> tuple[int, int]:
         """Return bytes and files of the repository."""
         return measure.stored(str(self._repo))
@@ -157,6 +174,15 @@ class Restic:
     def list(self, path: Path) -> measure.Run:
         """List a folder."""
         return checked(measure.run(["restic", "ls", "latest", str(path)], self._environment), self.name)
+
+    def check(self) -> measure.Run:
+        """Check everything, with its data."""
+        return checked(measure.run(["restic", "check", "--read-data"], self._environment), self.name)
+
+    def prune(self) -> measure.Run:
+        """Forget all but the last two of three snapshots, and what only the first needs."""
+        command = ["restic", "forget", "--keep-last", "2", "--prune", "--quiet"]
+        return checked(measure.run(command, self._environment), self.name)
 
     def size(self) -> tuple[int, int]:
         """Return bytes and files of the repository."""
@@ -243,6 +269,14 @@ class Replicator:
     def list(self, path: Path) -> measure.Run:
         """List a folder."""
         return self._measured("ls", "latest", str(path))
+
+    def check(self) -> measure.Run:
+        """Fetch, open and hash everything, through the provider."""
+        return self._measured("verify", "--all")
+
+    def prune(self) -> measure.Run:
+        """Forget all but the last two, and mark what only the first needs: providers delete it after lock and grace."""
+        return self._measured("forget", "--keep-last", "2", "--prune")
 
     def _measured(self, *arguments: str) -> measure.Run:
         """Run a command; the CPU of the provider is added."""

@@ -67,6 +67,7 @@ let
       after = after name one;
       hook_timeout = one.hookTimeout;
       hook_failure = one.hookFailure;
+      also_borg = one.alsoBorg;
       keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
     }) node.datasets;
     inherit (cfg) notify;
@@ -79,6 +80,23 @@ let
     node.spool
     node.cache
   ];
+  besides = lib.filter (place: place != null) (lib.mapAttrsToList (_: one: one.alsoBorg) node.datasets);
+  # Archives beside datasets: borg, its passphrase as a credential, and the repositories that are folders.
+  withBorg = lib.optionalAttrs (besides != [ ]) {
+    path = [
+      pkgs.coreutils
+      node.borg.package
+      pkgs.openssh
+    ];
+    environment =
+      environment
+      // lib.optionalAttrs (node.borg.passphraseFile != null) { BORG_PASSCOMMAND = "cat %d/borg-passphrase"; }
+      // lib.optionalAttrs (node.cache != null) { BORG_CACHE_DIR = "${node.cache}/borg"; };
+    serviceConfig = {
+      LoadCredential = lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
+      ReadWritePaths = paths ++ lib.filter (lib.hasPrefix "/") besides;
+    };
+  };
   environment = {
     REPLICATOR_HOME = node.stateDir;
     REPLICATOR_CONFIG = "${file}";
@@ -226,6 +244,21 @@ in
       default = if cfg.roster == null then { } else roster.peersOf cfg.hosts cfg.name;
       defaultText = lib.literalMD "all providers of the roster but this host";
       description = "The providers that should be in the charter. They get there by the owner's word alone: `replicator-keeper-todo` says how.";
+    };
+
+    borg = {
+      package = lib.mkOption {
+        type = lib.types.package;
+        default = pkgs.borgbackup;
+        defaultText = lib.literalMD "pkgs.borgbackup";
+        description = "The borg that makes archives beside datasets; 1.4.";
+      };
+      passphraseFile = lib.mkOption {
+        type = lib.types.nullOr lib.types.externalPath;
+        default = null;
+        example = "/run/secrets/borg";
+        description = "The passphrase of the repositories that datasets name with `alsoBorg`, handed to borg alone, by a credential of the unit.";
+      };
     };
 
     grantFile = lib.mkOption {
@@ -445,7 +478,7 @@ in
           };
       };
 
-      replicator-backup = lib.recursiveUpdate (unit "replicator: back up" reader) {
+      replicator-backup = lib.recursiveUpdate (lib.recursiveUpdate (unit "replicator: back up" reader) withBorg) {
         serviceConfig.ExecStart = inTurn "backup";
       };
 
@@ -507,7 +540,7 @@ in
     // lib.mapAttrs' (
       name: _:
       lib.nameValuePair "replicator-backup-${name}" (
-        lib.recursiveUpdate (unit "replicator: back up ${name}" reader) {
+        lib.recursiveUpdate (lib.recursiveUpdate (unit "replicator: back up ${name}" reader) withBorg) {
           serviceConfig.ExecStart = inTurn "backup ${lib.escapeShellArg name}";
         }
       )

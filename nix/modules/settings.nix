@@ -118,6 +118,12 @@ in
       default = "none";
       description = "Snapshots that the program makes by itself need root: refused here, see `services.replicator.state.<name>.snapshot`.";
     };
+    alsoBorg = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "(/|[a-z]+://|[^/: ]+:).*");
+      default = null;
+      example = "/srv/borg/photos";
+      description = "A Borg repository, made by you, that also gets an archive of each night, as the node's own user. The node can read and delete it: it lies outside of every promise and is never counted as a copy.";
+    };
     keep = lib.genAttrs rules (
       rule:
       lib.mkOption {

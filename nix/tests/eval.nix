@@ -266,6 +266,34 @@ lib.runTests {
       };
     };
   };
+  testAnArchiveBesideHasItsRepositoryAndItsPassphraseAndNoOtherUnitDoes = {
+    expr =
+      let
+        config = system' (
+          with' node {
+            services.replicator.node = {
+              datasets.photos.alsoBorg = "/srv/borg";
+              borg.passphraseFile = "/run/secrets/borg";
+            };
+          }
+        );
+        backup = service config "replicator-backup";
+      in
+      {
+        said = (builtins.fromTOML (text (configOf config))).dataset.photos.also_borg;
+        writes = lib.elem "/srv/borg" backup.serviceConfig.ReadWritePaths;
+        given = backup.serviceConfig.LoadCredential;
+        command = backup.environment.BORG_PASSCOMMAND;
+        others = lib.elem "/srv/borg" (service config "replicator-repair").serviceConfig.ReadWritePaths;
+      };
+    expected = {
+      said = "/srv/borg";
+      writes = true;
+      given = [ "borg-passphrase:/run/secrets/borg" ];
+      command = "cat %d/borg-passphrase";
+      others = false;
+    };
+  };
   testTheWindowsEndStopsWhatRuns = {
     expr =
       let

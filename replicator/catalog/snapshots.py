@@ -69,6 +69,8 @@ class Dataset:
     consistency: Consistency = field(default_factory=Consistency)
     domain: bytes = b""
     """Its id; empty: the tenant's first."""
+    also_borg: str = ""
+    """A Borg repository that gets an archive of it in each run, as borg takes it; empty: none."""
 
 
 class Snapshots:
@@ -191,11 +193,21 @@ class _File2(Record, frozen=True, kw_only=True, tag=2):
     datasets: list[_Entry2]
 
 
-class _Entry(_Entry2, frozen=True, kw_only=True):
+class _Entry3(_Entry2, frozen=True, kw_only=True):
     domain: bytes = b""
 
 
-class _File(Record, frozen=True, kw_only=True, tag=3):
+class _File3(Record, frozen=True, kw_only=True, tag=3):
+    """Version 3: none with an archive beside. Written still where that is so, and there are domains."""
+
+    datasets: list[_Entry3]
+
+
+class _Entry(_Entry3, frozen=True, kw_only=True):
+    also_borg: str = ""
+
+
+class _File(Record, frozen=True, kw_only=True, tag=4):
     """What datasets.bin holds, by name."""
 
     datasets: list[_Entry]
@@ -205,6 +217,8 @@ def _read(data: bytes) -> list[_Entry]:
     """Return what a file of any version holds, in the newest one's terms."""
     if version_of(data) == 2:
         return [_Entry(**msgspec.structs.asdict(entry)) for entry in decode(_File2, data).datasets]
+    if version_of(data) == 3:
+        return [_Entry(**msgspec.structs.asdict(entry)) for entry in decode(_File3, data).datasets]
     if version_of(data) != 1:
         return decode(_File, data).datasets
     from replicator.catalog.shellpatterns import to_gitignore  # noqa: PLC0415 - an old file's business
@@ -226,10 +240,15 @@ def _read(data: bytes) -> list[_Entry]:
 
 
 def _encoded(entries: list[_Entry]) -> bytes:
-    if any(one.domain for one in entries):
+    if any(one.also_borg for one in entries):
         return encode(_File(datasets=entries))
-    fields = _Entry2.__struct_fields__
-    return encode(_File2(datasets=[_Entry2(**{name: getattr(one, name) for name in fields}) for one in entries]))
+    if any(one.domain for one in entries):
+        return encode(_File3(datasets=[_Entry3(**_fields(one, _Entry3)) for one in entries]))
+    return encode(_File2(datasets=[_Entry2(**_fields(one, _Entry2)) for one in entries]))
+
+
+def _fields(entry: _Entry, earlier: type[_Entry2]) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in earlier.__struct_fields__}
 
 
 class Datasets:
@@ -299,6 +318,7 @@ class Datasets:
                 created_ns=entry.created_ns,
                 consistency=entry.consistency,
                 domain=entry.domain,
+                also_borg=entry.also_borg,
             )
             for entry in found
         ]
@@ -317,6 +337,7 @@ class Datasets:
                 created_ns=one.created_ns,
                 consistency=one.consistency,
                 domain=one.domain,
+                also_borg=one.also_borg,
             )
             for one in sorted(datasets, key=lambda one: one.name)
         ]

@@ -1,5 +1,6 @@
 """backup, run."""
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,15 @@ from replicator.config import format_size, parse_duration, parse_name
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
-    from replicator.engine.backup import BackupReport, DatasetReport
+    from replicator.engine.backup import BackupReport, DatasetReport, MakeBeside
+    from replicator.engine.beside import BesideReport
     from replicator.engine.commands import PipedCommand
+    from replicator.engine.edge import Edge
+    from replicator.engine.node import NodeHome
     from replicator.engine.prepare import Troubles
+    from replicator.process import Stop
+    from replicator.settings import Config
+    from replicator.snapshot.retention import KeepRules
 
 _NAMED = 5
 """Of what is left out for one reason; the document has all."""
@@ -90,7 +97,16 @@ def _backup(
         apply_declared(session, node, config)
         limit = config.spool_limit
         report = wait_in_order(
-            work(node, edge, datasets, tags=tags, command=piped, spool_limit=limit, readers=os.cpu_count() or 1)
+            work(
+                node,
+                edge,
+                datasets,
+                tags=tags,
+                command=piped,
+                spool_limit=limit,
+                readers=os.cpu_count() or 1,
+                beside=_beside(session, config),
+            )
         )
         _take_troubles(session, report.troubles)
         for one in report.datasets:
@@ -104,6 +120,61 @@ def _backup(
     return report
 
 
+def _beside(session: Session, config: "Config") -> "MakeBeside":
+    """Return what makes archives beside, by the rules of a keeper in this home, else by those of config.toml."""
+    from replicator.engine.beside import Beside  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.borg import Borg, environment_of  # noqa: PLC0415
+    from replicator.engine.home import Half, has_half  # noqa: PLC0415
+    from replicator.engine.keeping import USUAL, rules_for  # noqa: PLC0415
+
+    declared = {one.name: _rules(one.keep) for one in config.datasets if one.keep}
+
+    def keep(dataset: str) -> "KeepRules":
+        if not has_half(session.home, "keeper"):
+            return declared.get(dataset, USUAL)
+        keeper = Half(session.home, "keeper", session.fs)
+        try:
+            return rules_for(keeper, dataset)
+        finally:
+            keeper.close()
+
+    def make(node: "NodeHome", edge: "Edge") -> Beside:
+        # Read when it is needed, where what is wrong with it stops nothing else; and once, as a descriptor can be.
+        environment = functools.cache(lambda: environment_of(edge.environment))
+
+        def borg(repository: str, stop: "Stop") -> Borg:
+            return Borg(
+                repository,
+                programs=edge.programs,
+                environment=environment(),
+                home=os.path.join(session.home, "borg"),
+                stop=stop,
+            )
+
+        return Beside(node, edge, borg, keep)
+
+    return make
+
+
+def _rules(said: "Sequence[tuple[str, int]]") -> "KeepRules":
+    from replicator.snapshot.retention import KeepRules  # noqa: PLC0415 - commands import what they use
+
+    counts: dict[str, Any] = dict(said)
+    return KeepRules(**counts)
+
+
+def _take_beside(session: Session, dataset: str, beside: "BesideReport") -> None:
+    """Say what went wrong with the archive beside a snapshot; the snapshot is whole without it."""
+    if beside.error is not None:
+        session.out.notice(f"{dataset}: archive beside: {beside.error.message}")
+        if beside.error.hint:
+            session.out.notice(f"  {beside.error.hint}")
+    for warning in beside.warnings[:20]:
+        session.out.notice(f"{dataset}: archive beside: {warning}")
+    if beside.error is not None or beside.warnings:
+        session.worsen(exits.GAPS)
+
+
 def _take(session: Session, one: "DatasetReport") -> None:
     if one.error is not None:
         code = exits.code_of(one.error)
@@ -113,6 +184,8 @@ def _take(session: Session, one: "DatasetReport") -> None:
         if one.error.hint:
             session.out.notice(f"  {one.error.hint}")
     _take_troubles(session, one.troubles)
+    if one.beside is not None:
+        _take_beside(session, one.dataset, one.beside)
     for path, reason in one.gaps[:20]:
         session.out.notice(f"{one.dataset}: {path}: {reason}")
     if len(one.gaps) > 20:
@@ -157,6 +230,7 @@ def _document(report: "BackupReport") -> dict[str, Any]:
                 "debts": one.debts,
                 "owed": one.owed,
                 "error": one.error.message if one.error else None,
+                "beside": None if one.beside is None else _beside_document(one.beside),
                 **_troubles(one.troubles),
             }
             for one in report.datasets
@@ -175,6 +249,17 @@ def _troubles(troubles: "Troubles") -> dict[str, Any]:
     return {"problems": [problem.message for problem in troubles.problems], "warnings": troubles.warnings}
 
 
+def _beside_document(beside: "BesideReport") -> dict[str, Any]:
+    return {
+        "repository": beside.repository,
+        "archive": beside.archive or None,
+        "dropped": beside.dropped,
+        "checked": beside.checked,
+        "warnings": beside.warnings,
+        "error": beside.error.message if beside.error else None,
+    }
+
+
 def _text(report: "BackupReport") -> list[str]:
     lines = [
         f"{row.dataset}: snapshot {row.name.hex()[:12]} of an earlier run is published now"
@@ -191,6 +276,9 @@ def _text(report: "BackupReport") -> list[str]:
             f"snapshot {one.snapshot.name.hex()[:12]} {state}"
         )
         lines += _left_out(one)
+        if one.beside is not None and one.beside.archive:
+            dropped = f"; dropped {len(one.beside.dropped)}" if one.beside.dropped else ""
+            lines.append(f"{one.dataset}: archive beside: {one.beside.archive} in {one.beside.repository}{dropped}")
     lines.append(f"sent {report.sent_objects} objects, {format_size(report.sent_bytes)}, in {report.seconds:.1f} s")
     return lines
 

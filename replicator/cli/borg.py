@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, common_options, wait
+from replicator.cli.base import Session, command, common_options, wait_in_order
 from replicator.cli.output import moment
 from replicator.config import format_size, parse_name
 from replicator.errors import UsageError
@@ -70,6 +70,7 @@ def borg_import(
     REPO is as borg takes it, also over ssh; nothing is written to it. Run as root: any other user cannot give files to
     whom they belong. A run that was stopped goes on where it was, and a later one brings what is new.
     """
+    from replicator.engine.borg import environment_of  # noqa: PLC0415 - commands import what they use
     from replicator.engine.importing import chosen, home_of, import_archives  # noqa: PLC0415
 
     words = [parse_name(tag, "a tag") for tag in tags]
@@ -79,7 +80,7 @@ def borg_import(
         check_name(dataset)
     config = _config(session)
     with session.keeper() as keeper, session.siblings() as siblings, session.edge() as edge:
-        environment = _environment(edge)
+        environment = environment_of(edge.environment)
 
         def make(stop: "Stop") -> "Borg":
             return _borg(session, edge, repository, environment, stop, reads=True)
@@ -98,7 +99,7 @@ def borg_import(
         keeper.owner()
         staged = os.path.abspath(staging) if staging else os.path.join(config.cache or home, "staging")
 
-        report = wait(
+        report = wait_in_order(
             import_archives(
                 keeper,
                 siblings,
@@ -138,12 +139,13 @@ def borg_export(
     and so does what is made of it. Exported again under the same name, it is there already.
     """
     from replicator.cli.browse import take_restore, with_library  # noqa: PLC0415
+    from replicator.engine.borg import environment_of  # noqa: PLC0415
     from replicator.engine.borgexport import export_to_borg  # noqa: PLC0415
 
     folder = os.path.abspath(staging or os.path.join(_config(session).cache or session.home, "staging"))
 
     async def work(library: "Library", edge: "Edge") -> "ExportedArchive":
-        environment = _environment(edge)
+        environment = environment_of(edge.environment)
         found = await library.find(snapshot)
         return await export_to_borg(
             library,
@@ -157,7 +159,7 @@ def borg_export(
             writers=os.cpu_count() or 1,
         )
 
-    done = with_library(session, work)
+    done = with_library(session, work, in_order=True)
     for said in done.warnings:
         session.out.notice(f"borg: {said.text}")
         session.worsen(exits.GAPS)
@@ -188,22 +190,6 @@ def _config(session: Session) -> "Config":
     return load_config(session.home)
 
 
-def _environment(edge: "Edge") -> dict[str, str]:
-    """Return borg's part of the environment. A passphrase behind a descriptor can be read once, and borg runs often."""
-    found = dict(edge.environment)
-    descriptor = found.pop("BORG_PASSPHRASE_FD", None)
-    if descriptor is not None and not ({"BORG_PASSPHRASE", "BORG_PASSCOMMAND"} & found.keys()):
-        try:
-            with os.fdopen(int(descriptor), encoding="utf-8") as file:
-                found["BORG_PASSPHRASE"] = file.read().rstrip("\n")
-        except (ValueError, OSError) as error:
-            raise UsageError(
-                f"BORG_PASSPHRASE_FD={descriptor}: nothing can be read there ({error})",
-                hint="as in: BORG_PASSPHRASE_FD=3 replicator borg ... 3< FILE",
-            ) from error
-    return found
-
-
 def _borg(
     session: Session,
     edge: "Edge",
@@ -213,11 +199,10 @@ def _borg(
     *,
     reads: bool,
 ) -> "Borg":
-    from replicator.engine.borg import Borg  # noqa: PLC0415
+    from replicator.engine.borg import Borg, place_of  # noqa: PLC0415
 
     return Borg(
-        # Borg runs elsewhere: a path is the caller's.
-        repository if ":" in repository else os.path.abspath(repository),
+        place_of(repository),
         programs=edge.programs,
         environment=environment,
         home=os.path.join(session.home, _BASE),

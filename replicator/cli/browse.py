@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, unlocking, wait
+from replicator.cli.base import Session, command, unlocking, wait, wait_in_order
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
 from replicator.config import format_size
@@ -41,12 +41,13 @@ def with_library(
     *,
     first: "Callable[[ReaderHome], object] | None" = None,
     uses: str = "replicator.engine.browse",
+    in_order: bool = False,
 ) -> T:
     """Run a use case on a home that can read, in touch with its peers and knowing every chain.
 
     ``first`` raises what is known before anybody is asked, as a wrong passphrase is. ``uses`` is the module that the
-    use case needs most of, loaded while keys are unlocked. What providers did not do or did
-    wrong is said also if the use case fails.
+    use case needs most of, loaded while keys are unlocked. What providers did not do or did wrong is said also if the
+    use case fails. ``in_order``: it has something to undo when it is ended by a signal.
     """
     with session.reader() as keeper, session.edge() as edge:
         with unlocking(keeper):
@@ -65,7 +66,7 @@ def with_library(
                 finally:
                     take_federation(session, federation)
 
-        return wait(run())
+        return wait_in_order(run()) if in_order else wait(run())
 
 
 def take_federation(session: Session, federation: "Federation") -> None:

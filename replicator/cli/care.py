@@ -79,6 +79,17 @@ def _status_document(found: "Status") -> dict[str, Any]:
             witness["seen"] = moment(witness.pop("seen_ns"))
     document["findings"] = [finding_document(kept) for kept in found.findings]
     document["drills"] = [drill_document(one) for one in found.drills]
+    document["besides"] = [
+        {
+            "id": name,
+            "repository": one.repository,
+            "archive": one.archive or None,
+            "archived": moment(one.archived_ns),
+            "checked": moment(one.checked_ns),
+            "error": one.error or None,
+        }
+        for name, one in found.besides.items()
+    ]
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
@@ -159,6 +170,12 @@ def _status_text(found: "Status") -> list[str]:
     lines += _deletions_text(found)
     if found.spooled_bytes:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
+    lines += [
+        f"Beside {name}, counted as no copy: {one.archive or 'no archive yet'} in {one.repository}"
+        + (f", checked {moment(one.checked_ns)[:10]}" if one.checked_ns else "")
+        for name, one in found.besides.items()
+    ]
+    lines += [f"!! {problem}" for problem in found.late.values()]
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
     lines += [

@@ -273,6 +273,31 @@ def _coding(text: str | None) -> tuple[int, int] | None:
     return needed, spare
 
 
+def _also_borg_option(function: Any) -> Any:
+    return click.option(
+        "--also-borg",
+        metavar="REPO",
+        help="Also make an archive in this Borg repository, outside of every promise; '' for none.",
+    )(function)
+
+
+def also_borg_of(said: str | None, roots: "Sequence[bytes]", old: str) -> str:
+    """Return where archives of a dataset go, by what was said and what was before.
+
+    Raises:
+        UsageError: the dataset has no paths, or it cannot be a place.
+    """
+    from replicator.engine.borg import place_of  # noqa: PLC0415 - commands import what they use
+
+    chosen = old if said is None else said and place_of(said)
+    if chosen and (not roots or "::" in chosen or "\0" in chosen or not chosen.isprintable()):
+        raise UsageError(
+            f"{chosen!a} cannot be the repository beside this dataset",
+            hint="a path, or ssh://USER@HOST/PATH, of a repository; and a dataset with paths",
+        )
+    return chosen
+
+
 def check_name(name: str) -> None:
     """Hold a dataset's name to what can be said in SNAP and be a folder's name.
 
@@ -298,6 +323,7 @@ def _roots(paths: Sequence[str]) -> tuple[bytes, ...]:
 @_selection_options
 @keep_options
 @consistency_options
+@_also_borg_option
 @click.option("--stdin", is_flag=True, help="No paths: it takes what `backup --stdin-from-command` is given.")
 @click.option("--domain", metavar="NAME", help="Share chunks only inside this domain (`domain list`); else the first.")
 @command(keys="write (a node's home)")
@@ -311,6 +337,7 @@ def dataset_add(
     spread: str | None,
     residency: str | None,
     consistency: Asked,
+    also_borg: str | None,
     stdin: bool,
     domain: str | None,
     **selected: Any,
@@ -341,6 +368,7 @@ def dataset_add(
             created_ns=session.clock.now_ns(),
             consistency=consistency.change(Consistency(), stdin=stdin),
             domain=_domain(half, domain, b""),
+            also_borg=also_borg_of(also_borg, roots, ""),
             **selection(roots, None, **_without_keep(selected)),
         )
         half.catalog.datasets.add(new)
@@ -371,6 +399,7 @@ def dataset_add(
 @keep_options
 @click.option("--keep-usual", is_flag=True, help="How long its snapshots stay: as if nothing had been said.")
 @consistency_options
+@_also_borg_option
 @command(keys="write (a node's home); for --keep-...: any keeper's, without its passphrase")
 def dataset_set(
     session: Session,
@@ -382,6 +411,7 @@ def dataset_set(
     spread: str | None,
     residency: str | None,
     consistency: Asked,
+    also_borg: str | None,
     domain: str | None,
     keep_usual: bool,
     **selected: Any,
@@ -421,6 +451,7 @@ def dataset_set(
             roots=roots,
             consistency=asked,
             domain=chosen,
+            also_borg=also_borg_of(also_borg, roots, old.also_borg),
             **selection(roots, old, **_without_keep(selected)),
         )
         half.catalog.datasets.update(new)
@@ -549,6 +580,7 @@ def _document(one: "Dataset", half: "Half") -> dict[str, Any]:
         "exclude_larger_than": one.exclude_larger_than,
         "keep_caches": one.keep_caches,
         "one_file_system": one.one_file_system,
+        "also_borg": one.also_borg,
         "created": moment(one.created_ns),
         **consistency_document(one.consistency),
     }

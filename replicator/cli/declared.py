@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from replicator.cli import exits
 from replicator.cli.base import Session
 from replicator.cli.consistency import Asked
-from replicator.cli.dataset import build_policy, check_name, selection
+from replicator.cli.dataset import also_borg_of, build_policy, check_name, selection
 from replicator.errors import HomeError, UsageError
 from replicator.fs import write_atomic
 from replicator.settings import Config, DeclaredDataset
@@ -144,6 +144,7 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
             residency=None if declared.residency is None else ",".join(declared.residency),
         ),
         "consistency": declared_consistency(declared),
+        "also_borg": also_borg_of(declared.also_borg, roots, ""),
         **selection(
             roots,
             None,

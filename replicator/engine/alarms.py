@@ -67,6 +67,15 @@ def alarms_of(found: Status, ended: Iterable[tuple[str, int, str]] = ()) -> list
         for one in found.drills
         if not one.passed
     ]
+    alarms += [
+        Alarm(
+            code="beside.failed",
+            about=f"dataset {name}",
+            what=what,
+            todo="try `borg info` on that repository as the user who runs the backup; the next `backup` tries it again",
+        )
+        for name, what in found.late.items()
+    ]
     integrity = any(one.kind.weight == "integrity" for one in alarms)
     for kind, code, why in ended:
         alarms += _of_run(kind, code, why)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from replicator.crypto.derive import hkdf
 from replicator.crypto.seal import seal_box
 from replicator.crypto.sign import Context
 from replicator.engine.audit import survey
+from replicator.engine.beside import Beside, BesideReport
 from replicator.engine.commands import PipedCommand
 from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
@@ -68,6 +69,8 @@ _STOPPING = ("fork", "interleaved")
 
 _log = logging.getLogger(__name__)
 
+MakeBeside = Callable[[NodeHome, Edge], Beside]
+
 
 @dataclass(slots=True)
 class DatasetReport:
@@ -94,6 +97,7 @@ class DatasetReport:
     owed: list[str] = field(default_factory=list)
     error: ReplicatorError | None = None
     troubles: Troubles = field(default_factory=Troubles)
+    beside: BesideReport | None = None
 
 
 @dataclass(slots=True)
@@ -123,13 +127,15 @@ async def backup(
     spool_limit: int | None = None,
     overlap: bool = True,
     readers: int = 0,
+    beside: MakeBeside | None = None,
 ) -> BackupReport:
     """Back up the named datasets, all with paths by default, after publishing what an earlier run left.
 
     ``command`` is what the one named dataset is read from, which has no paths.
 
     Their snapshots get ``tags``. ``overlap`` sends packs while more are being captured; ``readers`` processes read
-    files of this machine, 0 lets the capturing thread do it. One dataset's failure stops no other.
+    files of this machine, 0 lets the capturing thread do it. ``beside`` makes the archives that datasets want beside;
+    without it there are none. One dataset's failure stops no other.
 
     Raises:
         UsageError: there is no dataset, or one that takes what a command writes and no command, or the reverse.
@@ -148,6 +154,7 @@ async def backup(
         overlap=overlap,
         readers=readers,
     ) as run:
+        run.beside = None if beside is None else beside(node, edge)
         for dataset in datasets:
             report.datasets.append(await run.dataset(dataset))
         await run.commit_withdrawn(report)
@@ -264,6 +271,7 @@ class Run:
         self.stopped: ForkedError | None = None
         """Why nothing is published in this run."""
         self.adopted = False
+        self.beside: Beside | None = None
         self.past: Past | None = None
         """Whose snapshots these are, if they are not taken now."""
         self.avoided: set[int] = set()
@@ -410,6 +418,7 @@ class Run:
                 published = await self.publisher.publish(snapshot)
                 if snapshot.name == report.snapshot.name:
                     _take(report, published)
+            await self._tend_beside(dataset, report)
         except ReplicatorError as error:
             report.error = error
         return report
@@ -419,6 +428,10 @@ class Run:
         self.preparation = Preparation(self.node, self.edge, source)
         self.past, self.tags = past, tags
         return await self.dataset(dataset)
+
+    async def _tend_beside(self, dataset: Dataset, report: DatasetReport) -> None:
+        if self.beside is not None and report.beside is not None:
+            await self.beside.tend(dataset, report.beside)
 
     async def _make_way(self, snapshot: SnapshotRow) -> bool:
         """Withdraw snapshots of other datasets that wait before this one and cannot go, if this one could.
@@ -487,7 +500,10 @@ class Run:
         _check_living(self.node, dataset)
 
         async def commit(source: Source) -> SnapshotRow:
-            return await self._commit_from(source, dataset, report, tags)
+            row = await self._commit_from(source, dataset, report, tags)
+            if self.beside is not None and dataset.also_borg and dataset.roots and report.beside is None:
+                report.beside = await self.beside.archive(dataset, rules_of(dataset), source, row)
+            return row
 
         return await self.preparation.around(dataset, report.troubles, commit)
 

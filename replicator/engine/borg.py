@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from replicator.clock import DAY_S, NS
-from replicator.engine.commands import DEFAULT_PATH, complaint
+from replicator.engine.commands import DEFAULT_PATH, complaint, how, last_words
 from replicator.engine.edge import Progress
 from replicator.errors import (
     IntegrityError,
@@ -35,6 +35,8 @@ OLDEST: Final = (1, 2, 0)
 BESIDE_OLDEST: Final = (1, 4, 0)
 """Which stores a path from where it says so, so that it is the same from a snapshot of a file system."""
 INSTALL: Final = "install borgbackup 1.2 or 1.4 (Debian: `apt install borgbackup`; else pip install 'replicator[borg]')"
+MARK: Final = "replicator snapshot "
+"""Before a snapshot's id in the comment of an archive that was made of it, or of what it was made of."""
 LOCK_WAIT_S: Final = 30
 QUESTION_S: Final = DAY_S
 WORK_S: Final = 30 * DAY_S
@@ -160,6 +162,36 @@ class _Listener:
                 self._shown = at
 
 
+def archive_name(dataset: str, at_ns: int) -> str:
+    """Return what the archive of a snapshot is called."""
+    return f"{dataset}-{datetime.fromtimestamp(at_ns // NS, UTC).strftime('%Y-%m-%dT%H:%M:%S')}"
+
+
+def environment_of(own: Mapping[str, str]) -> dict[str, str]:
+    """Return this program's environment for borg: a passphrase behind a descriptor, which can be read once, is read.
+
+    Raises:
+        UsageError: nothing can be read there.
+    """
+    found = dict(own)
+    descriptor = found.pop("BORG_PASSPHRASE_FD", None)
+    if descriptor is not None and not ({"BORG_PASSPHRASE", "BORG_PASSCOMMAND"} & found.keys()):
+        try:
+            with os.fdopen(int(descriptor), encoding="utf-8") as file:
+                found["BORG_PASSPHRASE"] = file.read().rstrip("\n")
+        except (ValueError, OSError) as error:
+            raise UsageError(
+                f"BORG_PASSPHRASE_FD={descriptor}: nothing can be read there ({error})",
+                hint="as in: BORG_PASSPHRASE_FD=3 replicator borg ... 3< FILE",
+            ) from error
+    return found
+
+
+def place_of(repository: str) -> str:
+    """Return where a repository is, from any folder: a path is the caller's."""
+    return repository if ":" in repository else os.path.abspath(repository)
+
+
 class Borg:
     """Borg on this machine, for one repository. Each method runs it once, to its end, on the calling thread.
 
@@ -280,18 +312,22 @@ class Borg:
         words = ["--numeric-ids", "--files-cache", "disabled", *_about(at_ns, comment), self._in(archive), "--"]
         return self._create([*words, *paths], folder=folder, progress=progress)
 
-    def create_of(self, archive: str, listed: str, *, at_ns: int, comment: str, progress: Progress) -> Done:
+    def create_of(
+        self, archive: str, listed: str, *, at_ns: int, comment: str, limit_s: float, progress: Progress
+    ) -> Done:
         """Make an archive of those paths, and no others, that a file lists with a NUL behind each.
 
         What stands before ``/./`` in a path is not stored (borg 1.4).
         """
         chosen = ["--paths-from-command", "--paths-delimiter", "\\0"]
         words = [*chosen, *_about(at_ns, comment), self._in(archive), "--", "cat", listed]
-        return self._create(words, progress=progress)
+        return self._create(words, limit_s=limit_s, progress=progress)
 
-    def _create(self, words: Sequence[str | bytes], *, folder: str = "/", progress: Progress) -> Done:
+    def _create(
+        self, words: Sequence[str | bytes], *, folder: str = "/", limit_s: float = WORK_S, progress: Progress
+    ) -> Done:
         usual = ("--progress", "create", "--noflags", "--compression", "zstd,3")
-        return self._run([*usual, *words], folder=folder, limit_s=WORK_S, progress=progress)
+        return self._run([*usual, *words], folder=folder, limit_s=limit_s, progress=progress)
 
     def init(self, encryption: str) -> Done:
         """Make the repository."""
@@ -342,7 +378,9 @@ class Borg:
     def _judge(self, ended: Ended, listener: _Listener, limit_s: float = WORK_S) -> Done:
         listener.end()
         if ended.by != "itself":
-            raise SourceError(f"{self.repository}: {complaint('borg', ended, limit_s)}")
+            raise SourceError(
+                f"{self.repository}: borg {how(ended, limit_s)}", hint="what it had stored is whole; run the same again"
+            )
         outcome = outcome_of(ended.code)
         if outcome == "failed":
             raise error_of(self.repository, ended, listener.said)
@@ -393,7 +431,7 @@ _DAMAGE: Final = ("IntegrityError", "Data integrity error", "FileIntegrityError"
 def error_of(repository: str, ended: Ended, said: Sequence[Said]) -> ReplicatorError:
     """Return what a command that failed comes to: by borg's name for it, else by its code and words."""
     errors = [one for one in said if one.level in {"ERROR", "CRITICAL"}]
-    text = errors[-1].text.partition("\\n")[0] if errors else complaint("borg", ended, WORK_S)
+    text = errors[-1].text.partition("\\n")[0] if errors else _last_of(ended)
     if is_full([one.text for one in errors]):
         return SpaceError(f"{repository}: {text}", hint="make room and run it again")
     for one in reversed(errors):
@@ -403,6 +441,13 @@ def error_of(repository: str, ended: Ended, said: Sequence[Said]) -> ReplicatorE
     if 90 <= ended.code < 100 or any(word in one.id + one.text for one in errors for word in _DAMAGE):
         return IntegrityError(f"{repository}: {text}", hint="`borg check REPO` says what is damaged")
     return SourceError(f"{repository}: {text}", hint="try the same with borg by hand")
+
+
+def _last_of(ended: Ended) -> str:
+    """Return how borg ended and what was said last that is for people: by ssh, or by the interpreter."""
+    lines = [line for line in ended.tail.splitlines() if b'"type": "' not in line]
+    words = last_words(b"\n".join(lines))
+    return f"borg {how(ended, WORK_S)}" + (f"; it said last: {words}" if words else "")
 
 
 def is_full(said: Sequence[str]) -> bool:

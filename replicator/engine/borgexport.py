@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from replicator.engine.borg import Archive, Borg, Done, Said, is_full
+from replicator.engine.borg import MARK, Archive, Borg, Done, Said, archive_name, is_full
 from replicator.engine.browse import Library, OpenSnapshot
 from replicator.engine.edge import Edge
 from replicator.engine.restore import RestoreReport, restore
@@ -15,9 +15,6 @@ from replicator.errors import NotFoundError, SourceError, SpaceError, UsageError
 from replicator.process import Stop
 
 T = TypeVar("T")
-
-MARK = "replicator snapshot "
-"""Before a snapshot's id in the comment of its archive."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +50,7 @@ async def export_to_borg(
         UsageError: there is another archive of that name.
         SourceError, KeyWrongError, LockedError, ...: see :class:`Borg`; NotFoundError, SpaceError: and ``restore``.
     """
-    called = name or f"{snapshot.details.dataset}-{snapshot.created.strftime('%Y-%m-%dT%H:%M:%S')}"
+    called = name or archive_name(snapshot.details.dataset, snapshot.row.created_ns)
 
     def prepare(stop: Stop) -> tuple[Archive, ...]:
         borg = make_borg(stop)
@@ -70,7 +67,7 @@ async def export_to_borg(
     there = next((one for one in await _done(prepare) if one.name == called), None)
     comment = f"{MARK}{snapshot.id}"
     if there is not None:
-        if there.comment != comment:
+        if not there.comment.startswith(comment):
             raise UsageError(f"there is another archive '{called}' already", hint="give another name with --archive")
         return ExportedArchive(snapshot=snapshot, name=called, already=True)
     target = os.path.join(staging, "tree")

@@ -87,10 +87,10 @@ class Staging:
                 self._clear()
             done = borg.extract(archive.name, self._tree, progress=progress)
         else:
-            for path in planned.remove:
-                self._remove(path)
             for path in planned.extract:
                 self._bare(path)
+            for path in planned.remove:
+                self._remove(path)
             chosen = os.path.join(self._folder, "patterns")
             write_atomic(self._fs, chosen, patterns(planned.extract).encode())
             done = borg.extract(archive.name, self._tree, patterns=chosen, progress=progress)
@@ -122,17 +122,21 @@ class Staging:
 
     def _remove(self, path: bytes) -> None:
         place = self._path(path)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # gone with what was around it, or not a folder yet
             if stat.S_ISDIR(os.lstat(place).st_mode):
                 remove_tree(place)
             else:
                 os.unlink(place)
 
     def _bare(self, path: bytes) -> None:
-        """Take the attributes of a folder away: borg only adds some, and what is made in it would inherit others."""
+        """Make a folder plain and open: borg only adds attributes, and what is made in it would inherit some.
+
+        What it has in the archive is set again when all that is in it is there.
+        """
         place = self._path(path)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # gone with what was around it, or not a folder yet
             if stat.S_ISDIR(os.lstat(place).st_mode):
+                os.chmod(place, stat.S_IRWXU)
                 for name in os.listxattr(place, follow_symlinks=False):
                     with suppress(OSError):  # of the system's
                         os.removexattr(place, name, follow_symlinks=False)
@@ -165,7 +169,7 @@ class Staging:
             if not item.exact:
                 continue
             status: Status | None = None
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(OSError):  # whatever keeps us from it will keep the capture from it
                 status = os.lstat(self._path(path))
             wrong = differs(item, status)
             if not item.whole:
@@ -199,9 +203,11 @@ def _owners(listing: Listing) -> Owners:
 def remove_tree(folder: str | bytes) -> None:
     """Remove a folder of ours, if it is there, with folders in it that even their owner may not write in."""
     top = os.fsencode(folder)
-    for inner, _, _ in os.walk(top):
-        if not os.access(inner, os.R_OK | os.W_OK | os.X_OK):
-            os.chmod(inner, stat.S_IRWXU)
+    for inner, folders, _ in os.walk(top):
+        for name in folders:
+            path = os.path.join(inner, name)
+            if not os.path.islink(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                os.chmod(path, stat.S_IRWXU)
     with suppress(FileNotFoundError):
         shutil.rmtree(top)
 

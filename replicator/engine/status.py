@@ -1,12 +1,13 @@
 """Is my data safe, as of when, and what is to be done."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import Audited, PeerView, audited, survey
+from replicator.engine.beside import BesideState, besides
 from replicator.engine.digest import Deletions, digest, heard_deletions, remember_deletions
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
@@ -124,6 +125,10 @@ class Status:
     """Findings that somebody has acknowledged, in words: they stay."""
     roots: list[Announced] = field(default_factory=list)
     """Other roots that are announced to follow this one."""
+    besides: dict[str, BesideState] = field(default_factory=dict)
+    """How archives of Borg beside datasets stand, by dataset. They are no copies."""
+    late: dict[str, str] = field(default_factory=dict)
+    """Of the problems those of archives beside, by dataset."""
     deletions: list[Deletions] = field(default_factory=list)
     """What is marked for deletion at providers, or went lately; as last heard if nobody was asked."""
     deletions_ns: int = 0
@@ -226,6 +231,10 @@ def _judge(
         code = 3  # copies of what cannot be used keep nothing safe
     if code == 0 and roots:
         code = 3  # whoever watches this has thirty days to object
+    besides = _besides(half)
+    late = _beside_problems(besides, now)
+    if code == 0 and late:
+        code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
     return Status(
@@ -234,7 +243,9 @@ def _judge(
         asked=asked,
         datasets=datasets,
         peers=peers,
-        problems=problems,
+        problems=[*problems, *late.values()],
+        besides=besides,
+        late=late,
         notices=federation.notices,
         advice=advice,
         spooled_bytes=spooled,
@@ -247,6 +258,33 @@ def _judge(
         roots=roots,
         exit_code=code,
     )
+
+
+def _besides(half: Half) -> dict[str, BesideState]:
+    """Return how the archives beside this node's datasets stand, as far as they are wanted."""
+    wanted = {} if half.role != "node" else {one.name: one.also_borg for one in half.catalog.datasets.all()}
+    known = besides(half) if any(wanted.values()) else {}
+    found = {}
+    for name, repository in wanted.items():
+        state = known.get(name)
+        if repository:
+            fits = state is not None and state.repository == repository
+            found[name] = state if state is not None and fits else BesideState(repository=repository)
+    return found
+
+
+def _beside_problems(states: Mapping[str, BesideState], now_ns: int) -> dict[str, str]:
+    """Return what is wrong with archives beside, by dataset."""
+    problems = {}
+    for name, state in states.items():
+        age_s = (now_ns - state.archived_ns) / NS
+        if state.failed_ns:
+            problems[name] = f"archive of '{name}' beside failed: {state.error}"
+        elif not state.archived_ns:
+            problems[name] = f"archive of '{name}' beside, in {state.repository}: none yet"
+        elif age_s > STALE_S:
+            problems[name] = f"archive of '{name}' beside, in {state.repository}, is {age_s / HOUR_S:.0f} hours old"
+    return problems
 
 
 def _witnessed(

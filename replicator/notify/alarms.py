@@ -53,6 +53,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "peer.lost": Kind(weight="red"),
     "peer.missing": Kind(weight="warning", patience_s=LATE_S),
     "drill.failed": Kind(weight="red"),
+    "beside.failed": Kind(weight="warning"),
     "run.failed": Kind(weight="red"),
     "run.below-minimum": Kind(weight="warning", patience_s=LATE_S),
     "notify.failed": Kind(weight="warning"),

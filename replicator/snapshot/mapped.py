@@ -20,9 +20,13 @@ class MappedSource(PosixSource):
         self._places = places
         self._kind = _BtrfsFolder if btrfs_gaps else PosixFolder
 
+    def place_of(self, root: bytes) -> bytes:
+        """Return where a root is read."""
+        return self._places.get(root, root)
+
     def locate(self, path: bytes) -> tuple[PosixFolder, bytes]:
         """Open the folder above the place where a root is read."""
-        folder, name = super().locate(self._places.get(path, path))
+        folder, name = super().locate(self.place_of(path))
         with_gaps = self._kind(os.dup(folder.fileno()), self.proc)
         folder.close()
         return with_gaps, name

@@ -128,6 +128,21 @@ def test_datasets_of_version_1_are_read_and_kept_as_they_are(catalog: Catalog) -
     assert catalog.datasets.all() == [music, photos]
 
 
+def test_a_repository_beside_is_kept_with_its_dataset_and_older_files_are_read(catalog: Catalog) -> None:
+    def version() -> int:
+        found: int = msgspec.msgpack.decode(stored(catalog).read_bytes())[0]
+        return found
+
+    plain, domain = dataset("a"), dataset("b", domain=bytes(range(16)))
+    beside = dataset("c", also_borg="/srv/borg")
+    for one, expected in ((plain, 2), (domain, 3), (beside, 4)):
+        catalog.datasets.add(one)
+        assert version() == expected
+        assert catalog.datasets.get(one.name) == one
+    catalog.datasets.remove("c")
+    assert (version(), catalog.datasets.all()) == (3, [plain, domain])
+
+
 def test_hooks_are_kept_with_their_dataset(catalog: Catalog) -> None:
     hooked = dataset(
         consistency=Consistency(before="dump", after="clean", limit_s=5, failure="warn", snapshot="btrfs"), roots=()
@@ -141,8 +156,8 @@ def test_hooks_are_kept_with_their_dataset(catalog: Catalog) -> None:
 def test_datasets_of_a_later_release_are_not_called_damaged(catalog: Catalog) -> None:
     catalog.datasets.add(dataset())
     data = stored(catalog).read_bytes()
-    stored(catalog).write_bytes(data[:1] + b"\x04" + data[2:])
-    with pytest.raises(HomeError, match=r"datasets\.bin: .* version 4, this release reads version 3") as caught:
+    stored(catalog).write_bytes(data[:1] + b"\x05" + data[2:])
+    with pytest.raises(HomeError, match=r"datasets\.bin: .* version 5, this release reads version 4") as caught:
         catalog.datasets.all()
     assert "newer release" in caught.value.hint
     assert "damaged" not in caught.value.message

@@ -104,6 +104,10 @@ def test_a_borg_that_was_stopped_or_took_too_long_is_a_failure_whatever_its_code
     for by in ("stop", "limit"):
         with pytest.raises(SourceError, match="stopped"):
             borg(Played(0, by=by)).check()
+    tail = b'{"type": "archive_progress", "path": "a secret name"}\nssh: no route\n'
+    assert error_of("/r", Ended(code=2, tail=tail), []).message == (
+        "/r: borg ended with exit code 2; it said last: ssh: no route"
+    )
     assert isinstance(error_of("/r", Ended(code=2), []), SourceError)
 
 

@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from replicator.catalog.snapshots import Dataset
 from replicator.engine.importing import ImportReport, chosen, home_of, import_archives
 from replicator.engine.node import NodeHome
 from replicator.engine.retain import counted
+from replicator.errors import SourceError
 from replicator.fs import PosixFs
 from replicator.process import Command, Ended, Heard, Stop, SystemPrograms
-from tests.borg import Repo, needs_borg
+from tests.borg import OTHER, Repo, listening, needs_borg, needs_sshd
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
 from tests.scenarios.world import PROMISE, World, write
@@ -135,6 +138,7 @@ def bad(report: ImportReport) -> list[str]:
 NO_ROOM = b'{"type": "log_message", "levelname": "WARNING", "message": "tree: write: [Errno 28] No space left"}\n'
 
 
+@pytest.mark.slow
 async def test_what_stops_an_import_is_named_and_the_next_run_goes_on(world: World, tmp_path: Path) -> None:
     repo, _ = series(tmp_path)
     killed = await bring(world, repo, make=repo.maker(world.home, programs=Failing(2, -9)))
@@ -156,6 +160,7 @@ async def test_what_stops_an_import_is_named_and_the_next_run_goes_on(world: Wor
     assert [one.state for one in status.datasets if "import" in one.name] == ["safe"]  # and not waited for
 
 
+@pytest.mark.slow
 async def test_a_damaged_archive_keeps_back_no_other_and_comes_with_its_own_time_once_it_is_whole(
     world: World, tmp_path: Path
 ) -> None:
@@ -175,3 +180,58 @@ async def test_a_damaged_archive_keeps_back_no_other_and_comes_with_its_own_time
     assert ([times[one.row.name] for one in snapshots], unknown) == ([one.row.created_ns for one in snapshots], set())
     assert again.archives[0].report is not None
     assert again.archives[0].report.new_bytes < 200_000  # what all have is not stored again
+
+
+@needs_sshd
+async def test_a_repository_behind_ssh_comes_in_as_any_other(world: World, tmp_path: Path) -> None:
+    repo, _ = series(tmp_path, 1)
+    with listening(tmp_path / "ssh") as command:
+        repo.place = f"ssh://127.0.0.1{repo.path}"
+        repo.environment |= {"BORG_RSH": command, "BORG_REMOTE_PATH": str(shutil.which("borg"))}
+        report = await bring(world, repo)
+        assert (outcome(report), report.ended) == ([("a-1", None, [])], True)
+        repo.environment["BORG_RSH"] = command.replace("ssh ", "ssh -p 1 ", 1)
+        with pytest.raises(SourceError, match="Connection closed") as caught:
+            await bring(world, repo)
+        assert "can this user log in there" in caught.value.hint
+    assert await world.differences(str(tmp_path / "s" / "tree")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_an_archive_of_a_hundred_thousand_names_comes_in_and_its_successor_in_a_moment(
+    world: World, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "b")
+    for number in range(100_000):
+        folder = tmp_path / "s" / "tree" / str(number // 1000)
+        if number % 1000 == 0:
+            folder.mkdir(parents=True)
+        (folder / f"{number}").write_bytes(b"%d" % number)
+    os.utime(folder / "99999", (1, 1))  # without a change time of its own in it, an archive is taken to have none
+    repo.create("a-2024-03-01", "tree", folder=tmp_path / "s", at="2024-03-01T10:00:00")
+    (tmp_path / "s" / "tree" / "7" / "new").write_bytes(b"new")
+    repo.create("a-2024-03-02", "tree", folder=tmp_path / "s", at="2024-03-02T10:00:00")
+    report = await bring(world, repo)
+    assert [(one.error, one.items) for one in report.archives] == [(None, 100_101), (None, 100_102)]
+    assert report.archives[1].extracted == 3
+    assert report.archives[1].report is not None
+    assert report.archives[1].report.bytes_read < 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OTHER, reason="REPLICATOR_TEST_BORG names no other borg (1.2)")
+async def test_a_repository_of_an_older_borg_is_read_by_that_borg(world: World, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "b", encryption="none", program=OTHER)
+    source = tmp_path / "s" / "tree"
+    source.mkdir(parents=True)
+    build(source)
+    (source / "socket").unlink()
+    repo.create("a-2024-03-01", "tree", folder=source.parent, at="2024-03-01T10:00:00")
+    write(str(source / "more"), b"more")
+    repo.create("a-2024-03-02", "tree", folder=source.parent, at="2024-03-02T10:00:00")
+    report = await bring(world, repo)
+    assert (outcome(report), report.encryption) == ([("a-2024-03-01", None, []), ("a-2024-03-02", None, [])], "none")
+    await world.restore(str(tmp_path / "restored"))
+    alone = repo.extract("a-2024-03-02", tmp_path / "extracted")
+    assert compare(alone, tmp_path / "restored", Rules(owners=ROOT)) == []
