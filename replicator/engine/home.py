@@ -5,6 +5,7 @@ HOME/keeper/  HOME/node/         each complete in itself: copying HOME/node give
     identity.seed                Ed25519 seed, 0600
     member.bin                   MemberFile, 0600
     charter.obj  keybag.obj      the newest charter and keybag, as objects
+    charter-fork-*.obj           charters of the owner's that exclude one that this home had, as a provider showed them
     catalog.db                   a cache of the federation; may be lost
     lock                         held while a run writes
     heard.json                   another root that is announced, and since when this home waits for it
@@ -356,8 +357,23 @@ class Half:
         Raises:
             IntegrityError: it is another charter with the same number.
         """
-        verify_charter(unwrap_record(charter_data), root_key=self.member.root_key, known=self.charter)
+        signed = unwrap_record(charter_data)
+        try:
+            verify_charter(signed, root_key=self.member.root_key, known=self.charter)
+        except IntegrityError:
+            self._keep_charter_fork(signed, charter_data)
+            raise
         write_atomic(self.fs, self.file("charter.obj"), charter_data)
+
+    def _keep_charter_fork(self, signed: bytes, charter_data: bytes) -> None:
+        """Keep both of two charters of one number: that the owner signed both is what a person has to see."""
+        # Raises if it is not the owner's.
+        other = verify_charter(signed, root_key=self.member.root_key, known=None, passed=None)
+        if other.number == self.charter.number and other.hash != self.charter.hash:
+            for found, data in ((self.charter, self.charter_object()[1]), (other, charter_data)):
+                name = f"charter-fork-{found.number}-{found.hash.hex()[:16]}.obj"
+                if self.fs.size(self.file(name)) is None:
+                    write_atomic(self.fs, self.file(name), data)
 
     def adopt_keybag(self, keybag_data: bytes) -> None:
         """Take the keybag that the charter names (given as an object), to hand it on.

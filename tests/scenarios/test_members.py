@@ -453,3 +453,30 @@ def test_words_that_do_not_open_what_is_sealed_to_them_make_no_tenant(
         with pytest.raises(IntegrityError, match="do not open what is sealed to them"):
             create_tenant(world.home, world.edge, name="x", country="SE", passphrase=PASSPHRASE, keeper_only=False)
         assert not os.path.exists(world.home)
+
+
+async def test_two_charters_of_one_number_are_told_and_both_kept(world: World) -> None:
+    keeper = world.keeper()
+    before = (keeper.charter, keeper.private, keeper.charter_object()[1])
+    # A copy of the keeper, or whoever stole the owner key, wrote another one of the next number.
+    rival = keeper.write_charter(world.edge, private=msgspec.structs.replace(keeper.private, name="rival"))
+    hashes = {keeper.charter.hash}
+    world.silence(1, 2, 3, 4)
+    async with Federation(keeper, world.edge):
+        pass
+    world.answer(1, 2, 3, 4)
+    world.silence(0)
+    keeper.charter, keeper.private, data = before
+    write_file(keeper.file("charter.obj"), data)
+    own = keeper.write_charter(world.edge, private=msgspec.structs.replace(keeper.private, name="own"))
+    hashes.add(keeper.charter.hash)
+    async with Federation(keeper, world.edge):
+        pass
+    world.answer(0)
+    for _ in range(2):
+        async with Federation(keeper, world.edge) as federation:
+            assert any("two different charters have the number" in one for one in federation.integrity)
+    kept = [one for one in os.listdir(keeper.path) if one.startswith("charter-fork-")]
+    assert {read(keeper.file(one)) for one in kept} == {rival, own}
+    assert {one.rpartition("-")[2][:16] for one in kept} == {one.hex()[:16] for one in hashes}
+    keeper.close()
