@@ -31,6 +31,10 @@ def _word(domain: Domain) -> str:
     return "household" if domain == "owner" else domain
 
 
+def _copies(policy: Policy) -> str:
+    return "copies" if policy.coding is None else "shards"
+
+
 def in_favour(ground: Ground, holders: Sequence[PeerId], peer: Peer, *, free: int) -> str:
     """Why ``peer``, one of ``holders``, is a good place: what it shares with no other copy, and its room."""
     others = [ground.peers[name] for name in holders if name != peer.id and name in ground.peers]
@@ -78,7 +82,7 @@ def against(
         if len(sharing) >= most:
             return f"{peer.where}: same {_word(domain)} as {', '.join(sharing)}"
     if len(holders) >= policy.copies:
-        return f"{peer.where}: not needed, the promised copies ({policy.copies}) are placed"
+        return f"{peer.where}: not needed, the promised {_copies(policy)} ({policy.copies}) are placed"
     regions = {ground.domain(ground.peers[name], "region") for name in holders if name in ground.peers}
     regions.add(ground.domain(peer, "region"))
     if "region" not in relaxed and len(regions) < min(len(holders) + 1, policy.min_regions):
@@ -102,7 +106,7 @@ def why(packs: Pack | Iterable[Pack], placement: Placement, peers: Iterable[Peer
         size = max(pack.size for pack in group)
         first = min(pack.id for pack in group)
         title = f"pack {first}" if len(group) == 1 else f"{len(group)} packs ({first}, …)"
-        lines.append(f"{title}: {len(named)} of {policy.copies} copies, policy {policy.name}")
+        lines.append(f"{title}: {len(named)} of {policy.copies} {_copies(policy)}, policy {policy.name}")
         faults = ground.faults(holders, policy, states=("ok", "readonly", "suspect"))
         for name in named:
             peer = ground.peers.get(name)

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from typing import Final
 
 from scheduler.check import Fault, Ground, check, index_packs, index_policies
-from scheduler.errors import PlacementInvalidError, PolicyError
+from scheduler.errors import PlacementInvalidError
 from scheduler.explain import against, amount, in_favour
 from scheduler.geography import queries
 from scheduler.model import (
@@ -132,21 +132,19 @@ def place(
     """Keep the copies that count, add what is missing, say what cannot be done and what would help.
 
     ``held`` says who has a copy now; their bytes are part of those peers' ``used``. It may name other packs
-    too. The result depends on the values alone, not on their order; ``seed`` settles ties between peers,
-    so give each tenant its own. Nothing is ever removed, and a copy on a peer that is draining, lost,
-    outside the residency or in the tenant's own household does not count. A copy on a suspect peer counts
-    as long as enough others are sure.
+    too. Copies of a policy with coding are shards, and a pack's size is that of one; which peer has which is the
+    caller's affair, who names one holder of each (`scheduler.shards`). The result depends on the values alone, not
+    on their order; ``seed`` settles ties between peers, so give each tenant its own. Nothing is ever removed, and a
+    copy on a peer that is draining, lost, outside the residency or in the tenant's own household does not count. A
+    copy on a suspect peer counts as long as enough others are sure.
 
     Raises:
         RosterError: a peer or pack occurs twice.
-        PolicyError: a pack names an unknown policy, or one with coding, which is not placed yet.
+        PolicyError: a pack names an unknown policy.
         PlacementInvalidError: the result fails `scheduler.check`; a bug here.
     """
     roster, rules = list(peers), index_policies(policies)
     batch = index_packs(packs, rules)
-    for policy in rules.values():
-        if policy.coding is not None:
-            raise PolicyError(f"policy {policy.name}: coded packs cannot be placed yet: use copies")
     plan = _Planner(roster, batch, rules, held or {}, seed).plan()
     violations = check(plan, batch.values(), roster, rules.values(), held)
     if violations:
@@ -214,7 +212,7 @@ class _Planner:
             held=known,
             counted=sure if urgent else sure | silent,
             leaving=sum(self.peers[at].state == "draining" for at in fit),
-            living=any(self._lives(self.peers[at].id) for at in known),
+            living=sum(self._lives(self.peers[at].id) for at in known) >= policy.needed,
             faults=self.ground.faults(
                 tuple(sorted(name for name in named if name not in self.number or self._lives(name))),
                 policy,

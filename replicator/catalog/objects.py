@@ -1,14 +1,18 @@
-"""Objects, where copies of them are believed to be, and which chunks the packs among them hold."""
+"""Objects, where copies of them are believed to be, and which chunks and shards the packs among them have."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 from chunker import Location
 from replicator.catalog.schema import Database
+from replicator.format.sizes import shard_size
 from replicator.ids import Identity, ObjectName
 
-ObjectKind = Literal["data", "tree", "index", "references", "snapshot", "charter", "keybag"]
+ObjectKind = Literal["data", "tree", "shard", "index", "references", "snapshot", "charter", "keybag"]
+"""A pack that is cut into shards is a row too, of which no provider has anything: they have its shards."""
 HoldingState = Literal["held", "missing", "damaged", "gone"]
 """What a peer's copy is: there, not there any more, not right, or lost and made up for elsewhere."""
 _COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns, lost"
@@ -16,6 +20,13 @@ _HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audite
 _BATCH = 500
 _DURABLE, _WRITTEN = 1, 2
 """What ``spooled`` holds for bytes that lie in the spool: synced, or not yet."""
+_WAITING = "SELECT s.pack_id FROM shards s JOIN objects o ON o.id = s.object_id WHERE o.spooled"
+"""Packs of which a shard lies in the spool."""
+_ENOUGH = (
+    "(SELECT count(DISTINCT s.object_id) FROM shards s JOIN holdings h ON h.object_id = s.object_id "
+    "WHERE s.pack_id = objects.id AND h.state = 'held') >= (SELECT max(needed) FROM shards WHERE pack_id = objects.id)"
+)
+"""Whether a pack's shards that are held somewhere suffice."""
 _ID = 32
 _PART = 4 << 20
 """Bytes of chunk ids that are read at a time: numpy's fixed costs are small beside it, and so is it beside the rest."""
@@ -38,6 +49,19 @@ class ObjectRow:
     spooled: bool
     created_ns: int
     lost: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shards:
+    """What a pack is cut into, by number; any ``needed`` of them give it back."""
+
+    needed: int
+    rows: tuple[ObjectRow, ...]
+
+    @property
+    def coding(self) -> tuple[int, int]:
+        """Data and parity shards."""
+        return self.needed, len(self.rows) - self.needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,22 +95,26 @@ class Objects:
         spooled: bool,
         created_ns: int,
         chunk_ids: bytes = b"",
+        shards: Sequence[bytes] = (),
+        needed: int = 0,
         synced: bool = True,
     ) -> int:
         """Remember an object and the chunks it holds in one commit; return its row id, which no other ever gets.
 
         ``chunk_ids`` are a pack's, joined in the order of its directory. A known object keeps its row id, and its
         chunks if none are given. A chunk that another pack holds already is in both: it was stored again on purpose.
+        ``shards`` are the names of what the pack is cut into, of which ``needed`` suffice; they are spooled then.
         What is not ``synced`` is nothing to rely on beyond a power cut: see :meth:`unsynced`.
         """
         state = (_DURABLE if synced else _WRITTEN) if spooled else 0
         assert len(chunk_ids) % _ID == 0, "whole ids"
+        assert not shards or 0 < needed < len(shards), "some of them suffice"
         with self._db.transaction("object row") as connection:
             connection.execute(
                 "INSERT INTO objects (name, writer, kind, size, policy, index_id, spooled, created_ns, lost) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT(name) DO UPDATE SET "
                 "index_id = coalesce(excluded.index_id, index_id), spooled = max(spooled, excluded.spooled)",
-                (name, writer, kind, size, policy, index_id, state, created_ns),
+                (name, writer, kind, size, policy, index_id, 0 if shards else state, created_ns),
             )
             [object_id] = connection.execute("SELECT id FROM objects WHERE name = ?", (name,)).fetchone()
             if chunk_ids:
@@ -99,7 +127,98 @@ class Objects:
                     "INSERT OR REPLACE INTO chunks (id, object_id, entry) VALUES (?, ?, ?)",
                     sorted((chunk, object_id, entry) for entry, chunk in enumerate(split_ids(chunk_ids))),
                 )
+            for number, shard in enumerate(shards):
+                part = self.add(
+                    name=shard,
+                    writer=writer,
+                    kind="shard",
+                    size=shard_size(size, needed),
+                    policy=policy,
+                    spooled=spooled,
+                    created_ns=created_ns,
+                    synced=synced,
+                )
+                connection.execute(
+                    "INSERT OR IGNORE INTO shards (pack_id, number, object_id, needed) VALUES (?, ?, ?, ?)",
+                    (object_id, number, part, needed),
+                )
         return int(object_id)
+
+    def shards(self, where: str = "1", values: tuple[object, ...] = ()) -> dict[int, Shards]:
+        """Return what packs are cut into, by the packs' row ids; all, or by a condition on ``s.pack_id``."""
+        columns = ", ".join(f"o.{column}" for column in _COLUMNS.split(", "))
+        rows = self._db.rows(
+            f"SELECT {columns}, s.pack_id, s.needed FROM shards s JOIN objects o ON o.id = s.object_id "  # noqa: S608 - own text
+            f"WHERE {where} ORDER BY s.pack_id, s.number",
+            values,
+        )
+        found: dict[int, Shards] = {}
+        for pack, group in groupby(rows, key=itemgetter(-2)):
+            parts = list(group)
+            found[pack] = Shards(needed=parts[0][-1], rows=tuple(_object(row) for row in parts))
+        return found
+
+    def shards_of(self, pack: ObjectRow | bytes) -> Shards | None:
+        """Return what a pack, given as its row or name, is cut into; None if it is whole, or is no pack."""
+        if isinstance(pack, ObjectRow):
+            found = self.shards("s.pack_id = ?", (pack.id,))
+        else:
+            found = self.shards("s.pack_id = (SELECT id FROM objects WHERE name = ?)", (pack,))
+        return next(iter(found.values()), None)
+
+    def shards_in(self, packs: Collection[int]) -> dict[int, Shards]:
+        """Return what these packs are cut into, by row id; whole ones are left out."""
+        found: dict[int, Shards] = {}
+        for marks, part in _marked(sorted(packs)):
+            found |= self.shards(f"s.pack_id IN ({marks})", part)
+        return found
+
+    def stored(self, rows: Iterable[ObjectRow]) -> list[ObjectRow]:
+        """Return what providers have of these: shards in the place of packs that are cut into some."""
+        rows = list(rows)
+        shards = self.shards_in({row.id for row in rows if row.kind == "data"})
+        return [one for row in rows for one in (shards[row.id].rows if row.id in shards else (row,))]
+
+    def packs_of(self, shard_ids: Collection[int]) -> dict[int, set[int]]:
+        """Return the row ids of the packs that these shards are of, each with those of its shards that were asked."""
+        found: dict[int, set[int]] = {}
+        for marks, part in _marked(sorted(shard_ids)):
+            for pack, shard in self._db.rows(
+                f"SELECT pack_id, object_id FROM shards WHERE object_id IN ({marks})",  # noqa: S608 - marks only
+                part,
+            ):
+                found.setdefault(pack, set()).add(shard)
+        return found
+
+    def shards_only_of(self, packs: Collection[int]) -> set[int]:
+        """Return the row ids of the shards of these packs that are of no other."""
+        found: set[int] = set()
+        for marks, part in _marked(sorted(packs)):
+            found.update(
+                row[0]
+                for row in self._db.rows(f"SELECT object_id FROM shards WHERE pack_id IN ({marks})", part)  # noqa: S608
+            )
+        others = {shard for pack, shards in self.packs_of(found).items() if pack not in packs for shard in shards}
+        return found - others
+
+    def settle_spooled(self, needed: Collection[int] = ()) -> list[ObjectRow]:
+        """Call nothing spooled any more, and forget what no peer has, but for ``needed``; return what was spooled.
+
+        A pack that is cut into shards stays or goes whole.
+        """
+        spooled = self.all("spooled")
+        kept = {row.id for row in spooled if row.id in needed or self.holdings_of(row.id)}
+        gone: set[int] = set()
+        for pack, shards in self.packs_of({row.id for row in spooled}).items():
+            all_of_it = self.shards("s.pack_id = ?", (pack,))[pack].rows
+            if pack in needed or any(self.holdings_of(row.id) for row in all_of_it):
+                kept |= shards
+            else:
+                gone.add(pack)
+        with self._db.transaction("spool row") as connection:
+            connection.execute("UPDATE objects SET spooled = 0 WHERE spooled")
+            self.forget(gone | {row.id for row in spooled if row.id not in kept})
+        return spooled
 
     def also_lists(self, object_id: int, chunk_ids: bytes) -> None:
         """Remember chunks that a pack is said to hold by another writer than the one who was believed first.
@@ -149,13 +268,17 @@ class Objects:
     def usable_packs(self, writer: bytes, *policies: bytes, sent: bool = False) -> set[int]:
         """Return the row ids of a writer's packs under some policies that are not lost; ``sent``: nor in the spool."""
         marks = ",".join("?" * len(policies))
-        waiting = " AND NOT spooled" if sent else ""
+        waiting = f" AND NOT spooled AND id NOT IN ({_WAITING})" if sent else ""
         rows = self._db.rows(
             f"SELECT id FROM objects WHERE kind IN ('data', 'tree') AND writer = ? AND NOT lost "  # noqa: S608 - own words
             f"AND policy IN ({marks}){waiting}",
             (writer, *policies),
         )
         return {int(row[0]) for row in rows}
+
+    def waiting_packs(self) -> list[ObjectRow]:
+        """Return the packs that lie in the spool, whole or as shards, or of which a shard does."""
+        return self.all(f"kind IN ('data', 'tree') AND (spooled OR id IN ({_WAITING}))")
 
     def by_name(self, name: bytes) -> ObjectRow | None:
         """Return one object, None if this home does not know it."""
@@ -292,9 +415,24 @@ class Objects:
         return set(object_ids) - needed
 
     def forget(self, object_ids: Iterable[int]) -> None:
-        """Forget objects that nothing refers to, with all that is known of them."""
+        """Forget objects that nothing refers to, with all that is known of them and of what they are cut into."""
         gone = [(object_id,) for object_id in object_ids]
         with self._db.transaction("forgotten row") as connection:
+            shards = [
+                row
+                for pack in gone
+                for row in connection.execute("SELECT object_id FROM shards WHERE pack_id = ?", pack).fetchall()
+            ]
+            connection.executemany("DELETE FROM shards WHERE pack_id = ?", gone)
+            gone += [  # who wrote another pack may have named the same shard, or something else as one
+                shard
+                for shard in shards
+                if connection.execute(
+                    "SELECT 1 FROM objects o WHERE o.id = ? AND o.kind = 'shard' "
+                    "AND o.id NOT IN (SELECT object_id FROM shards)",
+                    shard,
+                ).fetchone()
+            ]
             connection.executemany("UPDATE objects SET index_id = NULL WHERE index_id = ?", gone)
             for table in ("chunks", "pack_ids", "holdings", "claimed"):
                 connection.executemany(f"DELETE FROM {table} WHERE object_id = ?", gone)  # noqa: S608 - own words
@@ -332,6 +470,11 @@ class Objects:
                 (object_id, peer, incarnation, receipt, received_ns, received_ns),
             )
             connection.execute("UPDATE objects SET lost = 0 WHERE id = ? AND lost", (object_id,))
+            connection.execute(
+                "UPDATE objects SET lost = 0 WHERE lost "  # noqa: S608 - own text
+                f"AND id IN (SELECT pack_id FROM shards WHERE object_id = ?) AND {_ENOUGH}",
+                (object_id,),
+            )
 
     def set_states(
         self, peer: Identity, states: Mapping[int, HoldingState], *, incarnation: bytes, now_ns: int
@@ -348,6 +491,9 @@ class Objects:
             connection.executemany(
                 "UPDATE objects SET lost = 0 WHERE id = ? AND lost",
                 [(object_id,) for object_id, state in states.items() if state == "held"],
+            )
+            connection.execute(
+                f"UPDATE objects SET lost = 0 WHERE lost AND id IN (SELECT pack_id FROM shards) AND {_ENOUGH}"  # noqa: S608
             )
 
     def set_audited(self, peer: Identity, object_ids: Iterable[int], now_ns: int) -> None:

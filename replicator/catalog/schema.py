@@ -14,7 +14,7 @@ from typing import Any
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _REBUILT = "move it away and run again: a catalog is rebuilt from the federation"
 
 _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
@@ -100,6 +100,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     ),
     "pack_ids": ({"object_id": int, "ids": bytes}, ("object_id",)),
     "chunks": ({"id": bytes, "object_id": int, "entry": int}, ("id", "object_id")),
+    "shards": ({"pack_id": int, "number": int, "object_id": int, "needed": int}, ("pack_id", "number")),
     "meta": ({"key": str, "value": bytes}, ("key",)),
 }
 _INDEXES: dict[str, list[tuple[str, ...]]] = {
@@ -107,10 +108,11 @@ _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "snapshots": [("writer", "number")],
     "holdings": [("peer",)],
     "chunks": [("object_id", "entry")],
+    "shards": [("object_id",)],
 }
 _UNIQUE = {("objects", ("name",)), ("snapshots", ("writer", "number"))}
 _NOT_NULL = {"pack_ids": {"ids"}}
-_WITHOUT_ROWID = ("chunks", "claimed", "holdings")
+_WITHOUT_ROWID = ("chunks", "claimed", "holdings", "shards")
 _AUTOINCREMENT = ("objects",)
 
 

@@ -130,7 +130,7 @@ def _status_text(found: "Status") -> list[str]:
                 (
                     one.name,
                     one.state,
-                    f"{one.copies} of {one.promised}",
+                    f"{one.copies} of {one.promised}" + (f" ({one.coding})" if one.coding else ""),
                     moment(one.newest_ns),
                     one.files,
                     format_size(one.bytes),
@@ -416,7 +416,7 @@ def _planned_table(planned: "list[PlannedCopy]") -> list[str]:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show what would move, from where to where, and why.")
-@command(keys="write (a node) or any keeper's; no content key")
+@command(keys="write (a node) or any keeper's; no content key", run="rebalance")
 def rebalance(session: Session, dry_run: bool) -> None:
     """Bring copies where they should lie, after a provider is to be emptied, gives less room, or stands elsewhere.
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STALE_AFTER = "30d"
 _NAME = re.compile(r"[^@:/.-][^@:/]*")
+_LEAST_CODED = 2
+"""Of what stays whole; of shards one more than suffice."""
 _DOMAINS = ("owner", "site", "region", "country")
 
 
@@ -36,7 +38,16 @@ def _policy_options(function: Any) -> Any:
     for option in reversed(
         (
             click.option("--copies", type=click.IntRange(1, 64), help="Copies elsewhere that are promised."),
-            click.option("--minimum", type=click.IntRange(1, 64), help="Copies without which nothing is published."),
+            click.option(
+                "--coding",
+                metavar="K+M",
+                help="In place of copies: cut packs into K+M shards, any K of which suffice (from six households on).",
+            ),
+            click.option(
+                "--minimum",
+                type=click.IntRange(1, 64),
+                help="Copies without which nothing is published; with --coding K-1 more shards.",
+            ),
             click.option(
                 "--spread", help="Copies share none of these: owner, site, region, country (comma-separated)."
             ),
@@ -172,6 +183,7 @@ def build_policy(
     minimum: int | None,
     spread: str | None,
     residency: str | None,
+    coding: str | None = None,
 ) -> "Policy":
     """Return a policy from what was said, what was before and the defaults.
 
@@ -179,12 +191,22 @@ def build_policy(
         UsageError: it contradicts itself or goes below root's floors.
     """
     from replicator.charter.verify import below_floors  # noqa: PLC0415 - commands import what they use
-    from replicator.engine.placing import scheduler_policy  # noqa: PLC0415
+    from replicator.engine.placing import check_coding, scheduler_policy  # noqa: PLC0415
     from replicator.format.policy import Policy  # noqa: PLC0415
     from scheduler import EEA, default_copies  # noqa: PLC0415
 
     others = sum(not pin.own for pin in half.peers)
     default, least = (old.copies, old.minimum) if old else default_copies(others)
+    shards = _coding(coding)
+    if shards is not None and copies is not None:
+        raise UsageError(
+            "--coding and --copies are two promises",
+            hint=f"give one: what {coding} leaves whole has {shards[1] + 1} copies",
+        )
+    if shards is None and copies is None and old is not None:
+        shards = old.coding
+    elif shards is not None:
+        default, least = shards[1] + 1, 1 + -(-shards[1] // 2)
     wanted = copies if copies is not None else default
     if spread is not None:
         domains = sorted({word.strip() for word in spread.split(",") if word.strip()})
@@ -201,10 +223,15 @@ def build_policy(
         raise UsageError(
             f"a minimum of {minimum} is more than {wanted} copies", hint="lower --minimum or raise --copies"
         )
+    if shards is not None and minimum is not None and minimum < _LEAST_CODED:
+        raise UsageError(
+            f"with coding the minimum is at least {_LEAST_CODED}",
+            hint="below it a pack could be published that not one loss may strike",
+        )
     policy = Policy(
         copies=wanted,
         minimum=minimum if minimum is not None else min(least, wanted),
-        coding=None,
+        coding=shards,
         spread=list(domains),
         residency=list(words),
         count_own=False,
@@ -214,7 +241,36 @@ def build_policy(
     floors = below_floors(policy, half.charter.root)
     if floors:
         raise UsageError("; ".join(floors), hint="only the recovery sheet can go below what root allows")
+    if coding is not None:
+        check_coding(half, policy)
     return policy
+
+
+def _coding(text: str | None) -> tuple[int, int] | None:
+    """Return what --coding says.
+
+    Raises:
+        UsageError: it cannot be meant.
+        ReplicatorError: this machine cannot make shards.
+    """
+    if text is None:
+        return None
+    from replicator.format.sizes import MOST_SHARDS  # noqa: PLC0415 - commands import what they use
+    from replicator.pack.shards import check_library  # noqa: PLC0415
+
+    found = re.fullmatch(r"([0-9]{1,9})\+([0-9]{1,9})", text.strip())
+    if found is None:
+        raise UsageError(f"'{text}' is no coding", hint="write it like 4+2: any 4 of 6 shards suffice")
+    needed, spare = int(found[1]), int(found[2])
+    if needed == 1 and 1 <= spare <= MOST_SHARDS:
+        raise UsageError(f"'{text}' would make {spare + 1} copies", hint=f"say --copies {spare + 1}")
+    if not (1 < needed <= MOST_SHARDS and 1 <= spare <= MOST_SHARDS):
+        raise UsageError(
+            f"'{text}' is no coding that packs can be cut by",
+            hint=f"from 2 to {MOST_SHARDS} shards that suffice, and from 1 to {MOST_SHARDS} beside them, like 4+2",
+        )
+    check_library((needed, spare))
+    return needed, spare
 
 
 def check_name(name: str) -> None:
@@ -250,6 +306,7 @@ def dataset_add(
     name: str,
     paths: tuple[str, ...],
     copies: int | None,
+    coding: str | None,
     minimum: int | None,
     spread: str | None,
     residency: str | None,
@@ -273,7 +330,9 @@ def dataset_add(
             hint="`replicator dataset add --help` says what is possible",
         )
     with session.node() as half:
-        policy = build_policy(half, None, copies=copies, minimum=minimum, spread=spread, residency=residency)
+        policy = build_policy(
+            half, None, copies=copies, coding=coding, minimum=minimum, spread=spread, residency=residency
+        )
         roots = _roots(paths)
         new = Dataset(
             name=name,
@@ -298,7 +357,7 @@ def dataset_add(
     )
     session.out.result(
         document | _keeps(session, name),
-        f"Dataset '{name}': {policy.copies} copies, at least {policy.minimum}. Next: {following}",
+        f"Dataset '{name}': {_promise(policy)}. Next: {following}",
     )
 
 
@@ -318,6 +377,7 @@ def dataset_set(
     name: str,
     paths: tuple[str, ...],
     copies: int | None,
+    coding: str | None,
     minimum: int | None,
     spread: str | None,
     residency: str | None,
@@ -349,7 +409,9 @@ def dataset_set(
             return
     with session.node() as half:
         old = half.catalog.datasets.get(name)
-        policy = build_policy(half, old.policy, copies=copies, minimum=minimum, spread=spread, residency=residency)
+        policy = build_policy(
+            half, old.policy, copies=copies, coding=coding, minimum=minimum, spread=spread, residency=residency
+        )
         roots = _roots(paths) if paths else old.roots
         asked = consistency.change(old.consistency, stdin=not roots)
         chosen = _domain(half, domain, old.domain)
@@ -379,7 +441,7 @@ def dataset_list(session: Session) -> None:
             [
                 (
                     row["name"],
-                    row["copies"],
+                    row["coding"] or row["copies"],
                     row["minimum"],
                     ",".join(row["spread"]),
                     ",".join(row["residency"]) or "any",
@@ -449,7 +511,28 @@ def _keeps(session: Session, name: str) -> dict[str, Any]:
         return {"keep": in_words(rules_for(keeper, name))}
 
 
+def _promise(policy: "Policy") -> str:
+    from replicator.format.policy import coding_in_words, shards_promised  # noqa: PLC0415
+
+    whole = f"{policy.copies} copies, at least {policy.minimum}"
+    if policy.coding is None:
+        return whole
+    shards, least = shards_promised(policy)
+    return f"{coding_in_words(policy)}, {shards} shards, at least {least}; of what stays whole {whole}"
+
+
+def _shards(policy: "Policy") -> dict[str, int]:
+    """Return what is promised of packs that are cut, if any are."""
+    from replicator.format.policy import shards_promised  # noqa: PLC0415
+
+    return (
+        {} if policy.coding is None else dict(zip(("shards", "minimum_shards"), shards_promised(policy), strict=True))
+    )
+
+
 def _document(one: "Dataset", half: "Half") -> dict[str, Any]:
+    from replicator.format.policy import coding_in_words  # noqa: PLC0415
+
     return {
         "id": one.name,
         "name": one.name,
@@ -457,6 +540,8 @@ def _document(one: "Dataset", half: "Half") -> dict[str, Any]:
         "domain": _domain_name(half, one.domain),
         "copies": one.policy.copies,
         "minimum": one.policy.minimum,
+        "coding": coding_in_words(one.policy),
+        **_shards(one.policy),
         "spread": list(one.policy.spread),
         "residency": list(one.policy.residency),
         "exclude": list(one.exclude),

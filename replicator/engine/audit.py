@@ -122,7 +122,8 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     integrity list too.
     """
     rows: dict[bytes, ObjectRow] = {row.name: row for row in half.catalog.objects.all()}
-    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost]) | dismissed(half)
+    replaced = half.catalog.objects.replaced([row.id for row in rows.values() if row.lost])
+    replaced |= half.catalog.objects.shards_only_of(replaced) | dismissed(half)
     began = edge.clock.now_ns()
     found = await ask_all(
         federation.links.values(), lambda link: _survey_one(half, federation, edge, link, rows, replaced, count)

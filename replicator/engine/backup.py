@@ -479,11 +479,7 @@ class Run:
             return
         objects = node.catalog.objects
         needed = {row.id for row in objects_of(node, node.catalog.snapshots.all("writer = ?", (node.identity,)))}
-        for row in objects.all("spooled"):
-            if row.id in needed or objects.holdings_of(row.id):
-                objects.unspool(row.id)
-            else:
-                objects.forget([row.id])
+        for row in objects.settle_spooled(needed):
             self.spool.drop(row.name)
 
     async def _commit(self, dataset: Dataset, report: DatasetReport, tags: tuple[str, ...]) -> SnapshotRow:
@@ -604,7 +600,7 @@ class Run:
 
         if not self.overlap:
             return work()
-        for row in self.node.catalog.objects.all("spooled AND kind IN ('data', 'tree')"):
+        for row in self.node.catalog.objects.waiting_packs():
             stream.emitted(row.id, row.size)  # left by an earlier run, and in the way of this one
         sending = asyncio.ensure_future(self._send_while(stream))
         working = asyncio.ensure_future(asyncio.to_thread(work))
@@ -642,6 +638,7 @@ class Run:
             tenant=keys.tenant,
             domain=domain,
             policy=policy_id(dataset.policy),
+            coding=dataset.policy.coding,
             sizes=(params.minimum, params.average, params.maximum),
             spool=self.spool.path,
             threads=self.readers,
@@ -656,11 +653,10 @@ class Run:
                 rows = objects.all(f"id IN ({','.join('?' * len(batch))})", tuple(batch))
                 plan = await self.publisher.sender.settle(rows)
                 refused = {refusal.pack for refusal in plan.refused}
-                for row in rows:
-                    if row.name.hex() not in refused:
-                        # Enough copies: the spool needs room more than a copy that peers have.
-                        self.spool.drop(row.name)
-                        objects.unspool(row.id)
+                # Enough copies: the spool needs room more than a copy that peers have.
+                for row in objects.stored(row for row in rows if row.name.hex() not in refused):
+                    self.spool.drop(row.name)
+                    objects.unspool(row.id)
         finally:
             self.spool.sending(active=False)
 
@@ -776,6 +772,7 @@ class Run:
                 row = fresh.pop(0)
                 ids = node.catalog.objects.chunk_ids(row.id)
                 count += len(ids) // ID_SIZE
+                shards = node.catalog.objects.shards_of(row)
                 batch.append(row)
                 listed.append(
                     IndexedPack(
@@ -783,7 +780,7 @@ class Run:
                         size=row.size,
                         kind=int(Kind.DATA_PACK if row.kind == "data" else Kind.TREE_PACK),
                         policy=row.policy,
-                        shards=[],
+                        shards=[] if shards is None else [shard.name for shard in shards.rows],
                         ids=ids,
                     )
                 )

@@ -477,7 +477,8 @@ class ChunkFetcher:
 
         row = self.row(pack)
         federation = self._library.federation
-        if row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values()):
+        cut = self._library.keeper.catalog.objects.shards_of(row) is not None  # and joined in this process
+        if row.kind == "tree" or cut or any(link.connection.reach() is None for link in federation.links.values()):
             return write(memory.fd, await self._fetch(pack))
         kept = self._kept
         if kept is not None:

@@ -40,7 +40,7 @@ def dismissed(half: Half) -> set[int]:
     for pack in objects.by_names(forgotten.gone | forgotten.replaced | remembered):
         if pack.writer != own or pack.name in remembered:
             found.add(pack.id)
-    return found
+    return found | objects.shards_only_of(found)
 
 
 def dismissed_packs(half: Half) -> set[bytes]:

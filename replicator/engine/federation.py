@@ -15,6 +15,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.presence import note_disk
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
+from replicator.engine.shards import Cut, fetch_pack
 from replicator.errors import (
     BusyError,
     FormatError,
@@ -371,9 +372,20 @@ class Federation:
     async def fetch(self, name: ObjectName, holders: Iterable[Identity]) -> bytes:
         """Return an object from any peer, the likely holders first. Bytes that are not the object are reported.
 
+        A pack that is cut into shards comes from those.
+
         Raises:
             NotFoundError: no reachable peer gave the right bytes.
         """
+        objects = self.half.catalog.objects
+        shards = objects.shards_of(name)
+        if shards is not None:
+            [row] = objects.by_names([name])
+            return await fetch_pack(self, name, row.size, Cut.of(shards))
+        return await self.fetch_stored(name, holders)
+
+    async def fetch_stored(self, name: ObjectName, holders: Iterable[Identity]) -> bytes:
+        """Return an object that peers store as it is: as :meth:`fetch` does."""
         return await self.fetch_by(get_whole, name, holders)
 
     async def fetch_by(

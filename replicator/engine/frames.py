@@ -18,6 +18,7 @@ class Setup(Message, frozen=True):
     sizes: tuple[int, int, int]
     spool: str
     threads: int
+    coding: tuple[int, int] | None = None
 
 
 class Read(Message, frozen=True):
@@ -101,11 +102,12 @@ class Whole(Message, frozen=True):
 
 
 class Sealed(Message, frozen=True):
-    """From a reader: a pack is in the spool."""
+    """From a reader: a pack is in the spool; as ``shards``, their names joined, if it was cut."""
 
     name: bytes
     size: int
     ids: bytes
+    shards: bytes = b""
 
 
 class Finished(Message, frozen=True):

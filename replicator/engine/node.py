@@ -44,10 +44,22 @@ class NodeHome(Half):
             if row.id in whole:
                 continue
             spool.drop(row.name)
-            if objects.holdings_of(row.id):
+            if row.kind == "shard" or objects.holdings_of(row.id):
                 objects.unspool(row.id)
             else:
                 objects.forget([row.id])
+        lacking = objects.packs_of({row.id for row in rows if row.kind == "shard" and row.id not in whole})
+        for pack in lacking:
+            self._settle_shards(spool, pack)
+
+    def _settle_shards(self, spool: Spool, pack: int) -> None:
+        """Forget a pack of which too few shards are left, here and at peers together."""
+        objects = self.catalog.objects
+        shards = objects.shards("s.pack_id = ?", (pack,))[pack]
+        if sum(spool.has(row.name) or bool(objects.holdings_of(row.id)) for row in shards.rows) < shards.needed:
+            objects.forget([pack])
+            for row in shards.rows:
+                spool.drop(row.name)
 
     def seen(self, rng: Rng) -> SeenChunks:
         """Open what this node has stored already, chunk by chunk; its loss costs time, never data."""

@@ -1,10 +1,10 @@
 """The catalog's facts as the scheduler's values, and its plans back as objects and peers."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from replicator.catalog.objects import ObjectRow
+from replicator.catalog.objects import ObjectRow, Shards
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import DAY_S, NS
 from replicator.engine.dismissed import dismissed
@@ -15,8 +15,10 @@ from replicator.engine.presence import disk_away_since
 from replicator.errors import RefusedError, UsageError
 from replicator.format.charter import PeerPin
 from replicator.format.policy import Policy as PolicyRecord
+from replicator.format.policy import shards_promised
 from replicator.ids import SHORT_HEX, Identity
 from scheduler import (
+    Addition,
     Pack,
     PackId,
     Peer,
@@ -30,10 +32,17 @@ from scheduler import (
     qualify,
     repair_queue,
 )
+from scheduler.check import Ground as Places
 from scheduler.geography import residency
+from scheduler.schemes import CODING_FROM, spread_out
+from scheduler.shards import count_shards
 from scheduler.standing import Contact, Standing, standing
 
 PACK_KINDS = ("data", "tree")
+LEAST_NEEDED = 2
+"""Data shards at least: with one, all shards are copies."""
+_WHOLE = "/whole"
+"""What the name of a policy ends in where packs are meant that stay whole under it, though others are cut."""
 _LONG_NAME = re.compile(r"\b[0-9a-f]{32,64}\b")
 STALE_AFTER_S = 30 * DAY_S
 SLOW_LINE = 1_000_000
@@ -50,8 +59,10 @@ def pack_id(name: bytes) -> PackId:
     return PackId(name.hex())
 
 
-def scheduler_policy(policy_id: bytes, policy: PolicyRecord) -> Policy:
-    """Return a stored policy as the scheduler's value.
+def scheduler_policy(policy_id: bytes, policy: PolicyRecord, *, whole: bool = False) -> Policy:
+    """Return a stored policy as the scheduler's value: with a coding, what it promises of packs that are cut.
+
+    ``whole``: what it promises of those that are not.
 
     Raises:
         UsageError: its words are not ones the scheduler knows.
@@ -60,17 +71,79 @@ def scheduler_policy(policy_id: bytes, policy: PolicyRecord) -> Policy:
     try:
         for word in policy.residency:
             countries = (countries or set()) | residency(word)
+        cut = policy.coding is not None and not whole
+        copies, minimum = shards_promised(policy) if cut else (policy.copies, policy.minimum)
         return Policy(
-            name=policy_id.hex(),
-            copies=policy.copies,
-            minimum=policy.minimum,
+            name=policy_id.hex() + (_WHOLE if policy.coding is not None and whole else ""),
+            copies=copies,
+            minimum=minimum,
             spread=frozenset(policy.spread),  # type: ignore[arg-type] # checked by the scheduler itself
             only_countries=None if countries is None else frozenset(countries),
             count_own=policy.count_own,
-            coding=policy.coding,
+            coding=policy.coding if cut else None,
         )
     except (PolicyError, RosterError) as error:
         raise UsageError(str(error)) from error
+
+
+def _peer(pin: PeerPin, *, capacity: int, used: int, state: str) -> Peer:
+    region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
+    return Peer(
+        id=peer_id(pin.identity),
+        capacity=capacity,
+        used=used,
+        owner=pin.owner,
+        site=site,
+        region=region,
+        country=pin.country,
+        state=state,  # type: ignore[arg-type] # one of the scheduler's words
+        own=pin.own,
+    )
+
+
+def check_coding(half: Half, policy: PolicyRecord) -> None:
+    """Make sure that there are providers enough, far enough apart, for a policy with a coding.
+
+    Raises:
+        UsageError: fewer households than coding is offered to, or fewer places apart than a pack has shards.
+    """
+    assert policy.coding is not None, "it has one"
+    needed, spare = policy.coding
+    rule = scheduler_policy(b"new", policy)
+    peers = [_peer(pin, capacity=1, used=0, state="ok") for pin in half.peers]
+    places = Places(peers)
+    homes = {
+        places.home[one.id]
+        for one in peers
+        if rule.admits(one.country) and (rule.count_own or one.id not in places.own)
+    }
+    if len(homes) < CODING_FROM:
+        more = CODING_FROM - len(homes)
+        raise UsageError(
+            f"coding is offered from {CODING_FROM} households on, and the providers that may hold shards are of "
+            f"{len(homes)}",
+            hint=f"use --copies: with so few it costs little more; or add providers of {more} more "
+            f"household{'' if more == 1 else 's'}",
+        )
+    apart = len(spread_out(peers, rule, rule.copies))
+    if apart < rule.copies:
+        words = ["household" if word == "owner" else word for word in policy.spread]
+        fits = f"--coding {apart - spare}+{spare}, which fits, or " if apart - spare >= LEAST_NEEDED else ""
+        raise UsageError(
+            f"{needed}+{spare} makes {rule.copies} shards, and only {apart} of the providers lie as far apart "
+            "as the spread asks",
+            hint=f"{fits}add {rule.copies - apart} more that share no {' and no '.join(words) or 'disk'} with others",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """An object to be stored at a peer: a pack, or a shard of one."""
+
+    row: ObjectRow
+    pack: ObjectRow
+    peer: PeerId
+    why: str
 
 
 @dataclass(slots=True)
@@ -84,6 +157,9 @@ class Ground:
     federation: Federation
     lost_now: bool = False
     held: dict[PackId, set[PeerId]] = field(default_factory=dict)
+    """Who has which object; of a pack that is cut nobody has anything: see :meth:`holders`."""
+    _cut: dict[int, Shards | None] = field(default_factory=dict)
+    _part_of: dict[int, ObjectRow] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Read the holdings anew: in the peer's present incarnation, not reported bad, not heard of too long ago."""
@@ -107,6 +183,68 @@ class Ground:
         """Count one copy less, until the next :meth:`refresh`."""
         self.held.get(pack_id(name), set()).discard(peer_id(identity))
 
+    def shards(self, row: ObjectRow) -> Shards | None:
+        """Return what a pack is cut into; None if it is whole, or is no pack."""
+        if row.kind != "data":
+            return None
+        if row.id not in self._cut:
+            self._learn([row])
+        return self._cut[row.id]
+
+    def pack_of(self, shard: ObjectRow) -> ObjectRow:
+        """Return the pack that a shard is of which :meth:`tasks` or :meth:`shards` gave."""
+        return self._part_of[shard.id]
+
+    def _learn(self, rows: Iterable[ObjectRow]) -> None:
+        """Look up at once what these packs are cut into: that never changes."""
+        fresh = {row.id: row for row in rows if row.kind == "data" and row.id not in self._cut}
+        found = self.half.catalog.objects.shards_in(fresh)
+        for number, row in fresh.items():
+            shards = self._cut[number] = found.get(number)
+            for shard in () if shards is None else shards.rows:
+                self._part_of[shard.id] = row
+
+    def holders(self, row: ObjectRow) -> dict[PeerId, int]:
+        """Return whose copy of an object, or shard of a pack, counts, each with the number of its shard, else 0."""
+        return self.counted([row])[pack_id(row.name)]
+
+    def counted(self, rows: Iterable[ObjectRow]) -> dict[PackId, dict[PeerId, int]]:
+        """Return what :meth:`holders` does of many objects, by name."""
+        rows = list(rows)
+        self._learn(rows)
+        seats: list[tuple[ObjectRow, tuple[frozenset[PeerId], ...]]] = []
+        found: dict[PackId, dict[PeerId, int]] = {}
+        for row in rows:
+            shards = self.shards(row)
+            if shards is None:
+                found[pack_id(row.name)] = dict.fromkeys(self.held.get(pack_id(row.name), set()), 0)
+            else:
+                held = tuple(frozenset(self.held.get(pack_id(shard.name), ())) for shard in shards.rows)
+                seats.append((row, held))
+        if seats:
+            known: dict[tuple[bytes, tuple[frozenset[PeerId], ...]], dict[PeerId, int]] = {}
+            places, policies = Places(self.roster()), self.half.catalog.datasets.policies()
+            rules = {key: scheduler_policy(key, policies[key]) for key in {row.policy for row, _ in seats}}
+            for row, held in seats:
+                if (row.policy, held) not in known:
+                    known[row.policy, held] = count_shards(held, places, rules[row.policy])
+                found[pack_id(row.name)] = known[row.policy, held]
+        return found
+
+    def copies_among(self, row: ObjectRow, having: Mapping[int, Collection[PeerId]]) -> int:
+        """Return how many copies of an object, as :meth:`copies_of` counts, some peers have, given by row id."""
+        shards = self.shards(row)
+        if shards is None:
+            return len(having.get(row.id, ()))
+        rule = scheduler_policy(row.policy, self.half.catalog.datasets.policies()[row.policy])
+        found = count_shards([having.get(one.id, ()) for one in shards.rows], Places(self.roster()), rule)
+        return max(0, len(found) - shards.needed + 1)
+
+    def readable(self, row: ObjectRow) -> bool:
+        """Return whether enough of an object is held by somebody."""
+        shards = self.shards(row)
+        return len(self.holders(row)) >= (1 if shards is None else shards.needed)
+
     def _incarnation(self, identity: Identity) -> bytes:
         link = self.federation.links.get(identity)
         return link.info.incarnation if link else self.half.catalog.peers.get(identity).incarnation
@@ -125,20 +263,7 @@ class Ground:
             capacity = used + max(free, 0) if used <= quota else quota  # a grant that was cut
             if frozen and state == "ok":
                 state = "readonly"
-            region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
-            peers.append(
-                Peer(
-                    id=peer_id(identity),
-                    capacity=capacity,
-                    used=used,
-                    owner=pin.owner,
-                    site=site,
-                    region=region,
-                    country=pin.country,
-                    state=state,
-                    own=pin.own,
-                )
-            )
+            peers.append(_peer(pin, capacity=capacity, used=used, state=state))
         return peers
 
     def standing(self, pin: PeerPin, now_ns: int) -> Standing:
@@ -165,12 +290,58 @@ class Ground:
         return found
 
     def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
-        """Place packs (rows of other kinds are left out) under the policies they carry."""
-        packs = [
-            Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
-        ]
-        rules = self._rules({pack.policy for pack in packs})
-        return place(packs, self.roster(frozen=frozen), rules, self.held, seed=self.half.tenant)
+        """Place packs (rows of other kinds are left out) under the policies they carry.
+
+        Of a pack that is cut the plan's copies are shards, each on the peer that :meth:`tasks` says.
+        """
+        rows = [row for row in rows if row.kind in PACK_KINDS]
+        held = {name: set(counted) for name, counted in self.counted(rows).items()}
+        packs, rules = self.packs(rows)
+        return place(packs, self.roster(frozen=frozen), rules, held, seed=self.half.tenant)
+
+    def packs(self, rows: Iterable[ObjectRow]) -> tuple[list[Pack], list[Policy]]:
+        """Return packs, each as large as what a peer stores of it, and the policies that they are under."""
+        rows = list(rows)
+        self._learn(rows)
+        policies = self.half.catalog.datasets.policies()
+        rules: dict[tuple[bytes, bool], Policy] = {}
+        packs = []
+        for row in rows:
+            shards = self.shards(row)
+            key = (row.policy, shards is None)
+            if key not in rules:
+                rules[key] = scheduler_policy(row.policy, policies[row.policy], whole=shards is None)
+            size = row.size if shards is None else shards.rows[0].size
+            packs.append(Pack(id=pack_id(row.name), size=size, policy=rules[key].name))
+        return packs, list(rules.values())
+
+    def tasks(self, plan: Plan, rows: Iterable[ObjectRow]) -> list[Task]:
+        """Return what a plan for these packs comes to: which object, a pack or a shard, goes to which peer.
+
+        Shards that nobody has come before those that a peer has which is to be left.
+        """
+        by_name = {pack_id(row.name): row for row in rows}
+        wanted: dict[PackId, list[Addition]] = {}
+        for addition in plan.additions:
+            wanted.setdefault(addition.pack, []).append(addition)
+        counted = self.counted([by_name[name] for name in wanted])
+        found = []
+        for name, additions in wanted.items():
+            row = by_name[name]
+            shards = self.shards(row)
+            if shards is None:
+                found += [Task(row=row, pack=row, peer=one.peer, why=one.why) for one in additions]
+                continue
+            kept = {counted[name][peer] for peer in plan.kept.get(name, ())}
+            left = [number for number in range(len(shards.rows)) if number not in kept]
+            left.sort(key=lambda number: (number in counted[name].values(), number))
+            for one in additions:
+                # What a peer has already, and did not count for, costs it nothing to receive again.
+                has = [at for at in left if one.peer in self.held.get(pack_id(shards.rows[at].name), ())]
+                number = has[0] if has else left[0]
+                left.remove(number)
+                found.append(Task(row=shards.rows[number], pack=row, peer=one.peer, why=one.why))
+        return found
 
     def queue(self, rows: Iterable[ObjectRow], *, copies: int) -> list[Repair]:
         """Return packs (rows of other kinds are left out) in the order in which to mend them.
@@ -178,19 +349,16 @@ class Ground:
         ``copies`` is how many are to be made of them all together: how long that takes is guessed from it.
         """
         chosen = [row for row in rows if row.kind in PACK_KINDS]
-        packs = [Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in chosen]
-        mean = sum(row.size for row in chosen) / max(1, len(chosen))
+        packs, rules = self.packs(chosen)
+        counted = self.counted(chosen)
+        mean = sum(pack.size for pack in packs) / max(1, len(packs))
         return repair_queue(
             packs,
-            {pack.id: tuple(sorted(self.held.get(pack.id, set()))) for pack in packs},
+            {pack.id: tuple(sorted(counted[pack.id])) for pack in packs},
             self.roster(),
-            self._rules({pack.policy for pack in packs}),
+            rules,
             within=DAY_S + copies * mean / SLOW_LINE,
         )
-
-    def _rules(self, used: Collection[str]) -> list[Policy]:
-        policies = self.half.catalog.datasets.policies()
-        return [scheduler_policy(key, policy) for key, policy in policies.items() if key.hex() in used]
 
     def record_links(self, policy: PolicyRecord) -> list[Link]:
         """Return where indexes, references and snapshots go: every answering peer that residency admits."""
@@ -204,10 +372,30 @@ class Ground:
 
     def copies(self, name: bytes, policy: PolicyRecord) -> int:
         """Return how many copies of a record count: on distinct peers, the own household's only if it counts."""
+        return self._counting(self.held.get(pack_id(name), set()), policy)
+
+    def copies_of(self, rows: Iterable[ObjectRow], policy: PolicyRecord) -> list[int]:
+        """Return how many copies of each object count; of a pack that is cut, as many as survive the same losses."""
+        rows = list(rows)
+        counted = self.counted(rows)
+        found = []
+        for row in rows:
+            shards = self.shards(row)
+            have = self._counting(set(counted[pack_id(row.name)]), policy)
+            found.append(have if shards is None else max(0, have - shards.needed + 1))
+        return found
+
+    def _counting(self, holders: set[PeerId], policy: PolicyRecord) -> int:
         own = {peer_id(pin.identity) for pin in self.half.peers if pin.own}
         gone = {peer_id(said.identity) for said in self.half.private.standings if said.state == "gone"}
-        holders = self.held.get(pack_id(name), set()) - gone
+        holders = holders - gone
         return len(holders if policy.count_own else holders - own)
+
+    def word(self, policy: str) -> str:
+        """Return what a policy, named as in a plan, promises so many of."""
+        policies = self.half.catalog.datasets.policies()
+        known = None if policy.endswith(_WHOLE) else policies.get(bytes.fromhex(policy))
+        return "copies" if known is None or known.coding is None else "shards"
 
 
 def in_names(half: Half, text: str) -> str:
@@ -224,10 +412,11 @@ def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
     """
     found = []
     for gap in now.gaps:
-        what = f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have {gap.have} of {gap.promised} promised copies"
+        word = ground.word(gap.policy)
+        what = f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have {gap.have} of {gap.promised} promised {word}"
         if gap.relaxed:
             what = (
-                f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have copies that share a "
+                f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have {word} that share a "
                 f"{' and a '.join(gap.relaxed)} against the policy"
             )
         reasons = [

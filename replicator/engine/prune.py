@@ -1,6 +1,6 @@
 """Finding out all that a plan to prune stands on, without a content key; whatever is not known is a gap."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -133,7 +133,7 @@ async def look(
         max_unused=max_unused,
     )
     whole = not found.gaps
-    needed = needed_names(known.kept, packs) - {one.name for one in found.dead}
+    needed = stored_names(half, needed_names(known.kept, packs) - {one.name for one in found.dead})
     for identity, view in views.items():
         lacking = [row for row in (*view.missing, *view.damaged) if row.name in needed]
         link = federation.links.get(Identity(identity))
@@ -174,6 +174,13 @@ def needed_names(kept: Iterable[Kept], packs: Iterable[PackFacts]) -> set[bytes]
         found.update((one.name, *one.indexes, *one.references))
         indexes.update(one.indexes)
     return found | {one.name for one in packs if one.moved or one.index in indexes}
+
+
+def stored_names(half: Half, names: Collection[bytes]) -> set[bytes]:
+    """Return the names of what providers have of some objects: those of shards in the place of packs that are cut."""
+    objects = half.catalog.objects
+    rows = objects.by_names(names)
+    return (set(names) - {row.name for row in rows}) | {row.name for row in objects.stored(rows)}
 
 
 def _chains_with_holes(

@@ -36,7 +36,7 @@ from replicator.engine.marking import (
 )
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
-from replicator.engine.prune import Look, look, needed_names
+from replicator.engine.prune import Look, look, needed_names, stored_names
 from replicator.engine.pruneplan import MAX_UNUSED, WEEK_NS, DeadObject, PrunePlan, gone_by_ns
 from replicator.engine.relying import claim_what_is_left
 from replicator.engine.repacking import Repacking
@@ -245,10 +245,14 @@ class _Run:
 
     async def _take_back(self, found: Look) -> None:
         """Take marks off what is needed: a snapshot was taken back while a provider was away, or another pruned."""
-        live = needed_names(found.kept, found.packs.values()) - {one.name for one in found.plan.dead}
-        count = await take_back(self.federation, live)
+        count = await take_back(self.federation, self._living(found))
         if count:
             self.federation.notices.append(f"{count} marks are taken off what is needed again")
+
+    def _living(self, found: Look) -> set[bytes]:
+        """Return the names of what providers must have: what is needed, shards in the place of packs that are cut."""
+        dead = {one.name for one in found.plan.dead}
+        return stored_names(self.half, needed_names(found.kept, found.packs.values()) - dead)
 
     async def _spare(self, found: Look) -> None:
         """Take marks off what is known to be needed again, though not all is known, and off what may go before it is.
@@ -257,6 +261,7 @@ class _Run:
         """
         forgotten = Forgotten.of(self.half)
         live = needed_names(found.kept, found.packs.values()) - forgotten.gone - forgotten.replaced
+        live = stored_names(self.half, live)
         soon_ns = 0 if found.whole else self.edge.clock.now_ns() + SPARED_NS
         count = await take_back(self.federation, live, due_by_ns=soon_ns)
         if count:
@@ -274,7 +279,8 @@ class _Run:
     async def _claim(self, found: Look, draft: Draft) -> bool:
         """Let maintenance claim what it put together anew, where it lies, before anything gives way to it."""
         dead = {one.name for one in found.plan.dead}
-        rows = {row.id: row.name for row in _of_moved(self.half, draft.moved) if row.name not in dead}
+        living = [row for row in _of_moved(self.half, draft.moved) if row.name not in dead]
+        rows = {row.id: row.name for row in self.half.catalog.objects.stored(living)}
 
         def lying(identity: Identity) -> list[bytes]:
             holdings = self.half.catalog.objects.holdings(peer=identity)
@@ -297,9 +303,17 @@ class _Run:
             promises = [policies[row.policy] for row in rows if row.policy in policies]
             minimum = max((policy.minimum for policy in promises), default=1)
             uncounted = set() if any(policy.count_own for policy in promises) else own
-            if any(len(self.claimant.held.get(row.name, set()) - uncounted) < minimum for row in rows):
+            if any(self._claimed_copies(row, uncounted) < minimum for row in rows):
                 unripe |= {name for name in dead & found.packs.keys() if found.packs[name].writer == one.writer}
         return unripe
+
+    def _claimed_copies(self, row: ObjectRow, uncounted: Collection[Identity]) -> int:
+        """Return how many copies of an object are claimed; of a pack that is cut, as many as survive as much."""
+        shards = self.half.catalog.objects.shards_of(row)
+        if shards is None:
+            return len(self.claimant.held.get(row.name, set()).difference(uncounted))
+        holders = [self.claimant.held.get(one.name, set()).difference(uncounted) for one in shards.rows]
+        return min(sum(map(bool, holders)), len(set().union(*holders))) - shards.needed + 1
 
     async def _tell(self, draft: Draft) -> None:
         """Say which packs are gone and which moved, if that is not what was said last."""
@@ -349,7 +363,11 @@ class _Run:
         """Return by provider which names lie there and are needed by nobody."""
         dead = {one.name for one in found.plan.dead}.difference(unripe)
         old = old_objects(self.half)
-        rows = {row.id: row.name for row in self.half.catalog.objects.by_names(dead)}
+        objects = self.half.catalog.objects
+        rows = {row.id: row.name for row in objects.stored(objects.by_names(dead))}
+        # Whoever wrote a pack that is dead may have named what others need among its shards.
+        living = self._living(found)
+        rows = {number: name for number, name in rows.items() if name not in living}
         names: dict[Identity, set[bytes]] = {}
         for link in self.federation.links.values():
             lying = {

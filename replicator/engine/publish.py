@@ -31,7 +31,7 @@ from replicator.format.finding import Statement
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
 from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Claims, Empty, Signed, Testimony
-from scheduler import Plan
+from scheduler import PeerId, Plan
 
 MAX_ROUNDS = 4
 
@@ -101,8 +101,10 @@ class Publisher:
         self._give_up_lost(snapshot, rows)
         if plan.refused:
             reasons = "; ".join(debts_in_words(self.ground, plan, self.ground.plan(packs)))
+            first = next(row for row in packs if pack_id(row.name) == plan.refused[0].pack)
+            word = "copies" if self.ground.shards(first) is None else "shards"
             raise MinimumNotMetError(
-                f"{len(plan.refused)} objects have fewer than {plan.refused[0].minimum} copies: {reasons}",
+                f"{len(plan.refused)} objects have fewer than {plan.refused[0].minimum} {word}: {reasons}",
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
         for row in records:
@@ -124,12 +126,12 @@ class Publisher:
         A claim that a peer accepted earlier stands while it does not answer.
         """
         own = {pin.identity for pin in self.node.peers if pin.own and not policy.count_own}
-        claimed: dict[int, int] = {}
+        claimed: dict[int, set[PeerId]] = {}
         for pin in self.node.peers:
             if pin.identity not in own:
                 for object_id in self.node.catalog.objects.claimed(Identity(pin.identity)):
-                    claimed[object_id] = claimed.get(object_id, 0) + 1
-        thin = [row for row in rows if claimed.get(row.id, 0) < policy.minimum]
+                    claimed.setdefault(object_id, set()).add(peer_id(pin.identity))
+        thin = [row for row in rows if self.ground.copies_among(row, claimed) < policy.minimum]
         if thin:
             raise MinimumNotMetError(
                 f"{len(thin)} objects are claimed at fewer than {policy.minimum} peers (first: {thin[0].kind} "
@@ -233,7 +235,7 @@ class Publisher:
 
         A snapshot that no peer can have heard of is withdrawn then: the next one takes its number.
         """
-        nowhere = {row.name for row in self.sender.lost if not self.ground.held.get(pack_id(row.name))}
+        nowhere = {row.name for row in self.sender.lost if not self.ground.readable(row)}
         lost = [row for row in rows if row.name in nowhere]
         if not lost:
             return
@@ -318,7 +320,7 @@ class Publisher:
             await self._testify(words)
 
     def _empty_spool(self, rows: list[ObjectRow]) -> None:
-        for row in rows:
+        for row in self.node.catalog.objects.stored(rows):
             if row.spooled:
                 self.spool.drop(row.name)
                 self.node.catalog.objects.unspool(row.id)

@@ -123,6 +123,7 @@ def _work(setup: Setup, mail: SocketMail) -> FileWork:
     return FileWork(
         keys=keys,
         policy=setup.policy,
+        coding=setup.coding,
         chunker=Chunker(keys.cut_key, *setup.sizes),
         spool=spool_store(setup.spool, PosixFs()),
         rng=SystemRng(),

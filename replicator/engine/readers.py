@@ -52,7 +52,7 @@ class ChunkStore(Protocol):
         """Return for each chunk 1 if it is to be stored now, else 0; it counts as on its way from then on."""
         ...
 
-    def sealed(self, name: bytes, size: int, ids: bytes) -> None:
+    def sealed(self, name: bytes, size: int, ids: bytes, shards: bytes = b"") -> None:
         """Take note of a pack of wanted chunks that lies in the spool."""
         ...
 
@@ -216,7 +216,7 @@ class Readers:
             content = EMPTY if begun.refs is None else begun.refs.finish()
             self._done(reader, message.task, begun, _read_file(message.file, content))
         elif isinstance(message, Sealed):
-            self._store.sealed(message.name, message.size, message.ids)
+            self._store.sealed(message.name, message.size, message.ids, message.shards)
         elif isinstance(message, Finished):
             reader.finished = True
 

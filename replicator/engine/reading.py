@@ -8,7 +8,6 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
 from itertools import pairwise
 from threading import local
 from typing import Final, Protocol
@@ -21,6 +20,7 @@ from replicator.format.pack import CHUNK_DATA
 from replicator.format.tree import Hole
 from replicator.pack.keys import DomainKeys
 from replicator.pack.packer import Packer, SealedPack
+from replicator.pack.shards import stored_as
 from replicator.rng import Rng
 from replicator.snapshot.readfile import Reader, ReadFile, read_file
 from replicator.snapshot.stream import buffer_size, pieces
@@ -76,10 +76,12 @@ class FileWork:
         rng: Rng,
         mail: Mail,
         threads: Executor | None = None,
+        coding: tuple[int, int] | None = None,
     ) -> None:
         self._chunker = chunker
         self._hasher: ChunkHasher = keys.hashers()[CHUNK_DATA]
         self._spool = spool
+        self._coding = coding
         self._mail = mail
         self._threads = threads
         self._compressors = local()
@@ -90,7 +92,7 @@ class FileWork:
         self._in_use = [False, False]
         self._turn = 0
         self._writer = ThreadPoolExecutor(1)
-        self._writing: tuple[SealedPack, Future[None]] | None = None
+        self._writing: tuple[SealedPack, Future[bytes]] | None = None
         self._zeros = memoryview(bytes(chunker.params.maximum))
         self._zeros_id: bytes = self._hasher(self._zeros)
 
@@ -229,15 +231,20 @@ class FileWork:
     def _sealed(self, pack: SealedPack) -> None:
         """Write a pack beside what follows, one at a time; it is reported once it is written."""
         self._report()
-        put = partial(self._spool.put_named, pack.name, pack.data, durable=False)
-        self._writing = pack, self._writer.submit(put)
+        self._writing = pack, self._writer.submit(self._put, pack)
+
+    def _put(self, pack: SealedPack) -> bytes:
+        """Put a pack into the spool; return the joined names of the shards that it was cut into."""
+        parts = stored_as(pack.name, pack.data, self._coding)
+        for name, data in parts:
+            self._spool.put_named(name, data, durable=False)
+        return b"".join(name for name, _ in parts) if len(parts) > 1 else b""
 
     def _report(self) -> None:
         if self._writing is None:
             return
         (pack, written), self._writing = self._writing, None
-        written.result()
-        self._mail.say(Sealed(pack.name, len(pack.data), b"".join(pack.ids)))
+        self._mail.say(Sealed(pack.name, len(pack.data), b"".join(pack.ids), written.result()))
 
 
 class _TooLargeError(Exception):

@@ -5,6 +5,7 @@ that a grant was cut below what lies there, and moves one copy to make room for 
 nothing. The copies that are not needed any more are surplus afterwards; `prune` releases them.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
-from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id, scheduler_policy
+from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.repair import Way, published, way_of
 from replicator.engine.send import Sender
@@ -74,8 +75,8 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
             by_name = {pack_id(row.name): row for row in rows}
             links = {peer_id(identity): link for identity, link in federation.links.items()}
             names = {peer_id(pin.identity): pin.name for pin in half.peers}
-            for move in wanted["moves"]:
-                row, to = by_name[PackId(move["pack"])], PeerId(move["to"])
+            moving = moved_objects(ground, by_name, wanted["moves"])
+            for move, (row, to) in zip(wanted["moves"], moving, strict=True):
                 source, way = way_of(half, ground, sender.pulls, row, Identity(bytes.fromhex(to)))
                 report.moves.append(
                     Move(
@@ -92,7 +93,6 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
             report.refused = [in_names(half, text) for text in reasons]
             if not dry_run and wanted["moves"]:
                 edge.progress.stage("moving", sum(move.size for move in report.moves))
-                moving = [(by_name[PackId(move["pack"])], PeerId(move["to"])) for move in wanted["moves"]]
                 await sender.send((row, links[to]) for row, to in moving if to in links)
                 report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
                 report.pulled = sender.pulls.objects
@@ -109,30 +109,49 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
     return report
 
 
+def moved_objects(
+    ground: Ground, by_name: Mapping[PackId, ObjectRow], moves: Iterable[Mapping[str, Any]]
+) -> list[tuple[ObjectRow, PeerId]]:
+    """Return which object goes to which peer: of a pack that is cut the shard that is left there, or a missing one."""
+    counted = ground.counted(by_name.values())
+    given: dict[PackId, set[int]] = {}
+    found = []
+    for move in moves:
+        name, leaves, to = PackId(move["pack"]), move["from"], PeerId(move["to"])
+        row, shards = by_name[name], ground.shards(by_name[name])
+        if shards is not None:
+            numbers = given.setdefault(name, set(counted[name].values()))
+            missing = next((at for at in range(len(shards.rows)) if at not in numbers), 0)
+            number = missing if leaves is None else counted[name][PeerId(leaves)]
+            numbers.add(number)
+            row = shards.rows[number]
+        found.append((row, to))
+    return found
+
+
 def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
     """Return the plan (docs/spec/placement.md) for packs as they lie, counted as placement counts them.
 
     Packs that also count copies in the tenant's own household are left out: the plan knows no such exception.
     """
-    policies = {
-        key.hex(): scheduler_policy(key, record) for key, record in ground.half.catalog.datasets.policies().items()
-    }
-    packs = [row for row in rows if not policies[row.policy.hex()].count_own]
-    rules = {name: policies[name] for name in sorted({row.policy.hex() for row in packs})}
+    records = ground.half.catalog.datasets.policies()
+    rows = [row for row in rows if not records[row.policy].count_own]
+    packs, policies = ground.packs(rows)
+    counted = ground.counted(rows)
+    rules = {rule.name: rule for rule in sorted(policies, key=lambda one: one.name)}
     roster = {peer.id: peer for peer in ground.roster() if not peer.own}
     surplus: dict[PackId, set[PeerId]] = {}
-    for one in ground.plan(packs).surplus:
+    for one in ground.plan(rows).surplus:
         surplus.setdefault(one.pack, set()).add(one.peer)
     spare = dict.fromkeys(roster, 0)
     placements: dict[PackId, list[PeerId]] = {}
-    for row in packs:
-        name = pack_id(row.name)
-        unneeded = surplus.get(name, set())
+    for pack in packs:
+        unneeded = surplus.get(pack.id, set())
         for one_too_many in unneeded & roster.keys():
-            spare[one_too_many] += row.size
-        holders = sorted((ground.held.get(name, set()) & roster.keys()) - unneeded)
+            spare[one_too_many] += pack.size
+        holders = sorted((counted[pack.id].keys() & roster.keys()) - unneeded)
         if holders:
-            placements[name] = [*holders[: rules[row.policy.hex()].copies]]
+            placements[pack.id] = [*holders[: rules[pack.policy].copies]]
     peers = []
     for peer in roster.values():
         over = peer.used > peer.capacity
@@ -160,7 +179,7 @@ def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
             }
             for name, rule in rules.items()
         ],
-        "packs": [{"id": pack_id(row.name), "size": row.size, "policy": row.policy.hex()} for row in packs],
+        "packs": [{"id": pack.id, "size": pack.size, "policy": pack.policy} for pack in packs],
         "placements": placements,
     }
     if not packs:

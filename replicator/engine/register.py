@@ -111,7 +111,9 @@ async def _objects(library: Library) -> dict[str, list[ObjectRow]]:
     snapshots = [*await library.snapshots(), *await library.snapshots(forgotten=True)]
     names = sorted({one.details.dataset for one in snapshots})
     return {
-        name: objects_of(library.keeper, [one.row for one in snapshots if one.details.dataset == name])
+        name: library.keeper.catalog.objects.stored(
+            objects_of(library.keeper, [one.row for one in snapshots if one.details.dataset == name])
+        )
         for name in names
     }
 

@@ -12,11 +12,13 @@ from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, learn
 from replicator.engine.node import NodeHome
 from replicator.engine.publish import Published, Publisher
+from replicator.engine.shards import Cut, fetch_pack
 from replicator.engine.swept import drop_swept
 from replicator.engine.sync import fetch_index, knows_index, sync_all, take_index
 from replicator.errors import FormatError, IntegrityError, NotFoundError
 from replicator.format.forget import MovedPacks
 from replicator.format.index import Index
+from replicator.format.policy import Policy, policy_id
 from replicator.ids import ObjectName, short
 from replicator.pack.repack import segments_of
 
@@ -86,8 +88,14 @@ async def _compare(node: NodeHome, federation: Federation, moved: MovedPacks, in
         for chunk, digest in found.items():
             before.setdefault(chunk, set()).add(digest)
             policies.setdefault(chunk, set()).add(row.policy)
+    promises: dict[bytes, Policy] = {policy_id(policy): policy for policy in index.policies}
     for pack in index.packs:
-        directory, found = segments_of(await federation.fetch(ObjectName(pack.name), ()), keys)
+        cut = Cut.said(pack, promises[pack.policy]) if pack.policy in promises else None
+        if cut is None:
+            data = await federation.fetch(ObjectName(pack.name), ())
+        else:
+            data = await fetch_pack(federation, ObjectName(pack.name), pack.size, cut)
+        directory, found = segments_of(data, keys)
         if not set(split_ids(pack.ids)) <= found.keys():
             raise IntegrityError(f"pack {short(pack.name)}: an index names chunks in it that it does not hold")
         for chunk, digest in found.items():

@@ -32,6 +32,7 @@ from replicator.ids import ObjectName, short
 from replicator.pack.packer import SealedPack
 from replicator.pack.repack import Repacker
 from replicator.pack.sealed import seal_object
+from replicator.pack.shards import stored_as
 
 BATCH_BYTES: Final = 256 << 20
 """Of old packs that go into new ones, and into one index, together."""
@@ -70,12 +71,7 @@ class Repacking:
 
     def _tidy(self) -> None:
         """Let go of what lies in the spool, and of rows of what no provider ever got."""
-        objects = self._half.catalog.objects
-        for row in objects.all("spooled"):
-            if objects.holdings_of(row.id):
-                objects.unspool(row.id)
-            else:
-                objects.forget([row.id])
+        self._half.catalog.objects.settle_spooled()
         for name in self._spool.names():
             self._spool.drop(name)
 
@@ -88,13 +84,19 @@ class Repacking:
         needed -= self._moved_before(group, ids)
         made: list[SealedPack] = []
 
+        coding = self._half.catalog.datasets.policies()[facts.policy].coding if facts.kind == "data" else None
+
         def emit(pack: SealedPack) -> None:
-            # Not synced: nothing relies on it before providers have it, and a run that was stopped makes it anew.
-            self._spool.put(pack.name, pack.data, durable=False)
+            parts = stored_as(pack.name, pack.data, coding)
+            for name, data in parts:
+                # Not synced: nothing relies on it before providers have it, and a run that was stopped makes it anew.
+                self._spool.put(name, data, durable=False)
+            shards[pack.name] = [name for name, _ in parts] if len(parts) > 1 else []
             made.append(SealedPack(name=pack.name, data=b"", kind=pack.kind, policy=pack.policy, ids=pack.ids))
             sizes[pack.name] = len(pack.data)
 
         sizes: dict[bytes, int] = {}
+        shards: dict[bytes, list[bytes]] = {}
         repacker = Repacker(_KINDS[facts.kind], facts.policy, keys, self._edge.rng, emit)
         left = set(needed)
         async with contextlib.aclosing(self._fetched(batch)) as packs:
@@ -105,7 +107,7 @@ class Repacking:
         await asyncio.to_thread(repacker.flush)
         if sum(sizes.values()) >= sum(use.facts.size for use in batch):
             return None  # padding took what was gained
-        return await self._store(group, batch, made, sizes)
+        return await self._store(group, batch, made, sizes, shards)
 
     async def _fetched(self, batch: Sequence[PackUse]) -> AsyncGenerator[tuple[PackUse, bytes], None]:
         """Yield packs with their bytes; while one is worked on the next is fetched."""
@@ -137,7 +139,12 @@ class Repacking:
         return found
 
     async def _store(
-        self, group: RepackGroup, batch: Sequence[PackUse], made: Sequence[SealedPack], sizes: Mapping[bytes, int]
+        self,
+        group: RepackGroup,
+        batch: Sequence[PackUse],
+        made: Sequence[SealedPack],
+        sizes: Mapping[bytes, int],
+        shards: Mapping[bytes, list[bytes]],
     ) -> MovedPacks | None:
         """Bring new packs and their index to the copies that they promise; None if they do not reach the minimum."""
         facts = group.packs[0].facts
@@ -155,7 +162,7 @@ class Repacking:
                     size=sizes[pack.name],
                     kind=int(pack.kind),
                     policy=pack.policy,
-                    shards=[],
+                    shards=shards[pack.name],
                     ids=b"".join(pack.ids),
                 )
                 for pack in made
@@ -185,13 +192,17 @@ class Repacking:
         objects = self._half.catalog.objects
         row = objects.by_name(name)
         assert row is not None, f"{short(name)} was just taken in"
+        shards = objects.shards_of(row)
         objects.add(
             name=row.name,
             writer=row.writer,
             kind=row.kind,
             size=row.size,
+            policy=row.policy,
             spooled=True,
             created_ns=row.created_ns,
+            shards=[] if shards is None else [one.name for one in shards.rows],
+            needed=0 if shards is None else shards.needed,
             synced=False,
         )
         found = objects.by_name(name)

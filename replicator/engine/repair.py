@@ -162,23 +162,23 @@ async def mend_urgent(half: Half, edge: Edge) -> RepairReport:
 
 def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     names = {peer_id(pin.identity): pin.name for pin in half.peers}
-    by_name = {pack_id(row.name): row for row in rows}
-    plan = ground.plan(rows)
-    turns = in_order(ground, plan, rows)
+    packs = [row for row in rows if row.kind in PACK_KINDS]
+    plan = ground.plan(packs)
+    turns = in_order(ground, plan, packs)
     pulls = Pulls(half, ground.federation.edge, ground.federation)
     identities = {peer_id(pin.identity): Identity(pin.identity) for pin in half.peers}
-    for addition in sorted(plan.additions, key=lambda one: turns[one.pack].at):
-        row, repair = by_name[addition.pack], turns[addition.pack].repair
-        source, way = way_of(half, ground, pulls, row, identities[addition.peer])
+    for task in sorted(ground.tasks(plan, packs), key=lambda one: turns[pack_id(one.pack.name)].at):
+        repair = turns[pack_id(task.pack.name)].repair
+        source, way = way_of(half, ground, pulls, task.row, identities[task.peer])
         report.planned.append(
             PlannedCopy(
-                object=short(row.name),
-                kind=row.kind,
-                size=row.size,
+                object=short(task.row.name),
+                kind=task.row.kind,
+                size=task.row.size,
                 source=source,
                 way=way,
-                peer=names[addition.peer],
-                why=in_names(half, addition.why),
+                peer=names[task.peer],
+                why=in_names(half, task.why),
                 urgency=repair.urgency,
                 chance=repair.chance,
                 reason=in_names(half, repair.why),
@@ -208,7 +208,10 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
 
 
 def way_of(half: Half, ground: Ground, pulls: Pulls, row: ObjectRow, to: Identity) -> tuple[str, Way]:
-    """Return from which provider a copy comes, and how: "" for the spool; "nobody" if no holder answers."""
+    """Return from which provider a copy comes, and how: "" for the spool; "nobody" if no holder answers.
+
+    A shard that nobody who answers has is made of "its other shards".
+    """
     if isinstance(half, NodeHome) and row.spooled:
         return "", "sent"
     holders = ground.held.get(pack_id(row.name), set())
@@ -217,14 +220,18 @@ def way_of(half: Half, ground: Ground, pulls: Pulls, row: ObjectRow, to: Identit
     if source is not None:
         return source.pin.name, "pulled"
     names = sorted(ground.federation.links[one].pin.name for one in answering)
+    if not names and row.kind == "shard":
+        return "its other shards", "relayed"
     return (names[0] if names else "nobody"), "relayed"
 
 
 async def _mend(
     half: Half, federation: Federation, edge: Edge, ground: Ground, rows: list[ObjectRow], report: RepairReport
 ) -> None:
+    stored = half.catalog.objects.stored(rows)
     damaged = {
-        identity: [row for row in rows if row.id in bad] for identity, bad in _damaged_by_peer(half, federation).items()
+        identity: [row for row in stored if row.id in bad]
+        for identity, bad in _damaged_by_peer(half, federation).items()
     }
     for identity, bad in damaged.items():
         link = federation.links.get(identity)
@@ -276,7 +283,7 @@ def _settle_losses(half: Half, edge: Edge, ground: Ground, rows: list[ObjectRow]
         for row in records
         if ground.copies(row.name, policy) < policy.minimum
     }
-    made_up = {row.id for row in rows if pack_id(row.name) not in short_of}
+    made_up = {row.id for row in half.catalog.objects.stored(row for row in rows if pack_id(row.name) not in short_of)}
     for link in ground.federation.links.values():
         lost = [one.object_id for one in half.catalog.objects.holdings(peer=link.identity) if one.state in _LOST]
         states: dict[int, HoldingState] = {object_id: "gone" for object_id in lost if object_id in made_up}

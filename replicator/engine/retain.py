@@ -204,7 +204,8 @@ async def forget(
         )
         if undo:
             rows = [one.snapshot.row for one in judged if one.snapshot.row.name in names]
-            await take_back(library.federation, {row.name for row in objects_of(keeper, rows)})
+            stored = keeper.catalog.objects.stored(objects_of(keeper, rows))
+            await take_back(library.federation, {row.name for row in stored})
             away = [pin.name for pin in keeper.peers if Identity(pin.identity) not in library.federation.links]
             if away:
                 library.federation.notices.append(

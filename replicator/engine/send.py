@@ -2,24 +2,29 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from replicator.catalog.objects import ObjectRow
+from replicator.catalog.objects import ObjectRow, Shards
 from replicator.config import format_size
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, check_receipt, patiently
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id
 from replicator.engine.pulls import Pulls
+from replicator.engine.shards import Cut, fetch_shards, make_shards
 from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
 from replicator.format.policy import Policy
-from replicator.ids import Identity
+from replicator.ids import Identity, ObjectName
 from scheduler import PackId, Plan, Repair
 
 STREAMS = 3
 """Uploads to one peer at the same time; providers allow as many a tenant."""
+_BULKY = (*PACK_KINDS, "shard")
+_MADE = 4
+"""Packs of which shards that were made again stay in memory until each has gone to its peer; at most 16 MiB each."""
 _MEASURED_S = 60.0
 """How long a rate is measured before it is believed."""
 
@@ -60,6 +65,9 @@ class Sender:
         self.sent_objects = 0
         self.sent_bytes = 0
         self.lost: list[ObjectRow] = []
+        """Objects, packs in the place of their shards, that cannot be had any more."""
+        self._made: OrderedDict[int, dict[int, bytes]] = OrderedDict()
+        self._making: dict[int, asyncio.Lock] = {}
 
     async def settle(self, rows: list[ObjectRow], stage: str = "", *, by_urgency: bool = False) -> Plan:
         """Make the copies that the policies of these packs promise, as far as peers allow.
@@ -71,12 +79,12 @@ class Sender:
         for _ in range(len(self._half.peers) + 2):
             plan = self.ground.plan(rows)
             rank = in_order(self.ground, plan, rows) if by_urgency else {}
-            by_name = {pack_id(row.name): row for row in rows}
+            tasks = self.ground.tasks(plan, rows)
+            if rank:
+                tasks.sort(key=lambda one: rank[pack_id(one.pack.name)].at)
             links = {peer_id(identity): link for identity, link in self.federation.links.items()}
             wanted = [
-                (by_name[addition.pack], links[addition.peer])
-                for addition in sorted(plan.additions, key=lambda one: rank[one.pack].at if rank else 0)
-                if addition.peer in links and not self._is_lost(by_name[addition.pack])
+                (task.row, links[task.peer]) for task in tasks if task.peer in links and not self._is_lost(task.row)
             ]
             if not wanted or self._is_over:
                 break
@@ -110,20 +118,26 @@ class Sender:
         await self.send(wanted)
 
     def _is_lost(self, row: ObjectRow) -> bool:
-        return any(row.name == lost.name for lost in self.lost)
+        name = self._whole(row).name
+        return any(name == lost.name for lost in self.lost)
+
+    def _whole(self, row: ObjectRow) -> ObjectRow:
+        """Return the pack that a shard is of, and anything else as it is."""
+        return self.ground.pack_of(row) if row.kind == "shard" else row
 
     async def _send_one(self, row: ObjectRow, link: Link) -> None:
         gate = self._gates.setdefault(link.identity, asyncio.Semaphore(STREAMS))
         async with gate, self._all:
             if link.identity not in self.federation.links or link.free < row.size or self._is_lost(row):
                 return
-            if row.kind in PACK_KINDS and self._is_over:
+            if row.kind in _BULKY and self._is_over:
                 return
             try:
                 signed = await self._brought(row, link)
                 receipt = check_receipt(signed, link, self._half.tenant, row.name, row.size)
             except NotFoundError:
-                self.lost.append(row)
+                if not self._is_lost(row):
+                    self.lost.append(self._whole(row))
                 return
             except RefusedError as error:
                 if error.code not in {"quota", "full"}:
@@ -188,7 +202,7 @@ class Sender:
             NotFoundError: nobody gives the bytes.
             PeerError: the provider does not take it.
         """
-        if self._spool is None or not row.spooled:
+        if not self._is_spooled(row):
             holders = self.ground.held.get(pack_id(row.name), set())
             answering = {identity for identity in self.federation.links if peer_id(identity) in holders}
             source = self.pulls.source_of(row, answering, link.identity)
@@ -200,7 +214,7 @@ class Sender:
         return await patiently(self._edge, partial(link.connection.put, row.name, data))
 
     async def _bytes_of(self, row: ObjectRow) -> bytes:
-        if self._spool is not None and row.spooled:
+        if self._spool is not None and self._is_spooled(row):
             try:
                 return self._spool.get(row.name)
             except NotFoundError as error:
@@ -211,6 +225,8 @@ class Sender:
             for identity in self.federation.links
             if peer_id(identity) in self.ground.held.get(pack_id(row.name), set())
         ]
+        if row.kind == "shard" and not holders:
+            return await self._make(row)
         if self._edge.line is not None:
             await self._edge.line.down(row.size)
         try:
@@ -219,4 +235,49 @@ class Sender:
             for identity in holders:
                 if (identity, row.name) in self.federation.denied:
                     self.ground.remove(row.name, identity)
+            if row.kind == "shard":
+                return await self._make(row)
             raise
+
+    def _is_spooled(self, row: ObjectRow) -> bool:
+        # Rows of shards are as they were when their pack was looked up first in this run.
+        return self._spool is not None and row.spooled and (row.kind != "shard" or self._spool.has(row.name))
+
+    async def _make(self, row: ObjectRow) -> bytes:
+        """Make a shard of others, and at the same time all others of its pack that nobody who answers has.
+
+        Raises:
+            NotFoundError: too few shards of the pack are within reach.
+        """
+        pack = self.ground.pack_of(row)
+        shards = self.ground.shards(pack)
+        assert shards is not None, "it is a shard"
+        number = shards.rows.index(row)
+        async with self._making.setdefault(pack.id, asyncio.Lock()):
+            if number not in self._made.get(pack.id, {}):
+                cut = Cut.of(shards)
+                if self._edge.line is not None:
+                    await self._edge.line.down(cut.needed * row.size)
+                found = await fetch_shards(self.federation, pack.name, cut, here=self._in_spool(shards))
+                missing = {number} | {at for at, one in enumerate(shards.rows) if not self._lies(one)} - found.keys()
+                self._made[pack.id] = await make_shards(pack.name, cut, found, missing)
+                while len(self._made) > _MADE:
+                    self._made.popitem(last=False)
+            return self._made[pack.id][number]
+
+    def _lies(self, row: ObjectRow) -> bool:
+        links = {peer_id(identity) for identity in self.federation.links}
+        return self._is_spooled(row) or not links.isdisjoint(self.ground.held.get(pack_id(row.name), ()))
+
+    def _in_spool(self, shards: Shards) -> Callable[[ObjectName], bytes | None]:
+        spooled = {row.name for row in shards.rows if self._is_spooled(row)}
+
+        def get(name: ObjectName) -> bytes | None:
+            if self._spool is None or name not in spooled:
+                return None
+            try:
+                return self._spool.get(name)
+            except NotFoundError:
+                return None
+
+        return get

@@ -10,6 +10,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id, scheduler_policy
 from replicator.errors import UsageError
+from replicator.format.sizes import shard_size
 from replicator.ids import Identity, short
 from scheduler import (
     Holders,
@@ -26,7 +27,7 @@ from scheduler import (
 )
 from scheduler.hazards import Hazards
 from scheduler.outlook import Outlook, outlook
-from scheduler.schemes import Choice, Scheme, choose, evaluate, spread_out
+from scheduler.schemes import Choice, Scheme, choose, evaluate
 
 SAMPLE: Final = 256
 """Packs that stand for all of a policy that has none yet, or for a number of equal ones."""
@@ -97,35 +98,39 @@ def home_scene(half: Half, edge: Edge) -> Scene:
         known = half.catalog.peers.get(Identity(pin.identity))
         peers.append(replace(peer, capacity=known.used + max(known.free, 0), used=known.used))
     rows = [row for row in half.catalog.objects.all() if row.kind in PACK_KINDS and not row.lost]
+    counted = ground.counted(rows)
     policies = half.catalog.datasets.policies()
     users: dict[bytes, list[str]] = {}
     for dataset in half.catalog.datasets.all():
         users.setdefault(half.catalog.datasets.remember(dataset.policy), []).append(dataset.name)
     cases = []
     for key, record in policies.items():
-        mine = [pack_id(row.name) for row in rows if row.policy == key]
-        if not mine and key not in users:
-            continue
-        rule = scheduler_policy(key, record)
-        placement: Placement = {name: tuple(sorted(ground.held.get(name, ()))) for name in mine}
+        mine = [row for row in rows if row.policy == key]
         label = ", ".join(users.get(key, [])) or f"policy {short(key)}"
-        cases.append(
-            Case(
-                label=label,
-                policy=rule,
-                placement=placement or supposed(rule, peers, SAMPLE, _PACK_BYTES),
-                supposed=not placement,
+        for whole in (False, True) if record.coding is not None else (False,):
+            rule = scheduler_policy(key, record, whole=whole)
+            placement: Placement = {
+                pack_id(row.name): tuple(sorted(counted[pack_id(row.name)]))
+                for row in mine
+                if record.coding is None or (ground.shards(row) is None) == whole
+            }
+            if not placement and (whole or key not in users):
+                continue
+            size = _PACK_BYTES if rule.coding is None else shard_size(_PACK_BYTES, rule.needed)
+            cases.append(
+                Case(
+                    label=f"{label}, what is not cut" if whole else label,
+                    policy=rule,
+                    placement=placement or supposed(rule, peers, SAMPLE, size),
+                    supposed=not placement,
+                )
             )
-        )
     cases.sort(key=lambda case: (case.supposed, -len(case.placement), case.label))
     return Scene(peers=tuple(peers), names={peer_id(pin.identity): pin.name for pin in half.peers}, cases=tuple(cases))
 
 
 def supposed(policy: Policy, peers: Sequence[Peer], count: int, size: int) -> dict[PackId, Holders]:
-    """Where so many equal packs would be placed from empty; coded ones all on the peers that lie farthest apart."""
-    if policy.coding is not None:
-        holders: Holders = tuple(peer.id for peer in spread_out(peers, policy, policy.copies))
-        return {PackId("supposed"): holders}
+    """Where so many equal packs would be placed from empty; ``size`` is what each takes on a peer."""
     packs = [Pack(id=PackId(f"supposed {number}"), size=size, policy=policy.name) for number in range(count)]
     return {name: holders for name, holders in place(packs, peers, policy).placement.items() if holders}
 
@@ -170,12 +175,12 @@ def _scene(document: dict[str, Any]) -> Scene:
     for policy in policies:
         mine, count, size = packs[policy.name]
         lying = {pack.id: placements[pack.id] for pack in mine if pack.id in placements}
-        rest = [pack for pack in mine if pack.id not in placements]
-        if rest and policy.coding is None:
+        rest = [replace(pack, size=-(-pack.size // policy.needed)) for pack in mine if pack.id not in placements]
+        if rest:
             lying |= place(rest, peers, policy).placement
-        elif rest or count or not lying:
+        elif count or not lying:
             units = min(count or SAMPLE, SAMPLE)
-            lying |= supposed(policy, peers, units, max(1, size * count // units))
+            lying |= supposed(policy, peers, units, max(1, -(-size // policy.needed) * count // units))
         supposes = not any(pack.id in placements for pack in mine)
         cases.append(Case(label=policy.name, policy=policy, placement=lying, supposed=supposes))
     return Scene(peers=tuple(peers), names={}, cases=tuple(cases))

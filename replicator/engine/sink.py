@@ -16,11 +16,12 @@ from replicator.engine.spool import Spool
 from replicator.format.container import Kind
 from replicator.format.pack import CHUNK_DATA
 from replicator.format.policy import Policy, at_least_as_strong, policy_id
-from replicator.format.sizes import LARGEST
+from replicator.format.sizes import LARGEST, shard_size
 from replicator.format.snapshot import ChunkRef
 from replicator.ids import ObjectName
 from replicator.pack.keys import DomainKeys
 from replicator.pack.packer import Packer, SealedPack
+from replicator.pack.shards import stored_as
 from replicator.rng import Rng
 
 _KINDS: Mapping[Kind, ObjectKind] = {Kind.DATA_PACK: "data", Kind.TREE_PACK: "tree"}
@@ -57,6 +58,7 @@ class PackingSink:
         """``needed`` makes what collects the ids that the snapshot needs; ``avoided`` packs are not relied on."""
         self._hashers: dict[int, ChunkHasher] = keys.hashers()
         self._policy_id = policy_id(policy)
+        self._coding = policy.coding
         self._objects = objects
         self._seen = seen
         self._spool = spool
@@ -125,10 +127,11 @@ class PackingSink:
             self._spool.wait_for_room(min(LARGEST, self._spool.limit))
         return bytes(answer)
 
-    def sealed(self, name: bytes, size: int, ids: bytes) -> None:
-        """Take note of a pack of wanted chunks that lies in the spool."""
-        self._spool.came(size)
-        self._note(ObjectName(name), size, Kind.DATA_PACK, self._policy_id, ids)
+    def sealed(self, name: bytes, size: int, ids: bytes, shards: bytes = b"") -> None:
+        """Take note of a pack of wanted chunks that lies in the spool, as ``shards`` if it was cut."""
+        names = split_ids(shards)
+        self._spool.came(len(names) * self._shard_size(size) if names else size)
+        self._note(ObjectName(name), size, Kind.DATA_PACK, self._policy_id, ids, names)
 
     # the end
 
@@ -193,11 +196,20 @@ class PackingSink:
         return new
 
     def _spool_pack(self, pack: SealedPack) -> None:
-        self._spool.wait_for_room(len(pack.data))
-        self._spool.put(pack.name, pack.data, durable=False)
-        self._note(pack.name, len(pack.data), pack.kind, pack.policy, b"".join(pack.ids))
+        parts = stored_as(pack.name, pack.data, self._coding if pack.kind is Kind.DATA_PACK else None)
+        self._spool.wait_for_room(sum(len(data) for _, data in parts))
+        for name, data in parts:
+            self._spool.put(name, data, durable=False)
+        shards = [name for name, _ in parts] if len(parts) > 1 else []
+        self._note(pack.name, len(pack.data), pack.kind, pack.policy, b"".join(pack.ids), shards)
 
-    def _note(self, name: ObjectName, size: int, kind: Kind, policy: bytes, ids: bytes) -> None:
+    def _shard_size(self, size: int) -> int:
+        assert self._coding is not None, "nothing is cut without"
+        return shard_size(size, self._coding[0])
+
+    def _note(
+        self, name: ObjectName, size: int, kind: Kind, policy: bytes, ids: bytes, shards: Sequence[bytes]
+    ) -> None:
         row = self._objects.add(
             name=name,
             writer=self._writer,
@@ -207,6 +219,8 @@ class PackingSink:
             spooled=True,
             created_ns=self._now_ns,
             chunk_ids=ids,
+            shards=shards,
+            needed=self._coding[0] if shards and self._coding else 0,
             synced=False,
         )
         self._seen.add(row, policy)

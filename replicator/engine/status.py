@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import Audited, PeerView, audited, survey
@@ -22,7 +21,7 @@ from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
-from replicator.format.policy import Policy, at_least_as_strong
+from replicator.format.policy import at_least_as_strong, coding_in_words
 from replicator.ids import Identity, identity_of, short
 from replicator.notify.alarms import LATE_S, STALE_S
 
@@ -32,7 +31,10 @@ State = Literal["safe", "below promise", "below minimum", "damaged", "stale", "w
 
 @dataclass(slots=True, kw_only=True)
 class DatasetStatus:
-    """How one dataset stands. ``copies`` is the fewest copies that any of its objects has now."""
+    """How one dataset stands. ``copies`` is the fewest copies that any of its objects has now.
+
+    Of packs that are cut into shards, so many as survive the loss of the same number of peers.
+    """
 
     id: str
     name: str
@@ -44,6 +46,7 @@ class DatasetStatus:
     copies: int = 0
     promised: int = 0
     minimum: int = 0
+    coding: str = ""
     objects: int = 0
     stored_bytes: int = 0
     debt: int = 0
@@ -271,7 +274,8 @@ def _unclaimed(half: Half, federation: Federation, ground: Ground) -> None:
         return
     published = half.catalog.snapshots.all("writer = ? AND published_ns != 0", (half.identity,))
     published = without_forgotten(half, published)
-    needed = {pack_id(row.name) for row in objects_of(half, published) if row.kind in PACK_KINDS}
+    packs = [row for row in objects_of(half, published) if row.kind in PACK_KINDS]
+    needed = {pack_id(row.name) for row in half.catalog.objects.stored(packs)}
     for identity, link in federation.links.items():
         held = sum(peer_id(identity) in ground.held.get(pack, set()) for pack in needed)
         if held and not half.catalog.objects.claimed(identity):
@@ -336,10 +340,11 @@ def _dataset(
     policy = half.catalog.datasets.policies()[newest.policy]
     objects = objects_of(half, published)
     plan = ground.plan(objects, frozen=True)
-    copies = min((_copies(ground, row, policy) for row in objects), default=0)
+    copies = min(ground.copies_of(objects, policy), default=0)
     gaps = debts_in_words(ground, plan, ground.plan(objects))
     warnings = []
-    thin = [row for row in objects if row.kind not in PACK_KINDS and _copies(ground, row, policy) < policy.minimum]
+    records = [row for row in objects if row.kind not in PACK_KINDS]
+    thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
     if thin:
         gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
     unconfirmed = answering.plan(objects, frozen=True).gaps
@@ -363,7 +368,7 @@ def _dataset(
         state = "below promise" if state == "safe" else state
     if plan.refused or thin:
         state = "below minimum"
-    if any(row.id in damaged for row in objects):
+    if any(row.id in damaged for row in half.catalog.objects.stored(objects)):
         state = "damaged"
     if len(rows) > len(published) and state == "safe":
         state = "below promise"
@@ -379,6 +384,7 @@ def _dataset(
         copies=copies,
         promised=policy.copies,
         minimum=policy.minimum,
+        coding=coding_in_words(policy),
         objects=len(objects),
         stored_bytes=sum(row.size for row in objects),
         debt=sum(gap.packs for gap in plan.gaps) + len(thin),
@@ -386,10 +392,6 @@ def _dataset(
         gaps=gaps,
         warnings=warnings,
     )
-
-
-def _copies(ground: Ground, row: ObjectRow, policy: Policy) -> int:
-    return ground.copies(row.name, policy)
 
 
 def _peer(half: Half, federation: Federation, identity: Identity, views: dict[bytes, PeerView]) -> PeerStatus:

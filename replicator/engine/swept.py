@@ -27,7 +27,12 @@ def drop_swept(half: Half) -> int:
     asked = {one.object_id for one in holdings if one.peer in peers}
     lying = {one.object_id for one in holdings if one.peer in peers and one.state in {"held", "damaged"}}
     lying |= set().union(*(objects.claimed(peer) for peer in peers))
-    rows = {row.id: row for row in objects.all("NOT spooled") if row.id in unneeded}
+    # A pack that is cut goes with all its shards: as long as one lies somewhere, all are known.
+    shards_of = {pack: {one.id for one in found.rows} for pack, found in objects.shards_in(unneeded).items()}
+    asked |= {pack for pack, shards in shards_of.items() if shards & asked}
+    lying |= {pack for pack, shards in shards_of.items() if shards & lying}
+    parts = set().union(*shards_of.values())
+    rows = {row.id: row for row in objects.all("NOT spooled") if row.id in unneeded - parts}
     gone = {
         row.id
         for row in rows.values()

@@ -13,6 +13,7 @@ from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
 from replicator.engine.ownchain import note_continued
+from replicator.engine.shards import Cut
 from replicator.errors import (
     ForkedError,
     FormatError,
@@ -24,7 +25,7 @@ from replicator.errors import (
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
-from replicator.format.policy import policy_id
+from replicator.format.policy import Policy, policy_id
 from replicator.format.snapshot import Snapshot
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.keys import DomainKeys
@@ -402,7 +403,7 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
     if not own_word:
         owner = {one.index: one.writer for one in Forgotten.of(half).moved}.get(name, writer)
     owner = half.whose(owner)
-    known_policies = {policy_id(policy) for policy in index.policies}
+    policies: dict[bytes, Policy] = {policy_id(policy): policy for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)
     objects = half.catalog.objects
@@ -416,8 +417,9 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
             created_ns=index.created_ns,
         )
         for pack in index.packs:
-            if pack.policy not in known_policies:
+            if pack.policy not in policies:
                 raise IntegrityError(f"index {short(name)}: a pack has a policy that it does not contain")
+            cut = Cut.said(pack, policies[pack.policy])
             known = objects.by_name(pack.name)
             if known is not None and (known.writer != owner or not (own_word or known.index_id in {None, row})):
                 # A writer has the say over its own packs alone, a maintainer over none that a writer's index lists, and
@@ -435,4 +437,6 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
                 spooled=False,
                 created_ns=index.created_ns,
                 chunk_ids=pack.ids,
+                shards=() if cut is None else cut.names,
+                needed=0 if cut is None else cut.needed,
             )

@@ -96,7 +96,8 @@ async def find_unnamed(
     """
     kept = {half.charter_object()[0], half.charter.charter.keybag, *own_objects(half)}
     kept |= {link.info.charter for link in federation.links.values()}
-    rows = {row.id: row for row in half.catalog.objects.all("kind IN ('data', 'tree') AND index_id IS NULL")}
+    objects = half.catalog.objects
+    rows = {row.id: row for row in objects.stored(objects.all("kind IN ('data', 'tree') AND index_id IS NULL"))}
     sizes: dict[bytes, int] = {row.name: row.size for row in rows.values()}
     found = Unnamed()
     for identity, view in views.items():

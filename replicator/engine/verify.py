@@ -1,5 +1,6 @@
 """Looking at stored objects themselves: sealed checks that any member can make."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from replicator.catalog.objects import ObjectRow
@@ -12,15 +13,18 @@ from replicator.engine.forgetting import without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, objects_of, pack_id, peer_id
 from replicator.engine.references import fold, split_ids
+from replicator.engine.shards import Cut
 from replicator.engine.sync import sync_all
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import References
+from replicator.format.merkle import name_of
 from replicator.ids import Identity, ObjectName, short
 from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_object
+from replicator.pack.shards import split
 from replicator.rng import shuffle
 
 _RECORD_KINDS = {"index": Kind.INDEX, "references": Kind.REFERENCES, "snapshot": Kind.SNAPSHOT}
@@ -86,6 +90,7 @@ async def _check_object(
     half: Half, federation: Federation, ground: Ground, row: ObjectRow, report: VerifyReport, edge: Edge
 ) -> None:
     what = f"{row.kind} {short(row.name)}"
+    shards = ground.shards(row)
     holders = [
         identity for identity in federation.links if peer_id(identity) in ground.held.get(pack_id(row.name), set())
     ]
@@ -100,6 +105,8 @@ async def _check_object(
     edge.progress.advance(len(data))
     try:
         _open_any(half, row, data)
+        if shards is not None:
+            await asyncio.to_thread(_check_shards, data, Cut.of(shards))
     except (IntegrityError, FormatError) as error:
         report.problems.append(f"{what}: {error}")
 
@@ -118,6 +125,17 @@ def _open_any(half: Half, row: ObjectRow, data: bytes) -> None:
         else:
             return
     raise problem or IntegrityError("no domain of this home opens it")
+
+
+def _check_shards(data: bytes, cut: Cut) -> None:
+    """Make all shards anew: what is made again one day is what peers have now, parity too, or all is found out late.
+
+    Raises:
+        IntegrityError: the index names another.
+    """
+    for number, shard in enumerate(split(data, cut.coding)):
+        if name_of(shard) != cut.names[number]:
+            raise IntegrityError(f"an index names another shard {number} of it than it has")
 
 
 def _check_directory(data: bytes, keys: DomainKeys, listed: list[bytes]) -> None:

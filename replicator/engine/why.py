@@ -9,8 +9,8 @@ from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.home import Half
-from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id, scheduler_policy
-from scheduler import Pack, survives, why
+from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id
+from scheduler import survives, why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,12 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
         ground.refresh()
         rows = objects_of(half, snapshots)
         roster = ground.roster()
-    packs = [
-        Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
-    ]
+    packs, rules = ground.packs(row for row in rows if row.kind in PACK_KINDS)
+    counted = ground.counted(rows)
+    stored = half.catalog.objects.stored(rows)
     places = []
     for pin in half.peers:
-        held = [row for row in rows if peer_id(pin.identity) in ground.held.get(pack_id(row.name), set())]
+        held = [row for row in stored if peer_id(pin.identity) in ground.held.get(pack_id(row.name), set())]
         places.append(
             {
                 "id": pin.identity.hex(),
@@ -50,17 +50,18 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
         )
     reasons: list[str] = []
     left: list[str] = []
-    for key, record in half.catalog.datasets.policies().items():
-        mine = [pack for pack in packs if pack.policy == key.hex()]
-        if not mine:
-            continue
-        policy = scheduler_policy(key, record)
-        placement = {pack.id: tuple(sorted(ground.held.get(pack.id, set()))) for pack in mine}
+    for policy in rules:
+        mine = [pack for pack in packs if pack.policy == policy.name]
+        placement = {pack.id: tuple(sorted(counted[pack.id])) for pack in mine}
+        word = ground.word(policy.name)
+        enough = "" if policy.coding is None else f" ({policy.needed} suffice)"
         reasons += [in_names(half, line) for line in why(mine, placement, roster, policy)]
         for kind, loss in survives(placement, roster, policy).items():
             left.append(
                 in_names(
-                    half, f"after losing the worst {kind} ({loss.place}): {loss.left} copies of every object are left"
+                    half,
+                    f"after losing the worst {kind} ({loss.place}): {loss.left} {word} of every object are left"
+                    f"{enough}",
                 )
             )
     return Explanation(places=places, reasons=reasons, survives=left)

@@ -29,7 +29,7 @@ import struct
 from dataclasses import dataclass
 
 from replicator.errors import FormatError, UnsupportedVersionError
-from replicator.format.sizes import LARGEST, is_allowed, size_class
+from replicator.format.sizes import LARGEST, is_class, size_class
 
 MAGIC = b"RPLOBJ\x00"
 VERSION = 1
@@ -123,7 +123,7 @@ def decode_locator(data: bytes, object_size: int) -> Locator:
         FormatError: it points outside the object, or the object is of a size that none has.
     """
     kind, encoding, zero, body_length, raw_length, segments_length = _LOCATOR.unpack(data)
-    if not is_allowed(object_size):
+    if not is_class(object_size):
         raise FormatError(f"object: {object_size} bytes is not an allowed size")
     if zero != _ZERO6 or encoding not in (0, 1) or kind not in set(Kind):
         raise FormatError(f"object: kind {kind} with encoding {encoding} is not known")
@@ -160,7 +160,7 @@ def unwrap_record(data: bytes) -> bytes:
         FormatError: not such an object.
     """
     start = len(RECORD_MAGIC) + 4
-    if len(data) < start or data[: len(RECORD_MAGIC)] != RECORD_MAGIC or not is_allowed(len(data)):
+    if len(data) < start or data[: len(RECORD_MAGIC)] != RECORD_MAGIC or not is_class(len(data)):
         raise FormatError("record object: wrong magic or size")
     length = int.from_bytes(data[len(RECORD_MAGIC) : start], "little")
     if start + length > len(data) or size_class(start + length) != len(data):

@@ -7,6 +7,7 @@ from blake3 import blake3
 
 from replicator.format.charter import Name
 from replicator.format.codec import Record, encode
+from replicator.format.sizes import is_cut
 from replicator.ids import PolicyId
 
 Small = Annotated[int, msgspec.Meta(ge=1, le=64)]
@@ -16,9 +17,10 @@ POLICY_ID_SIZE = 16
 class Policy(Record, frozen=True, kw_only=True):
     """What is promised for a dataset's packs.
 
-    ``coding`` is (k, m) or None for whole copies (then ``copies`` counts). ``spread`` and ``residency`` are
-    sorted; ``residency`` holds country codes or "EEA", empty for anywhere. ``stale_after_s``: age at which a
-    copy's last inventory or audit no longer counts.
+    With ``coding`` (k, m) data packs are cut into k+m shards of which k suffice; ``copies``, then m+1, and ``minimum``
+    are of what stays whole, and of shards k - 1 more are as many losses from the last (:func:`shards_promised`).
+    ``spread`` and ``residency`` are sorted; ``residency`` holds country codes or "EEA", empty for anywhere.
+    ``stale_after_s``: age at which a copy's last inventory or audit no longer counts.
     """
 
     copies: Small
@@ -34,6 +36,23 @@ class Policy(Record, frozen=True, kw_only=True):
         for field, words in (("spread", self.spread), ("residency", self.residency)):
             if words != sorted(set(words)):
                 raise ValueError(f"`{field}` is not sorted, or names something twice")
+
+
+def coding_of(policy: Policy, size: int) -> tuple[int, int] | None:
+    """Return what a data pack of so many bytes is cut into under a policy, None if it stays whole."""
+    return policy.coding if policy.coding is not None and is_cut(size, policy.coding[0]) else None
+
+
+def shards_promised(policy: Policy) -> tuple[int, int]:
+    """Return how many shards of a pack a policy with a coding promises, and without how many nothing is published."""
+    assert policy.coding is not None, "of packs that are cut"
+    needed, spare = policy.coding
+    return needed + spare, min(needed + policy.minimum - 1, needed + spare)
+
+
+def coding_in_words(policy: Policy) -> str:
+    """Return "4+2", or nothing if packs are not cut."""
+    return "" if policy.coding is None else "{}+{}".format(*policy.coding)
 
 
 def policy_id(policy: Policy) -> PolicyId:

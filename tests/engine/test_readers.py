@@ -77,7 +77,7 @@ class Store:
         assert len(answer) == len(lengths)
         return bytes(answer)
 
-    def sealed(self, name: bytes, size: int, ids: bytes) -> None:
+    def sealed(self, name: bytes, size: int, ids: bytes, shards: bytes = b"") -> None:
         self.spool.came(size)
         self.packs.append(ObjectName(name))
         new = {ids[at : at + 32] for at in range(0, len(ids), 32)}

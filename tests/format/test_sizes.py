@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.format.sizes import LARGEST, RANGE_ALIGN, SMALLEST, is_allowed, size_class
+from replicator.format.sizes import LARGEST, RANGE_ALIGN, SMALLEST, is_class, size_class
 
 CLASSES = [SMALLEST << i for i in range(9)]
 
@@ -32,12 +32,12 @@ def test_more_than_the_largest_fits_nowhere() -> None:
 
 @given(st.integers(-5, LARGEST * 4))
 def test_only_the_nine_sizes_are_allowed(size: int) -> None:
-    assert is_allowed(size) == (size in CLASSES)
+    assert is_class(size) == (size in CLASSES)
 
 
 @pytest.mark.parametrize("size", CLASSES)
 def test_sizes_beside_an_allowed_one_are_not(size: int) -> None:
-    assert is_allowed(size)
-    assert not is_allowed(size - 1)
-    assert not is_allowed(size + 1)
-    assert not is_allowed(-size)
+    assert is_class(size)
+    assert not is_class(size - 1)
+    assert not is_class(size + 1)
+    assert not is_class(-size)

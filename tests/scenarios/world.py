@@ -48,6 +48,7 @@ PLACES = (
     ("erin", "barn", "jutland", "DK"),
     ("frank", "garage", "bremen", "DE"),
     ("grace", "tower", "tallinn", "EE"),
+    ("heidi", "barge", "utrecht", "NL"),
 )
 PROMISE = Policy(
     copies=3,

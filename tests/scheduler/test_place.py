@@ -560,11 +560,6 @@ def test_a_pack_of_an_unknown_policy_is_refused() -> None:
         place([Pack(id=A, size=1, policy="q")], [], policy(1))
 
 
-def test_coded_packs_are_refused_by_name() -> None:
-    with pytest.raises(PolicyError, match="coded packs cannot be placed yet"):
-        place([], [], policy(6, minimum=4, coding=(4, 2)))
-
-
 def test_labels_that_differ_only_in_spelling_count_as_one_and_are_asked_about() -> None:
     roster = [peer("a", region="umea"), peer("b", region="Umeå")]
     plan = place([pack("a")], roster, policy(2, spread=frozenset({"region"})))

@@ -1,4 +1,4 @@
-"""Write format.json, crypto.json and pack.json: what every release must read, and most of it write, for ever.
+"""Write format, crypto, pack and shards.json: what every release must read, and most of it write, for ever.
 
     python -m tests.vectors.make_vectors            what is deterministic; what is sealed stays as it is
     python -m tests.vectors.make_vectors --fresh    all, with new ephemeral keys: only before a format's first release
@@ -27,9 +27,11 @@ from replicator.format.container import Kind, record_fill, wrap_record
 from replicator.format.keybag import WrappedSecret
 from replicator.format.merkle import LEAF_SIZE, hashes_of, name_of, prove
 from replicator.format.policy import policy_id
+from replicator.format.sizes import MOST_SHARDS, SMALLEST, is_cut, shard_size
 from replicator.ids import address_form, identity_of
 from replicator.pack.packer import seal_pack
 from replicator.pack.sealed import seal_object
+from replicator.pack.shards import split
 from tests.fakes import SeededRng
 from tests.format.samples import CODED, DETAILS, GRANT_1, INVITE, KEYBAG, MEMBER_KEYS_1, ORDER, POLICY, SAMPLES, run
 from tests.pack.support import HASHERS, KEYS, RESTORE, chunk
@@ -40,6 +42,8 @@ SEED = bytes(range(32))
 PASSPHRASE = "correct horse båttery"
 BOX_CONTEXT = b"replicator/1 snapshot details\x00" + KEYS.tenant + KEYS.domain + bytes(32) + (9).to_bytes(8, "little")
 PLAINS = [b"", b"a short chunk", b"zeros compress: " + bytes(5000), SeededRng("noise").bytes(3000)]
+CODINGS = ((2, 1), (4, 2), (6, 3), (16, 16))
+SHARD_PACK = 1 << 20
 OBJECT_SIZES = (0, 1, LEAF_SIZE - 1, LEAF_SIZE, LEAF_SIZE + 1, 3 * LEAF_SIZE, 65536, 5 * LEAF_SIZE + 300)
 
 
@@ -189,18 +193,51 @@ def pack_vectors(old: dict[str, Any] | None) -> dict[str, Any]:
     return made
 
 
+def shard_vectors() -> dict[str, Any]:
+    """Return single bytes across a code, names of shards, and what is cut at all; all of it deterministic."""
+    made: dict[str, Any] = {"bytes": [], "packs": [], "cut": []}
+    for needed, spare in CODINGS:
+        data = bytes(17 * number + 1 & 255 for number in range(needed))
+        rows = split(b"".join(bytes([value]) * SMALLEST for value in data), (needed, spare))
+        made["bytes"].append(
+            {
+                "needed": needed,
+                "spare": spare,
+                "data": data.hex(),
+                "parity": bytes(row[0] for row in rows[needed:]).hex(),
+            }
+        )
+    for needed, spare in CODINGS:
+        shards = split(pattern(SHARD_PACK), (needed, spare))
+        made["packs"].append(
+            {
+                "needed": needed,
+                "spare": spare,
+                "size": SHARD_PACK,
+                "shard": len(shards[0]),
+                "names": [name_of(shard).hex() for shard in shards],
+            }
+        )
+    for needed in range(2, MOST_SHARDS + 1):
+        for size in (1 << power for power in range(19, 25)):
+            shard = shard_size(size, needed) if is_cut(size, needed) else 0
+            made["cut"].append({"size": size, "needed": needed, "shard": shard})
+    return made
+
+
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
 def main(arguments: list[str]) -> None:
-    """Write the three files."""
+    """Write the files."""
     fresh = "--fresh" in arguments
     crypto, pack = (None if fresh else load(name) for name in ("crypto", "pack"))
     for name, vectors in (
         ("format", format_vectors()),
         ("crypto", crypto_vectors(crypto)),
         ("pack", pack_vectors(pack)),
+        ("shards", shard_vectors()),
     ):
         (FOLDER / f"{name}.json").write_text(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n")
 
