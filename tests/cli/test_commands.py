@@ -161,6 +161,13 @@ def test_why_explains_each_form_of_snap_on_node_and_keeper(federation: Federatio
         assert "'nope' is neither a dataset" in federation.fails(1, "why", "nope", home=home)
 
 
+def test_rebalance_shows_its_plan_and_moves_nothing_where_all_lies_well(federation: Federation) -> None:
+    for home in ("node", "keeper"):
+        shown = federation.json("rebalance", "--dry-run", home=home)
+        assert (shown["moves"], shown["refused"], shown["dry_run"]) == ([], [], True)
+    assert federation.ok("rebalance", home="node").text.startswith("Nothing has to move.")
+
+
 def test_providers_are_listed_shown_corrected_and_removed_on_the_keeper(federation: Federation) -> None:
     rows = federation.json("peer", "list", home="keeper")
     assert [row["name"] for row in rows] == list(PLACES)
