@@ -11,9 +11,10 @@ from replicator.engine.findings import Findings
 from replicator.engine.forgetting import spread, without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.send import Sender
+from replicator.engine.spare import let_go
 from replicator.engine.spool import Spool
 from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
@@ -54,6 +55,10 @@ class RepairReport:
     unreadable: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     below_minimum: int = 0
+    surplus: list[PlannedCopy] = field(default_factory=list)
+    """Copies beyond the promise, which maintenance releases; ``why`` says who keeps it."""
+    let_go: int = 0
+    """Copies that this node gave up in this run, being surplus."""
     exit_code: int = 0
 
 
@@ -99,7 +104,19 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
 def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     names = {peer_id(pin.identity): pin.name for pin in half.peers}
     by_name = {pack_id(row.name): row for row in rows}
-    for addition in ground.plan(rows).additions:
+    plan = ground.plan(rows)
+    for one in plan.surplus:
+        row = by_name[one.pack]
+        report.surplus.append(
+            PlannedCopy(
+                object=short(row.name),
+                kind=row.kind,
+                size=row.size,
+                peer=names[one.peer],
+                why=in_names(half, one.why),
+            )
+        )
+    for addition in plan.additions:
         row = by_name[addition.pack]
         report.planned.append(
             PlannedCopy(
@@ -156,7 +173,9 @@ async def _mend(
             await federation.drop(link, error)
     if isinstance(half, NodeHome) and spool is not None:
         result = Published()
-        await Publisher(half, federation, edge, spool).claim_everywhere(result)
+        publisher = Publisher(half, federation, edge, spool)
+        await publisher.claim_everywhere(result)
+        report.let_go = len(await let_go(publisher, rows, result))
         report.owed = result.owed
     report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
     report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]

@@ -9,6 +9,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.config import format_size
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, check_receipt, patiently
+from replicator.engine.givenup import take_back
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id
 from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
@@ -51,6 +52,8 @@ class Sender:
         """
         for _ in range(len(self._half.peers) + 2):
             plan = self.ground.plan(rows)
+            if await take_back(self.ground, self._edge, plan, rows):
+                continue
             by_name = {pack_id(row.name): row for row in rows}
             links = {peer_id(identity): link for identity, link in self.federation.links.items()}
             wanted = [

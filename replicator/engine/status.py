@@ -369,7 +369,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         found.missing, found.damaged = len(view.missing), len(view.damaged)
     else:
         holdings = half.catalog.objects.holdings(peer=identity)
-        found.objects = sum(holding.state == "held" for holding in holdings)
+        found.objects = sum(holding.state in {"held", "released"} for holding in holdings)
         found.missing = sum(holding.state == "missing" for holding in holdings)
         found.damaged = sum(holding.state == "damaged" for holding in holdings)
     return found

@@ -221,12 +221,29 @@ class ErasedDomain(Part, frozen=True, kw_only=True):
     erased_ns: Count
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=5):
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=6):
     """What members know and providers do not: names, peers, domains, whose each key is.
 
     ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member. A domain is in
-    ``domains`` or in ``erased``.
+    ``domains`` or in ``erased``. ``holders`` is a signed :class:`~replicator.format.mark.Holders` for this charter,
+    which a maintainer shows to a provider with a release; empty while only keepers hold a maintenance key.
     """
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+    legal: list[LegalNote] = msgspec.field(default_factory=list)
+    erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+    holders: bytes = b""
+
+
+class CharterPrivate5(Record, frozen=True, kw_only=True, tag=5):
+    """Version 5: without holders, of tenants that have no maintainer beside their keepers. Written still."""
 
     name: Name
     country: Country
@@ -295,6 +312,8 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         FormatError: it is none.
     """
     version = version_of(data)
+    if version == 5:
+        return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate5, data)))
     if version == 4:
         return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate4, data)))
     if version == 3:
@@ -313,10 +332,12 @@ def read_charter_private(data: bytes) -> CharterPrivate:
 
 
 def encode_charter_private(private: CharterPrivate) -> bytes:
-    """Return the members' part: in version 3 or 4, which earlier releases read, as long as that says it all."""
-    if private.erased:
+    """Return the members' part: in an earlier version, which earlier releases read, as long as that says it all."""
+    if private.holders:
         return encode(private)
     values = msgspec.structs.asdict(private)
+    if private.erased:
+        return encode(CharterPrivate5(**{name: values[name] for name in CharterPrivate5.__struct_fields__}))
     if private.legal:
         return encode(CharterPrivate4(**{name: values[name] for name in CharterPrivate4.__struct_fields__}))
     return encode(CharterPrivate3(**{name: values[name] for name in CharterPrivate3.__struct_fields__}))

@@ -15,6 +15,7 @@ from replicator.format.charter import (
     CharterPrivate2,
     CharterPrivate3,
     CharterPrivate4,
+    CharterPrivate5,
     DomainPublic,
     EnrolOrder,
     ErasedDomain,
@@ -164,9 +165,13 @@ PRIVATE = CharterPrivate(
     handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
     legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
     erased=[ErasedDomain(id=run(0x71, 16), name="letters", erased_ns=NOW)],
+    holders=b"signed holders",
+)
+PRIVATE_5 = CharterPrivate5(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "holders"}
 )
 PRIVATE_4 = CharterPrivate4(
-    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "erased"}
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE_5).items() if name != "erased"}
 )
 PRIVATE_3 = CharterPrivate3(
     **{name: value for name, value in msgspec.structs.asdict(PRIVATE_4).items() if name != "legal"}
@@ -550,6 +555,7 @@ SAMPLES: dict[str, Record] = {
     "charter private 2": PRIVATE_2,
     "charter private 3": PRIVATE_3,
     "charter private 4": PRIVATE_4,
+    "charter private 5": PRIVATE_5,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,

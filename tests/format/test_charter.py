@@ -26,6 +26,7 @@ from tests.format.samples import (
     PRIVATE_2,
     PRIVATE_3,
     PRIVATE_4,
+    PRIVATE_5,
     RIGHT,
     ROOT,
     accepted,
@@ -127,7 +128,9 @@ def test_a_part_has_no_version_of_its_own() -> None:
 
 def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> None:
     assert read_charter_private(encode(PRIVATE)) == PRIVATE
-    fourth = msgspec.structs.replace(PRIVATE, erased=[])
+    fifth = msgspec.structs.replace(PRIVATE, holders=b"")
+    assert read_charter_private(encode(PRIVATE_5)) == fifth
+    fourth = msgspec.structs.replace(fifth, erased=[])
     assert read_charter_private(encode(PRIVATE_4)) == fourth
     third = msgspec.structs.replace(fourth, legal=[])
     assert read_charter_private(encode(PRIVATE_3)) == third
@@ -135,13 +138,15 @@ def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> N
     assert read_charter_private(encode(PRIVATE_2)) == second
     assert read_charter_private(encode(PRIVATE_1)) == msgspec.structs.replace(second, checks=None)
     with pytest.raises(UnsupportedVersionError):
-        read_charter_private(encode(PRIVATE).replace(b"\x9b\x05", b"\x9b\x06", 1))
+        read_charter_private(encode(PRIVATE).replace(b"\x9c\x06", b"\x9c\x07", 1))
 
 
 def test_a_private_part_is_written_so_that_earlier_releases_read_it_if_they_can() -> None:
     assert encode_charter_private(PRIVATE) == encode(PRIVATE)
-    assert encode_charter_private(msgspec.structs.replace(PRIVATE, erased=[])) == encode(PRIVATE_4)
-    assert encode_charter_private(msgspec.structs.replace(PRIVATE, erased=[], legal=[])) == encode(PRIVATE_3)
+    fifth = msgspec.structs.replace(PRIVATE, holders=b"")
+    assert encode_charter_private(fifth) == encode(PRIVATE_5)
+    assert encode_charter_private(msgspec.structs.replace(fifth, erased=[])) == encode(PRIVATE_4)
+    assert encode_charter_private(msgspec.structs.replace(fifth, erased=[], legal=[])) == encode(PRIVATE_3)
 
 
 def test_a_charter_is_read_in_both_versions_and_written_in_the_first_while_that_says_it_all() -> None:
