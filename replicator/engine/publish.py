@@ -168,7 +168,7 @@ class Publisher:
             if holding.state == "held" and holding.incarnation == link.info.incarnation and holding.object_id in rows
         } - unneeded
         row = self.node.catalog.peers.get(identity)
-        known = row.claim_number == link.info.claim and link.info.claim > 0 and await self._stands(link)
+        known = link.info.claim > 0 and await self._stands(link) and row.claim_number == link.info.claim
         before = objects.claimed(identity) if known else set()
         if known and before == held:
             return False
