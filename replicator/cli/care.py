@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
-    from replicator.engine.status import Status
+    from replicator.engine.status import Status, SurplusAt
     from replicator.engine.verify import VerifyReport
 
 
@@ -84,6 +84,21 @@ def _deletions_text(found: "Status") -> list[str]:
     return lines
 
 
+def _surplus_text(one: "SurplusAt") -> str:
+    said = []
+    if one.objects:
+        said.append(
+            f"{one.objects} copies ({format_size(one.bytes)}) are more than promised: `run` or `repair` of their node "
+            "lets go of them"
+        )
+    if one.released:
+        said.append(
+            f"{one.released} copies ({format_size(one.released_bytes)}) are given up, as enough lie elsewhere: `prune` "
+            "releases what is not marked yet, and they count there as used until they are deleted"
+        )
+    return f"Surplus at {one.name}: {'; '.join(said)}."
+
+
 def _status_text(found: "Status") -> list[str]:
     lines = [line for one in found.roots for line in (f"!! {one.text}.", f"!! {one.advice}", "")]
     if not found.datasets:
@@ -128,6 +143,7 @@ def _status_text(found: "Status") -> list[str]:
         )
         lines.append("")
     lines += _deletions_text(found)
+    lines += [_surplus_text(one) for one in found.surplus]
     if found.spooled_bytes:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
@@ -308,16 +324,21 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     session.worsen(report.exit_code)
     for notice in (*report.notices, *report.debts, *report.owed, *(f"lost: {one}" for one in report.unreadable)):
         session.out.notice(notice)
-    planned = [
-        {"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why}
-        for one in report.planned
-    ]
+    planned, surplus = (
+        [{"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why} for one in copies]
+        for copies in (report.planned, report.surplus)
+    )
     lines = []
     if dry_run:
         lines += table(
             ("OBJECT", "KIND", "SIZE", "TO", "WHY"),
             [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.planned],
         )
+        if report.surplus:
+            lines += table(
+                ("OBJECT", "KIND", "SIZE", "SURPLUS AT", "WHY"),
+                [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.surplus],
+            )
     word = "did not answer" if unattended else "taken as lost"
     silent = f"; {word}: {', '.join(report.lost_peers)}" if report.lost_peers else ""
     lines.append(
@@ -328,11 +349,17 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
             else f"{report.made} made ({format_size(report.made_bytes)})"
         )
     )
+    if report.surplus:
+        size = format_size(sum(one.size for one in report.surplus))
+        done = f"; this node let go of {report.let_go}" if report.let_go else ""
+        lines.append(f"{len(report.surplus)} copies ({size}) are more than promised{done}: `prune` releases them")
     if report.exit_code == exits.DONE and not dry_run:
         lines.append("Every object has its promised copies.")
     session.out.result(
         {
             "planned": planned,
+            "surplus": surplus,
+            "let_go": report.let_go,
             "missing": report.missing,
             "damaged": report.damaged,
             "made": report.made,

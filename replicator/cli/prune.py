@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 def prune(session: Session, dry_run: bool, retiring: tuple[str, ...]) -> None:
     """Mark for deletion, at every provider, what no snapshot needs that is not forgotten.
 
-    Providers delete it after their waits, no more in a week than root allows; `status` shows what is marked. What is
-    needed is decided from references and indexes alone. If anything is not known, nothing is marked.
+    Copies beyond the promise are released too, once the node that made them has let go of them. Providers delete it all
+    after their waits, no more in a week than root allows; `status` shows what is marked. What is needed is decided from
+    references and indexes alone. If anything is not known, nothing is marked.
     """
     report = run_prune(session, dry_run=dry_run, retiring=retiring)
     session.out.result(prune_document(report), prune_text(report))
@@ -107,6 +108,12 @@ def _provider(one: "AtProvider") -> dict[str, Any]:
         "first": moment(one.first_ns),
         "last": moment(one.last_ns),
         "weekly_budget": one.budget,
+        "surplus": one.spare,
+        "surplus_bytes": one.spare_bytes,
+        "surplus_claimed": one.spare_claimed,
+        "released": one.released,
+        "released_bytes": one.released_bytes,
+        "released_first": moment(one.released_ns),
         "problem": one.problem,
     }
 
@@ -126,6 +133,7 @@ def prune_text(report: "PruneReport") -> list[str]:
     if not plan.dead and not plan.groups:
         return [
             "There is nothing to prune.",
+            *_surplus_text(report),
             *report.stays,
             *(f"{one.name}: {one.problem}" for one in report.at if one.problem),
             *retired,
@@ -146,6 +154,7 @@ def prune_text(report: "PruneReport") -> list[str]:
         )
     if report.at:
         lines += ["", *table(("PROVIDER", "FREED", "OBJECTS", "STILL CLAIMED", "FROM", "ALL BY"), _rows(report))]
+    lines += _surplus_text(report)
     lines += ["", *report.stays]
     lines += [f"{one.name}: {one.problem}" for one in report.at if one.problem]
     lines += retired
@@ -157,6 +166,24 @@ def prune_text(report: "PruneReport") -> list[str]:
             "Until then everything is there: `forget --undo` takes snapshots back, `status` shows what is marked."
         )
     return lines
+
+
+def _surplus_text(report: "PruneReport") -> list[str]:
+    """Say what is more than was promised, and what becomes of it."""
+    lines = []
+    for one in report.at:
+        found = []
+        waits = one.spare_claimed if not report.dry_run else 0
+        if one.spare and report.dry_run:
+            found.append(f"{one.spare} copies ({format_size(one.spare_bytes)}) would be released")
+        if waits:
+            found.append(f"{waits} copies stay until the node that relies on them lets go, in its next run")
+        if one.released:
+            found.append(f"{one.released} copies ({format_size(one.released_bytes)}) are released")
+        if found:
+            day = f", to go from {moment(one.released_ns)[:10]} on" if one.released_ns else ""
+            lines.append(f"Beyond the promise at {one.name}: {'; '.join(found)}{day}.")
+    return ["", *lines] if lines else []
 
 
 def _rows(report: "PruneReport") -> list[tuple[object, ...]]:

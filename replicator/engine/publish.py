@@ -16,6 +16,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Word, read_head, read_word
 from replicator.charter.verify import signed_hash
 from replicator.crypto.sign import Context
+from replicator.engine.asking import ask_all
 from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
@@ -75,11 +76,13 @@ class Publisher:
             await self.sender.everywhere([own], policy)
             self._give_up_lost(snapshot, [own])
             self._demand(own, policy)
-            result.witnesses, void = await self._witness(snapshot, policy, result, last=not left)
+            # Then the number is taken: what may be known to be void is found before, however long this run hung.
+            void = await self._void_claims() if left else []
+            if not void:
+                result.witnesses, void = await self._witness(snapshot, policy, result, last=not left)
             if not void:
                 break
             for identity in void:
-                # It waits for this node no longer, or was put back, since this run asked.
                 self.node.catalog.objects.set_claimed(identity, 0, ())
         self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
         result.debts = debts_in_words(self.ground, plan, self.ground.plan(rows))
@@ -219,7 +222,7 @@ class Publisher:
     async def _stands(self, link: Link) -> bool:
         """Return whether our last claim still protects what it names: it does not once this node was retired there.
 
-        Asked once in a run, and again when a head is refused, as it is until everything is claimed anew.
+        Asked once in a run, and again before a head is sent, which is refused until everything is claimed anew.
         """
         if link.identity not in self._standing:
             try:
@@ -242,14 +245,20 @@ class Publisher:
         same = [one for one in self.federation.links.values() if one.info.claim == peers.get(one.identity).claim_number]
         return [link.identity for link in same if link.info.claim and await self._stands(link)]
 
+    async def _void_claims(self) -> list[Identity]:
+        """Return where our claim protects nothing any more since this run claimed or asked: it may have hung since."""
+        links = [self.federation.links[one] for one in self._standing if one in self.federation.links]
+        answers = await ask_all(links, self._still_stands)
+        return [identity for identity, stands in answers.given.items() if not stands]
+
     async def _still_stands(self, link: Link) -> bool:
-        """Ask again in this run whether our claim stands: it may have hung since it asked."""
+        """Ask again whether our claim stands; as long as a provider does not answer it does."""
         self._standing.pop(link.identity, None)
         try:
             return await self._stands(link)
         except PeerError:
-            self._standing[link.identity] = False
-            return False
+            self._standing[link.identity] = True
+            return True
 
     async def _say(self, link: Link, claim: Claim) -> ClaimReply:
         signed = self.node.signing.sign(Context.CLAIM, encode(claim))

@@ -14,6 +14,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
+from replicator.engine.givenup import given_up
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
@@ -84,6 +85,18 @@ class PeerStatus:
 
 
 @dataclass(slots=True, kw_only=True)
+class SurplusAt:
+    """What one provider has beyond the promise: copies that still count, and ``released`` ones, which were given up."""
+
+    id: str
+    name: str
+    objects: int = 0
+    bytes: int = 0
+    released: int = 0
+    released_bytes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Status:
     """The whole answer. ``as_of_ns`` is when peers were asked; ``exit_code`` as in design: 0, 3, 4 or 5."""
 
@@ -109,6 +122,8 @@ class Status:
     """Other roots that are announced to follow this one."""
     deletions: list[Deletions] = field(default_factory=list)
     """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
+    surplus: list[SurplusAt] = field(default_factory=list)
+    """Providers with copies beyond the promise."""
 
 
 async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline: bool = False) -> Status:
@@ -204,6 +219,7 @@ def _judge(
         drills=made,
         undrilled=undrilled,
         integrity=list(federation.integrity),
+        surplus=_surplus(half, ground),
         findings=findings,
         roots=roots,
         exit_code=code,
@@ -337,6 +353,21 @@ def _dataset(
         gaps=gaps,
         warnings=warnings,
     )
+
+
+def _surplus(half: Half, ground: Ground) -> list[SurplusAt]:
+    """Return what is more than was promised, by provider."""
+    kept = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
+    rows = {pack_id(row.name): row for row in objects_of(half, kept) if row.kind in PACK_KINDS}
+    found = {peer_id(pin.identity): SurplusAt(id=peer_id(pin.identity), name=pin.name) for pin in half.peers}
+    for one in ground.plan(rows.values(), frozen=True).surplus:
+        found[one.peer].objects += 1
+        found[one.peer].bytes += rows[one.pack].size
+    for identity, given in given_up(ground).items():
+        at = found.get(peer_id(identity))
+        if at is not None:
+            at.released, at.released_bytes = len(given), sum(row.size for row in given)
+    return [one for one in found.values() if one.objects or one.released]
 
 
 def _copies(ground: Ground, row: ObjectRow, policy: Policy) -> int:
