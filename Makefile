@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: sync test test-slow demo style format types layers nix nix-stories check bench bench-peers bench-restores lock clean
+.PHONY: sync borg test test-slow demo style format types layers nix nix-stories check bench bench-peers bench-restores lock clean
 
 sync: $(STAMP)
 
@@ -15,8 +15,16 @@ $(STAMP): pyproject.toml requirements/dev.txt chunker/csrc/module.c chunker/csrc
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+# For the tests that need one, where the machine has no borg: pip compiles it, which takes a minute and the headers of
+# OpenSSL, ACL, lz4, zstd and xxhash. Without those the tests are skipped, and say so.
+borg: sync
+	@command -v borg > /dev/null \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/borg.txt \
+	  || echo "borg cannot be built here (libssl-dev, libacl1-dev, liblz4-dev, libzstd-dev, libxxhash-dev): its tests are skipped"
+
 # Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
 BEHIND := tests/scenarios tests/engine
+test test-slow: export PATH := $(PATH):$(abspath $(BIN))
 test: sync
 	@mkdir -p build; \
 	$(BIN)/python -m pytest -m "not slow" $(BEHIND) > build/tests-behind.log 2>&1 & behind=$$!; \
@@ -67,6 +75,7 @@ bench-restores: sync
 
 lock: sync
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/run.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra borg --output-file requirements/borg.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev --output-file requirements/dev.txt pyproject.toml
 
 clean:

@@ -116,6 +116,8 @@ def default_home() -> str:
     return state or platformdirs.user_data_dir("replicator")
 
 
+MOST_STREAMS = 16
+"""Uploads of one tenant at a time that a provider may allow."""
 LEAST_RATE = 128 << 10
 """Bytes a second that a limit must leave: with less, one upload would take longer than providers wait."""
 

@@ -27,6 +27,8 @@ _PIPE: Final = 1 << 20
 
 Stop = Callable[[], bool]
 """Says whether somebody wants the work to end."""
+Heard = Callable[[bytes], None]
+"""Told what a program says on standard error, as it comes; on the thread that runs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +78,11 @@ class Output(Protocol):
 class Programs(Protocol):
     """Starts programs; SourceError if one cannot be started."""
 
-    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0) -> Ended:
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
         """Run a program to its end, or end it. ``keep`` is how many bytes of its standard output are wanted."""
         ...
 
-    def open(self, command: Command, *, limit_s: float, stop: Stop) -> Output:
+    def open(self, command: Command, *, limit_s: float, stop: Stop, heard: Heard | None = None) -> Output:
         """Start a program whose output is read. The limit is on the time that is spent waiting for it."""
         ...
 
@@ -88,10 +90,10 @@ class Programs(Protocol):
 class SystemPrograms:
     """The machine's programs."""
 
-    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0) -> Ended:
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
         """Run a program to its end, or end it."""
         # What is said on both sides stays in its order, unless the answer has to be told from the rest.
-        with _Child(command, stop, keep=keep, joined=not keep) as child:
+        with _Child(command, stop, keep=keep, joined=not keep and heard is None, heard=heard) as child:
             deadline = time.monotonic() + limit_s
             while not child.has_ended(deadline - time.monotonic()):
                 pass
@@ -99,9 +101,9 @@ class SystemPrograms:
             child.drain()
             return child.ended()
 
-    def open(self, command: Command, *, limit_s: float, stop: Stop) -> Output:
+    def open(self, command: Command, *, limit_s: float, stop: Stop, heard: Heard | None = None) -> Output:
         """Start a program whose output is read."""
-        return _Reading(_Child(command, stop), limit_s)
+        return _Reading(_Child(command, stop, heard=heard), limit_s)
 
 
 class _Reading:
@@ -140,7 +142,9 @@ class _Reading:
 class _Child:
     """A running program: its process group, its pipes, and a descriptor that tells of its end without reaping it."""
 
-    def __init__(self, command: Command, stop: Stop, *, keep: int = 0, joined: bool = False) -> None:
+    def __init__(
+        self, command: Command, stop: Stop, *, keep: int = 0, joined: bool = False, heard: Heard | None = None
+    ) -> None:
         try:
             self._process = subprocess.Popen(
                 command.argv,
@@ -162,6 +166,7 @@ class _Child:
         self.by: Literal["itself", "limit", "stop"] = "itself"
         self._stop = stop
         self._keep = keep
+        self._heard = heard
         self._tail = bytearray()
         self._out = bytearray()
         self._pipes = [pipe for pipe in (self._process.stdout, self._process.stderr) if pipe is not None]
@@ -238,6 +243,8 @@ class _Child:
             return
         if fd == self._stdout:
             self._out += data[: max(0, self._keep - len(self._out))]
+        elif self._heard is not None:
+            self._heard(data)
         self._tail += data
         del self._tail[:-TAIL]
 

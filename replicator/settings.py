@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from replicator.config import (
     LEAST_RATE,
+    MOST_STREAMS,
     LineSettings,
     format_size,
     parse_duration,
@@ -93,7 +94,10 @@ class DeclaredTenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredProvider:
-    """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has."""
+    """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
+
+    ``window`` in ``zone`` ("" each for always, and for this machine's) and ``streams`` None: as the home has them.
+    """
 
     data: str
     capacity: int
@@ -106,6 +110,9 @@ class DeclaredProvider:
     lock_s: int
     grace_s: int
     identity: Identity | None = None
+    window: str | None = None
+    zone: str | None = None
+    streams: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -499,6 +506,8 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
     lock_s = table.parsed("lock", parse_duration)
     grace_s = table.parsed("grace", parse_duration)
     identity = table.parsed("identity", parse_identity)
+    window, zone = _provider_window(table)
+    streams = table.count("streams", 1, MOST_STREAMS)
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -516,8 +525,27 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         lock_s=parse_duration(LOCK) if lock_s is None else lock_s,
         grace_s=parse_duration(GRACE) if grace_s is None else grace_s,
         identity=identity,
+        window=window,
+        zone=zone,
+        streams=streams,
         tenants=tenants,
     )
+
+
+def _provider_window(table: _Table) -> tuple[str | None, str | None]:
+    """Return both as `provider set` keeps them; a window is always declared together with its zone."""
+    zone = table.text("zone")
+    window = table.parsed("window", lambda text: _window(text, zone or ""))
+    if zone is not None and not window:
+        table.wrong("zone", 'means something only with provider.window; write: window = "22:00-06:00"')
+    return window, None if window is None else zone or ""
+
+
+def _window(text: str, zone: str) -> str:
+    if text == "always":
+        return ""
+    read_window(text, zone)
+    return text
 
 
 def _contradictions(config: Config) -> list[str]:

@@ -67,6 +67,10 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"node = 5", "not a table"),
         (b"[node]\nspol = 'x'", "node.spol"),
         (b"[provider]\nx = 1", "provider.data is missing"),
+        (b"[provider]\nwindow = '22-06'", "provider.window: '22-06' is no window"),
+        (b"[provider]\nwindow = '22:00-06:00'\nzone = 'Mars'", "provider.window: 'Mars' is no time zone"),
+        (b"[provider]\nwindow = 'always'\nzone = 'Europe/Oslo'", "provider.zone means something only with"),
+        (b"[provider]\nstreams = 17", "provider.streams is 17, not a number from 1 to 16"),
         (b"[tenant.a]\nroot = 'x'", "there is no .provider"),
         (b"[line]\nrate = 5", "line.rate is an unknown key"),
         (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
@@ -145,6 +149,18 @@ def test_a_whole_file_is_read_as_it_is_meant(tmp_path: Path) -> None:
     assert provider is not None
     assert (provider.capacity, provider.lock_s, provider.grace_s) == (10**12, 30 * 86400, 14 * 86400)
     assert (provider.listen, provider.tenants[0].quota) == ("0.0.0.0:7144", 4 * 10**11)
+    assert (provider.window, provider.zone, provider.streams) == (None, None, None)
+
+
+def test_hours_of_a_provider_are_declared_with_their_zone_or_left_as_they_are(tmp_path: Path) -> None:
+    def hours(words: str) -> tuple[str | None, str | None, int | None]:
+        provider = read(tmp_path, WHOLE.replace("[tenant.bjorkby]", f"{words}\n[tenant.bjorkby]")).provider
+        assert provider is not None
+        return provider.window, provider.zone, provider.streams
+
+    assert hours("window = '22:00-06:00'\nzone = 'Europe/Oslo'") == ("22:00-06:00", "Europe/Oslo", None)
+    assert hours("window = '22:00-06:00'") == ("22:00-06:00", "", None)
+    assert hours("window = 'always'\nstreams = 4") == ("", "", 4)
 
 
 def test_what_only_the_keeper_can_do_is_a_list_of_commands(tmp_path: Path) -> None:

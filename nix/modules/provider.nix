@@ -31,7 +31,10 @@ let
         lock
         grace
         identity
+        window
+        streams
         ;
+      zone = if provider.window == null || provider.window == "always" then null else provider.zone;
       inherit listen;
       advertise = if provider.advertise == [ ] then null else provider.advertise;
     };
@@ -195,6 +198,27 @@ in
     };
 
     shortLock = lib.mkEnableOption "less time than tenants expect between a theft of their maintenance key and the loss of their data";
+
+    window = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "always|[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]");
+      default = null;
+      example = "22:00-06:00";
+      description = "When objects above 1 MiB are taken; what is fetched is not limited. Null: as `replicator-provider provider set --window` left it, at first always.";
+    };
+
+    zone = lib.mkOption {
+      type = lib.types.nullOr lib.types.singleLineStr;
+      default = config.time.timeZone or null;
+      defaultText = lib.literalMD "`time.timeZone`";
+      example = "Europe/Stockholm";
+      description = "The window's time zone. Null: the machine's.";
+    };
+
+    streams = lib.mkOption {
+      type = lib.types.nullOr (lib.types.ints.between 1 16);
+      default = null;
+      description = "Uploads of one tenant at a time. Null: as `replicator-provider provider set --streams` left it, at first 3.";
+    };
 
     identity = lib.mkOption {
       type = lib.types.nullOr (lib.types.strMatching "[a-z2-7]{52}");

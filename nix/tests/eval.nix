@@ -440,6 +440,20 @@ lib.runTests {
       ];
     };
   };
+  testHoursOfAProviderAreInItsFile = {
+    expr = (builtins.fromTOML (text (system' (with' provider {
+      services.replicator.provider = {
+        window = "22:00-06:00";
+        zone = "Europe/Stockholm";
+        streams = 2;
+      };
+    })).environment.etc."replicator/provider.toml".source)).provider;
+    expected = (builtins.fromTOML (text p.environment.etc."replicator/provider.toml".source)).provider // {
+      window = "22:00-06:00";
+      zone = "Europe/Stockholm";
+      streams = 2;
+    };
+  };
   testAProvidersKeyComesAsACredential = {
     expr = secretsOf (system' (with' provider { services.replicator.provider.identityFile = "/run/secrets/key"; }));
     expected = [ "replicator-identity:/run/secrets/key" ];

@@ -1,6 +1,7 @@
 """key list|check|rotate|object|revoke|passphrase|reset|sheet."""
 
 import os
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,9 @@ from replicator.errors import HomeError, UsageError
 from replicator.ids import root_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from replicator.crypto.passphrase import Cost
     from replicator.engine.keys import Checked, KeyRow
+    from replicator.engine.signedhere import Entry, UnconfirmedError
 
 KIB = 1024
 
@@ -121,19 +121,32 @@ def _checked_lines(found: "list[Checked]") -> list[str]:
 @click.option("--recovery-sheet", metavar="FILE", help="root: write the new sheet here (and FILE.html to print).")
 @click.option("--finish", is_flag=True, help="root: hand over to the sheet that was announced thirty days ago.")
 @click.option("--withdraw", is_flag=True, help="root: take back what was announced.")
+@click.option("--keep", multiple=True, metavar="NAME", help="owner: this stays, though this home did not sign it.")
+@click.option("--drop", multiple=True, metavar="NAME", help="owner: this loses its right, or its place.")
 @command(keys="owner; for owner itself also root (the sheet)")
 def key_rotate(
-    session: Session, what: str, sheet: str | None, recovery_sheet: str | None, *, finish: bool, withdraw: bool
+    session: Session,
+    what: str,
+    sheet: str | None,
+    recovery_sheet: str | None,
+    keep: tuple[str, ...],
+    drop: tuple[str, ...],
+    *,
+    finish: bool,
+    withdraw: bool,
 ) -> None:
     """Put a new key in the place of WHAT. Members and providers learn of it from the next charter.
 
     index: what is written from now on is under a new index key. maintenance: the keeper's own. owner: root names
-    another, by the sheet. root: for a sheet that is lost, a new one is announced; it counts after thirty days, if
-    the one before does not object, and with --finish. A node's key: `node renew`; a maintainer's or drill
-    host's: revoke it and let the machine ask anew.
+    another, by the sheet; keys, providers, domains and drill checks that this home did not sign itself are shown, and
+    of each it has to be said whether it stays (at a terminal you are asked). root: for a sheet that is lost, a new
+    one is announced; it counts after thirty days, if the one before does not object, and with --finish. A node's key:
+    `node renew`; a maintainer's or drill host's: revoke it and let the machine ask anew.
     """
-    from replicator.engine.keys import rotate_index, rotate_maintenance, rotate_owner  # noqa: PLC0415
+    from replicator.engine.keys import rotate_index, rotate_maintenance  # noqa: PLC0415
 
+    if what != "owner" and (keep or drop):
+        raise UsageError(f"--keep and --drop have no meaning for '{what}'")
     if what != "root" and (finish or withdraw or recovery_sheet is not None):
         raise UsageError(f"--recovery-sheet, --finish and --withdraw have no meaning for '{what}'")
     if finish + withdraw + (recovery_sheet is not None) > 1:
@@ -148,20 +161,70 @@ def key_rotate(
             "only root can name another owner" if sheet is None else f"--sheet has no meaning for '{what}'",
             hint="`key rotate owner --sheet FILE`; the others need the passphrase alone",
         )
-    words = None if sheet is None else read_words(sheet, session.out)
+    if sheet is not None:
+        _rotate_owner(session, read_words(sheet, session.out), keep, drop)
+        return
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
-        work: Coroutine[Any, Any, list[str]]
-        if words is not None:
-            work = rotate_owner(keeper, siblings, edge, words)
-        elif what == "index":
-            work = rotate_index(keeper, siblings, edge)
-        else:
-            work = rotate_maintenance(keeper, siblings, edge)
+        work = (rotate_index if what == "index" else rotate_maintenance)(keeper, siblings, edge)
         notices = wait(work)
         number = keeper.charter.number
     for notice in notices:
         session.out.notice(notice)
     session.out.result({"id": what, "charter": number}, f"There is a new {what} key; charter {number} says so.")
+
+
+def _rotate_owner(session: Session, words: list[str], keep: tuple[str, ...], drop: tuple[str, ...]) -> None:
+    from replicator.engine.keys import rotate_owner  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.signedhere import UnconfirmedError  # noqa: PLC0415
+
+    with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
+        kept, dropped = list(keep), list(drop)
+        try:
+            done = wait(rotate_owner(keeper, siblings, edge, words, keep=kept, drop=dropped))
+        except UnconfirmedError as error:
+            if session.as_json:
+                said = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+                rows = [_entry_document(one) for one in error.entries]
+                session.out.result({"error": said, "exit": exits.USAGE, "unconfirmed": rows})
+            if session.as_json or sys.stdin is None or not sys.stdin.isatty():
+                raise
+            _show_unconfirmed(session, error)
+            for one in error.entries:
+                stays = click.confirm(f"Is {one.kind} '{one.name}' yours, and stays?", default=False, err=True)
+                (kept if stays else dropped).append(one.id)
+            done = wait(rotate_owner(keeper, siblings, edge, words, keep=kept, drop=dropped))
+        number = keeper.charter.number
+    for notice in done.notices:
+        session.out.notice(notice)
+    for one in done.gone:
+        session.out.notice(f"somebody else took away: {one.kind} '{one.name}' ({one.id[:12]})")
+    for name in done.restored:
+        session.out.notice(f"domain '{name}' had another restore key in the charter; it has this keeper's again")
+    session.out.result(
+        {
+            "id": "owner",
+            "charter": number,
+            "dropped": [_entry_document(one) for one in done.dropped],
+            "gone": [_entry_document(one) for one in done.gone],
+        },
+        [
+            f"There is a new owner key, with it new index keys and a new maintenance key; charter {number} says so.",
+            *(f"Dropped: {one.kind} '{one.name}' ({one.id[:12]})" for one in done.dropped),
+        ],
+    )
+
+
+def _show_unconfirmed(session: Session, error: "UnconfirmedError") -> None:
+    session.out.notice("In the charter, and not signed by this home (dates are those of whoever signed):")
+    for line in table(
+        ("WHAT", "ID", "NAME", "SINCE"),
+        [(one.kind, one.id[:12], one.name, moment(one.since_ns)[:10] or "-") for one in error.entries],
+    ):
+        session.out.notice(line)
+
+
+def _entry_document(one: "Entry") -> dict[str, object]:
+    return {"id": one.id, "kind": one.kind, "name": one.name, "since": moment(one.since_ns)}
 
 
 def _rotate_root(session: Session, recovery_sheet: str | None, *, finish: bool, withdraw: bool) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "mount": ("replicator.cli.mount", "mount"),
     "restore": ("replicator.cli.browse", "restore"),
     "export": ("replicator.cli.export", "export"),
+    "borg": ("replicator.cli.borg", "borg"),
     "verify": ("replicator.cli.care", "verify"),
     "drill": ("replicator.cli.drill", "drill"),
     "status": ("replicator.cli.care", "status"),

@@ -9,7 +9,7 @@ from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options, credential, read_secret
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
-from replicator.config import format_size, parse_duration, parse_name, parse_size, parse_words
+from replicator.config import MOST_STREAMS, format_size, parse_duration, parse_name, parse_size, parse_words
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import address_form
 
@@ -103,7 +103,7 @@ def init(
 @click.option("--contact", help="How tenants reach whom they have a question to; '' takes it back.")
 @click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
-@click.option("--streams", type=click.IntRange(1, 16), help="Uploads of one tenant at a time.")
+@click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
 @command(keys="provider identity")
 def change(
     session: Session,

@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from chunker import LARGE, SMALL, Chunker, ChunkerParams
@@ -51,7 +51,8 @@ from replicator.format.snapshot import Head, Seen, Snapshot, SnapshotDetails
 from replicator.ids import ObjectName, short
 from replicator.pack.keys import DomainKeys, snapshot_context
 from replicator.pack.sealed import seal_object
-from replicator.snapshot.capture import Captured, Counts, Took, capture
+from replicator.snapshot.capture import Captured, Counts, Owners, Took, capture
+from replicator.snapshot.gaps import Gap
 from replicator.snapshot.piped import PipedReader, PipedSource
 from replicator.snapshot.rules import Rules
 from replicator.snapshot.sink import ChunkPutter
@@ -135,14 +136,50 @@ async def backup(
         LockedError: another run works here.
     """
     datasets = _chosen(node, names, command)
-    commands = {} if command is None else {datasets[0].name: command}
-    started = edge.clock.monotonic()
     report = BackupReport()
+    async with begun(
+        node,
+        edge,
+        report,
+        source=source or PosixSource(),
+        commands={} if command is None else {datasets[0].name: command},
+        tags=tags,
+        spool_limit=spool_limit,
+        overlap=overlap,
+        readers=readers,
+    ) as run:
+        for dataset in datasets:
+            report.datasets.append(await run.dataset(dataset))
+        await run.commit_withdrawn(report)
+        if not names and all(done.error is None for done in report.datasets):
+            run.tidy_spool()
+    return report
+
+
+@asynccontextmanager
+async def begun(
+    node: NodeHome,
+    edge: Edge,
+    report: BackupReport,
+    *,
+    source: Source,
+    commands: Mapping[str, PipedCommand],
+    tags: Sequence[str] = (),
+    spool_limit: int | None = None,
+    overlap: bool = True,
+    readers: int = 0,
+) -> AsyncIterator["Run"]:
+    """Give a run that has published what earlier ones left; ``report`` is filled when it is done with.
+
+    Raises:
+        LockedError: another run works here.
+    """
+    started = edge.clock.monotonic()
     with node.lock(), closing(node.seen(edge.rng)) as seen:
         spool = node.spool(spool_limit)
         async with Federation(node, edge) as federation:
-            run = _Run(
-                *(node, edge, federation, spool, seen, source or PosixSource(), commands),
+            run = Run(
+                *(node, edge, federation, spool, seen, source, commands),
                 tags=tuple(dict.fromkeys(tags)),
                 overlap=overlap,
                 readers=readers,
@@ -150,18 +187,13 @@ async def backup(
             await run.preparation.recover(report.troubles)
             await run.adopt(report)
             await run.publish_pending(report)
-            for dataset in datasets:
-                report.datasets.append(await run.dataset(dataset))
-            await run.commit_withdrawn(report)
-            if not names and all(done.error is None for done in report.datasets):
-                run.tidy_spool()
+            yield run
             report.sent_objects = run.publisher.sender.sent_objects
             report.sent_bytes = run.publisher.sender.sent_bytes
             report.notices += federation.notices
             report.integrity = federation.integrity
             report.unreachable = [str(error) for error in federation.failures.values()]
     report.seconds = edge.clock.monotonic() - started
-    return report
 
 
 def _chosen(node: NodeHome, names: Sequence[str], command: PipedCommand | None) -> list[Dataset]:
@@ -187,7 +219,20 @@ def _chosen(node: NodeHome, names: Sequence[str], command: PipedCommand | None) 
     return chosen
 
 
-class _Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What is known of a snapshot that another program took, earlier, and that is only written here.
+
+    ``gaps`` is what did not come along, beside what cannot be read.
+    """
+
+    created_ns: int
+    host: str
+    owners: Owners
+    gaps: Sequence[Gap] = ()
+
+
+class Run:
     """One run over some datasets."""
 
     def __init__(
@@ -219,6 +264,8 @@ class _Run:
         self.stopped: ForkedError | None = None
         """Why nothing is published in this run."""
         self.adopted = False
+        self.past: Past | None = None
+        """Whose snapshots these are, if they are not taken now."""
         self.avoided: set[int] = set()
         """Packs that are to go: nothing new relies on them."""
         self.withdrawn: dict[str, tuple[str, ...]] = {}
@@ -367,6 +414,12 @@ class _Run:
             report.error = error
         return report
 
+    async def past_dataset(self, dataset: Dataset, source: Source, past: Past, tags: tuple[str, ...]) -> DatasetReport:
+        """Write and publish a snapshot that another program took, as read from ``source``."""
+        self.preparation = Preparation(self.node, self.edge, source)
+        self.past, self.tags = past, tags
+        return await self.dataset(dataset)
+
     async def _make_way(self, snapshot: SnapshotRow) -> bool:
         """Withdraw snapshots of other datasets that wait before this one and cannot go, if this one could.
 
@@ -494,7 +547,7 @@ class _Run:
         finally:
             sink.close()
             cache.close()
-        _fill(report, sink, captured)
+        _fill(report, sink, captured, () if self.past is None else self.past.gaps)
         return row
 
     async def _capture(
@@ -541,6 +594,7 @@ class _Run:
                     record=record,
                     rules=rules_of(dataset),
                     progress=progress,
+                    owners=None if self.past is None else self.past.owners,
                 )
                 if readers is not None:
                     readers.finish()
@@ -626,13 +680,16 @@ class _Run:
         references = write_references(node, self.edge, self.spool, keys, dataset.name, needed, now)
         last = chain_end(node)
         number = last.number + 1 if last else 1
+        past = self.past
+        taken_ns = now if past is None else past.created_ns
+        gaps = [*captured.gaps, *(() if past is None else past.gaps)][:MAX_GAPS]
         details = SnapshotDetails(
             dataset=dataset.name,
-            host=self.edge.host,
+            host=self.edge.host if past is None else past.host,
             roots=captured.roots,
             tree=captured.tree,
             tags=list(tags),
-            gaps=[gap.path for gap in captured.gaps[:MAX_GAPS]],
+            gaps=[gap.path for gap in gaps],
         )
         context = snapshot_context(keys, node.identity, number)
         snapshot = Snapshot(
@@ -643,7 +700,7 @@ class _Run:
             previous=last.hash if last else NO_PREVIOUS,
             previous_snapshot=last.snapshot if last else NO_PREVIOUS,
             charter=node.charter.number,
-            created_ns=max(now, created_of(last) + 1) if last else now,
+            created_ns=max(taken_ns, created_of(last) + 1) if last else taken_ns,
             partial=False,
             policy=dataset.policy,
             indexes=list(indexes),
@@ -681,7 +738,7 @@ class _Run:
             indexes=indexes,
             references=references,
             head=node.signing.sign(Context.HEAD, encode(head)),
-            gaps=tuple((escape(gap.path), gap.reason) for gap in captured.gaps[:MAX_GAPS]),
+            gaps=tuple((escape(gap.path), gap.reason) for gap in gaps),
             tags=tags,
         )
         self.spool.put(name, data)
@@ -844,7 +901,7 @@ def _insist_on_none(dataset: Dataset, missing: Sequence[bytes]) -> None:
         )
 
 
-def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:
+def _fill(report: DatasetReport, sink: PackingSink, captured: Captured, more: Sequence[Gap]) -> None:
     report.files = captured.counts.files
     report.bytes = captured.counts.bytes
     report.unchanged = captured.counts.unchanged
@@ -853,7 +910,7 @@ def _fill(report: DatasetReport, sink: PackingSink, captured: Captured) -> None:
     report.new_chunks += sink.new_chunks
     report.new_bytes += sink.new_bytes
     report.stored_bytes += sink.stored_bytes
-    report.gaps = [(escape(gap.path), gap.reason) for gap in captured.gaps]
+    report.gaps = [(escape(gap.path), gap.reason) for gap in (*captured.gaps, *more)]
     report.skipped = [(escape(gap.path), gap.reason) for gap in captured.skipped]
     report.skipped_by_reason = captured.skipped_by_reason
 

@@ -5,15 +5,20 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from replicator.crypto.handing import hand
-from replicator.crypto.sign import SigningKey
-from replicator.engine.keeper import enrol_order
-from replicator.format.charter import CharterPrivate, DomainPublic, HandedKeys, KeyNote, Right
+from replicator.crypto.sign import Context, SigningKey
+from replicator.format.charter import CharterPrivate, DomainPublic, EnrolOrder, HandedKeys, KeyNote, Right
+from replicator.format.codec import encode
 from replicator.format.keybag import DomainSecrets, IndexDomain, IndexKey, MemberKeys, encode_member_keys
 from replicator.ids import Identity, identity_of
 from replicator.pack.keys import as_writer
 from replicator.rng import Rng
 
 EPOCH_KEY = 32
+
+
+def enrol_order(signer: SigningKey, holder_key: bytes) -> bytes:
+    """Return an order by owner, or root, that gives the holder of a key certificates, for ever."""
+    return signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
 
 
 def next_epoch(secrets: DomainSecrets, rng: Rng) -> DomainSecrets:

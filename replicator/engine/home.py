@@ -15,6 +15,7 @@ HOME/node/    unfinished.bin     hooks and snapshots of file systems that a kill
 HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-index
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
 HOME/keeper/  announcing.obj  announcing-keybag.obj    the last charter of the root before, for providers that missed it
+HOME/keeper/  signed-here.json   what of the charter this home signed itself (:mod:`replicator.engine.signedhere`)
 HOME/keeper/  printed.json       the addresses on the recovery sheet's address part, as last printed
 HOME/drill/   domain-<id>.key    a drill host: restore keys and nothing else, wrapped
 HOME/maintainer/  index.bin      a maintainer: IndexDomains, 0600; its identity is its maintenance key

@@ -13,12 +13,13 @@ from replicator.crypto.aead import seal_random
 from replicator.crypto.passphrase import DEFAULT_COST, MIN_LENGTH, Cost, Wrapped, unwrap, wrap
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.edge import Edge, PassphraseSource
+from replicator.engine.handing import enrol_order
 from replicator.engine.home import Half, Role, create_half, merged, private_context, read_private_file
+from replicator.engine.signedhere import SIGNED_FILE, Entry, SignedHere, entries_of, read_signed, write_signed
 from replicator.errors import KeyMissingError, LockedError, UsageError
 from replicator.format.charter import (
     Charter,
     CharterPrivate,
-    EnrolOrder,
     PeerPin,
     Right,
     encode_charter,
@@ -367,14 +368,15 @@ class KeeperHome(ReaderHome):
         owner: SigningKey | None = None,
         change: bytes | None = None,
         handovers: list[bytes] | None = None,
+        confirmed: bool = False,
     ) -> bytes:
         """Sign the next charter with these changes, keep it here and return it as an object.
 
         ``keybag_data`` is a new keybag as an object; ``root`` a new root statement, which names ``owner`` and ends
         what was announced of another root; ``change`` a signed RootChange to announce, empty to take one back;
-        ``handovers`` are all changes that have come to count.
+        ``handovers`` are all changes that have come to count; ``confirmed``: somebody looked through all that is in it.
         """
-        old = self.charter
+        old, before = self.charter, self.entries()
         body = private or self.private
         data = sign_charter(
             owner=owner or self.owner(),
@@ -394,7 +396,20 @@ class KeeperHome(ReaderHome):
             # Before the charter that names it: no other home has it yet. The one before is with the providers.
             write_atomic(self.fs, self.file("keybag.obj"), keybag_data)
         self.adopt_charter(data, () if handovers is None else [signed_hash(one) for one in handovers])
+        # Last: stopped before it, what began with this charter has to be confirmed once.
+        signed = self.signed_here().after(
+            [] if confirmed else before, self.entries(), number=self.charter.number, now_ns=edge.clock.now_ns()
+        )
+        write_signed(self.fs, self.file(SIGNED_FILE), signed)
         return data
+
+    def entries(self) -> list[Entry]:
+        """Return what counts in the newest charter."""
+        return entries_of(self.charter.charter.rights, self.private)
+
+    def signed_here(self) -> SignedHere:
+        """Return what this home remembers of what it signed itself."""
+        return read_signed(self.fs, self.file(SIGNED_FILE))
 
     def drop_domain(self, domain: bytes) -> None:
         """Destroy the file with the secrets of a domain that was erased, and what was opened of them.
@@ -427,11 +442,6 @@ class KeeperHome(ReaderHome):
     def with_peers(self, peers: list[PeerPin]) -> CharterPrivate:
         """Return the private part with another list of peers."""
         return msgspec.structs.replace(self.private, peers=peers)
-
-
-def enrol_order(signer: SigningKey, holder_key: bytes) -> bytes:
-    """Return an order by owner, or root, that gives the holder of a key certificates, for ever."""
-    return signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
 
 
 def sign_charter(
@@ -498,6 +508,7 @@ def create_keeper(
     keybag_data: bytes,
     secrets: KeeperSecrets,
     passphrase: str,
+    signed: SignedHere,
 ) -> None:
     """Make the keeper half of a home: wrapped keys first, ``home.json`` last."""
     folder = f"{home}/keeper"
@@ -509,6 +520,7 @@ def create_keeper(
     for name, (secret, label) in files.items():
         write_atomic(edge.fs, f"{folder}/{name}", wrapped_record(passphrase, secret, label, edge.rng))
     write_domains(folder, edge, secrets.domains, passphrase)
+    write_signed(edge.fs, f"{folder}/{SIGNED_FILE}", signed)
     create_half(home, "keeper", edge.fs, seed=seed, member=member, charter_data=charter_data, keybag_data=keybag_data)
 
 

@@ -1,7 +1,7 @@
 """Every key of a tenant: which there are, whether they open what they should, new ones in place of old."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,20 +15,20 @@ from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole
 from replicator.engine.forgetting import say_anew
-from replicator.engine.handing import free_name, handed_to, name_of_key, noted, noted_revoked
+from replicator.engine.handing import enrol_order, free_name, name_of_key, noted, noted_revoked
 from replicator.engine.home import Half
 from replicator.engine.keeper import (
     KeeperHome,
     ReaderHome,
     check_passphrase,
     domain_file,
-    enrol_order,
 )
 from replicator.engine.members import catch_up, spread_charter, write_with_epochs
 from replicator.engine.roots import announced
+from replicator.engine.signedhere import Entry, SignedHere, UnconfirmedError, chosen, without
 from replicator.engine.tenant import MAINTENANCE_NAME, open_keybag, open_keybag_of, right_of, seal_keybag
 from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, ReplicatorError
-from replicator.format.charter import DomainPublic, Right
+from replicator.format.charter import CharterPrivate, DomainPublic, Right
 from replicator.format.codec import encode
 from replicator.format.keybag import DomainKeyFile, DomainSecrets
 from replicator.ids import Identity, ObjectName, identity_of, root_fingerprint, short
@@ -384,16 +384,9 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
     fresh = SigningKey(edge.rng.bytes(32))
     keeper.prepare(edge, "maintenance.key", fresh)
     former = SigningKey(bag.maintenance_seed)
-    rights = [
-        msgspec.structs.replace(one, revoked=True) if one.holder_key == former.public else one
-        for one in keeper.charter.charter.rights
-    ]
-    rights.append(right_of("maintainer", fresh.public, keeper.living_ids))
-    now = edge.clock.now_ns()
-    private = keeper.private
-    if any(one.holder_key == former.public for one in rights):
-        private = noted_revoked(private, [former.identity], now)
-    private = noted(private, fresh.identity, free_name(MAINTENANCE_NAME, private), now)
+    rights, private = with_maintenance(
+        keeper.charter.charter.rights, keeper.private, former, fresh, keeper.living_ids, edge.clock.now_ns()
+    )
     bag = msgspec.structs.replace(bag, maintenance_seed=fresh.seed())
     seal_key, successor = keeper.charter.root.root_seal_key, keeper.successor_seal_key()
     keybag_data = seal_keybag(bag, seal_key, edge.rng, successor)
@@ -403,35 +396,108 @@ async def rotate_maintenance(keeper: KeeperHome, siblings: list[Half], edge: Edg
     return notices + await say_anew(keeper, edge, fresh, keeper.lazy_ticket)
 
 
-async def rotate_owner(keeper: KeeperHome, siblings: list[Half], edge: Edge, words: list[str]) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRotated:
+    """What another owner began with: what was dropped, what others had taken away, what could not be told to whom.
+
+    ``restored``: names of domains under whose name somebody else had put a restore key.
+    """
+
+    dropped: list[Entry]
+    gone: list[Entry]
+    restored: list[str]
+    notices: list[str]
+
+
+async def rotate_owner(
+    keeper: KeeperHome,
+    siblings: list[Half],
+    edge: Edge,
+    words: list[str],
+    *,
+    keep: Collection[str] = (),
+    drop: Collection[str] = (),
+) -> OwnerRotated:
     """Name another owner key by the sheet; what the one so far signs counts nowhere from then on.
 
-    Every member is handed an enrol order by the new owner. Returns what could not be told to whom.
+    Who had that key may have given rights. What this home did not sign itself has to be confirmed, by name: what is
+    in ``drop`` loses its right or its place. All index keys and the keeper's maintenance key, which were under the
+    same passphrase, are replaced; every member that stays is handed the new ones, with an enrol order by the new owner.
 
     Raises:
         KeyWrongError: the passphrase or the sheet is wrong.
+        UnconfirmedError: of something in the charter it was not said whether it stays. Nothing was changed.
+        NotFoundError, UsageError: ``keep`` and ``drop`` cannot be meant so.
     """
     root = root_of_sheet(keeper, words)
     await catch_up(keeper, edge)
+    signed = keeper.signed_here()
+    entries = keeper.entries()
+    foreign = _foreign(keeper, siblings, signed, entries)
+    dropped, unsaid = chosen(foreign, keep, drop)
+    if unsaid:
+        raise UnconfirmedError(unsaid, signed)
     bag = keeper.keybag()
-    fresh = SigningKey(edge.rng.bytes(32))
-    keeper.prepare(edge, "owner.key", fresh)
+    fresh, maintenance = SigningKey(edge.rng.bytes(32)), SigningKey(edge.rng.bytes(32))
+    now = edge.clock.now_ns()
+    rights, private = without(keeper.charter.charter.rights, keeper.private, dropped, now)
+    rights, private = with_maintenance(
+        rights, private, SigningKey(bag.maintenance_seed), maintenance, keeper.living_ids, now
+    )
+    domains = _own_domains(private.domains, bag.domains)
+    restored = [one.name for one, was in zip(domains, private.domains, strict=True) if one != was]
+    private = msgspec.structs.replace(private, domains=domains)
+    bag = msgspec.structs.replace(bag, owner_seed=fresh.seed(), maintenance_seed=maintenance.seed())
     old = keeper.charter
     statement = msgspec.structs.replace(
         old.root,
         number=old.root.number + 1,
         previous=signed_hash(old.charter.root),
         owner_key=fresh.public,
-        created_ns=edge.clock.now_ns(),
+        created_ns=now,
     )
-    handed = handed_to(old.charter.rights, bag.domains, keeper.private.domains, fresh)
-    bag = msgspec.structs.replace(bag, owner_seed=fresh.seed())
-    data = keeper.write_charter(
+    keeper.prepare(edge, "owner.key", fresh)
+    keeper.prepare(edge, "maintenance.key", maintenance)
+    data = write_with_epochs(
+        keeper,
         edge,
-        private=msgspec.structs.replace(keeper.private, handed=handed),
-        keybag_data=seal_keybag(bag, old.root.root_seal_key, edge.rng),
+        private=private,
+        rights=rights,
+        bag=bag,
         root=root.signing.sign(Context.ROOT_STATEMENT, encode(statement)),
         owner=fresh,
     )
     keeper.succeed("owner.key")
-    return await spread_charter(keeper, siblings, edge, data)
+    keeper.succeed("maintenance.key")
+    notices = await spread_charter(keeper, siblings, edge, data)
+    notices += await say_anew(keeper, edge, maintenance, keeper.lazy_ticket)
+    return OwnerRotated(dropped=dropped, gone=signed.gone(entries), restored=restored, notices=notices)
+
+
+def _foreign(keeper: KeeperHome, siblings: list[Half], signed: SignedHere, entries: list[Entry]) -> list[Entry]:
+    """Return what this home did not sign, but for what it can tell by keys that it holds itself."""
+    held = [half.identity for half in (keeper, *siblings)] + [identity_of(keeper.keybag_maintenance())]
+    own = {f"key {one.hex()}" for one in held} | {f"domain {one.hex()}" for one in keeper.living_ids}
+    return [one for one in entries if not signed.is_own(one) and one.place not in own]
+
+
+def _own_domains(publics: Iterable[DomainPublic], secrets: Iterable[DomainSecrets]) -> list[DomainPublic]:
+    """Return domains under the restore keys that this keeper holds, whatever somebody else wrote there."""
+    held = {one.id: public_of(one.restore_private) for one in secrets}
+    return [msgspec.structs.replace(one, restore_key=held.get(one.id, one.restore_key)) for one in publics]
+
+
+def with_maintenance(
+    rights: Iterable[Right],
+    private: CharterPrivate,
+    former: SigningKey,
+    fresh: SigningKey,
+    domains: list[bytes],
+    now_ns: int,
+) -> tuple[list[Right], CharterPrivate]:
+    """Return rights and notes in which the keeper's maintenance key has another in its place."""
+    changed = [msgspec.structs.replace(one, revoked=True) if one.holder_key == former.public else one for one in rights]
+    if any(one.holder_key == former.public for one in changed):
+        private = noted_revoked(private, [former.identity], now_ns)
+    changed.append(right_of("maintainer", fresh.public, domains))
+    return changed, noted(private, fresh.identity, free_name(MAINTENANCE_NAME, private), now_ns)

@@ -36,6 +36,7 @@ from replicator.format.codec import decode, encode
 from replicator.format.codes import code_kind, read_code, write_code
 from replicator.format.keybag import (
     JoiningRole,
+    Keybag,
     MemberFile,
     NodeGrant,
     NodeRequest,
@@ -284,11 +285,13 @@ class NodeAdded:
     notices: list[str]
 
 
-async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: str) -> NodeAdded:
+async def add_node(
+    keeper: KeeperHome, siblings: list[Half], edge: Edge, code: str, *, again: bool = False
+) -> NodeAdded:
     """Sign a machine's request: a right in a new charter, and a grant sealed to that machine.
 
     A node's request for another key takes the right of the one so far away in the same charter, and begins a new
-    index epoch that its holder is not given.
+    index epoch that its holder is not given. ``again``: also if that one had its right taken away before.
 
     Raises:
         KeyWrongError: not a request, or the passphrase is wrong.
@@ -302,7 +305,7 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     right = next((one for one in keeper.charter.charter.rights if one.holder_key == request.key), None)
     if right is None and former_key:
         name = name_of_key(keeper.private, identity_of(former_key))
-        data = _write_renewed(keeper, edge, request, former_key, name)
+        data = _write_renewed(keeper, edge, request, former_key, name, again=again)
     elif right is None:
         if request.name.startswith(MAINTENANCE_NAME):
             raise UsageError(
@@ -351,7 +354,9 @@ async def add_node(keeper: KeeperHome, siblings: list[Half], edge: Edge, code: s
     )
 
 
-def _write_renewed(keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str) -> bytes:
+def _write_renewed(
+    keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str, *, again: bool
+) -> bytes:
     """Write the charter in which a member's new key has the right that its key so far loses."""
     former = keeper.charter.right_of(former_key)
     if former is None or not former.role == request.role == "node":
@@ -366,7 +371,7 @@ def _write_renewed(keeper: KeeperHome, edge: Edge, request: NodeRequest, former_
         msgspec.structs.replace(one, revoked=True) if one.holder_key == former_key else one
         for one in keeper.charter.charter.rights
     ]
-    rights.append(msgspec.structs.replace(former, holder_key=request.key))
+    rights.append(msgspec.structs.replace(former, holder_key=request.key, revoked=former.revoked and not again))
     return write_with_epochs(keeper, edge, private=private, rights=rights)
 
 
@@ -586,17 +591,33 @@ def find_right(half: Half, name: str, role: Role | None = None) -> Right:
 
 
 def write_with_epochs(
-    keeper: KeeperHome, edge: Edge, *, private: CharterPrivate | None = None, rights: list[Right] | None = None
+    keeper: KeeperHome,
+    edge: Edge,
+    *,
+    private: CharterPrivate | None = None,
+    rights: list[Right] | None = None,
+    bag: Keybag | None = None,
+    root: bytes | None = None,
+    owner: SigningKey | None = None,
 ) -> bytes:
-    """Write the next charter with a new index key for every domain, handed to each key that has a right."""
-    bag = keeper.keybag()
+    """Write the next charter with a new index key for every domain, handed to each key that has a right.
+
+    ``bag`` has other secrets than this home so far; ``root`` is a statement that names ``owner``, in a charter all of
+    which was confirmed.
+    """
+    bag = bag or keeper.keybag()
     bag = msgspec.structs.replace(bag, domains=[next_epoch(one, edge.rng) for one in bag.domains])
     rights = keeper.charter.charter.rights if rights is None else rights
     private = with_epochs(private or keeper.private, bag.domains)
-    handed = handed_to(rights, bag.domains, private.domains, keeper.owner())
+    handed = handed_to(rights, bag.domains, private.domains, owner or keeper.owner())
+    # What the owner so far announced ends with it.
+    successor = keeper.successor_seal_key() if root is None else b""
     return keeper.write_charter(
         edge,
         private=msgspec.structs.replace(private, handed=handed),
         rights=rights,
-        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng, keeper.successor_seal_key()),
+        keybag_data=seal_keybag(bag, keeper.charter.root.root_seal_key, edge.rng, successor),
+        root=root,
+        owner=owner,
+        confirmed=root is not None,
     )

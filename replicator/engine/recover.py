@@ -13,16 +13,16 @@ from replicator.crypto.unseal import public_of
 from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
-from replicator.engine.handing import free_name, noted, noted_revoked
+from replicator.engine.handing import enrol_order, free_name, noted, noted_revoked
 from replicator.engine.home import create_half, has_half, open_private
 from replicator.engine.keeper import (
     KeeperHome,
     KeeperSecrets,
     check_passphrase,
     create_keeper,
-    enrol_order,
     sign_charter,
 )
+from replicator.engine.signedhere import SignedHere, entries_of
 from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag_of, right_of, seal_keybag
 from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
 from replicator.format.charter import NodeName, read_charter
@@ -174,7 +174,7 @@ async def _make_home(
     keeper_only: bool,
 ) -> Recovered:
     owner = SigningKey(keybag.owner_seed)
-    private = open_private(known, keybag.member_key)
+    before = private = open_private(known, keybag.member_key)
     statement, handovers, dropped = known.charter.root, known.charter.handovers, ""
     if known.root.root_key != root.signing.public:
         assert known.pending is not None, "it was verified by this"
@@ -241,6 +241,9 @@ async def _make_home(
             domains=tuple(keybag.domains),
         ),
         passphrase=passphrase,
+        signed=SignedHere().after(
+            entries_of(known.charter.rights, before), entries_of(rights, private), number=known.number + 1, now_ns=now
+        ),
     )
     if node_key is not None:
         create_half(

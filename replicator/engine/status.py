@@ -23,7 +23,7 @@ from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
-from replicator.ids import Identity, short
+from replicator.ids import Identity, identity_of, short
 
 STALE_WARN_S = 36 * HOUR_S
 STALE_RED_S = 72 * HOUR_S
@@ -162,7 +162,13 @@ def _judge(
     now = edge.clock.now_ns()
     damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
     groups = _groups(half)
-    datasets = [_dataset(half, ground, answering, key, name, rows, damaged, now) for key, name, rows in groups]
+    ended = {
+        short(identity_of(right.holder_key)) for right in half.charter.charter.rights if right.revoked
+    }  # nobody waits for anything newer of theirs
+    datasets = [
+        _dataset(half, ground, answering, key, name, rows, damaged, now, awaited=bool(key) and key not in ended)
+        for key, name, rows in groups
+    ]
     for one, (_, _, rows) in zip(datasets, groups, strict=True):
         _witnessed(half, one, rows, heads, now)
     findings = [kept for kept in Findings(half).all() if not kept.noted_ns]
@@ -300,6 +306,8 @@ def _dataset(
     rows: list[SnapshotRow],
     damaged: set[int],
     now: int,
+    *,
+    awaited: bool,
 ) -> DatasetStatus:
     published = [row for row in rows if row.published_ns]
     if not published:
@@ -319,10 +327,10 @@ def _dataset(
         gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
     state: State = "safe"
-    if key and age_s > STALE_RED_S:
+    if awaited and age_s > STALE_RED_S:
         state = "stale"
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
-    elif key and age_s > STALE_WARN_S:
+    elif awaited and age_s > STALE_WARN_S:
         warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()

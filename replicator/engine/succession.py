@@ -16,8 +16,9 @@ from replicator.crypto.sign import Context
 from replicator.crypto.unseal import public_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.handing import enrol_order
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
-from replicator.engine.keeper import KeeperHome, enrol_order
+from replicator.engine.keeper import KeeperHome
 from replicator.engine.keys import root_of_sheet
 from replicator.engine.members import catch_up, spread_charter
 from replicator.engine.roots import announced, hear, objection_to, passed, take_objection

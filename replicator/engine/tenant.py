@@ -11,15 +11,16 @@ from replicator.crypto.seal import PURPOSE_KEYBAG, seal_to
 from replicator.crypto.sign import Context, SigningKey
 from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.edge import Edge
+from replicator.engine.handing import enrol_order
 from replicator.engine.home import create_half, has_half, open_private
 from replicator.engine.keeper import (
     KeeperSecrets,
     check_passphrase,
     create_keeper,
-    enrol_order,
     record_object,
     sign_charter,
 )
+from replicator.engine.signedhere import SignedHere, entries_of
 from replicator.errors import FormatError, HomeError, IntegrityError, UsageError
 from replicator.format.charter import (
     ROLE_OPS,
@@ -222,6 +223,14 @@ def create_tenant(
         rights.append(right_of("node", node_key.public, [domain.id]))
         nodes.append(NodeName(identity=node_key.identity, name=edge.host[:64] or "node"))
         notes.append(KeyNote(identity=node_key.identity, name=nodes[0].name, added_ns=now, revoked_ns=0))
+    private = CharterPrivate(
+        name=name,
+        country=country,
+        peers=[],
+        domains=[DomainPublic(id=domain.id, name=domain.name, restore_key=restore_key, epoch=1)],
+        nodes=nodes,
+        notes=notes,
+    )
     charter_data = sign_charter(
         owner=owner,
         member_key=member_key,
@@ -230,14 +239,7 @@ def create_tenant(
         root=root.signing.sign(Context.ROOT_STATEMENT, encode(statement)),
         rights=rights,
         keybag=name_of(keybag_data),
-        private=CharterPrivate(
-            name=name,
-            country=country,
-            peers=[],
-            domains=[DomainPublic(id=domain.id, name=domain.name, restore_key=restore_key, epoch=1)],
-            nodes=nodes,
-            notes=notes,
-        ),
+        private=private,
         tenant=tenant,
         edge=edge,
     )
@@ -259,6 +261,7 @@ def create_tenant(
         keybag_data=keybag_data,
         secrets=KeeperSecrets(owner_seed=owner.seed(), maintenance_seed=maintenance_seed, domains=(domain,)),
         passphrase=passphrase,
+        signed=SignedHere().after([], entries_of(rights, private), number=1, now_ns=now),
     )
     if node_key is not None:
         create_half(

@@ -77,6 +77,8 @@ def open_declared(
             lock_s=declared.lock_s,
             grace_s=declared.grace_s,
         )
+        if (declared.window, declared.streams) != (None, None):
+            provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
         provider.listen = declared.listen
         provider.admit(declared.tenants)
     except BaseException:

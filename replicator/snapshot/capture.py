@@ -148,12 +148,14 @@ def capture(
     record: StatCacheWriter | None = None,
     rules: Rules | None = None,
     progress: Progress | None = None,
+    owners: "Owners | None" = None,
 ) -> Captured:
     """Capture ``roots``, each under its own base name, into one tree.
 
     ``cache`` is the last generation, ``record`` the next; committing that is the caller's, once the snapshot
     is certain. Files are read by ``reader``, or one after the other on this thread and cut by ``chunker``. A file or
     folder that cannot be read becomes a gap and the rest goes on. Without ``rules`` those of a new dataset hold.
+    ``owners`` says what users and groups were called where the tree comes from; without it they are called as here.
 
     Raises:
         SourceError: a root cannot be read at all.
@@ -163,7 +165,7 @@ def capture(
     if not roots:
         raise UsageError("nothing to back up: no path is given")
     folders = root_names([os.path.abspath(os.fsencode(root)) for root in roots])
-    run = _Capture(sink, chunker, reader, cache, record, progress)
+    run = _Capture(sink, chunker, reader, cache, record, progress, owners)
     walker = Walker(source, rules or Rules(), [folder.path for folder in folders])
     # Every root is looked at before the first byte is read: a missing disk is not worth hours of reading.
     for folder in folders:
@@ -346,8 +348,8 @@ class _Linked:
 
 
 @dataclass(slots=True)
-class _Owners:
-    """Names of users and groups, each looked up once."""
+class Owners:
+    """Names of users and groups, each looked up once on this machine if it is not given."""
 
     users: dict[int, str] = field(default_factory=dict)
     groups: dict[int, str] = field(default_factory=dict)
@@ -383,6 +385,7 @@ class _Capture:
         cache: StatCache | None,
         record: StatCacheWriter | None,
         progress: Progress | None,
+        owners: "Owners | None",
     ) -> None:
         self.counts = Counts()
         self.gaps = Gaps()
@@ -395,7 +398,7 @@ class _Capture:
         self._reader: FileReader = (
             InlineReader(sink, lists, chunker, self._took) if reader is None else reader(lists, self._took)
         )
-        self._owners = _Owners()
+        self._owners = owners or Owners()
         self._devices: dict[int, int] = {}
         self._links: dict[tuple[int, int], _Linked] = {}
         self._top = self._opened(b"", None)

@@ -144,10 +144,16 @@ def test_a_tenant_that_a_provider_declares_needs_no_code(breakable: Federation) 
         breakable.ok("init", "--name", "other", "--keeper-only", "--recovery-sheet", other, home="other")
         said = breakable.fails(1, "peer", "add", address, home="other")
         assert "no tenant here has the key that signed this order" in said
-    config.write_text(PROVIDER.format(root=root, quota="200M", **known).replace('"cellar"', '"loft"'))
+    hours = 'window = "22:00-06:00"\nzone = "Europe/Stockholm"\nstreams = 2\nsite = "loft"'
+    config.write_text(PROVIDER.format(root=root, quota="200M", **known).replace('site = "cellar"', hours))
     breakable.run("provider", "prove", home="nova", env=environment)
     status = breakable.json("provider", "status", home="nova")
     assert (status["tenants"][0]["quota"], status["offer"]["site"]) == (200 * 10**6, "loft")
+    assert (status["window"], status["zone"], status["streams"]) == ("22:00-06:00", "Europe/Stockholm", 2)
+    config.write_text(PROVIDER.format(root=root, quota="200M", **known))
+    breakable.run("provider", "prove", home="nova", env=environment)
+    status = breakable.json("provider", "status", home="nova")
+    assert (status["window"], status["streams"]) == ("22:00-06:00", 2), "what is not declared stays"
 
 
 def test_a_provider_proves_its_key_and_its_disk(place: Place) -> None:

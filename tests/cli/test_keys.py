@@ -159,6 +159,27 @@ def test_keys_are_put_in_the_place_of_others_and_all_goes_on(breakable: Federati
     (breakable.path / "docs" / "later").unlink()
 
 
+def test_another_owner_waits_until_all_that_this_home_did_not_sign_was_looked_at(breakable: Federation) -> None:
+    """A home that was made anew from the sheet remembers no charter, as one of an earlier release."""
+    (breakable.path / "keeper" / "keeper" / "signed-here.json").unlink()
+    rotate = ("key", "rotate", "owner", "--sheet", str(breakable.sheet))
+    refused = breakable.run(*rotate, "--json", home="keeper")
+    assert refused.code == 2
+    rows = refused.json()["unconfirmed"]
+    assert {row["kind"] for row in rows} == {"node", "provider"}
+    said = breakable.fails(2, *rotate, "--keep", rows[0]["name"], home="keeper")
+    assert rows[0]["id"][:12] not in said
+    assert all(row["id"][:12] in said for row in rows[1:])
+    assert "--keep and --drop have no meaning" in breakable.fails(
+        2, "key", "rotate", "index", "--drop", "alice", home="keeper"
+    )
+    keep = [word for row in rows[1:] for word in ("--keep", row["id"])]
+    done = breakable.json(*rotate, *keep, "--drop", rows[0]["id"][:16], home="keeper")
+    assert [row["id"] for row in done["dropped"]] == [rows[0]["id"]]
+    left = breakable.json("key", "list", home="keeper")
+    assert rows[0]["id"] not in {row["id"] for row in left}
+
+
 def test_only_the_sheet_names_another_owner(federation: Federation) -> None:
     assert "only root can name another owner" in federation.fails(2, "key", "rotate", "owner", home="keeper")
     said = federation.fails(2, "key", "rotate", "index", "--sheet", federation.sheet, home="keeper")

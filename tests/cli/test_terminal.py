@@ -104,3 +104,14 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(federation: Federati
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=PATIENCE_S) == 1
+
+
+def test_who_names_another_owner_is_asked_about_all_that_this_home_did_not_sign(breakable: Federation) -> None:
+    (breakable.path / "keeper" / "keeper" / "signed-here.json").unlink()
+    rotate = ("key", "rotate", "owner", "--sheet", str(breakable.sheet))
+    code, out, shown = at_terminal(breakable, *rotate, home="keeper", answers=(PASSPHRASE, "n", *"yyyyy"))
+    assert code == 0, shown
+    assert "Is node 'attic' yours, and stays? [y/N]" in shown
+    assert "Dropped: node 'attic'" in out
+    [row] = [row for row in breakable.json("key", "list", "--all", home="keeper") if row["name"] == "attic"]
+    assert row["revoked"]

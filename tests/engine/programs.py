@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from replicator.process import Command, Ended, Output, Stop
+from replicator.process import Command, Ended, Heard, Output, Stop
 
 Play = Callable[[Command, Stop], Ended]
 
@@ -21,10 +21,10 @@ class FakePrograms:
     ran: list[Command] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
 
-    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0) -> Ended:
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
         self.ran.append(command)
         self.limits.append(limit_s)
         return self.play(command, stop)
 
-    def open(self, command: Command, *, limit_s: float, stop: Stop) -> Output:
+    def open(self, command: Command, *, limit_s: float, stop: Stop, heard: Heard | None = None) -> Output:
         raise NotImplementedError

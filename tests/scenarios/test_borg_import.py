@@ -1,0 +1,177 @@
+"""Archives of Borg that become snapshots, with a real borg."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from replicator.catalog.snapshots import Dataset
+from replicator.engine.importing import ImportReport, chosen, home_of, import_archives
+from replicator.engine.node import NodeHome
+from replicator.engine.retain import counted
+from replicator.fs import PosixFs
+from replicator.process import Command, Ended, Heard, Stop, SystemPrograms
+from tests.borg import Repo, needs_borg
+from tests.compare import Rules, compare
+from tests.fakes import SeededRng
+from tests.scenarios.world import PROMISE, World, write
+from tests.snapshot.nasty import build, change
+
+pytestmark = needs_borg
+ROOT = os.geteuid() == 0
+
+
+def plain_dataset(name: str) -> Dataset:
+    return Dataset(
+        name=name, roots=(), policy=PROMISE, exclude=(), one_file_system=False, keep_caches=True, created_ns=1
+    )
+
+
+async def bring(world: World, repo: Repo, glob: str | None = None, **said: Any) -> ImportReport:
+    make = repo.maker(world.home)
+    found = make(lambda: False).look()
+    home = home_of(world.home, found)
+    keeper, node = world.keeper(), world.node()
+    try:
+        return await import_archives(
+            keeper,
+            [node],
+            world.edge,
+            said.pop("make", make),
+            found,
+            chosen(found, glob),
+            home=home,
+            open_node=lambda: NodeHome(home, PosixFs()),
+            dataset_of=plain_dataset,
+            series=said.pop("series", None),
+            staging=os.path.join(world.root, "staging"),
+            privileged=ROOT,
+            **said,
+        )
+    finally:
+        keeper.close()
+        node.close()
+
+
+def outcome(report: ImportReport) -> list[tuple[str, Any, Any]]:
+    return [
+        (one.archive.name, one.error and one.error.message, one.report.gaps if one.report else None)
+        for one in report.archives
+    ]
+
+
+async def test_every_archive_comes_back_as_borg_itself_extracts_it(world: World, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "b")
+    source = tmp_path / "s" / "tree"
+    source.mkdir(parents=True)
+    build(source)
+    (source / "socket").unlink()
+    for number in range(200):  # most of it stays
+        write(os.fsdecode(source / "many" / str(number)), b"%d" % number)
+    repo.create(
+        "laptop-2024-03-01", "tree", folder=source.parent, at="2024-03-01T10:00:00", options=("--comment", "ett")
+    )
+    change(source)
+    repo.create("laptop-2024-03-02", "tree", folder=source.parent, at="2024-03-02T10:00:00")
+    report = await bring(world, repo)
+    assert outcome(report) == [("laptop-2024-03-01", None, []), ("laptop-2024-03-02", None, [])]
+    assert [one.dataset for one in report.archives] == ["laptop", "laptop"]
+    assert report.ended
+    first, second = report.archives
+    assert first.items == first.extracted
+    print(second.items, second.extracted)
+    assert second.extracted < second.items / 2
+    snapshots = await world.snapshots()
+    assert [one.created.isoformat() for one in snapshots] == ["2024-03-01T10:00:00+00:00", "2024-03-02T10:00:00+00:00"]
+    for number, one in enumerate(("laptop-2024-03-01", "laptop-2024-03-02")):
+        target = tmp_path / f"restored-{number}"
+        await world.restore(str(target), snapshots[number].id)
+        alone = repo.extract(one, tmp_path / f"extracted-{number}")
+        assert compare(alone, target, Rules(owners=ROOT)) == []
+        shutil.rmtree(alone)
+    assert snapshots[0].details.tags[0] == "borg:laptop-2024-03-01"
+    assert snapshots[0].details.tags[2] == "comment:ett"
+    again = await bring(world, repo)
+    assert (again.archives, again.already) == ([], 2)
+    assert not (tmp_path / "staging").exists()
+
+
+class Failing(SystemPrograms):
+    """Lets borg's extraction of the n-th archive end as a test wants, after it has done its work."""
+
+    def __init__(self, number: int, code: int, said: bytes = b"") -> None:
+        self.number = number
+        self.code = code
+        self.said = said
+
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
+        ended = super().run(command, limit_s=limit_s, stop=stop, keep=keep, heard=heard)
+        if "extract" not in command.argv:
+            return ended
+        self.number -= 1
+        if self.number or heard is None:
+            return ended
+        heard(self.said)
+        return Ended(code=self.code, out=ended.out)
+
+
+def series(tmp_path: Path, count: int = 3) -> tuple[Repo, list[Path]]:
+    """Make a repository with archives "a-1", "a-2", ...; return it and the largest file that each has added."""
+    repo = Repo(tmp_path / "b")
+    data, added = repo.path / "data" / "0", []
+    write(str(tmp_path / "s" / "tree" / "all"), SeededRng("all").bytes(400_000))
+    for number in range(1, count + 1):
+        write(str(tmp_path / "s" / "tree" / "own"), SeededRng(str(number)).bytes(100_000))
+        before = set(data.glob("*"))
+        repo.create(f"a-{number}", "tree", folder=tmp_path / "s", at=f"2024-03-0{number}T10:00:00")
+        added.append(max(set(data.glob("*")) - before, key=lambda path: path.stat().st_size))
+    return repo, added
+
+
+def bad(report: ImportReport) -> list[str]:
+    return [f"{one.archive.name} {type(one.error).__name__}" for one in report.archives if one.error is not None]
+
+
+NO_ROOM = b'{"type": "log_message", "levelname": "WARNING", "message": "tree: write: [Errno 28] No space left"}\n'
+
+
+async def test_what_stops_an_import_is_named_and_the_next_run_goes_on(world: World, tmp_path: Path) -> None:
+    repo, _ = series(tmp_path)
+    killed = await bring(world, repo, make=repo.maker(world.home, programs=Failing(2, -9)))
+    assert (bad(killed), [one.name for one in killed.left], killed.ended) == (["a-2 SourceError"], ["a-3"], False)
+    assert "signal 9" in str(killed.archives[1].error)
+    full = await bring(world, repo, make=repo.maker(world.home, programs=Failing(1, 1, NO_ROOM)))
+    assert (full.already, bad(full)) == (1, ["a-2 SpaceError"])
+    world.silence(1, 2, 3, 4)
+    alone = await bring(world, repo)
+    assert (alone.already, bad(alone), alone.ended) == (1, ["a-2 MinimumNotMetError"], False)
+    world.answer(1, 2, 3, 4)
+    assert len(await world.snapshots()) == 1
+    rest = await bring(world, repo)
+    assert [one.name for one in rest.finished] == ["a-2"]
+    assert (rest.already, bad(rest), rest.left, rest.ended) == (1, [], [], True)
+    found = [one.details.tags[0] for one in await world.snapshots()]
+    assert found == ["borg:a-1", "borg:a-2", "borg:a-3"]
+    status = await world.status(keeper=True)
+    assert [one.state for one in status.datasets if "import" in one.name] == ["safe"]  # and not waited for
+
+
+async def test_a_damaged_archive_keeps_back_no_other_and_comes_with_its_own_time_once_it_is_whole(
+    world: World, tmp_path: Path
+) -> None:
+    repo, added = series(tmp_path)
+    whole = added[1].read_bytes()
+    os.truncate(added[1], len(whole) // 2)
+    report = await bring(world, repo)
+    assert (bad(report), report.left, report.ended) == (["a-2 IntegrityError"], [], False)
+    added[1].write_bytes(whole)
+    again = await bring(world, repo)
+    assert (again.already, bad(again), again.ended) == (2, [], True)
+    snapshots = await world.snapshots()
+    assert [one.details.tags[0] for one in snapshots] == ["borg:a-1", "borg:a-2", "borg:a-3"]
+    keeper = world.keeper()
+    times, unknown = counted(keeper.catalog.snapshots.all(), world.clock.now_ns())
+    keeper.close()
+    assert ([times[one.row.name] for one in snapshots], unknown) == ([one.row.created_ns for one in snapshots], set())
+    assert again.archives[0].report is not None
+    assert again.archives[0].report.new_bytes < 200_000  # what all have is not stored again
