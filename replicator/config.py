@@ -78,6 +78,17 @@ def parse_moment(text: str, now_ns: int) -> int:
     return (since.days * DAY_S + since.seconds) * NS + since.microseconds * 1000
 
 
+def parse_end(text: str, now_ns: int) -> int:
+    """Return ns since 1970 of a moment to come: as :func:`parse_moment`, with durations from now on.
+
+    Raises:
+        UsageError: neither 2026-11-17, 2026-11-17T20:15 nor a duration such as 7d.
+    """
+    if _DURATION.fullmatch(text):
+        return now_ns + parse_duration(text) * NS
+    return parse_moment(text, now_ns)
+
+
 def parse_name(text: str, what: str) -> str:
     """Return a name or label that every record takes and every terminal shows as it is.
 

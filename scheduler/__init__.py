@@ -4,13 +4,13 @@ No I/O, no clock, no randomness: times and seeds are arguments, and equal argume
 
 `place` makes a plan from peers, policies, packs and who holds them now; `check` restates what must hold of
 any plan or placement; `why` puts it in words; `survives` says what the worst single loss leaves;
-`repair_order` and `probes` say what to mend and what to look at first. Other programs ask `python -m scheduler
+`repair_queue` and `probes` say what to mend and what to look at first. Other programs ask `python -m scheduler
 plan` (docs/spec/placement.md), which also says how much fits and moves what must move.
 """
 
 from scheduler.audit import LEAF, Auditable, probes
 from scheduler.check import check
-from scheduler.durability import Loss, repair_order, survives
+from scheduler.durability import Loss, survives
 from scheduler.errors import (
     PlacementInvalidError,
     PolicyError,
@@ -54,6 +54,7 @@ from scheduler.model import (
     default_copies,
 )
 from scheduler.place import place
+from scheduler.repairs import Repair, Urgency, repair_queue
 
 __all__ = [
     "COUNTRIES",
@@ -82,9 +83,11 @@ __all__ = [
     "Query",
     "Refusal",
     "Relaxation",
+    "Repair",
     "RosterError",
     "SchedulerError",
     "Surplus",
+    "Urgency",
     "Violation",
     "check",
     "country_code",
@@ -96,7 +99,7 @@ __all__ = [
     "probes",
     "qualify",
     "queries",
-    "repair_order",
+    "repair_queue",
     "residency",
     "survives",
     "why",

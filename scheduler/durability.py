@@ -1,15 +1,16 @@
-"""What is left after the worst single loss, and which packs to mend first."""
+"""What is left after the worst single loss."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scheduler.check import Ground, index_packs, index_policies
-from scheduler.model import DOMAINS, Holders, Pack, PackId, Peer, Placement, Policy
+from scheduler.check import Ground
+from scheduler.model import DOMAINS, Holders, PackId, Peer, Placement, Policy
+from scheduler.outlook import counting
 
-__all__ = ["Loss", "repair_order", "survives"]
+__all__ = ["Loss", "survives"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +38,11 @@ def survives(placement: Placement, peers: Iterable[Peer], policy: Policy) -> dic
     counted: dict[Holders, dict[str, Loss]] = {}
     for pack, holders in sorted(placement.items()):
         if holders not in counted:
-            counted[holders] = _losses(pack, _counting(ground, holders, policy), ground)
+            counted[holders] = _losses(pack, counting(ground, holders, policy), ground)
         for kind, loss in counted[holders].items():
             if kind not in hardest or loss.left < hardest[kind].left:
                 hardest[kind] = loss
     return {kind: hardest.get(kind, Loss(kind=kind, place=None, pack=None, left=0)) for kind in ("peer", *DOMAINS)}
-
-
-def _counting(ground: Ground, holders: Holders, policy: Policy) -> list[Peer]:
-    named = [ground.peers[name] for name in dict.fromkeys(holders) if name is not None and name in ground.peers]
-    return [
-        peer
-        for peer in named
-        if peer.state != "lost" and policy.admits(peer.country) and (policy.count_own or peer.id not in ground.own)
-    ]
 
 
 def _losses(pack: PackId, living: list[Peer], ground: Ground) -> dict[str, Loss]:
@@ -64,42 +56,3 @@ def _losses(pack: PackId, living: list[Peer], ground: Ground) -> dict[str, Loss]
         first = next(peer for peer in living if ground.domain(peer, domain) == group)
         losses[domain] = Loss(kind=domain, place=getattr(first, domain), pack=pack, left=len(living) - most)
     return losses
-
-
-def repair_order(
-    packs: Iterable[Pack],
-    placement: Placement,
-    peers: Iterable[Peer],
-    policies: Policy | Iterable[Policy],
-    written: Mapping[PackId, int] | None = None,
-) -> list[Pack]:
-    """The packs with fewer sure copies than promised, the most urgent first.
-
-    Fewest copies beyond those needed to read it, then fewest on peers that may still answer, then the
-    oldest (``written``, in any one unit; packs without it come last), then the largest. A copy is sure on a
-    peer that is ok or readonly; suspect and draining ones may answer.
-    """
-    ground, rules = Ground(peers), index_policies(policies)
-    batch = index_packs(packs, rules)
-    age = written or {}
-    sure: dict[PackId, int] = {}
-    may: dict[PackId, int] = {}
-    counted: dict[tuple[str, Holders], tuple[int, int]] = {}
-    for name, pack in batch.items():
-        holders = tuple(placement.get(name, ()))
-        key = (pack.policy, holders)
-        if key not in counted:
-            living = _counting(ground, holders, rules[pack.policy])
-            firm = [peer for peer in living if peer.state in ("ok", "readonly")]
-            counted[key] = (len(firm), len(living))
-        sure[name], may[name] = counted[key]
-    return sorted(
-        (pack for name, pack in batch.items() if sure[name] < rules[pack.policy].copies),
-        key=lambda pack: (
-            sure[pack.id] - rules[pack.policy].needed,
-            may[pack.id],
-            (0, age[pack.id]) if pack.id in age else (1, 0),
-            -pack.size,
-            pack.id,
-        ),
-    )

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
-__all__ = ["Strike", "loss_rates"]
+__all__ = ["Strike", "loss_chance", "loss_rates"]
 
 _CROSSING: Final = 6
 _NEGLIGIBLE: Final = 1e-6
@@ -66,6 +66,11 @@ def loss_rates(count: int, needed: int, strikes: Sequence[Strike], doubt: Sequen
     """
     assert all(place < count for strike in strikes for place in strike.reach), "a strike reaches the pack's copies"
     return _Streams(count, needed, strikes, doubt).rates()
+
+
+def loss_chance(count: int, needed: int, strikes: Sequence[Strike], doubt: Sequence[float] = ()) -> float:
+    """The chance that too few copies are left when each stream has run for its window: 1 if there are too few now."""
+    return _Streams(count, needed, strikes, doubt).lost()
 
 
 class _Streams:
@@ -116,6 +121,9 @@ class _Streams:
             if deeper is None:
                 return node
             node = deeper
+
+    def lost(self) -> float:
+        return self._lost(frozenset(), -1)
 
     def rates(self) -> list[float]:
         before = self._lost(frozenset(), -1)

@@ -11,10 +11,10 @@ from typing import Final, Literal, TypeAlias, get_args
 from scheduler.check import Ground
 from scheduler.geography import fold
 from scheduler.hazards import YEAR_S, Hazards
-from scheduler.lossrate import Strike, loss_rates
+from scheduler.lossrate import Strike, loss_chance, loss_rates
 from scheduler.model import DOMAINS, Holders, Peer, PeerId, Placement, Policy
 
-__all__ = ["Cause", "Left", "Outlook", "Rate", "nines", "outlook", "set_rate"]
+__all__ = ["Cause", "Left", "Outlook", "Rate", "counting", "loss_within", "nines", "outlook", "set_rate"]
 
 Cause: TypeAlias = Literal["peer", "rot", "owner", "site", "region", "country", "common"]
 
@@ -81,6 +81,22 @@ def set_rate(holders: Sequence[Peer], needed: int, hazards: Hazards) -> float:
     return math.fsum(rate for _, _, rate in _by_event(holders, needed, hazards))
 
 
+def loss_within(holders: Sequence[Peer], needed: int, hazards: Hazards) -> float:
+    """The chance that a pack with copies on these peers is lost within ``hazards.repair``, if nothing is mended."""
+    _, strikes, doubt = _strikes(holders, hazards)
+    return loss_chance(len(holders), needed, strikes, doubt)
+
+
+def counting(ground: Ground, holders: Holders, policy: Policy) -> list[Peer]:
+    """The peers whose copies count: not lost ones, where residency forbids, nor at home unless the policy says so."""
+    named = [ground.peers[name] for name in dict.fromkeys(holders) if name is not None and name in ground.peers]
+    return [
+        peer
+        for peer in named
+        if peer.state != "lost" and policy.admits(peer.country) and (policy.count_own or peer.id not in ground.own)
+    ]
+
+
 def outlook(placement: Placement, peers: Iterable[Peer], policy: Policy, hazards: Hazards) -> Outlook:
     """Judge the copies that count now: not on lost peers, where residency forbids, nor at home unless it counts."""
     ground = Ground(peers)
@@ -112,19 +128,7 @@ def _sets(placement: Placement, ground: Ground, policy: Policy) -> Counter[tuple
     sets: Counter[tuple[PeerId, ...]] = Counter()
     for holders in placement.values():
         if holders not in seen:
-            seen[holders] = tuple(
-                sorted(
-                    peer.id
-                    for peer in (
-                        ground.peers[name]
-                        for name in dict.fromkeys(holders)
-                        if name is not None and name in ground.peers
-                    )
-                    if peer.state != "lost"
-                    and policy.admits(peer.country)
-                    and (policy.count_own or peer.id not in ground.own)
-                )
-            )
+            seen[holders] = tuple(sorted(peer.id for peer in counting(ground, holders, policy)))
         sets[seen[holders]] += 1
     return sets
 
@@ -178,6 +182,13 @@ def _ceiling(cause: Cause, hazards: Hazards) -> float:
 
 def _by_event(holders: Sequence[Peer], needed: int, hazards: Hazards) -> list[tuple[Cause, str, float]]:
     """What completes how many losses of one pack in a year: cause, place, rate."""
+    events, strikes, doubt = _strikes(holders, hazards)
+    rates = loss_rates(len(holders), needed, strikes, doubt)
+    return [(cause, place, rate) for (cause, place), rate in zip(events, rates, strict=True)]
+
+
+def _strikes(holders: Sequence[Peer], hazards: Hazards) -> tuple[list[tuple[Cause, str]], list[Strike], list[float]]:
+    """What may strike copies on these peers: cause and place, the streams themselves, and each copy's doubt."""
     repair, found = hazards.repair / YEAR_S, (hazards.found + hazards.repair) / YEAR_S
     events: list[tuple[Cause, str]] = []
     strikes: list[Strike] = []
@@ -201,9 +212,7 @@ def _by_event(holders: Sequence[Peer], needed: int, hazards: Hazards) -> list[tu
             add(domain, label, frozenset(reach), rate=hazards.of(domain), window=repair)
     everything = frozenset(range(len(holders)))
     add("common", _MERGED, everything, rate=hazards.common, window=repair, chance=hazards.common_hit)
-    doubt = [_DOUBT if peer.state == "suspect" else 0.0 for peer in holders]
-    rates = loss_rates(len(holders), needed, strikes, doubt)
-    return [(cause, place, rate) for (cause, place), rate in zip(events, rates, strict=True)]
+    return events, strikes, [_DOUBT if peer.state == "suspect" else 0.0 for peer in holders]
 
 
 def _worst(kind: str, sets: dict[tuple[PeerId, ...], int], ground: Ground, memo: _Memo, hazards: Hazards) -> Left:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replicator.engine.browse import Library
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
+    from replicator.engine.repair import PlannedCopy
     from replicator.engine.status import Status, SurplusAt
     from replicator.engine.verify import VerifyReport
 
@@ -136,7 +137,8 @@ def _status_text(found: "Status") -> list[str]:
                     one.objects,
                     format_size(one.bytes),
                     one.probes if one.proved == one.probes else proofs_words(one),
-                    "; ".join(one.problems) or ("answers" if one.reachable else "not asked"),
+                    "; ".join((*([] if one.stands == "answers" else [one.stands]), *one.problems))
+                    or ("answers" if one.reachable else "not asked"),
                 )
                 for one in found.peers
             ],
@@ -316,7 +318,11 @@ def _verify_content(session: Session, share: float) -> "VerifyReport":
 @click.option("--unattended", is_flag=True, help="As in `run`: who does not answer now is not taken as lost yet.")
 @command(keys="write (a node) or any keeper's; no content key")
 def repair(session: Session, dry_run: bool, unattended: bool) -> None:
-    """Make missing and damaged copies again. Providers that do not answer now are taken as lost; nothing is deleted."""
+    """Make missing and damaged copies again, the likeliest lost first. Nothing is deleted.
+
+    Providers that do not answer now are taken as lost, except those that are away (`peer set --state away`) or whose
+    disk is not mounted.
+    """
     from replicator.engine.repair import repair as work  # noqa: PLC0415
 
     with session.member() as half, session.edge() as edge:
@@ -324,51 +330,80 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     session.worsen(report.exit_code)
     for notice in (*report.notices, *report.debts, *report.owed, *(f"lost: {one}" for one in report.unreadable)):
         session.out.notice(notice)
-    planned, surplus = (
-        [{"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why} for one in copies]
-        for copies in (report.planned, report.surplus)
-    )
-    lines = []
+    lines: list[str] = []
     if dry_run:
-        lines += table(
-            ("OBJECT", "KIND", "SIZE", "TO", "WHY"),
-            [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.planned],
-        )
+        lines += _planned_table(report.planned)
         if report.surplus:
             lines += table(
                 ("OBJECT", "KIND", "SIZE", "SURPLUS AT", "WHY"),
                 [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.surplus],
             )
-    word = "did not answer" if unattended else "taken as lost"
-    silent = f"; {word}: {', '.join(report.lost_peers)}" if report.lost_peers else ""
+    lost = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
+    waits = "".join(f"; {name} is {word}" for name, word in report.waiting.items())
     lines.append(
-        f"{report.missing} missing and {report.damaged} damaged copies found{silent}; "
+        f"{report.missing} missing and {report.damaged} damaged copies found{lost}{waits}; "
         + (
-            f"{len(report.planned)} copies would be made"
+            f"{len(report.planned)} copies would be made ({format_size(sum(one.size for one in report.planned))})"
             if dry_run
             else f"{report.made} made ({format_size(report.made_bytes)})"
         )
     )
+    if report.exit_code == exits.DONE and not dry_run:
+        lines.append("Every object has its promised copies.")
     if report.surplus:
         size = format_size(sum(one.size for one in report.surplus))
         done = f"; this node let go of {report.let_go}" if report.let_go else ""
         lines.append(f"{len(report.surplus)} copies ({size}) are more than promised{done}: `prune` releases them")
-    if report.exit_code == exits.DONE and not dry_run:
-        lines.append("Every object has its promised copies.")
     session.out.result(
         {
-            "planned": planned,
-            "surplus": surplus,
+            "planned": [
+                {
+                    "id": one.object,
+                    "kind": one.kind,
+                    "size": one.size,
+                    "from": one.source or None,
+                    "peer": one.peer,
+                    "why": one.why,
+                    "urgency": one.urgency,
+                    "chance": one.chance,
+                    "reason": one.reason,
+                }
+                for one in report.planned
+            ],
+            "surplus": [
+                {"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why}
+                for one in report.surplus
+            ],
             "let_go": report.let_go,
             "missing": report.missing,
             "damaged": report.damaged,
             "made": report.made,
             "made_bytes": report.made_bytes,
             "lost_peers": report.lost_peers,
+            "waiting": [{"id": name, "state": word} for name, word in report.waiting.items()],
             "debts": report.debts,
             "owed": report.owed,
             "unreadable": report.unreadable,
             "dry_run": dry_run,
         },
         lines,
+    )
+
+
+def _planned_table(planned: "list[PlannedCopy]") -> list[str]:
+    """Return copies to be made in their order, those that are alike in one row."""
+    alike: dict[tuple[str, ...], list[PlannedCopy]] = {}
+    for one in planned:
+        source = one.source or "this machine"
+        alike.setdefault((one.kind, source, one.peer, one.urgency, one.reason, one.why), []).append(one)
+    return table(
+        ("OBJECTS", "SIZE", "KIND", "FROM", "TO", "URGENCY", "WHY NOW", "WHY THERE"),
+        [
+            (
+                ones[0].object if len(ones) == 1 else len(ones),
+                format_size(sum(one.size for one in ones)),
+                *(kind, source, peer, urgency, reason, why),
+            )
+            for (kind, source, peer, urgency, reason, why), ones in alike.items()
+        ],
     )

@@ -1,18 +1,21 @@
 """node request|renew|add|list|revoke and peer add|list|show|set|remove."""
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.output import moment, table
-from replicator.config import MAX_NAME, format_size, parse_name, parse_words
+from replicator.clock import DAY_S, NS
+from replicator.config import MAX_NAME, format_size, parse_end, parse_name, parse_words
 from replicator.errors import UsageError
 from replicator.ids import Identity, address_form, identity_of, short
 
 if TYPE_CHECKING:
+    from replicator.engine.home import Half
+    from replicator.format.charter import PeerPin
     from replicator.format.keybag import JoiningRole
 
 
@@ -218,6 +221,7 @@ def peer_list(session: Session) -> None:
                 {
                     "id": pin.identity.hex(),
                     **_pin_document(pin),
+                    **_said(half, pin),
                     "quota": row.quota,
                     "used": row.used,
                     "free": row.free,
@@ -238,7 +242,15 @@ def peer_list(session: Session) -> None:
                     row["country"],
                     format_size(int(str(row["used"]))),
                     format_size(int(str(row["free"]))),
-                    row["error"] or row["contacted"] or "never",
+                    "; ".join(
+                        str(word)
+                        for word in (
+                            "" if row["state"] == "ok" else row["state"],
+                            row["until"] and f"until {row['until']}",
+                            row["error"] or row["contacted"] or "never",
+                        )
+                        if word
+                    ),
                 )
                 for row in rows
             ],
@@ -263,6 +275,7 @@ def peer_show(session: Session, name: str) -> None:
     document = {
         "id": pin.identity.hex(),
         **_pin_document(pin),
+        **_said(half, pin),
         "address": address,
         "objects": len(held),
         "used": row.used,
@@ -282,6 +295,12 @@ def peer_show(session: Session, name: str) -> None:
 @click.option("--legal-name", help="Whose it is to the law, for `register`; '' leaves it to the provider's word.")
 @click.option("--contact", help="How to reach whom one has a question to, for `register`; '' likewise.")
 @click.option("--own/--not-own", default=None, help="Whether it belongs to this tenant's own household.")
+@click.option(
+    "--state",
+    type=click.Choice(("ok", "away", "readonly", "draining", "gone")),
+    help="away: waited for until --until. readonly: keeps what it has. draining: is emptied. gone: is lost now.",
+)
+@click.option("--until", metavar="DATE", help="When it is back (2026-12-01, or 10d from now); with --state away.")
 @command(keys="owner")
 def peer_set(
     session: Session,
@@ -293,8 +312,14 @@ def peer_set(
     legal_name: str | None,
     contact: str | None,
     own: bool | None,
+    state: "Literal['ok', 'away', 'readonly', 'draining', 'gone'] | None",
+    until: str | None,
 ) -> None:
-    """Correct what a provider claims about itself; the charter pins it."""
+    """Correct what a provider claims about itself, or say how it stands; the charter pins it.
+
+    Whoever is away, draining or gone gets nothing new. Copies at one that is gone count no more, and those at one that
+    is draining are made elsewhere, by the next `repair` or night; nothing is deleted.
+    """
     from replicator.engine.members import set_peer  # noqa: PLC0415
     from replicator.engine.tenant import check_country  # noqa: PLC0415
 
@@ -312,16 +337,65 @@ def peer_set(
         for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
         if value is not None
     }
-    if not changes and not legal:
+    standing = None if state is None else (state, _until(state, until, session.clock.now_ns()))
+    if state is None and until is not None:
+        raise UsageError("--until says when a provider is back", hint="give --state away with it")
+    if not changes and not legal and standing is None:
         raise UsageError(
             "nothing to change",
-            hint="give --owner, --site, --region, --country, --legal-name, --contact, --own or --not-own",
+            hint="give --owner, --site, --region, --country, --legal-name, --contact, --own, --not-own or --state",
         )
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
-        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes, legal))
+        changed, notices = wait(set_peer(keeper, siblings, edge, name, changes, legal, standing))
+        said = _said(keeper, changed)
     for notice in notices:
         session.out.notice(notice)
-    session.out.result({"id": changed.identity.hex(), **_pin_document(changed)}, f"'{changed.name}' is corrected.")
+    session.out.result(
+        {"id": changed.identity.hex(), **_pin_document(changed), **said},
+        f"'{changed.name}' is corrected."
+        if standing is None
+        else _STANDS[standing[0]].format(changed.name, said["until"]),
+    )
+
+
+_MAX_AWAY_S = 30 * DAY_S
+"""A copy that nobody has looked at for longer counts no more, as policies say."""
+_STANDS = {
+    "ok": "'{0}' is there like any other.",
+    "away": "'{0}' is waited for until {1}; it gets nothing new, and its copies count.",
+    "readonly": "'{0}' keeps what it has and gets nothing new.",
+    "draining": "'{0}' is emptied: `replicator repair`, or the next night, makes its copies elsewhere.",
+    "gone": "'{0}' is lost: `replicator repair`, or the next night, makes its copies elsewhere.",
+}
+
+
+def _until(state: str, until: str | None, now_ns: int) -> int:
+    """Return when an absence ends, 0 for what has no end.
+
+    Raises:
+        UsageError: an absence without an end, or beyond thirty days; an end of something else.
+    """
+    if state != "away":
+        if until is not None:
+            raise UsageError(f"--until goes with --state away, not with {state}", hint="leave it out")
+        return 0
+    if until is None:
+        raise UsageError(
+            "until when is it away?", hint="add --until DATE; copies there are nobody's protection meanwhile"
+        )
+    end_ns = parse_end(until, now_ns)
+    if not now_ns < end_ns <= now_ns + _MAX_AWAY_S * NS:
+        raise UsageError(
+            f"'{until}' is not within the next {_MAX_AWAY_S // DAY_S} days",
+            hint="a provider that is away for longer keeps nothing safe: say `--state gone`",
+        )
+    return end_ns
+
+
+def _said(half: "Half", pin: "PeerPin") -> dict[str, str | None]:
+    """Return what the charter says of how a provider stands."""
+    said = next((one for one in half.private.standings if one.identity == pin.identity), None)
+    return {"state": said.state if said else "ok", "until": moment(said.until_ns) if said and said.until_ns else None}
 
 
 @peer.command("remove")

@@ -11,6 +11,7 @@ from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.forgetting import known_there, note_there
 from replicator.engine.givenup import released_there
 from replicator.engine.home import Half
+from replicator.engine.presence import note_disk
 from replicator.engine.sync import sync_all
 from replicator.errors import BusyError, PeerError, UnreachableError
 from replicator.format.merkle import leaf_count, proves
@@ -158,6 +159,7 @@ async def _survey_one(
             # An inventory without any proof is a word: its copies go on counting only as long as the last look allows.
             raise UnreachableError(link.pin.name, f"none of {view.probes} proofs came in time: an outage, for now")
         await _charter_and_keybag(edge, link, recovery, listed, view)
+        note_disk(half, link.identity, edge.clock.now_ns(), away=False)
         released = await released_there(link)
     except PeerError as error:
         await federation.drop(link, error)

@@ -13,6 +13,7 @@ from replicator.charter.verify import signed_hash, verify_change
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
+from replicator.engine.presence import note_disk
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.errors import (
     BusyError,
@@ -357,6 +358,8 @@ class Federation:
         self.failures[link.identity] = error
         row = self.half.catalog.peers.get(link.identity)
         now = self.edge.clock.now_ns()
+        if isinstance(error, RefusedError) and error.code == "unavailable":
+            note_disk(self.half, link.identity, now, away=True)
         self.half.catalog.peers.put(replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error)))
         await link.connection.close()
 

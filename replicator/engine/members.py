@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 
@@ -31,7 +32,7 @@ from replicator.errors import (
     ProtocolError,
     UsageError,
 )
-from replicator.format.charter import CharterPrivate, LegalNote, NodeName, PeerPin, Right, Role
+from replicator.format.charter import CharterPrivate, LegalNote, NodeName, PeerPin, PeerStanding, Right, Role
 from replicator.format.codec import decode, encode
 from replicator.format.codes import code_kind, read_code, write_code
 from replicator.format.keybag import (
@@ -157,7 +158,8 @@ async def remove_peer(keeper: KeeperHome, siblings: list[Half], edge: Edge, name
     await catch_up(keeper, edge)
     pin = keeper.peer(name)
     others = [other for other in keeper.peers if other.identity != pin.identity]
-    data = keeper.write_charter(edge, private=keeper.with_peers(others))
+    private = msgspec.structs.replace(keeper.with_peers(others), standings=_said_of_others(keeper, pin))
+    data = keeper.write_charter(edge, private=private)
     return await spread_charter(keeper, siblings, edge, data)
 
 
@@ -168,10 +170,12 @@ async def set_peer(
     name: str,
     changes: Mapping[str, object],
     legal: Mapping[str, str],
+    standing: tuple[Literal["ok", "away", "readonly", "draining", "gone"], int] | None = None,
 ) -> tuple[PeerPin, list[str]]:
     """Pin other labels for a provider than it claims; return the pin and what could not be told to whom.
 
-    ``legal``: fields of its legal note, which begins empty.
+    ``legal``: fields of its legal note, which begins empty. ``standing``: how it stands from now on, and until when
+    ("away"; ns since 1970); None leaves it as it is.
     """
     await catch_up(keeper, edge)
     pin = keeper.peer(name)
@@ -184,8 +188,17 @@ async def set_peer(
         notes[pin.identity] = msgspec.structs.replace(before, **legal)
         said = [note for note in notes.values() if note.legal_name or note.contact]
         private = msgspec.structs.replace(private, legal=said)
+    if standing is not None:
+        others, (state, until_ns) = _said_of_others(keeper, pin), standing
+        if state != "ok":
+            others.append(PeerStanding(identity=pin.identity, state=state, until_ns=until_ns))
+        private = msgspec.structs.replace(private, standings=others)
     data = keeper.write_charter(edge, private=private)
     return changed, await spread_charter(keeper, siblings, edge, data)
+
+
+def _said_of_others(keeper: KeeperHome, pin: PeerPin) -> list[PeerStanding]:
+    return [said for said in keeper.private.standings if said.identity != pin.identity]
 
 
 async def catch_up(keeper: KeeperHome, edge: Edge) -> None:

@@ -1,7 +1,7 @@
 """The catalog's facts as the scheduler's values, and its plans back as objects and peers."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from replicator.catalog.objects import ObjectRow
@@ -11,17 +11,33 @@ from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.home import Half
-from replicator.errors import UsageError
+from replicator.engine.presence import disk_away_since
+from replicator.errors import RefusedError, UsageError
+from replicator.format.charter import PeerPin
 from replicator.format.policy import Policy as PolicyRecord
 from replicator.ids import SHORT_HEX, Identity
-from scheduler import Pack, PackId, Peer, PeerId, Plan, Policy, PolicyError, RosterError, place, qualify
+from scheduler import (
+    Pack,
+    PackId,
+    Peer,
+    PeerId,
+    Plan,
+    Policy,
+    PolicyError,
+    Repair,
+    RosterError,
+    place,
+    qualify,
+    repair_queue,
+)
 from scheduler.geography import residency
+from scheduler.standing import Contact, Standing, standing
 
 PACK_KINDS = ("data", "tree")
 _LONG_NAME = re.compile(r"\b[0-9a-f]{32,64}\b")
 STALE_AFTER_S = 30 * DAY_S
-LOST_AFTER_S = 14 * DAY_S
-"""Silence after which a peer's copies no longer count at night (measured: 0.017 false verdicts a peer-year)."""
+SLOW_LINE = 1_000_000
+"""Bytes a second that a repair makes at least, to guess how long one takes: a slow household's uplink."""
 
 
 def peer_id(identity: bytes) -> PeerId:
@@ -103,11 +119,10 @@ class Ground:
             identity = Identity(pin.identity)
             link = self.federation.links.get(identity)
             row = self.half.catalog.peers.get(identity)
-            if link is not None:
-                state, used, free = ("readonly" if frozen else "ok"), link.info.used, link.free
-            else:
-                state = self._state_of_silent(identity, row.failing_since_ns, now)
-                used, free = row.used, 0
+            state = self.standing(pin, now).state
+            used, free = (link.info.used, link.free) if link is not None else (row.used, 0)
+            if frozen and state == "ok":
+                state = "readonly"
             region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
             peers.append(
                 Peer(
@@ -118,38 +133,78 @@ class Ground:
                     site=site,
                     region=region,
                     country=pin.country,
-                    state=state,  # type: ignore[arg-type] # one of the scheduler's words
+                    state=state,
                     own=pin.own,
                 )
             )
         return peers
 
-    def _state_of_silent(self, identity: Identity, failing_since_ns: int, now: int) -> str:
-        if identity not in self.federation.failures and not failing_since_ns:
-            return "readonly"  # nobody has asked it in this run, and it answered when it was asked last
-        if self.lost_now or (now - failing_since_ns) / NS > LOST_AFTER_S:
-            return "lost"
-        return "suspect"
+    def standing(self, pin: PeerPin, now_ns: int) -> Standing:
+        """Return how plans take a provider, by what the tenant said of it and what was heard of it."""
+        identity = Identity(pin.identity)
+        said = next((one for one in self.half.private.standings if one.identity == identity), None)
+        failure = self.federation.failures.get(identity)
+        since_ns = self.half.catalog.peers.get(identity).failing_since_ns
+        unmounted = isinstance(failure, RefusedError) and failure.code == "unavailable"
+        if unmounted:
+            since_ns = disk_away_since(self.half, identity) or since_ns
+        # Who was not asked in this run answered when it was asked last, if nothing else is known.
+        answers = identity in self.federation.links or (failure is None and not since_ns)
+        contact = Contact(
+            answers=answers,
+            unmounted=unmounted,
+            silent_s=0.0 if answers else (now_ns - since_ns) / NS,
+            said="" if said is None else said.state,
+            left_s=0.0 if said is None else (said.until_ns - now_ns) / NS,
+        )
+        found = standing(contact, by_hand=self.lost_now)
+        if found.state == "ok" and identity not in self.federation.links:
+            return Standing(word=found.word, state="readonly")
+        return found
 
     def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
         """Place packs (rows of other kinds are left out) under the policies they carry."""
-        policies = self.half.catalog.datasets.policies()
         packs = [
             Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
         ]
-        used = {pack.policy for pack in packs}
-        rules = [scheduler_policy(key, policy) for key, policy in policies.items() if key.hex() in used]
+        rules = self._rules({pack.policy for pack in packs})
         return place(packs, self.roster(frozen=frozen), rules, self.held, seed=self.half.tenant)
+
+    def queue(self, rows: Iterable[ObjectRow], *, copies: int) -> list[Repair]:
+        """Return packs (rows of other kinds are left out) in the order in which to mend them.
+
+        ``copies`` is how many are to be made of them all together: how long that takes is guessed from it.
+        """
+        chosen = [row for row in rows if row.kind in PACK_KINDS]
+        packs = [Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in chosen]
+        mean = sum(row.size for row in chosen) / max(1, len(chosen))
+        return repair_queue(
+            packs,
+            {pack.id: tuple(sorted(self.held.get(pack.id, set()))) for pack in packs},
+            self.roster(),
+            self._rules({pack.policy for pack in packs}),
+            within=DAY_S + copies * mean / SLOW_LINE,
+        )
+
+    def _rules(self, used: Collection[str]) -> list[Policy]:
+        policies = self.half.catalog.datasets.policies()
+        return [scheduler_policy(key, policy) for key, policy in policies.items() if key.hex() in used]
 
     def record_links(self, policy: PolicyRecord) -> list[Link]:
         """Return where indexes, references and snapshots go: every answering peer that residency admits."""
         rule = scheduler_policy(b"record", policy)
-        return [link for link in self.federation.links.values() if rule.admits(link.pin.country)]
+        gone = {said.identity for said in self.half.private.standings if said.state == "gone"}
+        return [
+            link
+            for link in self.federation.links.values()
+            if rule.admits(link.pin.country) and link.identity not in gone
+        ]
 
     def copies(self, name: bytes, policy: PolicyRecord) -> int:
         """Return how many copies of a record count: on distinct peers, the own household's only if it counts."""
         own = {peer_id(pin.identity) for pin in self.half.peers if pin.own}
-        holders = self.held.get(pack_id(name), set())
+        gone = {peer_id(said.identity) for said in self.half.private.standings if said.state == "gone"}
+        holders = self.held.get(pack_id(name), set()) - gone
         return len(holders if policy.count_own else holders - own)
 
 

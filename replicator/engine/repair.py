@@ -1,6 +1,7 @@
 """Making copies whole again: write what is missing, set aside what is bad, delete nothing."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
@@ -13,20 +14,40 @@ from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
-from replicator.engine.send import Sender
+from replicator.engine.send import Sender, in_order
 from replicator.engine.spare import let_go
 from replicator.engine.spool import Spool
 from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
+from scheduler import Urgency
 
 _LOST = ("missing", "damaged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCopy:
-    """One copy to be made, and why there."""
+    """One copy to be made: of what, where from ("" from this machine's spool), where to, why there and why now.
+
+    ``urgency`` is the queue's word, "record" for what goes to every peer; ``chance`` that of its loss before all is
+    mended.
+    """
+
+    object: str
+    kind: str
+    size: int
+    source: str
+    peer: str
+    why: str
+    urgency: Urgency | Literal["record"]
+    chance: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurplusCopy:
+    """One copy beyond the promise: of what, where, and who keeps the promise without it."""
 
     object: str
     kind: str
@@ -50,13 +71,15 @@ class RepairReport:
     made: int = 0
     made_bytes: int = 0
     lost_peers: list[str] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Providers that hold copies and gave none now, by name: offline, suspect, unmounted, away, late, draining."""
     debts: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     below_minimum: int = 0
-    surplus: list[PlannedCopy] = field(default_factory=list)
-    """Copies beyond the promise, which maintenance releases; ``why`` says who keeps it."""
+    surplus: list[SurplusCopy] = field(default_factory=list)
+    """Copies beyond the promise, which maintenance releases."""
     let_go: int = 0
     """Copies that this node gave up in this run, being surplus."""
     exit_code: int = 0
@@ -65,7 +88,8 @@ class RepairReport:
 async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool = True) -> RepairReport:
     """Bring every object back to its promise.
 
-    By hand, peers that do not answer now are taken as lost; at night only after their copies stopped counting.
+    By hand, peers that do not answer now are taken as lost; at night after a fortnight (:mod:`scheduler.standing`).
+    What is likeliest lost before all is mended comes first.
 
     A damaged copy is quarantined by its peer and stored again; a copy on a peer that comes back later becomes
     surplus. No content key is needed and nothing is deleted.
@@ -86,9 +110,15 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
                 report.wrong += view.wrong
                 report.absent += view.absent
                 report.late += view.late
-            report.lost_peers = [pin.name for pin in half.peers if pin.identity in federation.failures]
             ground = Ground(half, federation, lost_now=by_hand)
             ground.refresh()
+            now_ns = edge.clock.now_ns()
+            for pin in half.peers:
+                stands = ground.standing(pin, now_ns)
+                if stands.state == "lost":
+                    report.lost_peers.append(pin.name)
+                elif stands.word not in ("answers", "readonly"):
+                    report.waiting[pin.name] = stands.word
             rows = objects_of(half, _published(half))
             _plan(half, ground, rows, report)
             if not dry_run:
@@ -105,26 +135,31 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
     names = {peer_id(pin.identity): pin.name for pin in half.peers}
     by_name = {pack_id(row.name): row for row in rows}
     plan = ground.plan(rows)
-    for one in plan.surplus:
-        row = by_name[one.pack]
-        report.surplus.append(
-            PlannedCopy(
-                object=short(row.name),
-                kind=row.kind,
-                size=row.size,
-                peer=names[one.peer],
-                why=in_names(half, one.why),
-            )
+    report.surplus = [
+        SurplusCopy(
+            object=short(by_name[one.pack].name),
+            kind=by_name[one.pack].kind,
+            size=by_name[one.pack].size,
+            peer=names[one.peer],
+            why=in_names(half, one.why),
         )
-    for addition in plan.additions:
-        row = by_name[addition.pack]
+        for one in plan.surplus
+    ]
+    turns = in_order(ground, plan, rows)
+    sources = _Sources(half, ground)
+    for addition in sorted(plan.additions, key=lambda one: turns[one.pack].at):
+        row, repair = by_name[addition.pack], turns[addition.pack].repair
         report.planned.append(
             PlannedCopy(
                 object=short(row.name),
                 kind=row.kind,
                 size=row.size,
+                source=sources.of(row),
                 peer=names[addition.peer],
-                why=addition.why,
+                why=in_names(half, addition.why),
+                urgency=repair.urgency,
+                chance=repair.chance,
+                reason=in_names(half, repair.why),
             )
         )
     for policy, records in _records_by_policy(half, rows):
@@ -135,12 +170,38 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
                     object=short(row.name),
                     kind=row.kind,
                     size=row.size,
+                    source=sources.of(row),
                     peer=link.pin.name,
                     why="records go to every peer that the residency admits",
+                    urgency="record",
+                    chance=0.0,
+                    reason="it has none",
                 )
                 for link in ground.record_links(policy)
                 if peer_id(link.identity) not in holders
             ]
+
+
+class _Sources:
+    """Where bytes come from: this machine's spool, or the holder that answers and was named least often so far."""
+
+    def __init__(self, half: Half, ground: Ground) -> None:
+        self._spools = isinstance(half, NodeHome)
+        self._ground = ground
+        self._given: dict[str, int] = {}
+
+    def of(self, row: ObjectRow) -> str:
+        """Return a provider's name, "" for the spool; "nobody" if no holder answers, and any other may be asked."""
+        if self._spools and row.spooled:
+            return ""
+        holders = self._ground.held.get(pack_id(row.name), set())
+        links = self._ground.federation.links.values()
+        names = sorted(link.pin.name for link in links if peer_id(link.identity) in holders)
+        if not names:
+            return "nobody"
+        chosen = min(names, key=lambda name: (self._given.get(name, 0), name))
+        self._given[chosen] = self._given.get(chosen, 0) + row.size
+        return chosen
 
 
 async def _mend(
@@ -162,7 +223,7 @@ async def _mend(
     ground.refresh()
     spool: Spool | None = half.spool() if isinstance(half, NodeHome) else None
     sender = Sender(ground, edge, spool)
-    await sender.settle([row for row in rows if row.kind in PACK_KINDS], "repairing")
+    await sender.settle([row for row in rows if row.kind in PACK_KINDS], "repairing", by_urgency=True)
     for policy, records in _records_by_policy(half, rows):
         await sender.everywhere(records, policy)
     await spread(half, federation)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from replicator.catalog.objects import ObjectRow
@@ -15,12 +16,27 @@ from replicator.engine.spool import Spool
 from replicator.errors import BusyError, NotFoundError, PeerError, RefusedError
 from replicator.format.policy import Policy
 from replicator.ids import Identity
-from scheduler import Plan
+from scheduler import PackId, Plan, Repair
 
 STREAMS = 3
 """Uploads to one peer at the same time; providers allow as many a tenant."""
 _MEASURED_S = 60.0
 """How long a rate is measured before it is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a pack's copies are made: ``at`` counts from 0; and why then."""
+
+    at: int
+    repair: Repair
+
+
+def in_order(ground: Ground, plan: Plan, rows: Iterable[ObjectRow]) -> dict[PackId, Turn]:
+    """Return whose turn is when, of the packs that a plan makes copies of."""
+    wanted = {addition.pack for addition in plan.additions}
+    queue = ground.queue([row for row in rows if pack_id(row.name) in wanted], copies=len(plan.additions))
+    return {repair.pack.id: Turn(at, repair) for at, repair in enumerate(queue)}
 
 
 class Sender:
@@ -44,21 +60,23 @@ class Sender:
         self.sent_bytes = 0
         self.lost: list[ObjectRow] = []
 
-    async def settle(self, rows: list[ObjectRow], stage: str = "") -> Plan:
+    async def settle(self, rows: list[ObjectRow], stage: str = "", *, by_urgency: bool = False) -> Plan:
         """Make the copies that the policies of these packs promise, as far as peers allow.
 
         ``stage`` names the work on the progress display; without it, uploads go unmentioned beside other work.
+        ``by_urgency``: what is likeliest lost is sent first, instead of what was written first.
         Returns the plan as things lie afterwards. Objects whose bytes no answering peer gives are in :attr:`lost`.
         """
         for _ in range(len(self._half.peers) + 2):
             plan = self.ground.plan(rows)
             if await take_back(self.ground, self._edge, plan, rows):
                 continue
+            rank = in_order(self.ground, plan, rows) if by_urgency else {}
             by_name = {pack_id(row.name): row for row in rows}
             links = {peer_id(identity): link for identity, link in self.federation.links.items()}
             wanted = [
                 (by_name[addition.pack], links[addition.peer])
-                for addition in plan.additions
+                for addition in sorted(plan.additions, key=lambda one: rank[one.pack].at if rank else 0)
                 if addition.peer in links and not self._is_lost(by_name[addition.pack])
             ]
             if not wanted or self._is_over:

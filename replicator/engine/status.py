@@ -81,6 +81,8 @@ class PeerStatus:
     """Of the proofs that were asked for now; wrong, absent and late are told apart as in an audit."""
     week: Audited | None = None
     """What it proved within the last week."""
+    stands: str = "answers"
+    """How it is taken in plans, in a word of :mod:`scheduler.standing`."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -181,8 +183,13 @@ def _judge(
         _unclaimed(half, federation, ground)
     week = audited(half, now)
     peers = [_peer(half, federation, pin_identity, views) for pin_identity in _identities(half)]
-    for peer in peers:
+    for peer, pin in zip(peers, half.peers, strict=True):
         peer.week = week.get(peer.id)
+        peer.stands = ground.standing(pin, now).word
+        if peer.stands == "gone" and peer.reachable:
+            federation.notices.append(
+                f"{peer.name} was said to be gone and answers: `replicator peer set {peer.name} --state ok` if it is"
+            )
     problems = [f"{peer.name}: {problem}" for peer in peers for problem in peer.problems]
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
@@ -416,14 +423,17 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
 
 def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus]) -> list[str]:
     advice = []
-    silent = [peer.name for peer in peers if not peer.reachable]
+    silent = [peer.name for peer in peers if not peer.reachable and peer.stands not in ("away", "gone")]
     if not peers:
         advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
     thin = any(dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets)
     if thin or any(peer.missing or peer.damaged or peer.problems for peer in peers if peer.reachable):
         advice.append("run `replicator repair`: it stores missing and damaged copies again and deletes nothing")
     if silent:
-        advice.append(f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days")
+        advice.append(
+            f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days "
+            "(`replicator peer set NAME --state away` or `gone` says otherwise)"
+        )
     if any(dataset.state in {"nothing yet", "waiting", "stale"} for dataset in datasets):
         advice.append("run `replicator backup`")
     if half.role == "node" and not datasets:

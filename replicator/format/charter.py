@@ -221,12 +221,21 @@ class ErasedDomain(Part, frozen=True, kw_only=True):
     erased_ns: Count
 
 
-class CharterPrivate(Record, frozen=True, kw_only=True, tag=6):
+class PeerStanding(Part, frozen=True, kw_only=True):
+    """The tenant's own word about a provider that is not simply there. ``until_ns``: when "away" ends; 0 otherwise."""
+
+    identity: Hash
+    state: Literal["away", "readonly", "draining", "gone"]
+    until_ns: Count
+
+
+class CharterPrivate(Record, frozen=True, kw_only=True, tag=7):
     """What members know and providers do not: names, peers, domains, whose each key is.
 
     ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member. A domain is in
-    ``domains`` or in ``erased``. ``holders`` is a signed :class:`~replicator.format.mark.Holders` for this charter,
-    which a maintainer shows to a provider with a release; empty while only keepers hold a maintenance key.
+    ``domains`` or in ``erased``. ``standings``: at most one for each of ``peers``.
+    ``holders`` is a signed :class:`~replicator.format.mark.Holders` for this charter, which a maintainer shows to a
+    provider with a release; empty while only keepers hold a maintenance key.
     """
 
     name: Name
@@ -239,11 +248,28 @@ class CharterPrivate(Record, frozen=True, kw_only=True, tag=6):
     handed: list[HandedKeys] = msgspec.field(default_factory=list)
     legal: list[LegalNote] = msgspec.field(default_factory=list)
     erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+    standings: list[PeerStanding] = msgspec.field(default_factory=list)
     holders: bytes = b""
 
 
+class CharterPrivate6(Record, frozen=True, kw_only=True, tag=6):
+    """Version 6: of tenants that have no maintainer beside their keepers. Written still."""
+
+    name: Name
+    country: Country
+    peers: list[PeerPin]
+    domains: list[DomainPublic]
+    nodes: list[NodeName]
+    checks: KeepersBox | None = None
+    notes: list[KeyNote] = msgspec.field(default_factory=list)
+    handed: list[HandedKeys] = msgspec.field(default_factory=list)
+    legal: list[LegalNote] = msgspec.field(default_factory=list)
+    erased: list[ErasedDomain] = msgspec.field(default_factory=list)
+    standings: list[PeerStanding] = msgspec.field(default_factory=list)
+
+
 class CharterPrivate5(Record, frozen=True, kw_only=True, tag=5):
-    """Version 5: without holders, of tenants that have no maintainer beside their keepers. Written still."""
+    """Version 5: of tenants that say nothing of a provider beside its place. Written still."""
 
     name: Name
     country: Country
@@ -312,6 +338,8 @@ def read_charter_private(data: bytes) -> CharterPrivate:
         FormatError: it is none.
     """
     version = version_of(data)
+    if version == 6:
+        return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate6, data)))
     if version == 5:
         return CharterPrivate(**msgspec.structs.asdict(decode(CharterPrivate5, data)))
     if version == 4:
@@ -336,6 +364,8 @@ def encode_charter_private(private: CharterPrivate) -> bytes:
     if private.holders:
         return encode(private)
     values = msgspec.structs.asdict(private)
+    if private.standings:
+        return encode(CharterPrivate6(**{name: values[name] for name in CharterPrivate6.__struct_fields__}))
     if private.erased:
         return encode(CharterPrivate5(**{name: values[name] for name in CharterPrivate5.__struct_fields__}))
     if private.legal:

@@ -154,6 +154,15 @@ def test_names_sizes_terms_and_countries_that_cannot_be(federation: Federation) 
         assert "%" in federation.fails(2, "verify", "--sample", sample, home="node")
     for line in (("peer", "set", "alice"), ("peer", "set", "alice", "--country", "Sweden")):
         federation.fails(2, *line, home="keeper")
+    for options, said in (
+        (("--state", "away"), "until when is it away"),
+        (("--state", "away", "--until", "2020-01-01"), "not within the next 30 days"),
+        (("--state", "away", "--until", "31d"), "not within the next 30 days"),
+        (("--state", "away", "--until", "soon"), "neither a day nor a duration"),
+        (("--state", "gone", "--until", "3d"), "goes with --state away"),
+        (("--until", "3d"), "--until says when"),
+    ):
+        assert said in federation.fails(2, "peer", "set", "alice", *options, home="keeper")
 
 
 def test_a_tenant_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:

@@ -169,6 +169,11 @@ def test_providers_are_listed_shown_corrected_and_removed_on_the_keeper(federati
     assert (shown["country"], shown["region"], shown["site"]) == ("NO", "oslo", "shed")
     assert federation.json("peer", "set", "carol", "--site", "barn", home="keeper")["site"] == "barn"
     assert federation.json("peer", "set", "carol", "--site", "shed", home="keeper")["site"] == "shed"
+    assert federation.json("peer", "set", "carol", "--state", "away", "--until", "3d", home="keeper")["state"] == "away"
+    row = next(one for one in federation.json("peer", "list", home="keeper") if one["name"] == "carol")
+    assert (row["state"], row["until"][:2]) == ("away", "20")
+    assert federation.json("peer", "set", "carol", "--state", "ok", home="keeper")["until"] is None
+    assert federation.json("peer", "show", "carol", home="keeper")["state"] == "ok"
     assert federation.json("peer", "remove", "carol", "--dry-run", home="keeper") == {
         "id": shown["id"],
         "removed": False,

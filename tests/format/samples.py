@@ -16,6 +16,7 @@ from replicator.format.charter import (
     CharterPrivate3,
     CharterPrivate4,
     CharterPrivate5,
+    CharterPrivate6,
     DomainPublic,
     EnrolOrder,
     ErasedDomain,
@@ -27,6 +28,7 @@ from replicator.format.charter import (
     NodeName,
     Objection,
     PeerPin,
+    PeerStanding,
     Right,
     RootChange,
     RootStatement,
@@ -165,10 +167,14 @@ PRIVATE = CharterPrivate(
     handed=[HandedKeys(identity=run(0xC1, 32), sealed=b"keys for one member")],
     legal=[LegalNote(identity=run(0xA0, 32), legal_name="Bo Ek AB, 556000-0000", contact="bo@bo.example")],
     erased=[ErasedDomain(id=run(0x71, 16), name="letters", erased_ns=NOW)],
+    standings=[PeerStanding(identity=run(0xA0, 32), state="away", until_ns=NOW)],
     holders=b"signed holders",
 )
-PRIVATE_5 = CharterPrivate5(
+PRIVATE_6 = CharterPrivate6(
     **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "holders"}
+)
+PRIVATE_5 = CharterPrivate5(
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE_6).items() if name != "standings"}
 )
 PRIVATE_4 = CharterPrivate4(
     **{name: value for name, value in msgspec.structs.asdict(PRIVATE_5).items() if name != "erased"}
@@ -556,6 +562,7 @@ SAMPLES: dict[str, Record] = {
     "charter private 3": PRIVATE_3,
     "charter private 4": PRIVATE_4,
     "charter private 5": PRIVATE_5,
+    "charter private 6": PRIVATE_6,
     "enrol order": ORDER,
     "claim": CLAIM,
     "receipt": RECEIPT,

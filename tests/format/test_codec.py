@@ -52,10 +52,11 @@ def test_a_record_is_read_as_it_was_written(name: str) -> None:
 
 VERSIONS = {
     "charter": 2,
-    "charter private": 5,
+    "charter private": 6,
     "charter private 2": 2,
     "charter private 3": 3,
     "charter private 4": 4,
+    "charter private 5": 5,
     "member keys": 2,
     "drill": 2,
     "forget": 2,

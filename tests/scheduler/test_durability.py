@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from scheduler import Loss, PackId, PeerId, repair_order, survives
-from tests.scheduler.problems import ids, pack, peer, policy
+from scheduler import Loss, PackId, survives
+from tests.scheduler.problems import ids, peer, policy
 
 A, B = PackId("a"), PackId("b")
 ROSTER = [
@@ -43,30 +43,3 @@ def test_copies_that_do_not_count_do_not_survive() -> None:
 def test_an_empty_placement_has_no_copies_to_lose() -> None:
     assert set(survives({}, ROSTER, policy(2))) == {"peer", "owner", "site", "region", "country"}
     assert survives({}, ROSTER, policy(2))["peer"].left == 0
-
-
-def test_repair_takes_the_fewest_sure_copies_first_then_the_oldest_then_the_largest() -> None:
-    packs = [pack("one-mute"), pack("new"), pack("old"), pack("big", 99), pack("none"), pack("whole"), pack("one")]
-    placement: dict[PackId, tuple[PeerId | None, ...]] = {
-        PackId("one"): ids("p1"),
-        PackId("one-mute"): ids("p1", "mute"),
-        PackId("old"): ids("p1", "p3"),
-        PackId("new"): ids("p1", "p3", "gone"),
-        PackId("big"): ids("p1", "p3", "mine"),
-        PackId("whole"): ids("p1", "p3", "p4"),
-    }
-    written = {PackId("old"): 5, PackId("new"): 9}
-    order = repair_order(packs, placement, ROSTER, policy(3), written)
-    assert [row.id for row in order] == ["none", "one", "one-mute", "old", "new", "big"]
-
-
-def test_repair_counts_copies_beyond_those_needed_to_read() -> None:
-    rules = [policy(3, name="copies"), policy(5, 4, name="coded", coding=(4, 1))]
-    packs = [pack("c", policy="copies"), pack("s", policy="coded")]
-    placement = {PackId("c"): ids("p1", "p3"), PackId("s"): ids("p1", "p2", "p3", "p4")}
-    assert [row.id for row in repair_order(packs, placement, ROSTER, rules)] == ["s", "c"]
-
-
-def test_of_two_packs_of_one_age_the_larger_is_repaired_first() -> None:
-    packs = [pack("small", 1), pack("large", 2)]
-    assert [row.id for row in repair_order(packs, {}, ROSTER, policy(1))] == ["large", "small"]
