@@ -265,11 +265,14 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
         "missing": mended.missing,
         "damaged": mended.damaged,
         "made": mended.made,
+        "let_go": mended.let_go,
         "debts": mended.debts,
     }
     lines += _text(report)
     lines.append(f"audit: {proofs_words(mended)}")
     lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {mended.made} made again")
+    if mended.let_go:
+        lines.append(f"repair: {mended.let_go} copies more than promised are let go of, for `prune` to release")
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:

@@ -111,6 +111,7 @@ def _provider(one: "AtProvider") -> dict[str, Any]:
         "surplus": one.spare,
         "surplus_bytes": one.spare_bytes,
         "surplus_claimed": one.spare_claimed,
+        "surplus_young": one.spare_young,
         "released": one.released,
         "released_bytes": one.released_bytes,
         "released_first": moment(one.released_ns),
@@ -173,11 +174,12 @@ def _surplus_text(report: "PruneReport") -> list[str]:
     lines = []
     for one in report.at:
         found = []
-        waits = one.spare_claimed if not report.dry_run else 0
         if one.spare and report.dry_run:
             found.append(f"{one.spare} copies ({format_size(one.spare_bytes)}) would be released")
-        if waits:
-            found.append(f"{waits} copies stay until the node that relies on them lets go, in its next run")
+        if one.spare_claimed:
+            found.append(f"{one.spare_claimed} copies stay until the node that relies on them lets go, in its next run")
+        if one.spare_young:
+            found.append(f"{one.spare_young} copies stay until they have been there for eight days")
         if one.released:
             found.append(f"{one.released} copies ({format_size(one.released_bytes)}) are released")
         if found:

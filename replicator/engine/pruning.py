@@ -64,8 +64,9 @@ class AtProvider:
     ``problem``: why nothing could be marked there now.
 
     Of what is needed, ``spare`` copies of ``spare_bytes`` are found to be more than promised; ``spare_claimed`` of them
-    are relied on there by a node that has not let go yet. ``released`` copies of ``released_bytes`` are given up, from
-    earlier runs too, to be deleted from ``released_ns`` on; for a plan from when it would be.
+    are relied on there by a node that has not let go yet, ``spare_young`` were stored there too lately. ``released``
+    copies of ``released_bytes`` are given up, from earlier runs too, to be deleted from ``released_ns`` on; for a plan
+    from when it would be.
     """
 
     id: str
@@ -83,6 +84,7 @@ class AtProvider:
     spare: int = 0
     spare_bytes: int = 0
     spare_claimed: int = 0
+    spare_young: int = 0
     released: int = 0
     released_bytes: int = 0
     released_ns: int = 0
@@ -408,7 +410,7 @@ class _Run:
         due = [one.due_ns for one in surplus]
         answer = self.releasing.done.get(link.identity)
         if answer is not None:
-            found.spare_claimed = len(answer.claimed)
+            found.spare_claimed, found.spare_young = len(answer.claimed), len(answer.short)
             if answer.outcome not in {"stands", "nothing"}:
                 found.problem = found.problem or answer.why
         elif spare:
