@@ -9,7 +9,7 @@ from typing import NewType
 from blake3 import blake3
 
 TenantId = NewType("TenantId", bytes)
-"""16 random bytes: says nothing about the tenant."""
+"""16 bytes made of the first root key (:func:`tenant_of`), or by an earlier build at random: says nothing to people."""
 
 DomainId = NewType("DomainId", bytes)
 """16 random bytes: a dedup and erasure boundary inside a tenant."""
@@ -33,6 +33,11 @@ SHORT_HEX = 12
 def identity_of(public_key: bytes) -> Identity:
     """Return the identity of a raw 32-byte Ed25519 public key."""
     return Identity(blake3(public_key).digest())
+
+
+def tenant_of(root_key: bytes) -> TenantId:
+    """Return the id of the tenant whose first root has this key: nobody else can show a root that it belongs to."""
+    return TenantId(blake3(b"replicator/1 tenant\x00" + root_key).digest()[:TENANT_SIZE])
 
 
 def short(value: bytes) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from replicator.charter.verify import signed_hash, verify_root
+from replicator.charter.newest import excludes as excludes_charter
+from replicator.charter.verify import VerifiedCharter, signed_hash, verify_charter, verify_root
 from replicator.crypto.sign import Context, body_of, signer_of, verify
 from replicator.errors import IntegrityError
 from replicator.format.charter import read_charter
@@ -31,6 +32,7 @@ _STATEMENTS: Mapping[FindingKind, int] = {
     "revoked": 3,
     "continued": 1,
     "interleaved": 2,
+    "charters": 2,
 }
 
 
@@ -301,6 +303,24 @@ def _check_continued(finding: Finding) -> None:
         raise IntegrityError("finding: the second does not go on after the first")
 
 
+def _check_charters(finding: Finding) -> None:
+    if any(statement.context != "charter" for statement in finding.statements):
+        raise IntegrityError("finding: two charters have to be there")
+    one, other = (_charter(statement.signed) for statement in finding.statements[:2])
+    for charter in (one, other):
+        if charter.charter.tenant != finding.tenant:
+            raise IntegrityError("finding: a charter is not this tenant's")
+    if identity_of(one.root.owner_key) != finding.writer or one.root.root_key != other.root.root_key:
+        raise IntegrityError("finding: a charter is of another owner or root")
+    if not excludes_charter(one, other):
+        raise IntegrityError("finding: the two can be in one chain")
+
+
+def _charter(signed: bytes) -> VerifiedCharter:
+    charter = read_charter(verify(signed, Context.CHARTER, [signer_of(signed)]))
+    return verify_charter(signed, root_key=verify_root(charter.root, None).root_key, known=None)
+
+
 _CHECKS = {
     "fork": _check_fork,
     "rollback": _check_rollback,
@@ -308,4 +328,5 @@ _CHECKS = {
     "revoked": _check_revoked,
     "continued": _check_continued,
     "interleaved": _check_continued,
+    "charters": _check_charters,
 }

@@ -1,6 +1,6 @@
 """Check a charter against what was known before it: signatures, numbers, the hash chain, root's floors."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -19,6 +19,7 @@ from replicator.format.charter import (
 )
 from replicator.format.codec import decode
 from replicator.format.policy import Policy
+from replicator.ids import tenant_of
 from scheduler import PolicyError
 from scheduler.geography import residency
 
@@ -124,6 +125,25 @@ def verify_change(signed: bytes) -> Handover:
         signed=signed,
         hash=signed_hash(signed),
     )
+
+
+def belongs_to_root(tenant: bytes, root_key: bytes, handovers: Iterable[bytes] = ()) -> bool:
+    """Return whether a tenant's id was made of this root key, or of one that changes of root lead from to it.
+
+    Whoever is shown this needs to know nothing of the tenant; how long a change has waited is not in it.
+
+    Raises:
+        IntegrityError: a change of root does not hold.
+    """
+    if tenant_of(root_key) == tenant:
+        return True
+    reached = b""
+    for change in map(verify_change, handovers):
+        if change.former.tenant == tenant and (
+            change.former.root_key == reached or (not reached and tenant_of(change.former.root_key) == tenant)
+        ):
+            reached = change.successor.root_key
+    return reached == root_key
 
 
 def verify_objection(signed: bytes, *, root_key: bytes, tenant: bytes) -> Objection:

@@ -10,7 +10,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
-from replicator.cli.words import read_words, rehearse_at_terminal, sheet_path, write_sheet_files
+from replicator.cli.words import read_sheet_file, rehearse_at_terminal, sheet_path, write_sheet_files
 from replicator.config import format_size, parse_name
 from replicator.errors import ReplicatorError
 from replicator.ids import root_fingerprint, short
@@ -84,26 +84,44 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
 
 @click.command()
 @click.option("--sheet", required=True, metavar="FILE", help='The recovery sheet; "-" to type or pipe the words.')
-@click.option("--peer", required=True, metavar="ADDR", help="HOST:PORT of any one provider of yours that lives.")
+@click.option(
+    "--peer",
+    "peers",
+    required=True,
+    multiple=True,
+    metavar="ADDR",
+    help="HOST:PORT of a provider of yours that lives; one is enough, more are asked too.",
+)
 @click.option("--target", metavar="DIR", help="Also restore the newest snapshot of every dataset below here.")
 @click.option("--keeper-only", is_flag=True, help="Make no node key in this home.")
 @command(keys="root (the sheet)")
-def recover(session: Session, sheet: str, peer: str, target: str | None, keeper_only: bool) -> None:
+def recover(session: Session, sheet: str, peers: tuple[str, ...], target: str | None, keeper_only: bool) -> None:
     """Make a keeper's home, and a fresh node key, from the recovery sheet and one address.
 
-    The address need not be trusted: everything is checked against the sheet. Earlier keepers lose their rights.
+    The address need not be trusted: everything is checked against the sheet, and every provider that is named by what
+    another shows, or in the sheet's file, is asked for a newer charter. Earlier keepers lose their rights.
     """
     from replicator.engine.recover import recover as run  # noqa: PLC0415 - commands import what they use
     from replicator.snapshot.target import Target  # noqa: PLC0415
 
-    words = read_words(sheet, session.out)
+    words, printed = read_sheet_file(sheet, session.out)
     if target is not None:
         Target(target)  # known to be in the way before a home is made
     passphrase = session.passphrase("A passphrase for this new keeper", confirm=True)
     with session.edge() as edge:
-        found = wait(run(session.home, edge, words=words, address=peer, passphrase=passphrase, keeper_only=keeper_only))
-    for notice in (*found.notices, *found.unreachable):
+        found = wait(
+            run(
+                *(session.home, edge),
+                words=words,
+                address=peers[0],
+                others=(*peers[1:], *printed),
+                passphrase=passphrase,
+                keeper_only=keeper_only,
+            )
+        )
+    for notice in (*found.integrity, *found.gaps, *found.notices, *found.unreachable):
         session.out.notice(notice)
+    session.worsen(exits.INTEGRITY if found.integrity else exits.GAPS if found.gaps else exits.DONE)
     document: dict[str, object] = {
         "name": found.name,
         "home": session.home,
@@ -112,6 +130,9 @@ def recover(session: Session, sheet: str, peer: str, target: str | None, keeper_
         "charter": found.charter_number,
         "peers": found.peers,
         "unreachable": found.unreachable,
+        "shown": [{"id": one.id, "name": one.name, "charter": one.number} for one in found.shown],
+        "integrity": found.integrity,
+        "gaps": found.gaps,
     }
     lines = [f"'{found.name}' is back: keeper's home in {session.home}, {found.peers} providers answer."]
     if target is not None:

@@ -26,10 +26,18 @@ def read_words(sheet: str, out: "Output") -> list[str]:
         HomeError: the file cannot be read.
         KeyWrongError: it is no sheet.
     """
-    from replicator.engine.sheet import read_sheet  # noqa: PLC0415 - commands import what they use
+    return read_sheet_file(sheet, out)[0]
+
+
+def read_sheet_file(sheet: str, out: "Output") -> tuple[list[str], list[str]]:
+    """Return the words on a sheet, as :func:`read_words`, and what addresses of providers its text has."""
+    from replicator.engine.sheet import addresses_in, read_sheet  # noqa: PLC0415 - commands import what they use
 
     if sheet == "-":
-        return _asked(out) if sys.stdin is not None and sys.stdin.isatty() else read_sheet(read_stdin())
+        if sys.stdin is not None and sys.stdin.isatty():
+            return _asked(out), []
+        text = read_stdin()
+        return read_sheet(text), addresses_in(text)
     try:
         with open(sheet, encoding="utf-8") as file:
             status = os.fstat(file.fileno())
@@ -42,7 +50,7 @@ def read_words(sheet: str, out: "Output") -> list[str]:
     if problem:
         # Told, not refused: a stick without modes must not stand between people and their data.
         out.notice(f"{sheet}: {problem}, and whoever does can read and erase everything")
-    return read_sheet(text)
+    return read_sheet(text), addresses_in(text)
 
 
 def _asked(out: "Output") -> list[str]:

@@ -135,6 +135,8 @@ def in_words(half: Half, finding: Finding) -> str:
         "continued": f"{writer}: peers knew snapshots up to {number} of this node that its home did not",
         "interleaved": f"{writer}: again somebody else wrote on in this node's chain, up to snapshot {number}: "
         "it looks as if two machines take turns with one key",
+        "charters": f"two charters of number {number} or the next cannot stand beside each other: somebody else "
+        "signs with the owner key",
     }[finding.kind]
 
 
@@ -152,4 +154,6 @@ def advice_for(finding: Finding) -> str:
         "elsewhere: make a new one with `node request` and `node add`, and `node revoke` the old one",
         "interleaved": "if the home was really put back twice, say so with `findings acknowledge`; else stop one of "
         "the machines, or revoke a stolen key: `node request` and `node add` a new one, `node revoke` the old one",
+        "charters": "with the sheet, `replicator key rotate owner --sheet -` names another owner and shows what "
+        "somebody else put into the charter",
     }[finding.kind]

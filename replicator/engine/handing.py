@@ -21,9 +21,12 @@ def enrol_order(signer: SigningKey, holder_key: bytes) -> bytes:
     return signer.sign(Context.ENROL_ORDER, encode(EnrolOrder(holder_key=holder_key, expires_ns=0)))
 
 
-def next_epoch(secrets: DomainSecrets, rng: Rng) -> DomainSecrets:
-    """Return a domain with one more index key, under which everything is written from now on."""
-    epoch = max(one.epoch for one in secrets.index_keys) + 1
+def next_epoch(secrets: DomainSecrets, rng: Rng, used: int = 0) -> DomainSecrets:
+    """Return a domain with one more index key, under which everything is written from now on.
+
+    ``used``: the last epoch that others write under, if its key may not be here.
+    """
+    epoch = max(used, *(one.epoch for one in secrets.index_keys)) + 1
     fresh = IndexKey(epoch=epoch, key=rng.bytes(EPOCH_KEY))
     return msgspec.structs.replace(secrets, index_keys=[*secrets.index_keys, fresh])
 
@@ -31,8 +34,12 @@ def next_epoch(secrets: DomainSecrets, rng: Rng) -> DomainSecrets:
 def handed_to(
     rights: Iterable[Right], domains: Sequence[DomainSecrets], publics: Sequence[DomainPublic], owner: SigningKey
 ) -> list[HandedKeys]:
-    """Return, for each key that has a right, the index keys of its domains and an order to enrol with, sealed to it."""
+    """Return, for each key that has a right, the index keys of its domains and an order to enrol with, sealed to it.
+
+    A domain of which no charter speaks yet is nobody's.
+    """
     restore_keys = {one.id: one.restore_key for one in publics}
+    domains = [one for one in domains if one.id in restore_keys]
     found = []
     for right in rights:
         if right.revoked:

@@ -95,6 +95,7 @@ async def add_peer(
         secret=door.secret,
         order=b"" if door.secret else keeper.ticket(),
         root=keeper.charter.charter.root,
+        handovers=keeper.charter.charter.handovers,
     )
     reply = await edge.network.enrol(target, request)
     if reply.tenant != keeper.tenant:

@@ -1,10 +1,13 @@
 """From paper and one address to a keeper's home and everything in it."""
 
+import asyncio
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from replicator.charter.newest import forks, next_number, ranked
 from replicator.charter.verify import VerifiedCharter, verify_change, verify_charter, verify_root
 from replicator.clock import NS
 from replicator.crypto.recovery import Root, from_words, root_of
@@ -13,7 +16,16 @@ from replicator.crypto.unseal import public_of
 from replicator.endpoints import parse_address
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
-from replicator.engine.handing import enrol_order, free_name, noted, noted_revoked
+from replicator.engine.findings import NOBODY, Findings, advice_for, in_words
+from replicator.engine.handing import (
+    enrol_order,
+    free_name,
+    handed_to,
+    next_epoch,
+    noted,
+    noted_revoked,
+    with_epochs,
+)
 from replicator.engine.home import create_half, has_half, open_private
 from replicator.engine.keeper import (
     KeeperHome,
@@ -24,9 +36,19 @@ from replicator.engine.keeper import (
 )
 from replicator.engine.signedhere import SignedHere, entries_of
 from replicator.engine.tenant import KEEPERS_NAME, MAINTENANCE_NAME, open_keybag_of, right_of, seal_keybag
-from replicator.errors import HomeError, IntegrityError, NotFoundError, RefusedError, ReplicatorError
+from replicator.errors import (
+    FormatError,
+    HomeError,
+    IntegrityError,
+    KeyWrongError,
+    NotFoundError,
+    RefusedError,
+    ReplicatorError,
+    UnreachableError,
+)
 from replicator.format.charter import NodeName, read_charter
 from replicator.format.container import unwrap_record
+from replicator.format.finding import Finding, Statement
 from replicator.format.keybag import Keybag, MemberFile
 from replicator.format.merkle import name_of
 from replicator.ids import Identity, ObjectName, identity_of
@@ -34,31 +56,77 @@ from replicator.pack.keys import as_writer
 from replicator.transport.base import Target
 from replicator.wire.messages import Empty, EnrolRequest, Info
 
+REPLACED = (
+    "If one of you made that sheet, recover with it: the tenant's number stands below its name. If nobody did, whoever "
+    "had the owner key has taken the tenant over there"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one provider showed of the tenant, checked against root; ``error`` is what is wrong with it, or why nothing.
+
+    ``bag`` is what the keybag that its charter names opens to, ``keybag_data`` the object.
+    """
+
+    name: str
+    identity: Identity | None
+    charter: VerifiedCharter | None = None
+    bag: Keybag | None = None
+    keybag_data: bytes = b""
+    error: ReplicatorError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The number of the charter that a provider showed; ``id`` is its identity in hex."""
+
+    id: str
+    name: str
+    number: int
+
 
 @dataclass(slots=True)
 class Recovered:
-    """What a recovery made. ``unreachable`` are peers that have not got the new charter yet."""
+    """What a recovery made. ``unreachable`` are peers that have not got the new charter yet.
+
+    ``integrity`` and ``gaps`` are what makes it less than whole.
+    """
 
     name: str
     keeper: Identity
     node: Identity | None
     charter_number: int
     peers: int = 0
+    shown: list[Shown] = field(default_factory=list)
+    integrity: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
 
 
 async def recover(
-    home: str, edge: Edge, *, words: list[str], address: str, passphrase: str, keeper_only: bool = False
+    home: str,
+    edge: Edge,
+    *,
+    words: list[str],
+    address: str,
+    others: Iterable[str] = (),
+    passphrase: str,
+    keeper_only: bool = False,
 ) -> Recovered:
     """Make a keeper's home (and a fresh node key) from the sheet's words and one provider's address.
 
-    The address need not be trusted: charter and keybag are checked against root. The new home signs the next
-    charter, in which earlier keepers have no rights any more; nodes keep theirs.
+    No address need be trusted: charters and keybags are checked against root, every provider that a charter names is
+    asked too, as are ``others``, and the newest charter counts. The new home signs the next one, under new index keys;
+    earlier keepers have no rights in it any more, nodes keep theirs.
 
     Raises:
-        KeyWrongError: the words are damaged, or belong to a tenant this provider does not know.
-        PeerError: the provider does not answer.
+        UsageError: an address is none.
+        KeyWrongError: the words are damaged, or of a sheet that was replaced by another.
+        NotFoundError: the tenant is not known where this sheet was tried.
+        PeerError: no provider answers.
+        IntegrityError: what they show does not hold.
     """
     check_passphrase(passphrase)
     for role in ("keeper", "node"):
@@ -66,60 +134,84 @@ async def recover(
             raise HomeError(f"{home}: there is a {role} here already", hint="choose an empty --home")
     root = root_of(from_words(words))
     keeper_key = SigningKey(edge.rng.bytes(32))
-    endpoint, pin = parse_address(address)
-    identity = pin or await edge.network.identify(endpoint)
-    target = Target(identity=identity, name=endpoint, endpoints=(endpoint,), key=keeper_key, certificate=None)
-    try:
-        known, keybag, keybag_data = await _ask(edge, root, target, None)
-    except RefusedError as error:
-        if error.code in {"unauthorized", "forbidden", "not-found"}:
-            raise NotFoundError(
-                f"{endpoint}: this provider knows no tenant with this sheet ({error.reason})",
-                hint="try the address of another provider of yours",
-            ) from error
-        raise
-    known, keybag, keybag_data = await _newest(edge, root, keeper_key, known, keybag, keybag_data)
+    answers = await _ask_all(edge, root, keeper_key, [parse_address(one) for one in (address, *others)])
     return await _make_home(
         home,
         edge,
         root=root,
         keeper_key=keeper_key,
-        known=known,
-        keybag=keybag,
-        keybag_data=keybag_data,
+        chosen=_judge(answers),
         passphrase=passphrase,
         keeper_only=keeper_only,
     )
 
 
-async def _ask(
-    edge: Edge, root: Root, target: Target, known: VerifiedCharter | None
-) -> tuple[VerifiedCharter, Keybag, bytes]:
-    """Return the charter and keybag that one provider has, checked against root and against ``known``.
+async def _ask_all(
+    edge: Edge, root: Root, key: SigningKey, addresses: list[tuple[str, Identity | None]]
+) -> list[Answer]:
+    """Ask these addresses, then every provider that a charter names: the first may have been away for long, or lie."""
+    answers: list[Answer] = []
+    asked: set[bytes] = set()
+    for endpoint, pin in addresses:
+        try:
+            identity = pin or await edge.network.identify(endpoint)
+        except ReplicatorError as error:
+            answers.append(Answer(name=endpoint, identity=None, error=error))
+            continue
+        if identity not in asked:
+            asked.add(identity)
+            target = Target(identity=identity, name=endpoint, endpoints=(endpoint,), key=key, certificate=None)
+            answers.append(await _ask(edge, root, target))
+    while True:
+        pins = {
+            pin.identity: pin
+            for one in answers
+            if one.charter is not None and one.bag is not None
+            for pin in open_private(one.charter, one.bag.member_key).peers
+            if pin.identity not in asked
+        }
+        if not pins:
+            return answers
+        asked |= pins.keys()
+        targets = [
+            Target(
+                identity=Identity(pin.identity),
+                name=pin.name,
+                endpoints=tuple(pin.endpoints),
+                key=key,
+                certificate=None,
+            )
+            for pin in pins.values()
+        ]
+        answers += await asyncio.gather(*(_ask(edge, root, target) for target in targets))
 
-    Raises:
-        NotFoundError: it has no charter, or none newer than ``known``.
-        PeerError, IntegrityError, KeyWrongError: it does not answer, refuses, or what it has does not hold.
-    """
+
+async def _ask(edge: Edge, root: Root, target: Target) -> Answer:
+    """Return what one provider has. Whatever goes wrong is in the answer."""
+    nothing = Answer(name=target.name, identity=target.identity)
     order = enrol_order(root.signing, target.key.public)
     request = EnrolRequest(holder_key=target.key.public, secret=b"", order=order, root=b"")
-    reply = await edge.network.enrol(target, request)
-    target = replace(target, certificate=reply.certificate)
-    connection = await edge.network.connect(target)
+    try:
+        reply = await edge.network.enrol(target, request)
+        connection = await edge.network.connect(replace(target, certificate=reply.certificate))
+    except ReplicatorError as error:
+        return replace(nothing, error=error)
     try:
         info = await connection.call("info", Empty(), Info)
         read_offer(info.offer, target)
-        if not info.charter or (known is not None and info.charter_number <= known.number):
-            raise NotFoundError(f"{target.name}: this provider has no charter of this tenant that is newer")
-        charter_data = await get_whole(connection, ObjectName(info.charter))
-        found = _verified(unwrap_record(charter_data), root, known)
+        if not info.charter:
+            raise NotFoundError(f"{target.name}: this provider has no charter of this tenant")
+        found = _verified(unwrap_record(await get_whole(connection, ObjectName(info.charter))), root)
+        nothing = replace(nothing, charter=found)
         keybag_data = await get_whole(connection, ObjectName(found.charter.keybag))
+        return replace(nothing, bag=open_keybag_of(root, keybag_data, found), keybag_data=keybag_data)
+    except ReplicatorError as error:
+        return replace(nothing, error=error)
     finally:
         await connection.close()
-    return found, open_keybag_of(root, keybag_data, found), keybag_data
 
 
-def _verified(signed: bytes, root: Root, known: VerifiedCharter | None) -> VerifiedCharter:
+def _verified(signed: bytes, root: Root) -> VerifiedCharter:
     """Return a charter under this root, or under the one that it is announced to follow.
 
     The second is as good: this root's own statement names the one before it by hash.
@@ -131,34 +223,111 @@ def _verified(signed: bytes, root: Root, known: VerifiedCharter | None) -> Verif
     former = verify_root(charter.root, None).root_key
     following = verify_change(charter.change).successor.root_key if charter.change else b""
     return verify_charter(
-        signed, root_key=former if following == root.signing.public else root.signing.public, known=known
+        signed, root_key=former if following == root.signing.public else root.signing.public, known=None
     )
 
 
-async def _newest(
-    edge: Edge, root: Root, key: SigningKey, known: VerifiedCharter, keybag: Keybag, keybag_data: bytes
-) -> tuple[VerifiedCharter, Keybag, bytes]:
-    """Ask every provider that the charter names whether it has a newer one: the first may have been away for long."""
-    asked: set[bytes] = set()
-    while True:
-        pins = [pin for pin in open_private(known, keybag.member_key).peers if pin.identity not in asked]
-        if not pins:
-            return known, keybag, keybag_data
-        for pin in pins:
-            asked.add(pin.identity)
-            target = Target(
-                identity=Identity(pin.identity),
-                name=pin.name,
-                endpoints=tuple(pin.endpoints),
-                key=key,
-                certificate=None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """What is gone on from: a charter whose keybag opens, the number of the next, and what there is to say of it."""
+
+    known: VerifiedCharter
+    bag: Keybag
+    number: int
+    forks: list[tuple[VerifiedCharter, VerifiedCharter]]
+    shown: list[Shown]
+    integrity: list[str]
+    gaps: list[str]
+    notices: list[str]
+
+
+def _judge(answers: list[Answer]) -> _Chosen:
+    """Choose the newest charter whose keybag opens, and say who showed less, something else, or nothing.
+
+    Raises:
+        ReplicatorError: there is none.
+    """
+    charters = [one.charter for one in answers if one.charter is not None]
+    opened = {one.charter.hash: one.bag for one in answers if one.charter is not None and one.bag is not None}
+    order = ranked(charters)
+    known = next((charter for charter in order if charter.hash in opened), None)
+    if known is None:
+        raise _nothing_found(answers)
+    newest = order[0]
+    named = open_private(known, opened[known.hash].member_key).peers
+    names = {pin.identity: pin.name for pin in named}
+    answers = [one if one.identity is None else replace(one, name=names.get(one.identity, one.name)) for one in answers]
+    integrity: list[str] = []
+    gaps: list[str] = []
+    notices: list[str] = []
+    if known is not newest:
+        integrity.append(
+            f"nobody has a keybag for charter {newest.number} that opens; this goes on from charter {known.number}, "
+            "and what came after that is not in it"
+        )
+    for one in answers:
+        if one.charter is not None and one.charter.hash != newest.hash:
+            whose = "" if one.charter.root.number == newest.root.number else ", by an owner that root has replaced"
+            notices.append(
+                f"{one.name}: shows charter {one.charter.number}{whose}; the newest that anybody shows is "
+                f"{newest.number}. It was away, or keeps the newer one back"
             )
-            try:
-                known, keybag, keybag_data = await _ask(edge, root, target, known)
-            except ReplicatorError as error:
-                # Not newer, away or wrong: the charter in hand is good, and the new home meets this peer again.
-                if isinstance(error, IntegrityError):
-                    edge.progress.note(f"{pin.name}: {error}")
+        _sort_error(one, integrity, gaps, notices)
+    alone = [one for one in answers if one.charter is not None]
+    if len(alone) == 1:
+        said = f"only {alone[0].name} could be asked, so nobody else says that charter {known.number} is the newest"
+        (gaps if len(named) > 1 else notices).append(
+            f"{said}; when others answer, `replicator status` tells if they know a newer one"
+        )
+    return _Chosen(
+        known=known,
+        bag=opened[known.hash],
+        number=next_number(known, charters),
+        forks=forks(charters),
+        shown=[
+            Shown(id=one.identity.hex(), name=one.name, number=one.charter.number)
+            for one in alone
+            if one.charter is not None and one.identity is not None
+        ],
+        integrity=integrity,
+        gaps=gaps,
+        notices=notices,
+    )
+
+
+def _sort_error(one: Answer, integrity: list[str], gaps: list[str], notices: list[str]) -> None:
+    """Say what is wrong with an answer; who does not answer at all is met again by the new home."""
+    match one.error:
+        case None | UnreachableError():
+            pass
+        case RefusedError(code="replaced"):
+            gaps.append(f"{one.error.message}. {REPLACED}")
+        case RefusedError(code="unauthorized" | "forbidden" | "not-found"):
+            gaps.append(f"{one.name}: does not know this sheet ({one.error.reason})")
+        case IntegrityError() | KeyWrongError() | FormatError():
+            integrity.append(f"{one.name}: {one.error}")
+        case error:
+            notices.append(str(error))
+
+
+def _nothing_found(answers: list[Answer]) -> ReplicatorError:
+    """Return why no provider gave anything to go on from: what the worst of them said, else what the first did."""
+    errors = [one.error for one in answers if one.error is not None]
+    for error in errors:
+        if isinstance(error, RefusedError) and error.code == "replaced":
+            return KeyWrongError(error.message, hint=REPLACED)
+    for error in errors:
+        if isinstance(error, IntegrityError):
+            return error
+    first = errors[0]
+    if isinstance(first, RefusedError) and first.code in {"unauthorized", "forbidden", "not-found"}:
+        found = NotFoundError(
+            f"{answers[0].name}: this provider knows no tenant with this sheet ({first.reason})",
+            hint="try the address of another provider of yours",
+        )
+        found.__cause__ = first
+        return found
+    return first
 
 
 async def _make_home(
@@ -167,13 +336,17 @@ async def _make_home(
     *,
     root: Root,
     keeper_key: SigningKey,
-    known: VerifiedCharter,
-    keybag: Keybag,
-    keybag_data: bytes,
+    chosen: _Chosen,
     passphrase: str,
     keeper_only: bool,
 ) -> Recovered:
-    owner = SigningKey(keybag.owner_seed)
+    known = chosen.known
+    owner = SigningKey(chosen.bag.owner_seed)
+    epochs = {one.id: one.epoch for one in open_private(known, chosen.bag.member_key).domains}
+    # The member half of an earlier keeper's home holds index keys without a passphrase.
+    keybag = msgspec.structs.replace(
+        chosen.bag, domains=[next_epoch(one, edge.rng, epochs.get(one.id, 0)) for one in chosen.bag.domains]
+    )
     before = private = open_private(known, keybag.member_key)
     statement, handovers, dropped = known.charter.root, known.charter.handovers, ""
     if known.root.root_key != root.signing.public:
@@ -185,8 +358,7 @@ async def _make_home(
             f"another root was announced with the owner key on {day}; this charter takes that back. If it was nobody "
             "of you: `replicator key object --sheet -`, then `replicator key rotate owner --sheet -`"
         )
-    if known.pending is not None:
-        keybag_data = seal_keybag(keybag, public_of(root.seal_private), edge.rng)
+    keybag_data = seal_keybag(keybag, public_of(root.seal_private), edge.rng)
     domains = [domain.id for domain in keybag.domains]
     now = edge.clock.now_ns()
     earlier = [right for right in known.charter.rights if right.role == "keeper" and not right.revoked]
@@ -207,11 +379,14 @@ async def _make_home(
         private = noted(private, node_key.identity, name, now)
         named = [*private.nodes, NodeName(identity=node_key.identity, name=name)]
         private = msgspec.structs.replace(private, nodes=named)
+    private = with_epochs(private, keybag.domains)
+    handed = handed_to(rights, keybag.domains, private.domains, owner)
+    private = msgspec.structs.replace(private, handed=handed)
     charter_data = sign_charter(
         owner=owner,
         member_key=keybag.member_key,
         previous=known.hash,
-        number=known.number + 1,
+        number=chosen.number,
         root=statement,
         rights=rights,
         keybag=name_of(keybag_data),
@@ -242,7 +417,7 @@ async def _make_home(
         ),
         passphrase=passphrase,
         signed=SignedHere().after(
-            entries_of(known.charter.rights, before), entries_of(rights, private), number=known.number + 1, now_ns=now
+            entries_of(known.charter.rights, before), entries_of(rights, private), number=chosen.number, now_ns=now
         ),
     )
     if node_key is not None:
@@ -259,7 +434,10 @@ async def _make_home(
         name=private.name,
         keeper=identity_of(keeper_key.public),
         node=None if node_key is None else node_key.identity,
-        charter_number=known.number + 1,
+        charter_number=chosen.number,
+        shown=chosen.shown,
+        integrity=list(chosen.integrity),
+        gaps=chosen.gaps,
     )
     keeper = KeeperHome(home, edge.fs, lambda _: passphrase)
     try:
@@ -267,8 +445,28 @@ async def _make_home(
         order = enrol_order(root.signing, keeper_key.public)
         async with Federation(keeper, edge, ticket=lambda _: order) as federation:
             recovered.peers = len(federation.links)
-            recovered.notices = [*([dropped] if dropped else []), *federation.notices, *federation.integrity]
+            recovered.notices = [*([dropped] if dropped else []), *chosen.notices, *federation.notices]
+            recovered.integrity += federation.integrity
             recovered.unreachable = [str(error) for error in federation.failures.values()]
+        recovered.integrity += [_kept(keeper, pair, now) for pair in chosen.forks]
     finally:
         keeper.close()
     return recovered
+
+
+def _kept(keeper: KeeperHome, pair: tuple[VerifiedCharter, VerifiedCharter], now_ns: int) -> str:
+    """Keep two charters that exclude each other as evidence; return what there is to say of it."""
+    earlier, later = pair
+    finding = Finding(
+        tenant=keeper.tenant,
+        finder=keeper.identity,
+        kind="charters",
+        writer=identity_of(later.root.owner_key),
+        provider=NOBODY,
+        number=earlier.number,
+        statements=[Statement(context="charter", signed=one.signed) for one in pair],
+        challenge=[],
+        found_ns=now_ns,
+    )
+    kept = Findings(keeper).keep(finding)
+    return f"{in_words(keeper, finding)} (finding {kept.id}): {advice_for(finding)}"

@@ -8,10 +8,12 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import segno
 
-from replicator.errors import KeyWrongError
+from replicator.endpoints import parse_address
+from replicator.errors import KeyWrongError, UsageError
 
 _NUMBERED = re.compile(r"\b(\d{1,2})[.:)]\s*([A-Za-z]+)")
 _WORD = re.compile(r"[A-Za-z]{3,}")
@@ -86,6 +88,16 @@ then type the words. One provider that lives is enough:</p>
 <ul>{places}</ul>
 </html>
 """
+
+
+def addresses_in(text: str) -> list[str]:
+    """Return the addresses with their identities, HOST:PORT/IDENTITY, that stand in a sheet's text."""
+    found = []
+    for word in text.split():
+        with suppress(UsageError):
+            if "/" in word and parse_address(word)[1] is not None:
+                found.append(word)
+    return found
 
 
 def read_sheet(text: str) -> list[str]:

@@ -37,7 +37,7 @@ from replicator.format.codec import decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.keybag import DomainSecrets, IndexKey, Keybag, KeybagSeal, KeybagSeals, MemberFile
 from replicator.format.merkle import name_of
-from replicator.ids import Identity, identity_of
+from replicator.ids import Identity, identity_of, tenant_of
 from replicator.pack.keys import as_writer
 from replicator.rng import Rng
 from scheduler import EEA, RosterError, country_code
@@ -178,7 +178,7 @@ def create_tenant(
     owner = SigningKey(rng.bytes(KEY))
     keeper_key = SigningKey(rng.bytes(KEY))
     node_key = None if keeper_only else SigningKey(rng.bytes(KEY))
-    tenant = rng.bytes(16)
+    tenant = tenant_of(root.signing.public)
     member_key = rng.bytes(KEY)
     maintenance_seed = rng.bytes(KEY)
     domain = new_domain("main", rng)

@@ -5,7 +5,7 @@ from typing import Literal
 from replicator.format.charter import Count, Hash, Id16
 from replicator.format.codec import Part, Record
 
-FindingKind = Literal["fork", "rollback", "lost", "revoked", "continued", "interleaved"]
+FindingKind = Literal["fork", "rollback", "lost", "revoked", "continued", "interleaved", "charters"]
 Said = Literal["head", "snapshot", "witness", "standing", "charter"]
 
 
@@ -18,6 +18,8 @@ class Statement(Part, frozen=True, kw_only=True):
 
 class Finding(Record, frozen=True, kw_only=True):
     """Signed by the home that found it: ``statements`` show what ``kind`` says about a writer's chain.
+
+    Of "charters" the writer is the owner key, and ``number`` a charter's.
 
     ``provider`` is the identity of the provider that is at fault, zeros if none is. ``number`` is where the statements
     part. ``challenge``: hashes from which the challenge in the last standing was made; one is the first statement's.

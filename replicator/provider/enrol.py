@@ -5,14 +5,14 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from replicator.charter.verify import verify_enrol_order, verify_root
-from replicator.clock import NS, SKEW_S
+from replicator.charter.verify import belongs_to_root, verify_change, verify_enrol_order, verify_root
+from replicator.clock import NS, SKEW_S, day_of
 from replicator.crypto.sign import signer_of
-from replicator.ids import Identity, TenantId, identity_of
+from replicator.ids import Identity, TenantId, identity_of, root_fingerprint, tenant_of
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
-from replicator.provider.erasing import was_erased
+from replicator.provider.erasing import give_back, was_erased
 from replicator.provider.invites import spend
 from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
@@ -21,6 +21,7 @@ from replicator.provider.tenants import (
     Tenant,
     add_quota,
     add_tenant,
+    all_tenants,
     find_holder,
     find_tenant,
     put_holder,
@@ -41,8 +42,11 @@ charter, root's everything."""
 def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -> TenantId:
     """Spend an invite for the tenant whose root statement is shown; the tenant is new or gets the quota on top.
 
+    An id that is new here must be made of the root's key. Else anybody with an invite could take a foreign one, which
+    every provider of that tenant knows, and keep the tenant out, or have the id erased for ever.
+
     Raises:
-        RequestRefusedError: "spent", or "forbidden" for a tenant id that another root holds.
+        RequestRefusedError: "spent", or "forbidden" for a tenant id that another root holds, or that is not this one's.
         IntegrityError: the root statement does not hold.
     """
     root = verify_root(request.root, None)
@@ -50,13 +54,19 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
     known = find_tenant(database, tenant)
     if known is not None and known.root_key != root.root_key:
         raise RequestRefusedError("forbidden", "another root holds this tenant here")
+    if known is None and not belongs_to_root(tenant, root.root_key, request.handovers):
+        raise RequestRefusedError(
+            "forbidden",
+            "this tenant's id is not made of its root key; where it is of an earlier build, the operator can declare "
+            f"tenant {root_fingerprint(root.root_key)}",
+        )
     holder = Holder(identity=identity_of(request.holder_key), key=request.holder_key, tenant=tenant, source="invite")
     former = find_holder(database, request.holder_key)
     if former is not None and former.tenant != tenant:
         raise RequestRefusedError("forbidden", "this key belongs to another tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
-        _never_again(connection, tenant)
+        _never_again(connection, tenant, root.root_key)
         quota, label = spend(connection, secret=request.secret, tenant=tenant, holder=holder.identity, now_ns=now_ns)
         add_tenant(
             connection,
@@ -90,7 +100,7 @@ def enrol_by_order(
     statement that it shows, and until its first charter is here the holder may do what an invite would let it.
 
     Raises:
-        RequestRefusedError: "forbidden".
+        RequestRefusedError: "forbidden"; "replaced": a root signed it that another has followed here.
         IntegrityError: the order, or the root statement, does not hold or has expired.
     """
     signer = signer_of(request.order)
@@ -108,6 +118,7 @@ def enrol_by_order(
                 raise RequestRefusedError("forbidden", _not_yet(change, days, now_ns))
             tenants += [found for found in [find_tenant(database, change.tenant)] if found is not None]
         if not tenants:
+            _say_replaced(database, charters, signer)
             raise RequestRefusedError("forbidden", "no tenant here has the key that signed this order")
         tenant, source = tenants[0], "owner"
     holder = Holder(
@@ -130,8 +141,13 @@ def enrol_by_order(
     return tenant.id
 
 
-def _never_again(connection: sqlite3.Connection, tenant: bytes) -> None:
-    """Refuse a tenant that was erased here, however it comes back."""
+def _never_again(connection: sqlite3.Connection, tenant: bytes, root_key: bytes) -> None:
+    """Refuse a tenant that was erased here, however it comes back.
+
+    A root that the id is not made of has erased its own alone: it does not keep the one out whose it is.
+    """
+    if tenant_of(root_key) == tenant:
+        give_back(connection, tenant)
     if was_erased(connection, tenant):
         raise RequestRefusedError("forbidden", "this tenant was erased here, by its root's order, for ever")
 
@@ -141,6 +157,20 @@ def _not_yet(following: Waiting, days: Days, now_ns: int) -> str:
         return "this root was announced, and the one before it has objected"
     day = datetime.datetime.fromtimestamp(following.due_ns(days, now_ns) / NS, datetime.UTC).date()
     return f"this root is announced and counts here from {day} on, unless the one before it objects"
+
+
+def _say_replaced(database: Database, charters: Charters, signer: bytes) -> None:
+    """Tell who has the sheet of a root that another followed here which one that is."""
+    for tenant in all_tenants(database):
+        found = find_tenant(database, tenant)
+        charter = None if found is None else charters.current(found)
+        for change in [] if charter is None else map(verify_change, charter.charter.handovers):
+            if charter is not None and change.former.root_key == signer:
+                raise RequestRefusedError(
+                    "replaced",
+                    f"this sheet was replaced: another was announced on {day_of(change.announced_ns)}; the one that "
+                    f"counts here now is of tenant {root_fingerprint(charter.root.root_key)}",
+                )
 
 
 def _admitted(
@@ -162,7 +192,7 @@ def _admitted(
         raise RequestRefusedError("forbidden", "another root holds this tenant here")
 
     def work(connection: sqlite3.Connection) -> None:
-        _never_again(connection, root.tenant)
+        _never_again(connection, root.tenant, root.root_key)
         add_tenant(
             connection,
             tenant=root.tenant,

@@ -19,7 +19,7 @@ from replicator.crypto.sign import Context, SigningKey, signer_of, verify
 from replicator.errors import IntegrityError
 from replicator.format.codec import decode, encode
 from replicator.format.erasure import EraseOrder, EraseReceipt
-from replicator.ids import TenantId
+from replicator.ids import TenantId, tenant_of
 from replicator.provider.database import Database
 from replicator.provider.tenants import find_tenant
 from replicator.transport.handler import RequestRefusedError
@@ -59,6 +59,16 @@ def was_erased(connection: sqlite3.Connection, tenant: bytes) -> bool:
     """Return whether a tenant's id was ordered to be forgotten."""
     found = connection.execute("SELECT 1 FROM erasures WHERE tenant = ?", (tenant,)).fetchone()
     return found is not None
+
+
+def give_back(connection: sqlite3.Connection, tenant: bytes) -> None:
+    """Forget that a root erased this id which it is not made of, when nothing of that is left.
+
+    Such a root was let in by an earlier build, or declared by the operator.
+    """
+    row = connection.execute("SELECT root_key FROM erasures WHERE tenant = ? AND receipt != x''", (tenant,)).fetchone()
+    if row is not None and tenant_of(row[0]) != tenant:
+        connection.execute("DELETE FROM erasures WHERE tenant = ?", (tenant,))
 
 
 def begin(database: Database, signed: bytes, *, now_ns: int) -> Erasure:

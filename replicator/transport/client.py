@@ -5,7 +5,7 @@ Nothing is retried here: what an error means is the caller's to decide.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -20,9 +20,11 @@ from replicator.transport.base import Reach, Target
 from replicator.transport.handler import refusal_of
 from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
-from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed
+from replicator.wire.messages import MAX_ANSWER, EnrolReply, EnrolRequest, Signed, written_enrol_request
 
 A = TypeVar("A", bound=Record)
+Moved = Callable[[int], None]
+"""Told how many bytes of an answer have come, which gives the rest time."""
 
 SLICE = 256 << 10
 
@@ -53,7 +55,7 @@ class TlsNetwork:
         """Ask for a certificate without having one."""
         connection = await self._dial(target, certificate=None)
         try:
-            return await connection.call("enrol", request, EnrolReply)
+            return await connection.call("enrol", written_enrol_request(request), EnrolReply)
         finally:
             await connection.close()
 
@@ -133,14 +135,14 @@ class TlsConnection:
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send a request and return its answer."""
         body = encode(request)
-        async with self._request("POST", f"/{op}", body=body, expected=MAX_ANSWER) as response:
-            return self._decode(answer, await self._read(response, MAX_ANSWER))
+        async with self._request("POST", f"/{op}", body=body) as (response, moved):
+            return self._decode(answer, await self._read(response, MAX_ANSWER, moved))
 
     async def put(self, name: ObjectName, data: bytes) -> bytes:
         """Store an object; it is sent only after the provider has reserved space for it."""
         path = f"/objects/{name.hex()}"
-        async with self._request("PUT", path, body=data, expected=0, wait_for_go=True) as response:
-            return self._decode(Signed, await self._read(response, MAX_REFUSAL)).statement
+        async with self._request("PUT", path, body=data, wait_for_go=True) as (response, moved):
+            return self._decode(Signed, await self._read(response, MAX_REFUSAL, moved)).statement
 
     async def get(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return bytes of an object."""
@@ -148,8 +150,8 @@ class TlsConnection:
         if length is not None:
             path += f"&length={length}"
         limit = LARGEST if length is None else length
-        async with self._request("GET", path, body=b"", expected=limit) as response:
-            data = await self._read(response, limit)
+        async with self._request("GET", path, body=b"") as (response, moved):
+            data = await self._read(response, limit, moved)
         if length is not None and len(data) != length:
             raise ProtocolError(self.target.name, f"{len(data)} bytes came where {length} were asked for")
         return data
@@ -164,12 +166,17 @@ class TlsConnection:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, *, body: bytes, expected: int, wait_for_go: bool = False
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        total_s = time_for(len(body) + expected, self._stall_s)
+        self, method: str, path: str, *, body: bytes, wait_for_go: bool = False
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Moved]]:
+        """Yield the answer, and what has to be told how many bytes of it have come."""
         loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            async with asyncio.timeout(total_s), asyncio.timeout(self._stall_s) as stall:
+            whole_s = time_for(len(body), self._stall_s)
+            async with asyncio.timeout(whole_s) as whole, asyncio.timeout(self._stall_s) as stall:
+
+                def moved(size: int) -> None:
+                    whole.reschedule(began + time_for(len(body) + size, self._stall_s))
 
                 async def slices() -> AsyncIterator[memoryview]:
                     view = memoryview(body)
@@ -192,9 +199,9 @@ class TlsConnection:
                 ) as response:
                     stall.reschedule(None)  # from here sock_read watches
                     if response.status != 200:
-                        told = await self._read(response, MAX_REFUSAL)
+                        told = await self._read(response, MAX_REFUSAL, moved)
                         raise refusal_of(self.target.name, response.status, told)
-                    yield response
+                    yield response, moved
         except PeerError:
             raise
         except aiohttp.ServerFingerprintMismatch as error:
@@ -207,7 +214,7 @@ class TlsConnection:
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(self.target.name, reason_of(error)) from error
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, limit: int, moved: Moved) -> bytes:
         parts: list[bytes] = []
         size = 0
         async for part in response.content.iter_any():
@@ -215,6 +222,7 @@ class TlsConnection:
             if size > limit:
                 raise ProtocolError(self.target.name, f"an answer of more than {limit} bytes")
             parts.append(part)
+            moved(size)
         return b"".join(parts)
 
     def _decode(self, kind: type[A], body: bytes) -> A:

@@ -13,7 +13,16 @@ from replicator.format.codec import Record, decode, encode
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import RequestRefusedError, Service, Session, peer_error
-from replicator.wire.messages import MAX_ANSWER, MAX_REQUEST, EnrolReply, EnrolRequest, Refused, Signed
+from replicator.wire.messages import (
+    MAX_ANSWER,
+    MAX_REQUEST,
+    EnrolReply,
+    EnrolRequest,
+    Refused,
+    Signed,
+    read_enrol_request,
+    written_enrol_request,
+)
 
 A = TypeVar("A", bound=Record)
 Phase = Literal["before", "during", "after"]
@@ -65,7 +74,7 @@ class MemoryNetwork:
         service = self.service(target)
         self.faults(target.identity, "enrol", "before")
         try:
-            answer = encode(service.enrol(decode(EnrolRequest, encode(request), limit=MAX_REQUEST)))
+            answer = encode(service.enrol(read_enrol_request(encode(written_enrol_request(request)))))
         except RequestRefusedError as error:
             raise refused(target, error) from error
         self.faults(target.identity, "enrol", "after")

@@ -12,7 +12,10 @@ MAX_REFUSAL: Final = 64 << 10
 
 
 def time_for(size: int, stall_s: float) -> float:
-    """Return how many seconds a request may take in all, that moves so many bytes."""
+    """Return how many seconds a request may have taken when it has moved so many bytes, and no more.
+
+    What is still to come gives nobody time: a peer that dribbles is given up as soon for a large answer as for a small.
+    """
     return GRACE_S + stall_s + size / MINIMUM_RATE
 
 

@@ -7,6 +7,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -37,6 +38,7 @@ class Pull:
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._late = False
+        self._moved = 0
 
     def get_into(self, name: ObjectName, memory: memoryview) -> int:
         """Bring an object into memory that has room for the largest one; return its size. What was there is lost.
@@ -45,7 +47,7 @@ class Pull:
             IntegrityError: the provider answered with other bytes.
             PeerError: it did not answer, or refused.
         """
-        with self._naming(), self._in_time(len(memory)):
+        with self._naming(), self._in_time():
             response = self._ask(f"/v1/objects/{name.hex()}?offset=0")
             if response.status != http.client.OK:
                 told = response.read(MAX_REFUSAL)
@@ -59,6 +61,7 @@ class Pull:
                 piece = memory[at : min(at + PIECE, size)]
                 if response.readinto(piece) != len(piece):
                     raise UnreachableError(self._reach.name, "the connection broke in the middle of an answer")
+                self._moved += len(piece)
                 hasher.update(piece)
             response.read()  # its end, after which the connection may be asked again
         if hasher.name() != name:
@@ -96,16 +99,23 @@ class Pull:
         return connection
 
     @contextmanager
-    def _in_time(self, size: int) -> Iterator[None]:
-        """End a request that takes too long in all, however often something comes."""
+    def _in_time(self) -> Iterator[None]:
+        """End a request that takes too long for what has come, however often something comes."""
         self._late = False
-        timer = threading.Timer(time_for(size, self._reach.stall_s), self._cut)
-        timer.daemon = True
-        timer.start()
+        self._moved = 0
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(ended, time.monotonic()), daemon=True)
+        watch.start()
         try:
             yield
         finally:
-            timer.cancel()
+            ended.set()
+
+    def _watch(self, ended: threading.Event, began: float) -> None:
+        while not ended.wait(left := began + time_for(self._moved, self._reach.stall_s) - time.monotonic()):
+            if left <= 0:
+                self._cut()
+                return
 
     def _cut(self) -> None:
         self._late = True

@@ -24,7 +24,7 @@ from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST, is_allowed
 from replicator.ids import NAME_SIZE, ObjectName
 from replicator.transport.handler import RequestRefusedError, Service, Session
-from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, EnrolRequest, Signed
+from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, Signed, read_enrol_request
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Face:
             raise RequestRefusedError("busy", "too many enrolments", after_s=wait_s)
         body = await _read_body(request)
         try:
-            wanted = decode(EnrolRequest, body, limit=MAX_REQUEST)
+            wanted = read_enrol_request(body)
         except FormatError as error:
             raise RequestRefusedError("bad-request", error.message) from error
         return _record(await self._run(self._service.enrol, wanted))

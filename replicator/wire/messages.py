@@ -11,7 +11,7 @@ import msgspec
 
 from replicator.format.charter import Count, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
-from replicator.format.codec import Part, Record
+from replicator.format.codec import Part, Record, decode, version_of
 from replicator.format.keybag import SecretRecord
 from replicator.format.merkle import Proof
 from replicator.ids import NAME_SIZE
@@ -35,6 +35,7 @@ Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
     "unauthorized",  # no certificate, or one whose holder is not (or no longer) known
     "forbidden",  # known, but without the right
+    "replaced",  # this root was followed by another here
     "not-found",  # no such object
     "wrong-name",  # the bytes are not the object they are called
     "damaged",  # the object is here and its bytes are not right; quarantined
@@ -52,6 +53,7 @@ STATUS: dict[str, int] = {
     "bad-request": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "replaced": 403,
     "not-found": 404,
     "wrong-name": 422,
     "damaged": 410,
@@ -79,18 +81,48 @@ class Empty(Record, frozen=True, kw_only=True):
     """Nothing to say."""
 
 
-class EnrolRequest(SecretRecord, frozen=True, kw_only=True):
+class EnrolRequest(SecretRecord, frozen=True, kw_only=True, tag=2):
     """The one request without a certificate.
 
     Either ``secret`` (an invite's, with ``root``: the tenant's signed root statement, and ``tenant``), or
     ``order``: an enrol order for ``holder_key`` signed by the root or owner key of a tenant known here, or of the
-    one whose ``root`` goes with it where the provider's operator declared it.
+    one whose ``root`` goes with it where the provider's operator declared it. ``handovers`` are the changes of root
+    that lead from the tenant's first root to the one in ``root``.
     """
 
     holder_key: Key
     secret: bytes
     order: bytes
     root: bytes
+    handovers: Annotated[list[bytes], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+
+
+class EnrolRequest1(SecretRecord, frozen=True, kw_only=True):
+    """Version 1: of a tenant's first root, or of a tenant that is known. Written still."""
+
+    holder_key: Key
+    secret: bytes
+    order: bytes
+    root: bytes
+
+
+def written_enrol_request(request: EnrolRequest) -> EnrolRequest | EnrolRequest1:
+    """Return what is sent: version 1, which earlier releases read, as long as that says it all."""
+    if request.handovers:
+        return request
+    values = msgspec.structs.asdict(request)
+    return EnrolRequest1(**{name: values[name] for name in EnrolRequest1.__struct_fields__})
+
+
+def read_enrol_request(data: bytes) -> EnrolRequest:
+    """Return a request to enrol of any version, in the newest one's terms.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if version_of(data) != 1:
+        return decode(EnrolRequest, data, limit=MAX_REQUEST)
+    return EnrolRequest(**msgspec.structs.asdict(decode(EnrolRequest1, data, limit=MAX_REQUEST)))
 
 
 class EnrolReply(Record, frozen=True, kw_only=True):

@@ -275,8 +275,46 @@ def a_continuation(kind: FindingKind = "continued") -> Finding:
     return finding(kind, [main[1].statement, main[3].statement], number=4)
 
 
+def a_charter(number: int, previous: bytes, created_ns: int = NOW) -> Statement:
+    root = msgspec.structs.replace(
+        ROOT, tenant=TENANT, root_key=ROOT_KEY.public, owner_key=OWNER.public, number=1, previous=NO_PREVIOUS
+    )
+    charter = msgspec.structs.replace(
+        CHARTER,
+        tenant=TENANT,
+        number=number,
+        previous=previous,
+        root=ROOT_KEY.sign(Context.ROOT_STATEMENT, encode(root)),
+        rights=[],
+        change=b"",
+        handovers=[],
+        created_ns=created_ns,
+    )
+    return Statement(context="charter", signed=OWNER.sign(Context.CHARTER, encode(charter)))
+
+
+def two_charters() -> Finding:
+    found = finding("charters", [a_charter(7, bytes(32)), a_charter(7, bytes(32), NOW + 1)], number=7)
+    return msgspec.structs.replace(found, writer=OWNER.identity)
+
+
+def test_charters_that_can_follow_each_other_are_no_finding() -> None:
+    first = a_charter(7, bytes(32))
+    for later, holds in (
+        (a_charter(8, signed_hash(first.signed)), False),
+        (a_charter(8, bytes(32)), True),
+        (a_charter(9, bytes(32)), False),
+    ):
+        found = msgspec.structs.replace(two_charters(), statements=[first, later])
+        if holds:
+            check_finding(found)
+        else:
+            with pytest.raises(IntegrityError, match="can be in one chain"):
+                check_finding(found)
+
+
 @pytest.mark.parametrize(
-    "make", [a_fork, a_rollback, a_loss, a_revoked, a_continuation, lambda: a_continuation("interleaved")]
+    "make", [a_fork, a_rollback, a_loss, a_revoked, a_continuation, lambda: a_continuation("interleaved"), two_charters]
 )
 def test_a_finding_holds_by_public_keys_alone_and_no_changed_one_does(make: Callable[[], Finding]) -> None:
     found = make()
@@ -284,7 +322,7 @@ def test_a_finding_holds_by_public_keys_alone_and_no_changed_one_does(make: Call
     changes: list[dict[str, Any]] = [{"tenant": bytes(16)}, {"writer": OTHER.identity}, {"statements": []}]
     if found.kind != "continued":
         changes.append({"statements": found.statements[:1]})
-    if found.kind in ("fork", "continued", "interleaved"):
+    if found.kind in ("fork", "continued", "interleaved", "charters"):
         changes.append({"statements": found.statements[:1] * 2})
     for place, one in enumerate(found.statements):
         broken = [*found.statements]

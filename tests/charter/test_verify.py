@@ -6,6 +6,7 @@ import pytest
 from replicator.charter.verify import (
     NO_PREVIOUS,
     VerifiedCharter,
+    belongs_to_root,
     below_floors,
     signed_hash,
     verify_change,
@@ -18,6 +19,7 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.errors import FormatError, IntegrityError, RootWaitsError
 from replicator.format.charter import Charter, EnrolOrder, Floors, Objection, Right, RootChange, RootStatement
 from replicator.format.codec import encode
+from replicator.ids import tenant_of
 from tests.format.samples import CHARTER, CODED, NOW, POLICY, RIGHT, ROOT
 
 ROOT_KEY, OWNER, NODE, KEEPER, STRANGER = (SigningKey(bytes([i]) * 32) for i in range(1, 6))
@@ -283,6 +285,22 @@ class TestChangeOfRoot:
         assert caught.value.change == second_change
         with pytest.raises(IntegrityError, match="may not"):
             verify_charter(later(root=third, handovers=[second_change]), root_key=ROOT_KEY.public, known=None)
+
+    def test_an_id_belongs_to_the_root_it_is_made_of_and_to_those_that_followed(self) -> None:
+        tenant = tenant_of(ROOT_KEY.public)
+        first = statement(tenant=tenant)
+        second = follows(first, SECOND, tenant=tenant)
+        third = follows(second, THIRD, tenant=tenant)
+        changes = [change(first, second, tenant=tenant), change(second, third, tenant=tenant)]
+        assert belongs_to_root(tenant, ROOT_KEY.public)
+        assert belongs_to_root(tenant, THIRD.public, changes)
+        assert not belongs_to_root(tenant, THIRD.public)
+        assert not belongs_to_root(tenant, SECOND.public, changes), "it was followed"
+        assert not belongs_to_root(tenant, THIRD.public, changes[1:]), "nothing leads there from the first"
+        assert not belongs_to_root(tenant, STRANGER.public, changes)
+        assert not belongs_to_root(ROOT.tenant, SECOND.public, [CHANGE]), "the id was made of nothing"
+        with pytest.raises(IntegrityError):
+            belongs_to_root(tenant, THIRD.public, [change(first, second, STRANGER, tenant=tenant)])
 
     def test_what_the_new_root_says_later_follows_the_change(self) -> None:
         passed = [signed_hash(CHANGE)]

@@ -17,7 +17,7 @@ from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
 from replicator.format.snapshot import Head
 from replicator.fs import Fs, PosixFs
-from replicator.ids import Identity, ObjectName
+from replicator.ids import Identity, ObjectName, tenant_of
 from replicator.provider.home import Provider, Terms, init_provider, open_provider
 from replicator.provider.service import ProviderService
 from replicator.provider.session import ProviderSession
@@ -82,8 +82,8 @@ class Tenant:
 
     def __post_init__(self) -> None:
         rng = SeededRng(f"tenant {self.name}")
-        self.id = self.id or rng.bytes(16)
         self.root = SigningKey(rng.bytes(32))
+        self.id = self.id or tenant_of(self.root.public)
         self.owner = SigningKey(rng.bytes(32))
         self.keeper = SigningKey(rng.bytes(32))
         self.node = SigningKey(rng.bytes(32))

@@ -83,6 +83,41 @@ def test_a_tenant_id_belongs_to_the_root_that_came_first(stand: Stand) -> None:
     assert stand.provider.invites()[0].state == "open", "a refused enrolment must not spend the invite"
 
 
+def test_nobody_takes_a_foreign_id_where_its_tenant_is_not_yet_and_so_nobody_erases_it_there(stand: Stand) -> None:
+    """Every provider of a tenant knows its id, and may have an invite of another provider."""
+    victim = Tenant("victim")
+    thief = Tenant("thief", id=victim.id)
+    secret = secret_of(stand.provider.invite(quota=MIB, label=""))
+    assert refusal(lambda: stand.service.enrol(_by_secret(stand, secret, thief))) == "forbidden"
+    assert stand.provider.invites()[0].state == "open"
+    assert refusal(lambda: stand.service.erase(thief.erase_order())) == "not-found"
+    assert stand.service.enrol(_by_secret(stand, secret, victim)).tenant == victim.id
+    assert refusal(lambda: stand.service.erase(thief.erase_order())) == "forbidden"
+
+
+def test_an_id_of_an_earlier_build_is_let_in_by_the_operators_word_and_keeps_out_nobody_whose_it_is(
+    stand: Stand,
+) -> None:
+    """Such ids are random, and prove nothing."""
+    old = Tenant("old", id=bytes(range(16)))
+    secret = secret_of(stand.provider.invite(quota=MIB, label=""))
+    assert refusal(lambda: stand.service.enrol(_by_secret(stand, secret, old))) == "forbidden"
+    victim = Tenant("victim")
+    squatter = Tenant("squatter", id=victim.id)
+    _admit(stand, _declared(old, MIB), _declared(squatter, MIB))
+    assert stand.service.enrol(_by_declaration(old, old.keeper)).tenant == old.id
+    assert stand.service.enrol(_by_secret(stand, secret, old)).tenant == old.id, "known here, it may have more"
+    stand.service.enrol(_by_declaration(squatter, squatter.keeper))
+    more = secret_of(stand.provider.invite(quota=MIB, label=""))
+    assert refusal(lambda: stand.service.enrol(_by_secret(stand, more, victim))) == "forbidden"
+    stand.service.erase(squatter.erase_order())
+    assert stand.service.enrol(_by_secret(stand, more, victim)).tenant == victim.id
+    assert refusal(lambda: stand.service.erase(squatter.erase_order())) == "forbidden", "its order is no use again"
+    stand.service.erase(victim.erase_order())
+    again = secret_of(stand.provider.invite(quota=MIB, label=""))
+    assert refusal(lambda: stand.service.enrol(_by_secret(stand, again, victim))) == "forbidden", "its own root did it"
+
+
 def test_a_root_statement_must_be_signed_by_the_root_it_names(stand: Stand) -> None:
     tenant = Tenant("new")
     secret = secret_of(stand.provider.invite(quota=MIB, label=""))

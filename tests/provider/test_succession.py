@@ -115,7 +115,7 @@ def test_it_counts_after_thirty_days_and_not_on_the_twenty_ninth(stand: Stand) -
     enrol(stand, NEXT)
     hand_over(stand)
     assert state(stand).change == b""
-    assert refusal(lambda: enrol(stand, stand.tenant.root)) == "forbidden"
+    assert refusal(lambda: enrol(stand, stand.tenant.root)) == "replaced"
 
 
 @pytest.mark.parametrize("counted", [29, 30])
@@ -263,7 +263,7 @@ def test_root_has_no_say_any_more_and_whom_it_enrolled_has_what_the_charter_give
     assert refusal(lambda: stand.service.session(helper.public).handle("claims", encode(Empty()))) == "forbidden"
     assert refusal(lambda: state(stand, objection(tenant))) == "bad-request"
     stand.restart()
-    assert refusal(lambda: enrol(stand, tenant.root)) == "forbidden"
+    assert refusal(lambda: enrol(stand, tenant.root)) == "replaced"
     rights = [right(tenant.keeper, "keeper")]
     publish_charter(
         stand.keeper,

@@ -25,6 +25,7 @@ from replicator.format.charter import RootChange, RootStatement
 from replicator.format.codec import encode
 from replicator.format.container import unwrap_record
 from replicator.fs import write_atomic
+from replicator.ids import tenant_of
 from tests.fakes import SeededRng
 from tests.format.samples import KEYBAG
 from tests.scenarios.joining import joined, keeping, opened
@@ -89,7 +90,7 @@ class TestHandover:
     ) -> None:
         await world.backup()
         words = await handed_over(world)
-        with pytest.raises(NotFoundError, match="no tenant with this sheet"):
+        with pytest.raises(KeyWrongError, match="this sheet was replaced"):
             await recovered(world, old_words(world))
         home = await recovered(world, words)
         old, world.keeper = world.keeper, lambda *_: old(home, NEW)  # type: ignore[method-assign]
@@ -134,7 +135,7 @@ class TestHandover:
         home = await recovered(world, words)
         old, world.keeper = world.keeper, lambda *_: old(home, NEW)  # type: ignore[method-assign]
         assert await world.differences(source) == []
-        with pytest.raises(NotFoundError, match="no tenant with this sheet"):
+        with pytest.raises(KeyWrongError, match="this sheet was replaced"):
             await recovered(world, old_words(world))
         keeper = world.keeper()
         data = keeper.keybag_object()
@@ -154,6 +155,17 @@ class TestHandover:
         rows = world.opened[0]._database.rows("SELECT source FROM holders")
         assert ("root",) not in rows
         world.home = before
+
+    async def test_providers_that_come_later_are_shown_how_the_tenant_came_to_its_root(self, world: World) -> None:
+        await handed_over(world)
+        await handed_over(world)
+        await world.add_peer(world.start_provider(5))
+        keeper = world.keeper()
+        assert len(keeper.charter.charter.handovers) == 2
+        assert tenant_of(keeper.member.root_key) != keeper.tenant
+        async with Federation(keeper, world.edge) as federation:
+            assert len(federation.links) == 6
+        keeper.close()
 
     async def test_one_root_after_another_can_be_followed_from_the_first(self, world: World) -> None:
         far = await joined(world, "drill", "far")
@@ -535,7 +547,7 @@ class TestThief:
             await recover(home, world.edge, words=old_words(world), address=address, passphrase=NEW)
         assert not has_half(home, "keeper")
         half = world.keeper(await recovered(world, old_words(world)), NEW)
-        assert (half.charter.number, half.owner().public) == (good + 1, half.charter.root.owner_key)
+        assert (half.charter.number, half.owner().public) == (good + 3, half.charter.root.owner_key)
         half.close()
 
     async def test_only_root_objects(self, world: World) -> None:

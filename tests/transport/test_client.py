@@ -27,7 +27,7 @@ from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST
 from replicator.ids import ObjectName
 from replicator.rng import SystemRng
-from replicator.transport import server
+from replicator.transport import client, server
 from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
@@ -330,6 +330,27 @@ def test_a_body_that_dribbles_is_given_up(tmp_path: str, monkeypatch: pytest.Mon
         writer.transport.abort()
 
     live(str(tmp_path), work)
+
+
+def test_an_answer_is_given_time_for_what_has_come_of_it_alone(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+
+    def time_for(size: int, _stall_s: float) -> float:
+        moved.append(size)
+        return 30.0
+
+    async def work(at: Live) -> None:
+        data = data_object(3)
+        keeper = await at.connect()
+        await keeper.put(name_of(data), data)
+        monkeypatch.setattr(client, "time_for", time_for)
+        assert await keeper.get(name_of(data)) == data
+        await keeper.close()
+
+    live(str(tmp_path), work)
+    assert moved[0] == 0
+    assert moved == sorted(moved)
+    assert moved[-1] == SMALL
 
 
 def test_orders_to_erase_are_rationed_apart_from_enrolments(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,23 @@ def test_a_provider_that_dribbles_is_cut_off(tmp_path: str, monkeypatch: pytest.
     assert time.monotonic() - began < 30, "it ended before the silence of a minute would have"
 
 
+def test_what_has_not_come_gives_a_provider_no_time(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for 16 MiB, which may take twenty minutes; a small pack that dribbles must not."""
+    asked: list[int] = []
+
+    async def work() -> None:
+        def time_for(moved: int, _stall_s: float) -> float:
+            asked.append(moved)
+            return 0.2
+
+        monkeypatch.setattr(module, "time_for", time_for)
+        await answered(str(tmp_path), b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\nabc", stall_s=60, silent=True)
+
+    run(work)
+    assert asked[0] == 0
+    assert max(asked) <= 3
+
+
 def test_another_certificate_than_the_pinned_one_is_asked_for_nothing(tmp_path: str) -> None:
     async def work() -> None:
         stranger = SigningKey(SeededRng("stranger").bytes(32))
