@@ -12,6 +12,7 @@ from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.home import Half
 from replicator.engine.presence import disk_away_since
+from replicator.engine.promises import asked_of_indexes, promised
 from replicator.errors import RefusedError, UsageError
 from replicator.format.charter import PeerPin
 from replicator.format.policy import Policy as PolicyRecord
@@ -162,11 +163,19 @@ class Ground:
             return Standing(word=found.word, state="readonly")
         return found
 
+    def packs(self, rows: Iterable[ObjectRow]) -> list[Pack]:
+        """Return packs (rows of other kinds are left out) with the policies that they are kept by now."""
+        chosen = [row for row in rows if row.kind in PACK_KINDS]
+        # One that no index lists yet, or none of a snapshot, is kept by what it was stored under.
+        listed = any(row.index_id is not None for row in chosen)
+        asked = asked_of_indexes(self.half) if listed else {}
+        policies = self.half.catalog.datasets.policies()
+        kept_by = {row.id: promised(row.policy, asked.get(row.index_id or 0, set()), policies) for row in chosen}
+        return [Pack(id=pack_id(row.name), size=row.size, policy=kept_by[row.id].hex()) for row in chosen]
+
     def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
-        """Place packs (rows of other kinds are left out) under the policies they carry."""
-        packs = [
-            Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
-        ]
+        """Place packs (rows of other kinds are left out) by what they are promised."""
+        packs = self.packs(rows)
         rules = self._rules({pack.policy for pack in packs})
         return place(packs, self.roster(frozen=frozen), rules, self.held, seed=self.half.tenant)
 
@@ -175,9 +184,8 @@ class Ground:
 
         ``copies`` is how many are to be made of them all together: how long that takes is guessed from it.
         """
-        chosen = [row for row in rows if row.kind in PACK_KINDS]
-        packs = [Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in chosen]
-        mean = sum(row.size for row in chosen) / max(1, len(chosen))
+        packs = self.packs(rows)
+        mean = sum(pack.size for pack in packs) / max(1, len(packs))
         return repair_queue(
             packs,
             {pack.id: tuple(sorted(self.held.get(pack.id, set()))) for pack in packs},

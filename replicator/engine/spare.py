@@ -16,14 +16,12 @@ from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id, scheduler_policy
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.releaseplan import Spare, spare_copies
-from scheduler import Pack, PackId, PeerId
+from scheduler import PackId, PeerId
 
 
 def spare_of(ground: Ground, rows: Sequence[ObjectRow], sure: Mapping[PackId, set[PeerId]]) -> list[Spare]:
     """Return which copies of packs may be given up, given whose copies are sure."""
-    packs = [
-        Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
-    ]
+    packs = ground.packs(rows)
     rules = [scheduler_policy(key, record) for key, record in ground.half.catalog.datasets.policies().items()]
     return spare_copies(ground.plan(rows), packs, rules, sure)
 

@@ -12,8 +12,8 @@ from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.givenup import given_up
 from replicator.engine.home import Half
-from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id, scheduler_policy
-from scheduler import Pack, PeerId, survives, why
+from replicator.engine.placing import Ground, in_names, objects_of, pack_id, peer_id, scheduler_policy
+from scheduler import PeerId, survives, why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,8 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
         ground.refresh()
         rows = objects_of(half, snapshots)
         roster = ground.roster()
+        packs = ground.packs(rows)
         surplus = _surplus_in_words(half, ground, rows)
-    packs = [
-        Pack(id=pack_id(row.name), size=row.size, policy=row.policy.hex()) for row in rows if row.kind in PACK_KINDS
-    ]
     places = []
     for pin in half.peers:
         held = [row for row in rows if peer_id(pin.identity) in ground.held.get(pack_id(row.name), set())]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from replicator.catalog.objects import split_ids
@@ -18,10 +19,11 @@ from replicator.engine.pruning import AtProvider, PruneReport, prune
 from replicator.engine.repair import repair
 from replicator.engine.status import Status, SurplusAt
 from replicator.engine.why import explain
+from replicator.snapshot.retention import KeepRules
 from replicator.wire.messages import VouchRequest
 from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
-from tests.scenarios.test_forgetting import DAY_S
+from tests.scenarios.test_forgetting import DAY_S, keep
 from tests.scenarios.test_pruning import days_pass, marked_at, marks_of, pruned
 from tests.scenarios.together import KilledError, together
 from tests.scenarios.world import PROMISE, World, write
@@ -100,8 +102,13 @@ def surplus(status: Status) -> SurplusAt:
 
 
 def released(world: World) -> dict[int, set[bytes]]:
-    """Return what is marked, by provider where there is any."""
-    return {number: found for number in EVERYWHERE if (found := marked_at(world, number))}
+    """Return what is marked as surplus, by provider where there is any."""
+    found = {}
+    for number in EVERYWHERE:
+        rows = world.opened[number]._database.rows("SELECT name FROM marks WHERE why = 'surplus'")
+        if rows:
+            found[number] = {name for (name,) in rows}
+    return found
 
 
 async def test_a_copy_too_many_is_let_go_then_released_and_deleted_after_its_waits(world: World) -> None:
@@ -331,3 +338,25 @@ async def test_two_maintainers_at_once_and_kills_in_between_leave_all_copies_tha
 @pytest.mark.parametrize("seed", range(40))
 async def test_wherever_they_are_killed_as_many_copies_stay_as_are_promised(world: World, seed: int) -> None:
     await case(world, seed, [{"repair": 5 + 2 * seed % 60}, {"prune 0": 7 * seed % 90, "prune 1": 11 * seed % 100}])
+
+
+async def test_fewer_copies_are_kept_once_no_snapshot_is_left_that_was_promised_more(world: World) -> None:
+    path = world.small_dataset()
+    await world.backup()
+    world.set_policy("docs", msgspec.structs.replace(PROMISE, copies=2))
+    world.clock.advance(9 * DAY_S)
+    await world.backup()
+    assert (await world.repair(by_hand=False)).let_go == 0, "the first snapshot is kept as it was promised"
+    await keep(world, KeepRules(last=1))
+    mended = await world.repair(by_hand=False)
+    assert mended.let_go == len(mended.surplus) == len(lying(world))
+    assert {row.why[:1] for row in mended.surplus} == {"2"}
+    report = await pruned(world)
+    assert (sum(one.released for one in report.at), fewest(world)) == (mended.let_go, 2)
+    # What asks for more again has it at once: nothing is sent that is still there.
+    world.set_policy("docs", PROMISE)
+    done = await world.backup()
+    assert (done.datasets[0].published, done.datasets[0].debts, released(world)) == (True, [], {})
+    assert fewest(world) == COPIES
+    assert await world.differences(path) == []
+    assert (await world.status()).datasets[0].copies == COPIES
