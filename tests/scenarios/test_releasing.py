@@ -360,3 +360,22 @@ async def test_fewer_copies_are_kept_once_no_snapshot_is_left_that_was_promised_
     assert fewest(world) == COPIES
     assert await world.differences(path) == []
     assert (await world.status()).datasets[0].copies == COPIES
+
+
+async def test_a_keeper_that_was_away_prunes_on_and_settles_what_was_released_meanwhile(world: World) -> None:
+    await returned(world)
+    home = await joined(world, "maintainer", "maintainer")
+    assert (await world.status(keeper=True)).problems == []  # it has seen all copies
+    await world.repair(by_hand=False)
+    await prune_there(home, world.edge)
+    days_pass(world)
+    assert most(world) == COPIES
+    report = await pruned(world, beside=False)
+    assert (report.plan.gaps, report.exit_code) == ([], 0)
+    assert any("gone" in one for one in (await world.status(keeper=True)).problems)
+    await world.repair(keeper=True)
+    assert (await world.status(keeper=True)).problems == []
+    [other, *_] = (where for where in lying(world).values())
+    for path in world.stored(min(other)):
+        os.unlink(path)
+    assert (await pruned(world, beside=False)).plan.gaps, "what nobody made up for is a gap"
