@@ -18,6 +18,11 @@ def day_of(time_ns: int) -> str:
     return datetime.datetime.fromtimestamp(time_ns / NS, datetime.UTC).date().isoformat()
 
 
+def moment_of(time_ns: int) -> str:
+    """Return a time in ISO 8601, UTC; empty for 0."""
+    return datetime.datetime.fromtimestamp(time_ns / NS, datetime.UTC).isoformat(timespec="seconds") if time_ns else ""
+
+
 class Clock(Protocol):
     """Wall time for records, monotonic time for durations, and a way to wait."""
 

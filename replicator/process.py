@@ -1,7 +1,8 @@
 """Programs of others that this one starts: in a session of their own, with a limit in time, and nothing left behind.
 
-A program cannot ask on the terminal, gets no standard input, and is ended with everything it started that did not
-leave its process group. What only waits (a limit, somebody who wants to stop) is looked at every :data:`TICK_S`.
+A program cannot ask on the terminal, gets no standard input but what it is given, and is ended with everything it
+started that did not leave its process group. What only waits (a limit, somebody who wants to stop) is looked at every
+:data:`TICK_S`.
 """
 
 import fcntl
@@ -33,11 +34,12 @@ Heard = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A program with its arguments, its whole environment and its working folder."""
+    """A program with its arguments, its whole environment, its working folder, and what it finds on standard input."""
 
     argv: Sequence[str | bytes]
     environment: Mapping[str, str]
     folder: str = "/"
+    given: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,16 +141,28 @@ class _Reading:
         self._child.close()
 
 
+def _open_given(given: bytes) -> int:
+    """Return what a program is to read: a file in memory, so that nobody has to feed it; or nothing."""
+    if not given:
+        return subprocess.DEVNULL
+    descriptor = os.memfd_create("replicator")
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(given)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 class _Child:
     """A running program: its process group, its pipes, and a descriptor that tells of its end without reaping it."""
 
     def __init__(
         self, command: Command, stop: Stop, *, keep: int = 0, joined: bool = False, heard: Heard | None = None
     ) -> None:
+        given = _open_given(command.given)
         try:
             self._process = subprocess.Popen(
                 command.argv,
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if joined else subprocess.PIPE,
                 env=command.environment,
@@ -163,6 +177,9 @@ class _Child:
                 f"{os.fsdecode(command.argv[0])!r} cannot be started: {reason}",
                 hint="install it, or name it by its whole path",
             ) from error
+        finally:
+            if given >= 0:
+                os.close(given)
         self.by: Literal["itself", "limit", "stop"] = "itself"
         self._stop = stop
         self._keep = keep

@@ -5,8 +5,10 @@ A home without one has the defaults. Every key is known here and nowhere else; a
 
 import difflib
 import os
+import re
 import shlex
 import tomllib
+import urllib.parse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -35,6 +37,9 @@ MAX_COPIES = 64
 LISTEN = "0.0.0.0:7144"
 LOCK = "30d"
 GRACE = "14d"
+SENDMAIL = "/usr/sbin/sendmail"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_MAIL = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
 ROOT_KEY_SIZE = 32
 
 
@@ -117,6 +122,64 @@ class DeclaredProvider:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """A value that may be secret: written in the file, or where it is: an absolute path, or a systemd credential."""
+
+    text: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandChannel:
+    """``[notify.command]``: shell that is run with the message on its standard input."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendmailChannel:
+    """``[notify.sendmail]``: a program that takes a message as sendmail(8) does. ``sender`` empty: its own choice."""
+
+    to: tuple[str, ...]
+    sender: str = ""
+    program: str = SENDMAIL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NtfyChannel:
+    """``[notify.ntfy]``: a topic's whole address, and a token where it asks for one."""
+
+    url: Handed
+    token: Handed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingChannel:
+    """``[notify.ping]``: an address that expects to be asked for after each run, and rings when it is not."""
+
+    url: Handed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifySettings:
+    """``[notify]``: the ways to somebody. ``name`` is what messages call this machine; empty: its own name."""
+
+    name: str = ""
+    command: CommandChannel | None = None
+    sendmail: SendmailChannel | None = None
+    ntfy: NtfyChannel | None = None
+    ping: PingChannel | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """``[metrics]``: a text file that is written after each run, and where a provider answers Prometheus."""
+
+    textfile: str | None = None
+    listen: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A config.toml. Big paths may lie on other disks; None means inside the home."""
 
@@ -127,6 +190,8 @@ class Config:
     datasets: tuple[DeclaredDataset, ...] = ()
     peers: tuple[DeclaredPeer, ...] = ()
     provider: DeclaredProvider | None = None
+    notify: NotifySettings = field(default_factory=NotifySettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
 
 
 def config_path(home: str) -> str:
@@ -346,6 +411,7 @@ def _config(top: _Table) -> Config | None:
     if provider is None and tenants:
         top.wrong("tenant", "says who may store here, and there is no [provider]")
     offered = None if provider is None else _provider(provider, tuple(one for one in tenants if one is not None))
+    notify, metrics = _notify(top.table("notify")), _metrics(top.table("metrics"))
     top.end()
     if top.problems:
         return None
@@ -357,7 +423,99 @@ def _config(top: _Table) -> Config | None:
         datasets=tuple(datasets),
         peers=tuple(one for one in peers if one is not None),
         provider=offered,
+        notify=notify,
+        metrics=metrics,
     )
+
+
+def _notify(table: _Table | None) -> NotifySettings:
+    if table is None:
+        return NotifySettings()
+    command = sendmail = ntfy = ping = None
+    name = table.label("name", "the name of a machine") or ""
+    if (part := table.table("command")) is not None:
+        command = CommandChannel(run=part.text("run", required=True) or "")
+        part.end()
+    if (part := table.table("sendmail")) is not None:
+        sendmail = _sendmail(part)
+    if (part := table.table("ntfy")) is not None:
+        url, token = _url(part), _handed(part, "token", None, required=False)
+        if token is not None and url.text.startswith("http://"):
+            part.wrong("url", "begins with http:// and there is a token, which anybody on the way could read")
+        ntfy = NtfyChannel(url=url, token=token)
+        part.end()
+    if (part := table.table("ping")) is not None:
+        ping = PingChannel(url=_url(part))
+        part.end()
+    table.end()
+    return NotifySettings(name=name, command=command, sendmail=sendmail, ntfy=ntfy, ping=ping)
+
+
+def _sendmail(table: _Table) -> SendmailChannel:
+    to = table.words("to") or ()
+    if not to:
+        table.wrong("to", 'is missing; write: to = ["me@example.org"]')
+    sender = table.text("from") or ""
+    for key, address in (*(("to", one) for one in to), *((("from", sender),) if sender else ())):
+        if not _MAIL.fullmatch(address):
+            table.wrong(key, f"has {address!r}, which is no address")
+    program = table.folder("program") or SENDMAIL
+    table.end()
+    return SendmailChannel(to=to, sender=sender, program=program)
+
+
+def _url(table: _Table) -> Handed:
+    return _handed(table, "url", parse_url, required=True) or Handed()
+
+
+def _handed(table: _Table, key: str, parse: Callable[[str], str] | None, *, required: bool) -> Handed | None:
+    """Take KEY or KEY_file, one of the two; the value of a file is parsed when it is read."""
+    text = table.text(key) if parse is None else table.parsed(key, parse)
+    where = table.text(f"{key}_file")
+    if text is not None and where is not None:
+        table.wrong(key, f"is given, and {key}_file too: give one of the two")
+    if where is not None and "/" in where and not os.path.isabs(where):
+        table.wrong(f"{key}_file", f"is {where!r}, neither an absolute path nor the name of a systemd credential")
+    if text is None and where is None:
+        if required:
+            table.wrong(key, f"is missing; or give {key}_file, where it is")
+        return None
+    return Handed(text=text or "", where=where or "")
+
+
+def parse_url(text: str) -> str:
+    """Return a web address that can be asked for.
+
+    Raises:
+        UsageError: it is none. Its text is not repeated: such addresses are secrets as a rule.
+    """
+    try:
+        parts = urllib.parse.urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
+        good = good and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError("no web address", hint="write it like https://ntfy.example.org/topic")
+    return text
+
+
+def _metrics(table: _Table | None) -> MetricsSettings:
+    if table is None:
+        return MetricsSettings()
+    listen = table.parsed("listen", _loopback)
+    found = MetricsSettings(textfile=table.folder("textfile"), listen=listen)
+    table.end()
+    return found
+
+
+def _loopback(text: str) -> str:
+    host, _ = split_endpoint(text)
+    if host not in LOOPBACK:
+        raise UsageError(
+            f"{text} is not on this machine alone", hint="write it like 127.0.0.1:9144, and let a proxy ask there"
+        )
+    return text
 
 
 def _line(table: _Table | None) -> LineSettings:

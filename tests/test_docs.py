@@ -9,6 +9,7 @@ import click
 import pytest
 
 from replicator.cli.main import cli
+from replicator.notify.alarms import CODES
 from tests.make_reference import PAGE, commands, page
 
 ROOT = Path(__file__).parent.parent
@@ -183,3 +184,13 @@ sudo -u replicator replicator status
         ("run", True),
         ("status", True),
     ]
+
+
+def test_every_alarm_is_on_the_page_of_alarms_and_nothing_else_is() -> None:
+    text = (ROOT / "docs/operate/alarms.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^### (\S+)\n\n((?:(?!^#).*\n)+)", text, flags=re.MULTILINE))
+    assert set(sections) == set(CODES)
+    for code, kind in CODES.items():
+        history = code.startswith("history.")
+        assert ("*can be known" in sections[code].lower() or history) == kind.known, code
+        assert ("*patient*" in sections[code]) == bool(kind.patience_s), code

@@ -7,7 +7,19 @@ import pytest
 from replicator.config import read_window
 from replicator.errors import HomeError
 from replicator.ids import Identity, address_form
-from replicator.settings import CONFIG_VARIABLE, Config, keeper_commands, load_config
+from replicator.settings import (
+    CONFIG_VARIABLE,
+    CommandChannel,
+    Config,
+    Handed,
+    MetricsSettings,
+    NotifySettings,
+    NtfyChannel,
+    PingChannel,
+    SendmailChannel,
+    keeper_commands,
+    load_config,
+)
 
 IDS = [address_form(Identity(bytes([number]) * 32)) for number in range(3)]
 WHOLE = f"""
@@ -195,3 +207,66 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(HomeError, match=r"config\.toml: Is a directory"):
         load_config(str(tmp_path))
+
+
+WAYS = """
+[notify]
+name = "attic"
+[notify.command]
+run = "logger"
+[notify.sendmail]
+to = ["a@example.org"]
+from = "b@example.org"
+[notify.ntfy]
+url_file = "/run/secrets/ntfy"
+token_file = "replicator-ntfy-token"
+[notify.ping]
+url = "https://hc.example.org/uuid"
+[metrics]
+textfile = "/var/lib/node.prom"
+listen = "[::1]:9144"
+"""
+
+
+def test_who_is_told_and_what_prometheus_reads_are_settings(tmp_path: Path) -> None:
+    config = read(tmp_path, WAYS)
+    assert config.notify == NotifySettings(
+        name="attic",
+        command=CommandChannel(run="logger"),
+        sendmail=SendmailChannel(to=("a@example.org",), sender="b@example.org", program="/usr/sbin/sendmail"),
+        ntfy=NtfyChannel(url=Handed(where="/run/secrets/ntfy"), token=Handed(where="replicator-ntfy-token")),
+        ping=PingChannel(url=Handed(text="https://hc.example.org/uuid")),
+    )
+    assert config.metrics == MetricsSettings(textfile="/var/lib/node.prom", listen="[::1]:9144")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[notify.command]", "notify.command.run is missing"),
+        ("[notify.mail]", "notify.mail is an unknown key"),
+        ("[notify.sendmail]", "notify.sendmail.to is missing"),
+        ("[notify.sendmail]\nto = ['nobody']", "'nobody', which is no address"),
+        ("[notify.sendmail]\nto = ['a@b']\nfrom = 'x y@z'", "notify.sendmail.from has"),
+        ("[notify.sendmail]\nto = ['a@b']\nprogram = 'sendmail'", "not an absolute path"),
+        ("[notify.ntfy]", "notify.ntfy.url is missing; or give url_file"),
+        ("[notify.ntfy]\nurl = 'ntfy.sh/x'", "no web address"),
+        ("[notify.ntfy]\nurl = 'https:///x'", "no web address"),
+        ("[notify.ntfy]\nurl = 'https://a:0/x'", "no web address"),
+        ("[notify.ntfy]\nurl = 'https://a/x'\nurl_file = '/x'", "give one of the two"),
+        ("[notify.ntfy]\nurl = 'http://a/x'\ntoken = 't'", "anybody on the way could read"),
+        ("[notify.ping]\nurl_file = 'some/where'", "neither an absolute path nor the name"),
+        ("[metrics]\nlisten = '0.0.0.0:9144'", "not on this machine alone"),
+        ("[metrics]\nlisten = '9144'", "metrics.listen"),
+        ("[metrics]\ntextfile = 'x.prom'", "not an absolute path"),
+    ],
+)
+def test_a_way_to_somebody_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(HomeError, match=said):
+        read(tmp_path, text)
+
+
+def test_an_address_that_is_wrong_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(HomeError) as caught:
+        read(tmp_path, "[notify.ping]\nurl = 'hc.example.org/secret-uuid'")
+    assert "secret" not in caught.value.message

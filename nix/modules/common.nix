@@ -42,6 +42,25 @@ in
       description = "Units that are started when one of replicator's units has failed and a person is needed.";
     };
 
+    notify = lib.mkOption {
+      type = lib.types.attrsOf lib.types.anything;
+      default = { };
+      example = {
+        sendmail.to = [ "me@example.org" ];
+        ping.url_file = "replicator-ping";
+      };
+      description = "The table `[notify]` of config.toml: who is told what is new, by a node's runs and a provider's daemon. The program refuses what it does not know when the system is built.";
+    };
+
+    notifyCredentials = lib.mkOption {
+      type = lib.types.attrsOf lib.types.externalPath;
+      default = { };
+      example = {
+        replicator-ping = "/run/secrets/ping";
+      };
+      description = "Files that `notify` takes as credentials, by the names that it calls them. Nobody but the units can read them.";
+    };
+
     hosts = lib.mkOption {
       type = lib.types.attrsOf lib.types.anything;
       internal = true;

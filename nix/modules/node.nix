@@ -69,6 +69,7 @@ let
       hook_failure = one.hookFailure;
       keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
     }) node.datasets;
+    inherit (cfg) notify;
     peer = lib.mapAttrs (_: peer: peer // { own = if peer.own then true else null; }) node.peers;
   } node.settings;
   file = settings.checked pkgs cfg.package "replicator-node.toml" (toml config');
@@ -88,6 +89,7 @@ let
     User = node.user;
     Group = node.group;
     ReadWritePaths = paths;
+    LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
     TimeoutStartSec = "infinity";
     # After a stop the hook after runs and snapshots are removed.
     TimeoutStopSec = "15min";
@@ -129,6 +131,8 @@ let
   };
   # One after the other, whatever woke them: a second run beside a running one would be refused. The lock is the process's.
   inTurn = words: "${pkgs.util-linux}/bin/flock --no-fork ${node.stateDir}/turn ${exe} ${words}";
+  # What no run is there to tell: that none came. A channel that fails is no reason to call the data unsafe.
+  tellThem = lib.optionalString (cfg.notify != { }) "${exe} notify || true\n";
   often = lib.filterAttrs (_: one: one.onCalendar != null) node.datasets;
 
   unmet = lib.mapAttrs (name: one: roster.unmet node.peers one name) node.datasets;
@@ -462,17 +466,21 @@ in
         lib.recursiveUpdate (unit "replicator: is the data safe" base) {
           script =
             if node.metricsFile == null then
-              "exec ${exe} status --offline"
+              ''
+                code=0
+                ${exe} status --offline || code=$?
+                ${tellThem}exit "$code"
+              ''
             else
               ''
                 code=0
                 ${exe} status --offline --json > "$REPLICATOR_HOME/health.json" || code=$?
                 ${lib.getExe pkgs.python3} ${../scripts/metrics.py} node "$code" < "$REPLICATOR_HOME/health.json" > ${lib.escapeShellArg "${node.metricsFile}.new"}
                 mv ${lib.escapeShellArg "${node.metricsFile}.new"} ${lib.escapeShellArg node.metricsFile}
-                exit "$code"
+                ${tellThem}exit "$code"
               '';
           # Below the promise or stale: here a person is told.
-          serviceConfig = hardening.offline // {
+          serviceConfig = lib.optionalAttrs (cfg.notify == { }) hardening.offline // {
             SuccessExitStatus = [ ];
             TimeoutStartSec = "5min";
             ReadWritePaths = paths ++ lib.optional (node.metricsFile != null) (builtins.dirOf node.metricsFile);

@@ -39,6 +39,7 @@ let
       advertise = if provider.advertise == [ ] then null else provider.advertise;
     };
     tenant = provider.tenants;
+    inherit (cfg) notify;
   });
 
   paths = [
@@ -54,7 +55,9 @@ let
     User = provider.user;
     Group = provider.group;
     ReadWritePaths = paths;
-    LoadCredential = lib.optional (provider.identityFile != null) "replicator-identity:${provider.identityFile}";
+    LoadCredential =
+      lib.optional (provider.identityFile != null) "replicator-identity:${provider.identityFile}"
+      ++ lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
   };
   # Neither folder may be made on the disk below a mount point that is empty.
   mounted = {
@@ -399,6 +402,8 @@ in
           ExecStart = "${exe} provider serve";
           Restart = "on-failure";
           RestartSec = "5s";
+          # Its database and threads answer, or it is started anew.
+          WatchdogSec = "10min";
           # Requests in flight are finished first.
           TimeoutStopSec = "5min";
           MemoryMax = provider.memoryMax;

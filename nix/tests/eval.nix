@@ -459,6 +459,51 @@ lib.runTests {
     expected = [ "replicator-identity:/run/secrets/key" ];
   };
 
+  testWhoIsToldIsInBothFilesAndSecretsAreCredentials = {
+    expr =
+      let
+        told.services.replicator = {
+          notify = {
+            sendmail.to = [ "me@example.org" ];
+            ping.url_file = "ping";
+          };
+          notifyCredentials.ping = "/run/secrets/ping";
+        };
+        made = system' [ provider node told ];
+      in
+      {
+        files = map (name: (builtins.fromTOML (text made.environment.etc."replicator/${name}.toml".source)).notify) [
+          "node"
+          "provider"
+        ];
+        secrets = map (name: (service made name).serviceConfig.LoadCredential) [
+          "replicator-backup"
+          "replicator-health"
+          "replicator-provider"
+        ];
+        network = (service made "replicator-health").serviceConfig ? PrivateNetwork;
+        tells = lib.hasInfix "notify || true" (service made "replicator-health").script;
+        quiet = lib.hasInfix "notify" (service n "replicator-health").script;
+      };
+    expected = {
+      files = map (_: {
+        sendmail.to = [ "me@example.org" ];
+        ping.url_file = "ping";
+      }) [
+        1
+        2
+      ];
+      secrets = map (_: [ "ping:/run/secrets/ping" ]) [
+        1
+        2
+        3
+      ];
+      network = false;
+      tells = true;
+      quiet = false;
+    };
+  };
+
   # --- host, mesh, enrolment
   testHostHolds = {
     expr = failed h;

@@ -8,6 +8,7 @@ from typing import Any
 from replicator.catalog.heads import Heads
 from replicator.catalog.objects import Objects
 from replicator.catalog.peers import Peers
+from replicator.catalog.runs import Runs
 from replicator.catalog.schema import Database
 from replicator.catalog.snapshots import Datasets, Snapshots
 from replicator.fs import Fs
@@ -36,6 +37,7 @@ class Catalog:
         self.datasets = Datasets(self.database, os.path.join(os.path.dirname(path), "datasets.bin"), fs)
         self.peers = Peers(self.database)
         self.heads = Heads(self.database)
+        self.log = Runs(self.database)
 
     def record_run(
         self, kind: str, *, started_ns: int, ended_ns: int, exit_code: int, summary: Mapping[str, object]

@@ -37,7 +37,7 @@ _NAMED = 5
     help="How long the command may let the backup wait in all.",
 )
 @click.option("--now", is_flag=True, help="Send as by night (config.toml, [line]), whatever the clock says.")
-@command(keys="write (a node's home)")
+@command(keys="write (a node's home)", run="backup")
 def backup(
     session: Session,
     datasets: tuple[str, ...],
@@ -85,7 +85,6 @@ def _backup(
     from replicator.settings import load_config  # noqa: PLC0415 - likewise
 
     config = load_config(session.home)
-    started = session.clock.now_ns()
     settle_heap()
     with session.node() as node, session.edge(always_night=now) as edge:
         apply_declared(session, node, config)
@@ -98,13 +97,6 @@ def _backup(
             _take(session, one)
         if report.integrity:
             session.worsen(exits.INTEGRITY)
-        node.catalog.record_run(
-            "backup",
-            started_ns=started,
-            ended_ns=session.clock.now_ns(),
-            exit_code=session.code,
-            summary={"datasets": [one.dataset for one in report.datasets], "sent_bytes": report.sent_bytes},
-        )
     for notice in (*report.notices, *report.unreachable):
         session.out.notice(notice)
     for problem in report.integrity:
@@ -217,7 +209,7 @@ def _left_out(one: "DatasetReport") -> list[str]:
 @click.option(
     "--spread", metavar="DURATION", help="Begin within so long (1h), each home always equally late: for cron."
 )
-@command(keys="whatever this home holds")
+@command(keys="whatever this home holds", run="run")
 def run(session: Session, spread: str | None) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 

@@ -7,7 +7,6 @@ import importlib
 import os
 import signal
 import socket
-import stat
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -20,8 +19,9 @@ from replicator.cli import exits
 from replicator.cli.output import Output, silence
 from replicator.clock import SystemClock
 from replicator.config import LineSettings, default_home
-from replicator.errors import CredentialError, KeyMissingError, KeyWrongError, ReplicatorError, UsageError
-from replicator.fs import PosixFs, exposure, way_out
+from replicator.credentials import credential, read_secret
+from replicator.errors import KeyMissingError, KeyWrongError, ReplicatorError, UsageError
+from replicator.fs import PosixFs
 from replicator.rng import SystemRng
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class Session:
         self.clock = SystemClock()
         self.rng = SystemRng()
         self.code = exits.DONE
+        self.error: ReplicatorError | None = None
+        """What was said to have gone wrong, last."""
+        self.looked = False
+        """A command that can be a run only showed something this time."""
 
     @functools.cached_property
     def out(self) -> Output:
@@ -106,6 +110,7 @@ class Session:
 
     def fail(self, error: ReplicatorError, code: int) -> int:
         """Say what went wrong and return ``code``. Nothing is raised if it cannot be said."""
+        self.error = error
         try:
             self.out.error(error, code)
         except (OSError, ReplicatorError):
@@ -290,13 +295,6 @@ class Session:
         )
 
 
-def credential(name: str) -> str | None:
-    """Return the path of a systemd credential of this unit, None if there is none."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = os.path.join(folder, name) if folder else ""
-    return path if path and os.path.exists(path) else None
-
-
 def secret(path: str | None, what: str, *, confirm: bool, hint: str) -> str:
     """Return a passphrase from a file or, where none is named, from the terminal.
 
@@ -315,34 +313,6 @@ def secret(path: str | None, what: str, *, confirm: bool, hint: str) -> str:
     except EOFError:
         raise KeyWrongError("no passphrase was given") from None
     return first
-
-
-def read_secret(path: str, what: str) -> str:
-    """Return the text of a file that nobody else can read, without the end of its line.
-
-    Raises:
-        CredentialError: it cannot be read, or is not private.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            status = os.fstat(file.fileno())
-            text = file.read()
-    except OSError as error:
-        raise CredentialError(
-            f"{path}: {what} cannot be read ({error.strerror})",
-            hint="name a file that holds it, and nothing else",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CredentialError(f"{path}: not {what} but binary data", hint="name a text file") from error
-    user = os.geteuid()
-    # systemd gives a unit's user its credentials by an access list, which shows as a mode that lets the group read.
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    granted = folder is not None and os.path.dirname(os.path.abspath(path)) == os.path.abspath(folder)
-    mode = status.st_mode & ~0o070 if granted else status.st_mode
-    problem = exposure(mode, status.st_uid, user) if stat.S_ISREG(status.st_mode) else ""
-    if problem:
-        raise CredentialError(f"{path}: {problem}", hint=f"run: {way_out(status.st_uid, user)} {path}")
-    return text.rstrip("\r\n")
 
 
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -385,38 +355,66 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def command(*, keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def command(*, keys: str, run: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a command: common options, a Session as first argument, errors to exit codes.
 
-    ``keys`` names the key class that the command needs, for its help.
+    ``keys`` names the key class that the command needs, for its help. ``run``: what it does is a run of this kind,
+    which the home keeps and people are told of (:mod:`replicator.cli.telling`).
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> None:
+        def call(*args: Any, **kwargs: Any) -> None:
             session = click.get_current_context().ensure_object(Session)
-            try:
-                function(session, *args, **kwargs)
-            except KeyboardInterrupt:
-                raise SystemExit(session.fail(interrupted(), exits.INTERRUPTED)) from None
-            except BrokenPipeError:
-                # The reader went away (a pager, head): nothing more can be said to it.
-                silence()
-                session.worsen(exits.FAILED)
-            except Exception as error:  # nobody above this can say it better
-                said = as_error(error)
-                code = exits.code_of(said)
-                if code == exits.USAGE:
-                    raise SystemExit(session.fail(said, code)) from None
-                session.worsen(code)
-                session.fail(said, session.code)
+            if run:
+                _recorded(session, run, function, args, kwargs)
+            else:
+                _guarded(session, function, args, kwargs)
             raise SystemExit(session.code)
 
         doc = (function.__doc__ or "").rstrip()
-        run.__doc__ = f"{doc}\n\n    Keys: {keys}.\n\n    {exits.HELP}\n    "
-        return common_options(run)
+        call.__doc__ = f"{doc}\n\n    Keys: {keys}.\n\n    {exits.HELP}\n    "
+        return common_options(call)
 
     return wrap
+
+
+def _recorded(
+    session: Session, kind: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    from replicator.cli.telling import begin, finish  # noqa: PLC0415 - only runs need it
+
+    session.looked = bool(kwargs.get("dry_run"))
+    begun = begin(session, kind)
+    try:
+        error = _guarded(session, function, args, kwargs)
+    except SystemExit as ended:
+        finish(session, begun, session.error, int(ended.code or 0))
+        raise
+    finish(session, begun, error, session.code)
+
+
+def _guarded(
+    session: Session, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ReplicatorError | None:
+    """Call a command; say its error and return it. What ends the process at once is raised as SystemExit."""
+    try:
+        function(session, *args, **kwargs)
+    except KeyboardInterrupt:
+        raise SystemExit(session.fail(interrupted(), exits.INTERRUPTED)) from None
+    except BrokenPipeError:
+        # The reader went away (a pager, head): nothing more can be said to it.
+        silence()
+        session.worsen(exits.FAILED)
+    except Exception as error:  # nobody above this can say it better
+        said = as_error(error)
+        code = exits.code_of(said)
+        if code == exits.USAGE:
+            raise SystemExit(session.fail(said, code)) from None
+        session.worsen(code)
+        session.fail(said, session.code)
+        return said
+    return None
 
 
 def as_error(error: Exception) -> ReplicatorError:

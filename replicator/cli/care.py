@@ -30,18 +30,44 @@ if TYPE_CHECKING:
 @command(keys="none beyond being a member")
 def status(session: Session, offline: bool) -> None:
     """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof."""
-    from replicator.engine.status import status as work  # noqa: PLC0415 - commands import what they use
+    from replicator.cli.telling import alarm_documents, alarms_now, remembered  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.alarms import acknowledged_exit  # noqa: PLC0415 - likewise
+    from replicator.engine.status import status as work  # noqa: PLC0415 - likewise
 
     with session.member() as half, session.drilling(half) as keeper, session.edge() as edge:
         found = wait(work(half, edge, keeper=keeper, offline=offline))
+        now_ns = session.clock.now_ns()
+        memory, present = remembered(session, half.path, now_ns, alarms_now(half, found))
+    found.exit_code = acknowledged_exit(found, memory.known)
+    alarms = alarm_documents(memory, present, now_ns)
     session.worsen(found.exit_code)
-    session.out.result(_status_document(found), _status_text(found))
+    session.out.result(_status_document(found) | {"alarms": alarms}, [*_status_text(found), *_alarms_text(alarms)])
+
+
+def _alarms_text(alarms: list[dict[str, Any]]) -> list[str]:
+    if not alarms:
+        return []
+    rows = [(one["code"], one["id"], one["about"], one["since"], _told_text(one)) for one in alarms]
+    known = [
+        f"KNOWN: {one['what']}" + (f" ({one['note']})" if one["note"] else "") for one in alarms if one["acknowledged"]
+    ]
+    not_told = [f"NOT TOLD: {one['what']}; {one['todo']}" for one in alarms if one["code"] == "notify.failed"]
+    return ["", *table(("ALARM", "ID", "ABOUT", "SINCE", "TOLD"), rows), *known, *not_told]
+
+
+def _told_text(one: dict[str, Any]) -> str:
+    if one["acknowledged"]:
+        return f"known since {one['acknowledged'][:10]}"
+    if one["told"]:
+        return ", ".join(one["told"])
+    return f"not for {one['told_in_s'] // 3600 + 1} h" if one["told_in_s"] else "nobody"
 
 
 def _status_document(found: "Status") -> dict[str, Any]:
     from dataclasses import asdict  # noqa: PLC0415
 
     document = asdict(found)
+    document["deletions_as_of"] = moment(document.pop("deletions_ns"))
     document["safe"] = found.exit_code == 0 and bool(found.datasets)
     document["as_of"] = moment(document.pop("as_of_ns"))
     document["exit"] = document.pop("exit_code")
@@ -150,9 +176,14 @@ def _status_text(found: "Status") -> list[str]:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]
     lines += [f"{one.name}: {gap}" for one in found.datasets for gap in one.gaps]
-    lines += [f"{one.name}: {seen_in_words(one.age_s, one.witnesses)}" for one in found.datasets if one.newest_ns]
+    lines += [
+        f"{one.name}: {seen_in_words(one.age_s, one.witnesses, asked=found.asked)}"
+        for one in found.datasets
+        if one.newest_ns
+    ]
     lines += [f"{one.name}: {warning}" for one in found.datasets for warning in one.warnings]
     lines += [f"INTEGRITY: {problem}" for problem in found.integrity]
+    lines += [f"KNOWN: {text}" for text in found.acknowledged]
     lines += found.notices
     lines += [f"To do: {advice}" for advice in found.advice]
     return lines
@@ -246,7 +277,7 @@ def _unknown(labels: "list[Label]", what: str, error: NotFoundError) -> NotFound
 @click.command()
 @click.option("--sample", default="5%", show_default=True, help="Share of the objects to fetch and open.")
 @click.option("--all", "everything", is_flag=True, help="Fetch and open every object.")
-@command(keys="none beyond being a member for the sealed check; restore (keeper) to open content too")
+@command(keys="none beyond being a member for the sealed check; restore (keeper) to open content too", run="verify")
 def verify(session: Session, sample: str, everything: bool) -> None:
     """Check stored objects themselves. On a node: names, seals, directories, references. On a keeper: content too."""
     from replicator.engine.home import has_half  # noqa: PLC0415
@@ -316,7 +347,7 @@ def _verify_content(session: Session, share: float) -> "VerifyReport":
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show which copies would be made, and why there.")
 @click.option("--unattended", is_flag=True, help="As in `run`: who does not answer now is not taken as lost yet.")
-@command(keys="write (a node) or any keeper's; no content key")
+@command(keys="write (a node) or any keeper's; no content key", run="repair")
 def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     """Make missing and damaged copies again, the likeliest lost first. Nothing is deleted.
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--set-check", metavar="DATASET", help="Only keep --check for every later drill of DATASET.")
 @click.option("--remove-check", metavar="DATASET", help="Only forget what is kept for DATASET.")
 @click.option("--list-checks", is_flag=True, help="Only say which checks are kept.")
-@command(keys="restore (keeper); to keep or forget a check, owner; none for --list")
+@command(keys="restore (keeper); to keep or forget a check, owner; none for --list", run="drill")
 def drill(
     session: Session,
     snapshots: tuple[str, ...],
@@ -71,6 +71,7 @@ def drill(
         raise UsageError("--check has no meaning here", hint="give it for a drill, or with --set-check")
     if check is not None and not check.strip():
         raise UsageError("the check is empty", hint="--no-check leaves a kept one out")
+    session.looked = any(only)
     if only_list:
         _list(session)
     elif list_checks:

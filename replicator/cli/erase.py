@@ -10,7 +10,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait
 from replicator.cli.browse import with_library
 from replicator.cli.output import moment, plain, table
-from replicator.cli.prune import prune_document, prune_text, run_prune
+from replicator.cli.prune import prune_after
 from replicator.cli.words import read_words
 from replicator.config import format_size
 from replicator.errors import UsageError
@@ -87,10 +87,10 @@ def erase_path(
     if not dry_run and found.holding:
         confirm(dataset, yes_erase)
         with_library(session, carry_out)
-    pruned = run_prune(session, dry_run=dry_run, supposing=supposed if dry_run else None)
+    pruned, told = prune_after(session, dry_run=dry_run, supposing=supposed if dry_run else None)
     session.out.result(
-        {**_traces_document(found, done=not dry_run), "prune": prune_document(pruned)},
-        [*_traces_lines(found, dry_run=dry_run), "", *prune_text(pruned)],
+        {**_traces_document(found, done=not dry_run), "prune": pruned},
+        [*_traces_lines(found, dry_run=dry_run), "", *told],
     )
 
 
@@ -172,7 +172,7 @@ def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, yes_era
             if not dry_run:
                 wait(carry_out(keeper, siblings, edge, found))
         lying, problems = wait(find_keybags(keeper, edge, words, found.id)) if found.erased_ns else ({}, [])
-    pruned = run_prune(session, dry_run=dry_run, supposing=supposed if dry_run else None)
+    pruned, told = prune_after(session, dry_run=dry_run, supposing=supposed if dry_run else None)
     at: list[KeybagsAt] = []
     if found.erased_ns:
         with session.edge() as edge, session.keeper() as keeper:
@@ -186,8 +186,8 @@ def erase_domain(session: Session, name: str, sheet: str, dry_run: bool, yes_era
     if found.unread or problems or any(not one.done for one in at):
         session.worsen(exits.GAPS)
     session.out.result(
-        {**_closing_document(found, at, dry_run=dry_run), "prune": prune_document(pruned)},
-        [*_closing_lines(found, at, dry_run=dry_run), "", *prune_text(pruned)],
+        {**_closing_document(found, at, dry_run=dry_run), "prune": pruned},
+        [*_closing_lines(found, at, dry_run=dry_run), "", *told],
     )
 
 

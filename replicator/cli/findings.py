@@ -45,12 +45,13 @@ def finding_document(kept: "KeptFinding") -> dict[str, Any]:
     }
 
 
-def seen_in_words(age_s: int, witnesses: "Iterable[Sighting]") -> str:
-    """Return how old a snapshot is and who has seen it."""
+def seen_in_words(age_s: int, witnesses: "Iterable[Sighting]", *, asked: bool = True) -> str:
+    """Return how old a snapshot is and who has seen it; who was not ``asked`` is not said to be silent."""
     from replicator.engine.freshness import age_in_words  # noqa: PLC0415 - commands import what they use
 
     seen = ", ".join(
-        f"{one.name} ({moment(one.seen_ns)}{'' if one.answers else ', does not answer now'})" for one in witnesses
+        f"{one.name} ({moment(one.seen_ns)}{'' if one.answers or not asked else ', does not answer now'})"
+        for one in witnesses
     )
     return f"newest snapshot {age_in_words(age_s)} old, seen by {seen or 'nobody'}"
 
@@ -100,7 +101,12 @@ def _all(session: Session) -> "list[tuple[str, KeptFinding]]":
     return sorted(found.values(), key=lambda one: (one[1].finding.found_ns, one[1].id))
 
 
-def _one(session: Session, text: str) -> "tuple[str, KeptFinding]":
+def one_finding(session: Session, text: str) -> "tuple[str, KeptFinding]":
+    """Return the finding whose id begins so, with what it says.
+
+    Raises:
+        NotFoundError: none, or more than one.
+    """
     found = [one for one in _all(session) if one[1].id.startswith(text.lower())]
     if len(found) != 1 or not text:
         raise NotFoundError(
@@ -131,7 +137,7 @@ def show(session: Session, finding: str) -> None:
     """Show one finding, what to do, and the signed statements; --json has them whole, for `findings check`."""
     from replicator.engine.findings import advice_for  # noqa: PLC0415
 
-    text, kept = _one(session, finding)
+    text, kept = one_finding(session, finding)
     session.out.result(
         finding_document(kept),
         [
@@ -153,9 +159,14 @@ def show(session: Session, finding: str) -> None:
 @command(keys="none beyond being a member")
 def acknowledge(session: Session, finding: str, note: str) -> None:
     """Say that you have seen a finding and done what it asks for. It stays, and stops no backup any more."""
-    from replicator.engine.findings import Findings  # noqa: PLC0415
+    acknowledge_finding(session, finding, note)
 
-    _, kept = _one(session, finding)
+
+def acknowledge_finding(session: Session, text: str, note: str) -> None:
+    """Keep in every half that knows a finding that a person has seen it."""
+    from replicator.engine.findings import Findings  # noqa: PLC0415 - commands import what they use
+
+    _, kept = one_finding(session, text)
     with _halves(session) as halves:
         for half in halves:
             store = Findings(half)

@@ -10,7 +10,7 @@ from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
-from replicator.cli.prune import prune_document, prune_text, run_prune
+from replicator.cli.prune import prune_after
 from replicator.config import format_size
 from replicator.errors import KeyMissingError, UsageError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--undo", is_flag=True, help="By name: take forgotten ones back, while they are still there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go and what would stay.")
 @click.option("--prune", "pruning", is_flag=True, help="Then mark what nothing needs any more, as `prune` does.")
-@command(keys="restore, to read names, and maintenance (keeper)")
+@command(keys="restore, to read names, and maintenance (keeper)", run="forget")
 def forget(
     session: Session,
     what: tuple[str, ...],
@@ -62,8 +62,8 @@ def forget(
     if not pruning:
         session.out.result(rows, lines)
         return
-    report = run_prune(session, dry_run=dry_run, supposing=supposed if dry_run else None)
-    session.out.result({"snapshots": rows, "prune": prune_document(report)}, [*lines, "", *prune_text(report)])
+    pruned, told = prune_after(session, dry_run=dry_run, supposing=supposed if dry_run else None)
+    session.out.result({"snapshots": rows, "prune": pruned}, [*lines, "", *told])
 
 
 def forget_by_settings(session: Session) -> list[str]:

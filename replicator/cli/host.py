@@ -7,8 +7,9 @@ import shlex
 
 import click
 
-from replicator.cli.base import Session, command, common_options, read_secret, read_stdin
+from replicator.cli.base import Session, command, common_options, read_stdin
 from replicator.config import parse_name, parse_size
+from replicator.credentials import read_secret
 from replicator.endpoints import split_endpoint
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.fs import Fs

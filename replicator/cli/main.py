@@ -36,6 +36,9 @@ COMMANDS = {
     "verify": ("replicator.cli.care", "verify"),
     "drill": ("replicator.cli.drill", "drill"),
     "status": ("replicator.cli.care", "status"),
+    "runs": ("replicator.cli.runs", "runs"),
+    "notify": ("replicator.cli.notify", "notify"),
+    "ack": ("replicator.cli.notify", "ack"),
     "findings": ("replicator.cli.findings", "findings"),
     "register": ("replicator.cli.register", "register"),
     "erase": ("replicator.cli.erase", "erase"),
@@ -46,6 +49,7 @@ COMMANDS = {
     "simulate": ("replicator.cli.simulate", "simulate"),
     "prune": ("replicator.cli.prune", "prune"),
     "check-config": ("replicator.cli.checkconfig", "check_config"),
+    "service": ("replicator.cli.service", "service"),
     "host": ("replicator.cli.host", "host"),
 }
 

@@ -1,6 +1,5 @@
 """What a command says: text or one JSON document on stdout; errors, notices and progress on stderr."""
 
-import datetime
 import itertools
 import json
 import os
@@ -11,10 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
-from replicator.clock import NS
+from replicator.clock import moment_of
 from replicator.errors import ReplicatorError
 
 T = TypeVar("T")
+moment = moment_of
+"""A time as it is shown: ISO 8601, UTC; empty for 0."""
 _AT_ONCE = 256
 """Lines that are written in one go."""
 _MOVES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -35,6 +36,8 @@ class Output:
 
     def __init__(self, *, as_json: bool, events: bool = False) -> None:
         self.as_json = as_json
+        self.document: Any = None
+        """The result that was given last, whether it was printed as JSON or as text."""
         self._events = events
         self._printed = False
 
@@ -44,6 +47,7 @@ class Output:
         Raises:
             ReplicatorError: standard output takes no more.
         """
+        self.document = document
         if self.as_json:
             if self._printed:
                 return
@@ -167,13 +171,6 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset | tuple):
         return list(value)
     raise TypeError(f"{type(value).__name__} has no place in JSON")
-
-
-def moment(ns: int) -> str:
-    """Return a time in ISO 8601, UTC; empty for 0."""
-    if not ns:
-        return ""
-    return datetime.datetime.fromtimestamp(ns / NS, datetime.UTC).isoformat(timespec="seconds")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -73,7 +73,7 @@ def week_document(week: "Audited | None") -> dict[str, Any] | None:
 
 @click.command()
 @click.option("--probes", type=click.IntRange(1, 10_000), help="Proofs asked of each provider; 100 unless said.")
-@command(keys="none beyond being a member")
+@command(keys="none beyond being a member", run="audit")
 def audit(session: Session, probes: int | None) -> None:
     """Ask every provider what it holds, and to prove parts of it that it could not foresee.
 

@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options, credential, read_secret
+from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
 from replicator.config import MOST_STREAMS, format_size, parse_duration, parse_name, parse_size, parse_words
+from replicator.credentials import credential, read_secret
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import address_form
 
 if TYPE_CHECKING:
     from replicator.crypto.sign import SigningKey
     from replicator.provider.service import ProviderService
+    from replicator.provider.state import ProviderState
     from replicator.provider.sweeping import Swept
+    from replicator.provider.watch import Watch
+    from replicator.settings import Config
 
 PORT = 7144
 
@@ -104,9 +108,11 @@ def init(
 @click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
 @click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
+@click.option("--capacity", metavar="SIZE", help="Bytes offered in all; less than is stored deletes nothing.")
 @command(keys="provider identity")
 def change(
     session: Session,
+    capacity: str | None,
     legal_name: str | None,
     contact: str | None,
     window: str | None,
@@ -117,18 +123,24 @@ def change(
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
     read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
-    are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited.
+    are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited. A capacity
+    holds at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
     """
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
-    words = {
+    size = None if capacity is None else parse_size(capacity)
+    if size is not None:
+        _check_capacity(session, size)
+    words: dict[str, Any] = {
         key: parse_words(value, what)
         for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours:
-        raise UsageError("nothing to change", hint="give --legal-name, --contact, --window, --zone or --streams")
+    if not words and not hours and size is None:
+        raise UsageError(
+            "nothing to change", hint="give --capacity, --legal-name, --contact, --window, --zone or --streams"
+        )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
     lines = []
@@ -146,9 +158,40 @@ def change(
             document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
             said = f"{offer.legal_name or '(no legal name)'}, {offer.contact or '(no contact)'}"
             lines.append(f"Offer {offer.number} says: {said}.")
+        if size is not None:
+            offer, state = opened.change_offer(capacity=size), opened.state()
+            document |= {"number": offer.number, "capacity": size, "used": state.used, "room": state.room}
+            lines += _capacity_text(offer.number, size, state)
     finally:
         opened.close()
     session.out.result(document, lines)
+
+
+def _check_capacity(session: Session, size: int) -> None:
+    from replicator.settings import config_path, load_config  # noqa: PLC0415 - commands import what they use
+
+    if not size:
+        raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
+    if load_config(session.home).provider is not None:
+        raise UsageError(
+            f"{config_path(session.home)} declares the capacity, and would set it back",
+            hint="change provider.capacity there, and start the daemon again",
+        )
+
+
+def _capacity_text(number: int, size: int, state: "ProviderState") -> list[str]:
+    lines = [f"Offer {number} says: {format_size(size)}; {format_size(state.used)} of them are used."]
+    if state.used > size:
+        lines.append(
+            f"Nothing more is taken until {format_size(state.used - size)} have gone. What is stored stays, and is "
+            "given out as before: nothing is deleted for this."
+        )
+    elif state.mounted and state.room < size - state.used:
+        lines.append(f"The disk has room for {format_size(state.room)} of them only.")
+    given = sum(one.quota for one in state.tenants)
+    if given > size:
+        lines.append(f"Tenants have quotas of {format_size(given)} together: who comes late will find it full.")
+    return lines
 
 
 @provider.command("serve")
@@ -157,13 +200,14 @@ def change(
 def serve(session: Session, listen: str | None) -> None:
     """Serve until told to stop (SIGTERM, SIGINT); requests in flight are finished first.
 
-    Where config.toml has [provider], the home is made or changed to be as it says, before.
+    Where config.toml has [provider], the home is made or changed to be as it says, before. With [notify] people are
+    told what is new, every half hour; with [metrics] Prometheus is. A socket that systemd hands over is served.
     """
     from replicator.provider.daemon import serve as run  # noqa: PLC0415
     from replicator.settings import load_config  # noqa: PLC0415
 
     configure()
-    declared = load_config(session.home).provider
+    config = load_config(session.home)
 
     def announce(text: str) -> None:
         session.out.result({"listening": text.removeprefix("listening on ")}, text)
@@ -175,9 +219,21 @@ def serve(session: Session, listen: str | None) -> None:
         rng=session.rng,
         announce=announce,
         listen=listen,
-        declared=declared,
+        declared=config.provider,
         key=_given_key(),
+        watch=_watch(session, config),
     )
+
+
+def _watch(session: Session, config: "Config") -> "Watch":
+    from replicator.cli.telling import make_teller  # noqa: PLC0415 - commands import what they use
+    from replicator.notify.channels import channels  # noqa: PLC0415 - likewise
+    from replicator.provider.watch import Watch  # noqa: PLC0415 - likewise
+
+    teller = None
+    if channels(config.notify) or config.notify.ping is not None:
+        teller = make_teller(session, config, os.path.join(session.home, "provider"))
+    return Watch(teller=teller, metrics=config.metrics, fs=session.fs)
 
 
 @provider.command("prove")
@@ -240,6 +296,19 @@ def _given_key() -> "SigningKey | None":
 def _hours_text(window: str, zone: str, streams: int) -> str:
     when = f"from {window} {zone}".rstrip() if window else "at any hour"
     return f"Takes large objects {when}, {streams} at a time of one tenant"
+
+
+_MONTHS_SHOWN = 3
+
+
+def _months_text(months: list[dict[str, Any]]) -> list[str]:
+    shown = sorted({row["month"] for row in months}, reverse=True)[:_MONTHS_SHOWN]
+    rows = [
+        (row["month"], row["tenant"][:12], *(format_size(row[key]) for key in ("kept", "taken", "given")))
+        for row in months
+        if row["month"] in shown
+    ]
+    return ["", *table(("MONTH", "TENANT", "KEPT AT MOST", "CAME IN", "WENT OUT"), rows), ""] if rows else []
 
 
 def _scrub_text(log: dict[str, Any]) -> str:
@@ -395,15 +464,25 @@ def _status_text(found: dict[str, Any]) -> list[str]:
     ]
     if found["tenants"]:
         lines += table(
-            ("TENANT", "LABEL", "USED", "QUOTA", "OBJECTS"),
+            ("TENANT", "LABEL", "USED", "QUOTA", "OBJECTS", "LAST BACKUP"),
             [
-                (row["id"][:12], row["label"], format_size(row["used"]), format_size(row["quota"]), row["objects"])
+                (
+                    row["id"][:12],
+                    row["label"],
+                    format_size(row["used"]),
+                    format_size(row["quota"]),
+                    row["objects"],
+                    moment(row["heard_ns"]) or "never",
+                )
                 for row in found["tenants"]
             ],
         )
+        lines += _months_text(found["months"])
     else:
         lines.append("No tenant yet.")
     lines.append(_scrub_text(found["scrub"]))
+    if found["full_in_days"] is not None:
+        lines.append(f"As it grew of late, it is full in {found['full_in_days']:.0f} days.")
     for row in found["deletions"]:
         if row["marked"]:
             lines.append(

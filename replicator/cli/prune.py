@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replicator.cli.base import Session, command, wait
+from replicator.cli import exits
+from replicator.cli.base import Session, as_error, command, wait
 from replicator.cli.output import moment, table
 from replicator.config import format_size
 
 if TYPE_CHECKING:
+    from replicator.engine.pruneplan import DeadObject
     from replicator.engine.pruning import AtProvider, PruneReport
     from replicator.format.forget import KeptChain
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Do not wait for this node, which is silent; it claims anew if it comes back.",
 )
-@command(keys="maintenance (keeper or maintainer); no content key")
+@command(keys="maintenance (keeper or maintainer); no content key", run="prune")
 def prune(session: Session, dry_run: bool, retiring: tuple[str, ...]) -> None:
     """Mark for deletion, at every provider, what no snapshot needs that is not forgotten.
 
@@ -69,6 +71,25 @@ def run_prune(
     return report
 
 
+def prune_after(
+    session: Session, *, dry_run: bool, supposing: "Iterable[KeptChain] | None" = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Prune after something that is done already; return what came of it for programs and for people.
+
+    A failure is a part of that, with its exit code taken over: whoever called says first what was done.
+    """
+    try:
+        report = run_prune(session, dry_run=dry_run, supposing=supposing)
+    except Exception as error:
+        said = as_error(error)
+        code = exits.code_of(said)
+        session.worsen(exits.FAILED if code == exits.USAGE else code)
+        session.out.notice(f"pruning failed: {said.message}" + (f" ({said.hint})" if said.hint else ""))
+        told = {"kind": type(said).__name__, "message": said.message, "hint": said.hint}
+        return {"error": told}, ["Pruning failed. What is said above is done all the same."]
+    return prune_document(report), prune_text(report)
+
+
 def prune_document(report: "PruneReport") -> dict[str, Any]:
     """Return what came of it for programs."""
     plan = report.plan
@@ -77,6 +98,7 @@ def prune_document(report: "PruneReport") -> dict[str, Any]:
         "gaps": plan.gaps,
         "dead": [{"id": one.name.hex(), "kind": one.kind, "size": one.size} for one in plan.dead],
         "dead_bytes": plan.dead_bytes,
+        "unnamed": [{"id": one.name.hex(), "kind": one.kind, "size": one.size} for one in report.unnamed],
         "repack": [
             {
                 "id": one.packs[0].facts.name.hex(),
@@ -131,7 +153,7 @@ def prune_text(report: "PruneReport") -> list[str]:
         ]
         head = f"Nothing {'more ' if before else ''}is marked, because not everything is known:"
         return [head, *(f"  {gap}" for gap in plan.gaps), *before, *retired]
-    if not plan.dead and not plan.groups:
+    if not plan.dead and not plan.groups and not report.unnamed:
         return [
             "There is nothing to prune.",
             *_surplus_text(report),
@@ -139,15 +161,14 @@ def prune_text(report: "PruneReport") -> list[str]:
             *(f"{one.name}: {one.problem}" for one in report.at if one.problem),
             *retired,
         ]
-    kinds: dict[str, list[int]] = {}
-    for one in plan.dead:
-        kinds.setdefault(one.kind, []).append(one.size)
-    lines = [f"{len(plan.dead)} objects are needed by nothing: {format_size(plan.dead_bytes)} in each copy."]
-    words = {"data": "packs of data", "tree": "packs of folders", "references": "lists of references"}
-    lines += [
-        f"  {len(sizes)} {words.get(kind, f'{kind}s')}, {format_size(sum(sizes))}"
-        for kind, sizes in sorted(kinds.items())
+    lines = [
+        f"{len(plan.dead)} objects are needed by nothing: {format_size(plan.dead_bytes)} in each copy.",
+        *_by_kind(plan.dead),
     ]
+    if report.unnamed:
+        size = format_size(sum(one.size for one in report.unnamed))
+        lines += [f"{len(report.unnamed)} objects were left behind and are named by nothing: {size} in each copy."]
+        lines += _by_kind(report.unnamed)
     if plan.groups:
         packs = sum(len(one.packs) for one in plan.groups)
         lines.append(
@@ -186,6 +207,22 @@ def _surplus_text(report: "PruneReport") -> list[str]:
             day = f", to go from {moment(one.released_ns)[:10]} on" if one.released_ns else ""
             lines.append(f"Beyond the promise at {one.name}: {'; '.join(found)}{day}.")
     return ["", *lines] if lines else []
+
+
+def _by_kind(objects: "Iterable[DeadObject]") -> list[str]:
+    words = {
+        "data": "packs of data",
+        "tree": "packs of folders",
+        "index": "indexes",
+        "references": "lists of references",
+    }
+    kinds: dict[str, list[int]] = {}
+    for one in objects:
+        kinds.setdefault(one.kind, []).append(one.size)
+    return [
+        f"  {len(sizes)} {words.get(kind, f'{kind}s')}, {format_size(sum(sizes))}"
+        for kind, sizes in sorted(kinds.items())
+    ]
 
 
 def _rows(report: "PruneReport") -> list[tuple[object, ...]]:

@@ -63,6 +63,8 @@ class PeerView:
     absent: int = 0
     late: int = 0
     problems: list[str] = field(default_factory=list)
+    unnamed: dict[ObjectName, int] = field(default_factory=dict)
+    """Sizes of what lies there and is no object that the catalog knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +221,9 @@ async def _inventory(
             if name in others:
                 listed[name] = size
             row = rows.get(name)
-            if row is not None:
+            if row is None:
+                view.unnamed[ObjectName(name)] = size
+            else:
                 states[row.id] = "held" if size == row.size and is_allowed(size) else "damaged"
         bad: tuple[tuple[bytes, HoldingState], ...] = ((page.missing, "missing"), (page.damaged, "damaged"))
         for joined, state in bad:

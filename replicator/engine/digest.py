@@ -1,15 +1,21 @@
 """What is marked for deletion at each provider: the digest that every node and keeper sees, whoever marked it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from replicator.engine.asking import ask_all
 from replicator.engine.federation import Federation, Link
+from replicator.engine.home import Half
 from replicator.errors import RefusedError
 from replicator.format.charter import Floors
 from replicator.wire.messages import Marks, MarksRequest
 
 WHOLE: Final = 100
+"""A budget of so many percent is none."""
+_HEARD: Final = "deletions heard"
 """A budget of so many percent is none."""
 
 
@@ -64,6 +70,28 @@ async def digest(federation: Federation, floors: Floors) -> list[Deletions]:
                 )
             )
     return found
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    heard_ns: int
+    rows: list[Deletions]
+
+
+def remember_deletions(half: Half, found: Iterable[Deletions], now_ns: int) -> None:
+    """Keep what was heard, for those who ask nobody."""
+    half.catalog.set_meta(_HEARD, msgspec.msgpack.encode(_Heard(heard_ns=now_ns, rows=list(found))))
+
+
+def heard_deletions(half: Half) -> tuple[int, list[Deletions]]:
+    """Return when it was last asked what is marked, and what was; 0 if never, or if a later release kept it."""
+    kept = half.catalog.meta(_HEARD)
+    if kept is None:
+        return 0, []
+    try:
+        heard = msgspec.msgpack.decode(kept, type=_Heard)
+    except msgspec.MsgspecError:
+        return 0, []
+    return heard.heard_ns, heard.rows
 
 
 def _unbraked(floors: Floors, link: Link) -> list[str]:

@@ -224,7 +224,7 @@ async def learn(half: Half, federation: Federation) -> bool:
 
     Providers that lack the newest one are given it. Nothing in here raises for a peer's fault.
     """
-    fresh = await arrivals(half, federation, largest=LARGEST_FORGET, able=_able(half))
+    fresh = await arrivals(half, federation, largest=LARGEST_FORGET, able=able(half))
     changed, owed = await _look(half, federation, fresh)
     remember_places(half, fresh, but=owed)
     for identity, one in fresh.items():
@@ -233,7 +233,7 @@ async def learn(half: Half, federation: Federation) -> bool:
     return changed
 
 
-def _able(half: Half) -> bytes:
+def able(half: Half) -> bytes:
     """Return a hash of what this release reads, whose signature counts, and which keys this home has.
 
     Of keys the epochs: no secret goes into it.
@@ -250,7 +250,7 @@ async def _look(half: Half, federation: Federation, fresh: Mapping[Identity, Arr
         for name in one.names:
             told.setdefault(name, []).append(identity)
     changed, owed = False, set[Identity]()
-    known = {half.charter_object()[0], half.charter.charter.keybag, *_objects(half), *old_objects(half)}
+    known = {half.charter_object()[0], half.charter.charter.keybag, *own_objects(half)}
     for name in sorted(told.keys() - known):
         try:
             data = await federation.fetch(name, told[name])
@@ -321,6 +321,11 @@ def _adopt_lapsed(half: Half, signed: bytes) -> bool:
         half.catalog.set_meta(_HIGHEST, record.number.to_bytes(8, "big"))
     _also_beside(half, record)  # a lower number too: who said the higher one may not have heard of it
     return ahead > 0 or moved_beside(half) != before
+
+
+def own_objects(half: Half) -> set[bytes]:
+    """Return the names of all objects known here that hold a Forget, the newest one or an earlier."""
+    return {*_objects(half), *old_objects(half)}
 
 
 def old_objects(half: Half) -> set[bytes]:

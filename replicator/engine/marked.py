@@ -26,15 +26,20 @@ async def outstanding(link: Link) -> list[Outstanding]:
         after = page.marks[-1].name
 
 
-async def take_back(federation: Federation, names: Collection[bytes]) -> int:
+async def take_back(federation: Federation, names: Collection[bytes], *, due_by_ns: int = 0) -> int:
     """Have providers read what is marked as dead of some objects, and take the marks off; return how many they took.
 
-    What was deleted already, or is damaged, stays as it is, and so does what was released: other copies are there.
+    Also of all others that may be deleted by ``due_by_ns``. What was deleted already, or is damaged, stays as it is; so
+    does what was released and is not due, as other copies are there.
     """
     count = 0
     for link in list(federation.links.values()):
         try:
-            wanted = sorted(one.name for one in await outstanding(link) if one.why == "dead" and one.name in names)
+            wanted = sorted(
+                one.name
+                for one in await outstanding(link)
+                if (one.why == "dead" and one.name in names) or one.due_ns <= due_by_ns
+            )
             count += len(await vouch(link, wanted))
         except RefusedError as error:
             federation.notices.append(str(error))

@@ -1,6 +1,7 @@
 """Finding out all that a plan to prune stands on, without a content key; whatever is not known is a gap."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,10 +55,12 @@ class _Known:
 class Look:
     """What a plan was made of. ``seen`` is the number of each writer's newest snapshot, all of whose chain was read.
 
-    ``packs`` are all whose fate was decided, by name.
+    ``packs`` are all whose fate was decided, by name. ``whole``: all that the kept snapshots need is known, though some
+    of it may lie nowhere.
     """
 
     plan: PrunePlan
+    whole: bool
     seen: Mapping[bytes, int]
     views: Mapping[bytes, PeerView]
     packs: Mapping[bytes, PackFacts]
@@ -101,6 +104,8 @@ async def look(
     names: dict[int | None, bytes] = {row.id: row.name for row in objects.all("kind = 'index'")}
     if len(half.private.domains) == 1:  # so are those of snapshots that are gone
         known.domains = dict.fromkeys(names.values(), half.private.domains[0].id)
+    else:
+        await _read_domains(half, federation, names.values(), known)
     moved = {one.index for one in forgotten.moved}
     packs = [
         PackFacts(
@@ -130,6 +135,7 @@ async def look(
         gaps=known.gaps,
         max_unused=max_unused,
     )
+    whole = not found.gaps
     needed = needed_names(known.kept, packs) - {one.name for one in found.dead}
     spare = _made_up_for(half, federation, views)
     for identity, view in views.items():
@@ -141,6 +147,7 @@ async def look(
             found = PrunePlan(gaps=[f"{what}: run `repair` first"])
     return Look(
         plan=found,
+        whole=whole,
         seen=_seen(heads, rows),
         views=views,
         packs={one.name: one for one in packs},
@@ -218,6 +225,8 @@ async def _read_snapshots(
 ) -> None:
     """Read the snapshots that are kept; of forgotten ones that are there, learn the domain of their indexes."""
     for row in rows:
+        if forgotten.hides(row) and half.catalog.objects.by_name(row.name) is None:
+            continue  # it was swept
         try:
             snapshot, _ = await read_snapshot(half, federation, row.name)
         except (NotFoundError, IntegrityError, FormatError) as error:
@@ -260,6 +269,13 @@ async def _read_moved(half: Half, federation: Federation, forgotten: Forgotten, 
         known.domains[one.index] = index.domain
         if not knows_index(half, one.index):
             known.gaps.append(f"index {short(one.index)} of packs that were put together anew is not taken in")
+
+
+async def _read_domains(half: Half, federation: Federation, names: Iterable[bytes], known: _Known) -> None:
+    """Learn the domains of indexes whose snapshots are gone already; of one that is gone too nothing is decided."""
+    for name in set(names) - known.domains.keys():
+        with suppress(ReplicatorError):
+            known.domains[name] = (await fetch_index(half, federation, ObjectName(name)))[0].domain
 
 
 async def _read_references(half: Half, federation: Federation, known: _Known) -> None:

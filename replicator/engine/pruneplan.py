@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from replicator.catalog.idset import IdSet
+from replicator.clock import DAY_S, NS
+from replicator.format.mark import LEAST_BUDGET
 from replicator.format.sizes import LARGEST, size_class
 from replicator.fs import Fs
 from replicator.ids import short
@@ -24,6 +26,7 @@ MAX_UNUSED: Final = 0.3
 """Share of a pack's chunks that may be unused before the pack is worth repacking."""
 IDS_AT_ONCE: Final = 1 << 20
 """About so many ids are worked on at a time; some 200 bytes each at most."""
+WEEK_NS: Final = 7 * DAY_S * NS
 _BATCH = 4 << 20
 """Bytes of pack ids that are worked on at a time."""
 _ID = np.dtype("S32")
@@ -421,6 +424,23 @@ def _worth_repacking(uses: Iterable[PackUse], max_unused: float) -> list[RepackG
         if group.new_bytes < group.old_bytes:
             found.append(group)
     return found
+
+
+def gone_by_ns(
+    due_ns: int, *, now_ns: int, marked: int, swept: int, used: int, budget: int, percent: int, frozen_until_ns: int = 0
+) -> int:
+    """Return by when all is deleted that is due by ``due_ns`` at the latest, if a provider runs and looks every day.
+
+    ``marked`` are the bytes of all marks there, of which the earlier ones go first, ``swept`` those that went in the
+    last week, of ``budget`` and of ``used`` that are left; ``percent`` is root's: of less there goes less. While its
+    clock is frozen nothing goes and no day counts. Nothing is promised if more is marked, or root lowers the budget.
+    """
+    due_ns = max(due_ns + max(0, frozen_until_ns - now_ns), frozen_until_ns)
+    least = min(budget, max(LEAST_BUDGET, max(0, used - marked) * percent // 100))
+    total = marked + (swept if due_ns - now_ns < WEEK_NS else 0)
+    # What does not fit into the rest of a week's budget is less than an object.
+    weeks = 0 if total <= least else -(-total // max(1, least - LARGEST)) - 1
+    return due_ns + DAY_S * NS + weeks * WEEK_NS
 
 
 def sizes_of(size: int) -> int:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from replicator.catalog.objects import ObjectRow, split_ids
-from replicator.clock import DAY_S, NS
+from replicator.clock import NS
 from replicator.config import format_size
 from replicator.crypto.sign import SigningKey, signer_of
 from replicator.engine.edge import Edge
@@ -39,10 +39,12 @@ from replicator.engine.marking import (
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
 from replicator.engine.prune import Look, look, needed_names
-from replicator.engine.pruneplan import MAX_UNUSED, PrunePlan
+from replicator.engine.pruneplan import MAX_UNUSED, WEEK_NS, DeadObject, PrunePlan, gone_by_ns
 from replicator.engine.releasing import Releasing
 from replicator.engine.relying import claim_what_is_left
 from replicator.engine.repacking import Repacking
+from replicator.engine.swept import drop_swept
+from replicator.engine.unnamed import Unnamed, find_unnamed
 from replicator.errors import LockedError, PeerError
 from replicator.format.forget import KeptChain, MovedPacks
 from replicator.ids import Identity, identity_of
@@ -51,7 +53,9 @@ from replicator.wire.messages import Claims, Marks, MarksRequest, Outstanding
 MAX_ROUNDS: Final = 6
 MOST_GONE: Final = 100_000
 """Names of packs that a Forget has room for; further ones are told when indexes that list some have gone."""
-WEEK_NS: Final = 7 * DAY_S * NS
+SPARED_NS: Final = WEEK_NS
+"""A mark that nobody can say to be right any more is taken off so long before it counts: some nights' time, should the
+provider not answer in one of them."""
 _LIES_THERE: Final = ("held", "released", "damaged")
 
 
@@ -105,6 +109,8 @@ class PruneReport:
     notices: list[str] = field(default_factory=list)
     integrity: list[str] = field(default_factory=list)
     exit_code: int = 0
+    unnamed: list[DeadObject] = field(default_factory=list)
+    """What lies at providers, and nothing names, for so long that nobody waits for it."""
 
 
 async def prune(
@@ -175,6 +181,7 @@ class _Run:
         self.claimant = Claimant(half, federation, edge, key, order)
         self.releasing = Releasing(half, federation, edge)
         self.repacked = False
+        self.unnamed = Unnamed()
 
     async def plan(self, supposing: Iterable[KeptChain] | None) -> PruneReport:
         """Say what would be done."""
@@ -183,10 +190,17 @@ class _Run:
         report = PruneReport(plan=found.plan, dry_run=True)
         if not found.plan.gaps:
             await self.releasing.look(dry_run=True)
+            await self._look_for_unnamed(found, report, note=False)
             names = self._to_mark(found, set())
             report.at = [await self._at(link, names[link.identity], None) for link in self._links()]
             report.stays = self._stays(found, claims)
         return report
+
+    async def _look_for_unnamed(self, found: Look, report: PruneReport, *, note: bool) -> None:
+        self.unnamed = await find_unnamed(
+            *(self.half, self.federation, self.edge, found.views), published=found.seen, note=note
+        )
+        report.unnamed = self.unnamed.dead
 
     async def carry_out(self) -> PruneReport:
         """Do it, as far as providers and nodes let us."""
@@ -199,12 +213,14 @@ class _Run:
             found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused)
             report = PruneReport(plan=found.plan, dry_run=False)
             if found.plan.gaps:
+                await self._spare(found)
                 done = [link for link in self._links() if link.identity in marked]
                 report.at = [await self._at(one, names[one.identity], marked[one.identity]) for one in done]
                 report.retired = sorted(set(self.retired))
                 return report
             await self._take_back(found)
             await self.releasing.look(dry_run=False)
+            await self._look_for_unnamed(found, report, note=True)
             draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
             claimed = await self._claim(found, draft)
             await self._tell(draft)
@@ -230,6 +246,7 @@ class _Run:
             if settled:
                 break
         self._forget_old(marked)
+        drop_swept(self.half)
         report.retired = sorted(set(self.retired))
         report.at = [
             await self._at(link, names.get(link.identity, ()), marked.get(link.identity)) for link in self._links()
@@ -255,6 +272,20 @@ class _Run:
         count = await take_back(self.federation, live)
         if count:
             self.federation.notices.append(f"{count} marks are taken off what is needed again")
+
+    async def _spare(self, found: Look) -> None:
+        """Take marks off what is known to be needed again, though not all is known, and off what may go before it is.
+
+        A snapshot may have been taken back while a provider was away, and what it needs be among what is out of sight.
+        """
+        forgotten = Forgotten.of(self.half)
+        live = needed_names(found.kept, found.packs.values()) - forgotten.gone - forgotten.replaced
+        soon_ns = 0 if found.whole else self.edge.clock.now_ns() + SPARED_NS
+        count = await take_back(self.federation, live, due_by_ns=soon_ns)
+        if count:
+            self.federation.notices.append(
+                f"{count} marks are taken off what is needed again, or would go soon and may be, as not all is known"
+            )
 
     async def _repack(self, found: Look) -> list[MovedPacks]:
         """Put together anew what is worth it; once in a run."""
@@ -355,7 +386,7 @@ class _Run:
                 and holding.state in _LIES_THERE
                 and holding.incarnation == link.info.incarnation
             }
-            names[link.identity] = lying | old
+            names[link.identity] = lying | old | self.unnamed.at(link.identity)
         return names
 
     async def _marked(self, identity: Identity) -> set[bytes]:
@@ -377,6 +408,7 @@ class _Run:
     async def _at(self, link: Link, names: Collection[bytes], answer: MarkedAt | None) -> AtProvider:
         found = AtProvider(id=link.identity.hex(), name=link.pin.name)
         size_of: dict[bytes, int] = {row.name: row.size for row in self.half.catalog.objects.by_names(names)}
+        size_of |= {one.name: one.size for one in self.unnamed.dead if one.name in names}
         found.objects, found.bytes = len(size_of), sum(size_of.values())
         if answer is not None and answer.outcome not in {"stands", "nothing"}:
             found.problem = answer.why
@@ -397,9 +429,17 @@ class _Run:
         elif len(due) < len(size_of):  # a dry run: what would be marked now waits as long as this provider says
             due.append(self.edge.clock.now_ns() + self._wait_ns(link))
         found.first_ns = min(due, default=0)
-        freed = found.marked_bytes if answer is not None else found.bytes
-        weeks = max(0, -(-freed // max(1, page.budget)) - 1)
-        found.last_ns = max(due, default=0) + (weeks * WEEK_NS if due else 0)
+        if due:
+            found.last_ns = gone_by_ns(
+                max(due),
+                now_ns=self.edge.clock.now_ns(),
+                marked=page.size + (0 if answer is not None else found.bytes - found.marked_bytes),
+                swept=page.swept,
+                used=link.info.used,
+                budget=page.budget,
+                percent=self.half.charter.root.floors.delete_budget_percent,
+                frozen_until_ns=page.frozen_until_ns,
+            )
         return found
 
     def _spare_at(self, link: Link, marks: Mapping[bytes, Outstanding], found: AtProvider) -> None:
@@ -423,7 +463,7 @@ class _Run:
 
     def _stays(self, found: Look, claims: Mapping[Identity, Claims]) -> list[str]:
         """Say what is needed by nobody, or hardly by anybody, and is not freed now."""
-        said = []
+        said = list(self.unnamed.stays)
         writers = {row.writer for row in self.half.catalog.objects.by_names({one.name for one in found.plan.dead})}
         for writer in sorted(writers - self.leaving - self.here):
             if any(_claims_there(one, writer) for one in claims.values()):

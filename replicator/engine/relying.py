@@ -14,6 +14,7 @@ from replicator.engine.node import NodeHome
 from replicator.engine.placing import objects_of
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.spare import let_go
+from replicator.engine.swept import drop_swept
 from replicator.engine.sync import fetch_index, knows_index, sync_all, take_index
 from replicator.errors import FormatError, IntegrityError, NotFoundError
 from replicator.format.forget import MovedPacks
@@ -35,6 +36,7 @@ async def learn_what_is_gone(node: NodeHome, federation: Federation, edge: Edge)
             compared.update(split_ids(moved.packs))
             fresh |= not known
     dismiss(node, compared)
+    drop_swept(node)
     if fresh:
         await survey(node, federation, edge, count=0)  # who holds what was taken over, for the next claim
 

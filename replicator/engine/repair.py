@@ -6,6 +6,7 @@ from typing import Literal
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.audit import recheck, survey
+from replicator.engine.digest import digest, remember_deletions
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
@@ -102,6 +103,8 @@ async def repair(half: Half, edge: Edge, *, dry_run: bool = False, by_hand: bool
         async with Federation(half, edge) as federation:
             await sync_all(half, federation)
             views = await survey(half, federation, edge)
+            marked = await digest(federation, half.charter.root.floors)
+            remember_deletions(half, marked, edge.clock.now_ns())
             report.missing = sum(len(view.missing) for view in views.values())
             report.damaged = sum(len(view.damaged) for view in views.values())
             for view in views.values():

@@ -1,5 +1,6 @@
 """Is my data safe, as of when, and what is to be done."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,7 +8,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.engine.audit import Audited, PeerView, audited, survey
-from replicator.engine.digest import Deletions, digest
+from replicator.engine.digest import Deletions, digest, heard_deletions, remember_deletions
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
@@ -24,9 +25,8 @@ from replicator.engine.sync import sync_all
 from replicator.format.drill import Drill
 from replicator.format.policy import Policy, at_least_as_strong
 from replicator.ids import Identity, identity_of, short
+from replicator.notify.alarms import LATE_S, STALE_S
 
-STALE_WARN_S = 36 * HOUR_S
-STALE_RED_S = 72 * HOUR_S
 ADOPTED = "(snapshots from an earlier life of this home)"
 State = Literal["safe", "below promise", "below minimum", "damaged", "stale", "waiting", "nothing yet"]
 
@@ -47,6 +47,10 @@ class DatasetStatus:
     minimum: int = 0
     objects: int = 0
     stored_bytes: int = 0
+    debt: int = 0
+    """Objects with fewer copies than promised."""
+    late: bool = False
+    """It should have a newer snapshot by now."""
     gaps: list[str] = field(default_factory=list)
     age_s: int = 0
     """Of the newest snapshot."""
@@ -79,8 +83,12 @@ class PeerStatus:
     absent: int = 0
     late: int = 0
     """Of the proofs that were asked for now; wrong, absent and late are told apart as in an audit."""
+    spoilt: list[str] = field(default_factory=list)
+    """What recovery begins with and is damaged there: "charter", "keybag"."""
     week: Audited | None = None
     """What it proved within the last week."""
+    silent_s: int = 0
+    """Since when it has not answered whoever asked it from here."""
     stands: str = "answers"
     """How it is taken in plans, in a word of :mod:`scheduler.standing`."""
     problems: list[str] = field(default_factory=list)
@@ -120,10 +128,16 @@ class Status:
     """Of the problems those that are integrity failures."""
     findings: list[KeptFinding] = field(default_factory=list)
     """Evidence that nobody has acknowledged."""
+    found: list[str] = field(default_factory=list)
+    """The findings in words, in the same order."""
+    acknowledged: list[str] = field(default_factory=list)
+    """Findings that somebody has acknowledged, in words: they stay."""
     roots: list[Announced] = field(default_factory=list)
     """Other roots that are announced to follow this one."""
     deletions: list[Deletions] = field(default_factory=list)
-    """What is marked for deletion at providers, or went lately; empty if nobody was asked."""
+    """What is marked for deletion at providers, or went lately; as last heard if nobody was asked."""
+    deletions_ns: int = 0
+    """When that was heard; 0: never."""
     surplus: list[SurplusAt] = field(default_factory=list)
     """Providers with copies beyond the promise."""
 
@@ -138,13 +152,16 @@ async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline:
     keeper = half if half.role in {"keeper", "drill"} else keeper
     federation = Federation(half, edge)
     if offline:
-        return _judge(half, keeper, edge, federation, {}, {}, asked=False)
+        found = _judge(half, keeper, edge, federation, {}, {}, asked=False)
+        found.deletions_ns, found.deletions = heard_deletions(half)
+        return found
     async with federation:
         heads = await sync_all(half, federation)
         views = await survey(half, federation, edge)
         deletions = await digest(federation, half.charter.root.floors)
         found = _judge(half, keeper, edge, federation, views, heads, asked=True)
-        found.deletions = deletions
+        found.deletions, found.deletions_ns = deletions, edge.clock.now_ns()
+        remember_deletions(half, deletions, found.deletions_ns)
         return found
 
 
@@ -173,9 +190,11 @@ def _judge(
     ]
     for one, (_, _, rows) in zip(datasets, groups, strict=True):
         _witnessed(half, one, rows, heads, now)
-    findings = [kept for kept in Findings(half).all() if not kept.noted_ns]
-    for kept in findings:
-        text = f"{in_words(half, kept.finding)} (finding {kept.id})"
+    kept_findings = [(kept, in_words(half, kept.finding)) for kept in Findings(half).all()]
+    findings = [kept for kept, _ in kept_findings if not kept.noted_ns]
+    words = [text for kept, text in kept_findings if not kept.noted_ns]
+    for kept, said in zip(findings, words, strict=True):
+        text = f"{said} (finding {kept.id})"
         told = federation.integrity if kept.open else federation.notices
         if text not in told:
             told.append(text)
@@ -186,6 +205,8 @@ def _judge(
     for peer, pin in zip(peers, half.peers, strict=True):
         peer.week = week.get(peer.id)
         peer.stands = ground.standing(pin, now).word
+        since_ns = half.catalog.peers.get(Identity(pin.identity)).failing_since_ns
+        peer.silent_s = (now - since_ns) // NS if since_ns else 0
         if peer.stands == "gone" and peer.reachable:
             federation.notices.append(
                 f"{peer.name} was said to be gone and answers: `replicator peer set {peer.name} --state ok` if it is"
@@ -194,8 +215,8 @@ def _judge(
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
     problems = [*(one.text for one in roots), *problems]
-    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers)]
-    code = max((_severity(dataset.state) for dataset in datasets), key=_rank, default=0)
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked)]
+    code = worst_of(severity(dataset.state) for dataset in datasets)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
     advice += [f"{advice_for(kept.finding)} (finding {kept.id})" for kept in findings]
@@ -234,6 +255,8 @@ def _judge(
         integrity=list(federation.integrity),
         surplus=_surplus(half, ground),
         findings=findings,
+        found=words,
+        acknowledged=[f"{text} (finding {kept.id})" for kept, text in kept_findings if kept.noted_ns],
         roots=roots,
         exit_code=code,
     )
@@ -271,8 +294,14 @@ def _unclaimed(half: Half, federation: Federation, ground: Ground) -> None:
             link.owe(f"holds {held} objects of ours and has no claim to them: the next `backup` or `repair` makes one")
 
 
-def _severity(state: State) -> int:
+def severity(state: State) -> int:
+    """Return the exit code that a dataset's state is worth."""
     return {"safe": 0, "damaged": 4, "below minimum": 5, "waiting": 5}.get(state, 3)
+
+
+def worst_of(codes: Iterable[int]) -> int:
+    """Return the exit code that wins, 0 of none."""
+    return max(codes, key=_rank, default=0)
 
 
 def _rank(code: int) -> int:
@@ -334,10 +363,13 @@ def _dataset(
         gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
     state: State = "safe"
-    if awaited and age_s > STALE_RED_S:
+    late = False
+    if awaited and age_s > STALE_S:
         state = "stale"
+        late = True
         gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
-    elif awaited and age_s > STALE_WARN_S:
+    elif awaited and age_s > LATE_S:
+        late = True
         warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
@@ -365,6 +397,8 @@ def _dataset(
         minimum=policy.minimum,
         objects=len(objects),
         stored_bytes=sum(row.size for row in objects),
+        debt=sum(gap.packs for gap in plan.gaps) + len(thin),
+        late=late,
         gaps=gaps,
         warnings=warnings,
     )
@@ -413,6 +447,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         found.objects, found.bytes, found.probes = view.objects, view.bytes, view.probes
         found.proved, found.wrong, found.absent, found.late = view.proved, view.wrong, view.absent, view.late
         found.missing, found.damaged = len(view.missing), len(view.damaged)
+        found.spoilt = list(view.spoilt)
     else:
         holdings = half.catalog.objects.holdings(peer=identity)
         found.objects = sum(holding.state in {"held", "released"} for holding in holdings)
@@ -421,9 +456,14 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
     return found
 
 
-def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus]) -> list[str]:
+def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], *, asked: bool) -> list[str]:
+    """Return what to do. If nobody was ``asked`` now, silent is who has not answered for long."""
     advice = []
-    silent = [peer.name for peer in peers if not peer.reachable and peer.stands not in ("away", "gone")]
+    if asked:
+        quiet = [peer for peer in peers if not peer.reachable]
+    else:
+        quiet = [peer for peer in peers if peer.silent_s > LATE_S]
+    silent = [peer.name for peer in quiet if peer.stands not in ("away", "gone")]
     if not peers:
         advice.append("no provider yet: ask a friend for an invite, then `replicator peer add CODE` on the keeper")
     thin = any(dataset.state in {"below promise", "below minimum", "damaged"} for dataset in datasets)

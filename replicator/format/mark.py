@@ -1,13 +1,16 @@
 """What maintenance signs to a provider: what may be deleted, and which writers are not waited for any more."""
 
 import itertools
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from replicator.format.charter import Count, Hash, Id16, Number
 from replicator.format.claim import Incarnation
 from replicator.format.codec import HASH_SIZE, Part, Record, check_run
+
+LEAST_BUDGET: Final = 20 * 10**9
+"""Bytes of a tenant that a provider may delete in a week whatever root's percentage is."""
 
 
 class SeenWriter(Part, frozen=True, kw_only=True):

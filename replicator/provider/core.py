@@ -35,6 +35,7 @@ from replicator.provider.sweeping import (
     plan_of,
 )
 from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
+from replicator.provider.traffic import Traffic
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.store.folder import FolderObjectStore
@@ -74,6 +75,7 @@ class Core:
         self.charters = Charters(database)
         self.quotas = Quotas(hours.streams)
         self.hours = hours
+        self.traffic = Traffic()
         self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
         """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data
@@ -98,9 +100,17 @@ class Core:
             self._ticked_ns = steady_ns
             self.database.write("clock", lambda connection: store_days(connection, after))
             self.days = after
+            self._count(now_ns)
         if after.frozen_until_ns > before.frozen_until_ns:
             log.error("the clock leapt by %d s: nothing is swept for a day; check it", after.leap_ns // NS)
         return after
+
+    def _count(self, now_ns: int) -> None:
+        """Write down what came and went; nothing that matters waits for that."""
+        try:
+            self.traffic.write_down(self.database, now_ns)
+        except (ReplicatorError, sqlite3.Error) as error:
+            log.warning("what came and went was not written down (%s)", error)
 
     def limits(self, charter: VerifiedCharter) -> Limits:
         """Return how long and how much: see :func:`limits_of`."""
@@ -141,7 +151,8 @@ class Core:
             stopped = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             log.error("the sweep of a tenant stopped (%s); the next one goes on", stopped)  # noqa: TRY400 - as above
         if gone:
-            log.info("swept %d objects of a tenant, %d bytes", len(gone), sum(one.size for one in gone))
+            size = sum(one.size for one in gone)
+            log.info("swept %d objects of a tenant, %d bytes", len(gone), size, extra={"unit": "sweep"})
         return Swept(part, gone, stopped)
 
     def offer(self) -> tuple[bytes, Offer]:
@@ -194,7 +205,12 @@ class Core:
             clock=self.clock,
         )
         if not erasure.receipt:
-            log.warning("a tenant was erased by its root's order: %d objects, %d bytes", erasure.objects, erasure.size)
+            log.warning(
+                "a tenant was erased by its root's order: %d objects, %d bytes",
+                erasure.objects,
+                erasure.size,
+                extra={"unit": "erase"},
+            )
         return receipt
 
     def available(self) -> bool:
@@ -261,6 +277,7 @@ class Core:
         """
         with self._attaching:
             try:
+                self._count(self.clock.now_ns())
                 if self._attached and self._data.mounted():
                     self._next_generation()
             except (OSError, sqlite3.Error) as error:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from replicator.clock import Clock
@@ -19,8 +19,10 @@ from replicator.fs import Fs
 from replicator.provider.declared import open_declared
 from replicator.provider.home import Provider, open_provider
 from replicator.provider.service import ProviderService
+from replicator.provider.watch import Watch
 from replicator.rng import Rng
 from replicator.settings import DeclaredProvider
+from replicator.systemd import handed_socket, notify
 from replicator.transport.handler import RequestRefusedError
 from replicator.transport.server import serving
 from replicator.transport.tls import server_context
@@ -41,12 +43,14 @@ def serve(
     listen: str | None = None,
     declared: DeclaredProvider | None = None,
     key: SigningKey | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT; requests in flight are finished first.
 
     ``declared``: the home is made, or brought up to this, first; ``key`` is the one that this machine was given for it.
 
-    ``announce`` is called with "listening on HOST:PORT" when ready; port 0 in ``listen`` takes any free one.
+    ``announce`` is called with "listening on HOST:PORT" when ready; port 0 in ``listen`` takes any free one. A socket
+    that systemd hands over is taken instead. ``watch`` tells people and Prometheus.
 
     Raises:
         LockedError: another daemon serves this home.
@@ -58,15 +62,26 @@ def serve(
         provider = open_declared(home, declared, key=key, fs=fs, clock=clock, rng=rng)
     try:
         with only_daemon(provider.folder):
-            asyncio.run(_until_told(provider, clock, listen or provider.listen, announce))
+            asyncio.run(_until_told(provider, clock, listen or provider.listen, announce, watch))
     finally:
         provider.close()
 
 
 async def run_daemon(
-    provider: Provider, clock: Clock, *, listen: str, announce: Callable[[str], None], stop: asyncio.Event
+    provider: Provider,
+    clock: Clock,
+    *,
+    listen: str,
+    announce: Callable[[str], None],
+    stop: asyncio.Event,
+    watch: Watch | None = None,
+    sock: socket.socket | None = None,
 ) -> None:
-    """Answer requests until ``stop`` is set. The caller holds the home's lock."""
+    """Answer requests until ``stop`` is set. The caller holds the home's lock.
+
+    ``watch`` tells people and Prometheus; ``sock`` listens already, and ``listen`` then says nothing.
+    """
+    watch = watch or Watch()
     try:
         host, port = split_endpoint(listen)
     except ValueError as error:
@@ -74,22 +89,37 @@ async def run_daemon(
     service = await asyncio.to_thread(provider.start)
     context = server_context(*provider.certificate_paths())
     try:
-        async with serving(service, clock, host=host, port=port, context=context) as endpoints:
+        async with serving(service, clock, host=host, port=port, context=context, sock=sock) as endpoints:
             provider.listening_on(endpoints[0])
             announce(f"listening on {endpoints[0]}")
-            _notify("READY=1")
-            await _keep_house(service, clock, stop, partial(provider.scrub, service, seconds=TICK_S))
-            _notify("STOPPING=1")
+            log.info("serving", extra={"unit": "start"})
+            notify("READY=1")
+            async with watch.beside(provider, clock):
+                await _keep_house(
+                    service,
+                    clock,
+                    stop,
+                    partial(provider.scrub, service, seconds=TICK_S),
+                    partial(watch.look, provider),
+                )
+            notify("STOPPING=1")
     except OSError as error:
         raise HomeError(
             f"cannot listen on {listen}: {error.strerror or error}", hint="choose another address with --listen"
         ) from error
     finally:
         await asyncio.to_thread(service.stop)
+        log.info("stopped", extra={"unit": "stop"})
 
 
-async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Event, scrub: Callable[[], object]) -> None:
-    """Look at the clock and scrub a little every half hour; sweep once a day, the first time after half an hour."""
+async def _keep_house(
+    service: ProviderService,
+    clock: Clock,
+    stop: asyncio.Event,
+    scrub: Callable[[], object],
+    tell: Callable[[], Awaitable[None]],
+) -> None:
+    """Look at the clock, scrub a little and tell people every half hour; sweep once a day, first after half an hour."""
     told = asyncio.ensure_future(stop.wait())
     looks = 0
     try:
@@ -102,6 +132,7 @@ async def _keep_house(service: ProviderService, clock: Clock, stop: asyncio.Even
             if not told.done():
                 await asyncio.to_thread(_look, service, sweep=looks % TICKS_A_SWEEP == 0)
                 await asyncio.to_thread(_carefully, "the scrub stopped (%s); it goes on later", scrub)
+                await tell()
                 looks += 1
     finally:
         told.cancel()
@@ -127,12 +158,15 @@ def _carefully(what: str, work: Callable[[], object]) -> None:
         log.error(what, os.strerror(error.errno or 0))  # noqa: TRY400 - a traceback has names
 
 
-async def _until_told(provider: Provider, clock: Clock, listen: str, announce: Callable[[str], None]) -> None:
+async def _until_told(
+    provider: Provider, clock: Clock, listen: str, announce: Callable[[str], None], watch: Watch | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run_daemon(provider, clock, listen=listen, announce=announce, stop=stop)
+    handed = handed_socket(os.environ, os.getpid())
+    await run_daemon(provider, clock, listen=listen, announce=announce, stop=stop, watch=watch, sock=handed)
 
 
 @contextlib.contextmanager
@@ -151,13 +185,3 @@ def only_daemon(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, if it asked to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        sender.sendall(state.encode())

@@ -12,9 +12,10 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
-4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased."""
+4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
+6: what holders gave and took, by month."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -108,6 +109,11 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         ("tenant", "hash"),
     ),
     "objections": ({"tenant": bytes, "statement": bytes, "signed": bytes}, ("tenant", "statement")),
+    "traffic": (
+        {"tenant": bytes, "holder": bytes, "month": str, "taken": int, "given": int},
+        ("tenant", "holder", "month"),
+    ),
+    "kept": ({"tenant": bytes, "month": str, "bytes": int}, ("tenant", "month")),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
@@ -122,6 +128,8 @@ _BELONGS: dict[str, list[tuple[str, str, str]]] = {
         "forks",
         "root_changes",
         "objections",
+        "traffic",
+        "kept",
     )
 }
 _WITHOUT_ROWID = ("objects", "claimed")

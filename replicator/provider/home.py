@@ -16,7 +16,7 @@ import os
 import socket
 import sqlite3
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,10 @@ from replicator.provider.objects import used_by_all
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
+from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import set_quota
+from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.wire.messages import WIRE_VERSION
@@ -280,6 +282,57 @@ class Provider:
         """Return the bytes that the disk has for this provider: free now, or used by it."""
         return self._data().free_bytes() + used_by_all(self._database)
 
+    def state(self) -> ProviderState:
+        """Return how it stands, from rows and disk as they are now; the daemon need not run."""
+        offer, data, now_ns = self.offer(), self._data(), self._clock.now_ns()
+        mounted, used, days = data.mounted(), used_by_all(self._database), load_days(self._database)
+        marked = {
+            row["id"]: row
+            for row in deletions(self._database, Charters(self._database), offer, days=days, now_ns=now_ns)
+        }
+        heard_ns, forks = heard(self._database), counts(self._database, "forks")
+        changes = counts(self._database, "root_changes")
+        disk_free = data.free_bytes() if mounted else 0
+        log = read_log(self.folder, self._fs)
+        tenants = []
+        for tenant, label, quota, since_ns, stored in self._database.rows(
+            "SELECT id, label, quota, created_ns, "
+            "(SELECT coalesce(sum(bytes), 0) FROM usage WHERE usage.tenant = tenants.id) FROM tenants ORDER BY id"
+        ):
+            marks: Mapping[str, Any] = marked.get(tenant.hex(), {})
+            tenants.append(
+                TenantState(
+                    id=tenant.hex(),
+                    label=label,
+                    used=int(stored),
+                    quota=quota,
+                    since_ns=since_ns,
+                    heard_ns=heard_ns.get(tenant, 0),
+                    marked=marks.get("marked", 0),
+                    marked_bytes=marks.get("marked_bytes", 0),
+                    first_ns=marks.get("first_ns", 0),
+                    budget=marks.get("budget", 0),
+                    unbraked=tuple(marks.get("unbraked", ())),
+                    root_changes=changes.get(tenant, 0),
+                    forks=forks.get(tenant, 0),
+                )
+            )
+        return ProviderState(
+            now_ns=now_ns,
+            mounted=mounted,
+            capacity=offer.capacity,
+            used=used,
+            disk_free=disk_free,
+            room=max(0, min(offer.capacity - used, disk_free - floor_of(offer.capacity))),
+            growth=growth(self._database, now_ns),
+            clock_leap_s=days.leap_ns // NS,
+            frozen=days.frozen(now_ns),
+            damaged=len(log.found),
+            scrub_ended_ns=log.ended_ns,
+            tenants=tuple(tenants),
+            erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
+        )
+
     def status(self) -> dict[str, Any]:
         """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
         offer = self.offer()
@@ -287,14 +340,17 @@ class Provider:
         mounted = data.mounted()
         row = self._database.row("SELECT incarnation FROM meta")
         assert row is not None, "the row is made with the home"
-        counts = dict(self._database.rows("SELECT tenant, count(*) FROM objects GROUP BY tenant"))
+        objects = dict(self._database.rows("SELECT tenant, count(*) FROM objects GROUP BY tenant"))
+        state = self.state()
+        heard_ns = {one.id: one.heard_ns for one in state.tenants}
         tenants = [
             {
                 "id": tenant.hex(),
                 "label": label,
                 "quota": quota,
                 "used": int(stored),
-                "objects": counts.get(tenant, 0),
+                "objects": objects.get(tenant, 0),
+                "heard_ns": heard_ns[tenant.hex()],
                 "charter": charter,
             }
             for tenant, label, quota, charter, stored in self._database.rows(
@@ -323,7 +379,24 @@ class Provider:
             "disk_free": data.free_bytes() if mounted else 0,
             "scrub": _scrub_document(read_log(self.folder, self._fs)),
             "disk_reserve": floor_of(offer.capacity),
+            "growth": state.growth,
+            "full_in_days": None if state.days_left is None else round(state.days_left, 1),
             "tenants": tenants,
+            "months": [
+                {
+                    "id": f"{one.tenant.hex()} {one.month}",
+                    "tenant": one.tenant.hex(),
+                    "month": one.month,
+                    "taken": one.taken,
+                    "given": one.given,
+                    "kept": one.kept,
+                }
+                for one in months(self._database)
+            ],
+            "holders": [
+                {"id": holder.hex(), "tenant": tenant.hex(), "taken": taken, "given": given}
+                for tenant, holder, taken, given in by_holder(self._database)
+            ],
             "erased": [
                 {
                     "id": one.tenant.hex(),

@@ -59,7 +59,7 @@ class ProviderService:
                     admitted=self._core.admitted,
                 )
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
-            log.info("a holder was enrolled")
+            log.info("a holder was enrolled", extra={"unit": "enrol"})
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
 
     def erase(self, order: bytes) -> bytes:
@@ -105,6 +105,8 @@ class ProviderService:
             log.error(
                 "scrub: %d objects are damaged or gone; their tenants see it and store them again", len(done.found)
             )
+        if done.whole:
+            log.info("scrub: everything was read through", extra={"unit": "scrub"})
         return done
 
     def stop(self) -> None:

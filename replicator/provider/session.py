@@ -468,6 +468,7 @@ class ProviderSession:
             if len(data) == size and name_of(data) != name and store.check(name) != "good":
                 log.warning("an object is damaged and in quarantine")
                 raise RequestRefusedError(*_DAMAGED)
+            self._core.traffic.gave(tenant.id, self._holder.identity, len(data))
             return data
 
     def begin_put(self, name: ObjectName, size: int) -> "ProviderUpload":
@@ -594,7 +595,9 @@ class ProviderUpload:
                 tenant, name, size = self._reservation.tenant, self._incoming.name, self._incoming.size
                 with self._core.gate.arriving(tenant, name):
                     self._incoming.commit()
-                    return receipt_for(self._core, tenant, name, size, self._reservation.holder)
+                    receipt = receipt_for(self._core, tenant, name, size, self._reservation.holder)
+                self._core.traffic.took(tenant, self._reservation.holder, size)
+                return receipt
         finally:
             self.abort()
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replicator.clock import DAY_S, NS
+from replicator.format.mark import LEAST_BUDGET
 from replicator.ids import ObjectName
 from replicator.provider.days import Days, days_of
 
 DAY_NS = DAY_S * NS
 WEEK_DAYS = 7
-BUDGET_BYTES = 20 * 10**9
+BUDGET_BYTES = LEAST_BUDGET
 """A week, for tenants of whom a tenth is less than that."""
 
 WHOLE = 100

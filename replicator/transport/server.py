@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -334,9 +335,11 @@ def _refusal(error: RequestRefusedError) -> web.Response:
 
 @contextlib.asynccontextmanager
 async def serving(
-    service: Service, clock: Clock, *, host: str, port: int, context: SSLContext
+    service: Service, clock: Clock, *, host: str, port: int, context: SSLContext, sock: socket.socket | None = None
 ) -> AsyncIterator[list[str]]:
     """Answer requests inside the block; yields the endpoints ("host:port") listened on, with their real ports.
+
+    ``sock`` listens already; it is taken instead of host and port, and closed at the end.
 
     On leaving, nothing new is taken and requests in flight are finished, for at most a minute.
     """
@@ -352,7 +355,11 @@ async def serving(
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=context)
+        site: web.BaseSite
+        if sock is None:
+            site = web.TCPSite(runner, host, port, ssl_context=context)
+        else:
+            site = web.SockSite(runner, sock, ssl_context=context)
         await site.start()
         try:
             yield [join_endpoint(address[0], address[1]) for address in runner.addresses]

@@ -75,3 +75,22 @@ def test_a_keepers_night_forgets_and_prunes_if_it_has_the_passphrase(federation:
     assert without.code == 0
     assert any("passphrase" in one for one in without.json()["due"])
     assert any("on the keeper" in one for one in federation.json("run", home="node")["due"])
+
+
+def test_what_was_forgotten_is_listed_though_pruning_fails_then(breakable: Federation) -> None:
+    federation = breakable
+    federation.ok("backup", home="node")
+    before = snapshots(federation)
+    half = federation.path / "keeper" / "node"
+    half.mkdir()
+    (half / "home.json").write_text("not one")
+    result = federation.run("forget", "--keep-last", "1", "--prune", "--json", home="keeper")
+    assert result.code == 1
+    document = result.json()
+    assert {row["id"] for row in document["snapshots"] if row["done"]} == set(before[:-1])
+    assert "damaged" in document["prune"]["error"]["message"]
+    assert snapshots(federation) == before[-1:]
+    result = federation.run("forget", "--keep-last", "1", "--prune", home="keeper")
+    assert result.code == 1
+    assert "Pruning failed." in result.text
+    assert "pruning failed: " in result.err

@@ -20,16 +20,23 @@ from replicator.cli.base import Session
 from replicator.cli.main import cli
 from replicator.clock import DAY_S, SystemClock
 from replicator.crypto.sign import SigningKey
-from replicator.errors import HomeError, LockedError
+from replicator.errors import HomeError, LockedError, PeerError
 from replicator.format.codec import decode
 from replicator.format.codes import read_code
 from replicator.format.merkle import name_of
 from replicator.format.offer import Invite
+from replicator.fs import PosixFs
 from replicator.ids import Identity
+from replicator.notify.channels import Web, World
+from replicator.notify.teller import Teller
+from replicator.process import SystemPrograms
 from replicator.provider.daemon import TICK_S, TICKS_A_SWEEP, _keep_house, _look, only_daemon, run_daemon, serve
+from replicator.provider.home import Provider
 from replicator.provider.marks import marked_rows
 from replicator.provider.service import ProviderService
 from replicator.provider.sweeping import Swept
+from replicator.provider.watch import Watch, keep_quiet
+from replicator.settings import CommandChannel, MetricsSettings, NotifySettings
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
 from replicator.transport.handler import RequestRefusedError
@@ -149,6 +156,128 @@ def test_requests_in_flight_are_finished_before_the_end(tmp_path: str) -> None:
     provider.close()
 
 
+@pytest.mark.process
+def test_a_daemon_that_is_told_to_stop_in_the_middle_of_a_body_tears_nothing(tmp_path: str) -> None:
+    house = House(str(tmp_path), clock=SystemClock())  # type: ignore[arg-type]  # shared with a real process
+    house.init(listen="127.0.0.1:0").close()
+    tenant = Tenant("t")
+    data, later = data_object(1, 16 * MIB), data_object(2)
+    incoming = house.objects(tenant, "incoming")
+    with _daemon(house) as process:
+        assert process.stdout is not None
+        endpoint = process.stdout.readline().strip().removeprefix("listening on ")
+        provider = house.open()
+        invite = decode(Invite, read_code("invite", provider.invite(quota=100 * MIB, label="")))
+        provider.close()
+
+        async def work() -> None:
+            network = TlsNetwork()
+            target = _target(invite, tenant.keeper, endpoint)
+            root = tenant.root_statement()
+            reply = await network.enrol(
+                target, EnrolRequest(holder_key=tenant.keeper.public, secret=invite.secret, order=b"", root=root)
+            )
+            connection = await network.connect(replace(target, certificate=reply.certificate))
+            upload = asyncio.ensure_future(connection.put(name_of(data), data))
+            while not (os.path.isdir(incoming) and os.listdir(incoming)):  # noqa: ASYNC110, ASYNC240 - a disk tells nobody
+                await asyncio.sleep(0.001)
+            process.send_signal(signal.SIGTERM)
+            assert await upload, "what was on its way is finished, and receipted"
+            with pytest.raises(PeerError) as refused:
+                await connection.put(name_of(later), later)
+            assert refused.value.retryable, "the client goes on elsewhere, or comes back"
+            await connection.close()
+
+        asyncio.run(work())
+        assert process.wait(30) == 0
+    assert os.listdir(incoming) == []
+    provider = house.open()
+    service = provider.start()
+    session = service.session(tenant.keeper.public)
+    assert session.get(name_of(data)) == data
+    with pytest.raises(RequestRefusedError):
+        session.get(name_of(later))
+    service.stop()
+    provider.close()
+
+
+@pytest.mark.process
+def test_a_daemon_feeds_its_watchdog_and_answers_on_a_socket_that_it_is_handed(tmp_path: str) -> None:
+    house = House(str(tmp_path), clock=SystemClock())  # type: ignore[arg-type]  # shared with a real process
+    house.init(listen="127.0.0.1:1").close()
+    notify = os.path.join(tmp_path, "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, socket.create_server(("127.0.0.1", 0)) as handed:
+        systemd.bind(notify)
+        systemd.settimeout(30)
+        environment = os.environ | {"NOTIFY_SOCKET": notify, "WATCHDOG_USEC": "20000", "LISTEN_FDS": "1"}
+        script = f"import os; os.environ['LISTEN_PID'] = str(os.getpid())\n{SERVE}"
+        shell = 'exec 3<&"$1"; shift; exec "$@"'
+        command = ["bash", "-c", shell, "bash", str(handed.fileno()), sys.executable, "-c", script, house.home]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment, pass_fds=[handed.fileno()]
+        ) as process:
+            assert process.stdout is not None
+            port = handed.getsockname()[1]
+            assert process.stdout.readline().strip() == f"listening on 127.0.0.1:{port}"
+            assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+async def _starved(provider: Provider) -> None:
+    await keep_quiet(provider, FakeClock(), 1.0)
+
+
+def test_a_watchdog_is_not_fed_by_a_provider_whose_database_does_not_answer(
+    tmp_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = House(str(tmp_path)).init(listen="127.0.0.1:0")
+    told: list[str] = []
+    looks = 0
+
+    def offer() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        if looks == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(provider, "offer", offer)
+    monkeypatch.setattr("replicator.provider.watch.notify", told.append)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(_starved(provider))
+    assert told == ["WATCHDOG=1"] * 2
+    provider.close()
+
+
+def test_a_daemon_tells_people_and_prometheus_how_it_stands(tmp_path: str, caplog: pytest.LogCaptureFixture) -> None:
+    stand = Stand(str(tmp_path))
+    hire(stand.service, stand.tenant)
+    os.rename(stand.provider.data, stand.provider.data + ".away")
+    said = os.path.join(tmp_path, "said")
+    world = World(
+        fs=PosixFs(), clock=stand.clock, web=cast("Web", None), programs=SystemPrograms(), environment=dict(os.environ)
+    )
+    settings = NotifySettings(command=CommandChannel(run=f"cat >> {said}"))
+    teller = Teller(settings=settings, folder=stand.provider.folder, who="shed", world=world)
+    textfile = os.path.join(tmp_path, "provider.prom")
+    watch = Watch(teller=teller, metrics=MetricsSettings(textfile=textfile), fs=PosixFs())
+    with caplog.at_level("INFO"):
+        asyncio.run(watch.look(stand.provider))
+        asyncio.run(watch.look(stand.provider))
+    with open(said, encoding="utf-8") as file:
+        assert file.read().count("Code: provider.unmounted") == 1
+    with open(textfile, encoding="utf-8") as file:
+        assert "replicator_provider_mounted 0" in file.read()
+    assert [record.getMessage() for record in caplog.records] == ["told by command"]
+    broken = Watch(metrics=MetricsSettings(textfile="/nonexistent/x.prom"), fs=PosixFs())
+    asyncio.run(broken.look(stand.provider))
+    assert caplog.messages[-1] == "nobody is told how this provider stands (No such file or directory)"
+    asyncio.run(Watch().look(stand.provider))
+    stand.provider.close()
+
+
 def test_an_address_that_cannot_be_listened_on_is_said_so(tmp_path: str) -> None:
     house = House(str(tmp_path))
     house.init().close()
@@ -196,7 +325,11 @@ def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         house = _House(lambda: loop.call_soon_threadsafe(stop.set), fails=fails)
-        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"))
+
+        async def told() -> None:
+            assert house.looks[-1] == "scrub", "people are told after it was looked"
+
+        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"), told)
         return house
 
     house = asyncio.run(work())

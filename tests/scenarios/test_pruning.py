@@ -257,6 +257,52 @@ async def test_what_is_taken_back_while_a_maintainer_prunes_stays_though_its_nod
     await check_restores(world, copies)
 
 
+async def taken_back_unseen(world: World) -> set[bytes]:
+    """Take a snapshot back while a provider with marks is away; return the names of all that it needs."""
+    await changing_nights(world, 4)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    needed = await needed_by(world, 2)
+    world.silence(2)
+    await take_back_second(world)
+    world.answer(2)
+    assert needed & marked_at(world, 2)
+    return needed
+
+
+async def test_a_prune_that_does_not_know_everything_still_takes_marks_off_what_it_knows_to_be_needed(
+    world: World,
+) -> None:
+    needed = await taken_back_unseen(world)
+    last = await needed_by(world, 4)
+    remove(world, [min(last - needed)])
+    report = await pruned(world, beside=False)
+    assert report.plan.gaps
+    assert any("taken off what is needed again" in one for one in report.notices)
+    assert not needed & marked_at(world, 2)
+    assert marked_at(world, 2)  # what only the first and third needed is marked still
+
+
+async def test_a_mark_that_is_not_known_to_be_right_any_more_goes_before_it_counts(world: World) -> None:
+    needed = await taken_back_unseen(world)
+    had = {name.hex() for name in needed} & set(os.listdir(world.objects(2)))
+    node = world.node()
+    [second] = [one.name.hex() for one in node.catalog.snapshots.all("number = 2")]
+    node.close()
+    away = [(os.path.join(world.objects(number), second), f"{world.root}/away-{number}") for number in range(PROVIDERS)]
+    for path, aside in away:
+        os.rename(path, aside)
+    lose_catalog(world)
+    for _ in range(10):
+        days_pass(world, 5)
+        assert (await pruned(world, beside=False)).plan.gaps
+    for path, aside in away:
+        os.rename(aside, path)
+    assert had <= set(os.listdir(world.objects(2)))
+    copy = os.path.join(world.root, "as it was", "2", "docs")
+    assert await world.differences(copy, second[:12]) == []
+
+
 async def test_what_was_marked_before_something_was_found_missing_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,170 @@
+"""What a provider's operator should know, of the disk and of the tenants whose data lies on it. No I/O.
+
+A node that is dead or taken over tells nobody anything. Its providers see that it is silent, and what was marked for
+deletion with its tenant's keys; so they say it.
+"""
+
+from typing import Final
+
+from replicator.clock import DAY_S, NS, moment_of
+from replicator.config import format_size
+from replicator.notify.alarms import STALE_S, Alarm
+from replicator.notify.metrics import Gauge
+from replicator.provider.state import ProviderState, TenantState
+
+FULL_PERCENT: Final = 1
+FILLING_DAYS: Final = 30
+_ASK: Final = "ask whose it is, by another way than this program"
+
+
+def alarms_of(state: ProviderState) -> list[Alarm]:
+    """Return what is so now."""
+    alarms = [alarm for tenant in state.tenants for alarm in _of_tenant(tenant, state.now_ns)]
+    if not state.mounted:
+        alarms.append(
+            Alarm(
+                code="provider.unmounted",
+                about="data folder",
+                what="the disk with the objects is not mounted; nothing is served, and nothing was lost by that",
+                todo="mount it; the daemon takes it up by itself",
+            )
+        )
+    if state.frozen:
+        alarms.append(
+            Alarm(
+                code="provider.clock",
+                about="clock",
+                what=f"the clock leapt by {state.clock_leap_s} s; nothing is deleted for a day",
+                todo="look whether it is right, and why it leapt",
+            )
+        )
+    if state.damaged:
+        alarms.append(
+            Alarm(
+                code="provider.damaged",
+                about="data folder",
+                what=f"{state.damaged} objects were damaged or gone when read; their tenants store them again",
+                todo="look at the disk (smartctl) and at the memory; `replicator provider status` says when",
+                extent=state.damaged,
+            )
+        )
+    if state.mounted:
+        alarms += _of_room(state)
+    alarms += [
+        Alarm(
+            code="tenant.erased",
+            about=f"tenant {tenant[:12]}",
+            what=f"tenant {tenant[:12]} was erased by its root's order on {moment_of(began_ns)[:10]}",
+            todo=f"nothing here, if they know of it: {_ASK}",
+        )
+        for tenant, began_ns in state.erased
+        if state.now_ns - began_ns < FILLING_DAYS * DAY_S * NS
+    ]
+    return alarms
+
+
+def standing(state: ProviderState) -> str:
+    """Return in a sentence how what is kept here stands, and as of when."""
+    when = moment_of(state.now_ns)
+    if not state.mounted:
+        return f"What is kept here cannot be reached as of {when}; tenants go by their other copies."
+    what = f"{format_size(state.used)} are kept here as of {when}"
+    scrubbed = (
+        f"; all of it was last read through on {moment_of(state.scrub_ended_ns)[:10]}" if state.scrub_ended_ns else ""
+    )
+    return f"{what}{scrubbed}."
+
+
+def metrics_of(state: ProviderState) -> list[Gauge]:
+    """Return the gauges of a provider."""
+    gauges = [
+        Gauge(name=f"provider_{name}", meaning=meaning, value=value)
+        for name, meaning, value in (
+            ("mounted", "1 if the disk with the objects is there.", int(state.mounted)),
+            ("used_bytes", "Bytes that tenants' objects count.", state.used),
+            ("capacity_bytes", "Bytes that are offered.", state.capacity),
+            ("disk_free_bytes", "Bytes that the disk has left.", state.disk_free),
+            ("room_bytes", "Bytes that may still be stored.", state.room),
+            ("growth_bytes_per_day", "By how much it grew a day, within the last 30.", state.growth),
+            ("clock_leap_seconds", "By how much the clock last leapt.", state.clock_leap_s),
+            ("damaged_objects", "Objects that were damaged or gone when they were read.", state.damaged),
+            ("scrub_ended_seconds", "When all was last read through, since 1970.", state.scrub_ended_ns / NS),
+        )
+    ]
+    if state.days_left is not None:
+        gauges.append(
+            Gauge(
+                name="provider_full_in_days",
+                meaning="Days until it is full, as of late.",
+                value=round(state.days_left, 1),
+            )
+        )
+    codes = [one.code for one in alarms_of(state)]
+    gauges += [
+        Gauge(name="alarms", meaning="Alarms now.", value=codes.count(code), labels={"code": code})
+        for code in sorted(set(codes))
+    ]
+    for one in state.tenants:
+        labels = {"tenant": one.id}
+        gauges += [
+            Gauge(name=f"provider_tenant_{name}", meaning=meaning, value=value, labels=labels)
+            for name, meaning, value in (
+                ("used_bytes", "Bytes that its objects count.", one.used),
+                ("quota_bytes", "Bytes that it may store.", one.quota),
+                ("heard_seconds", "When a node of it last published, since 1970.", one.heard_ns / NS),
+                ("marked_bytes", "Bytes that are marked for deletion.", one.marked_bytes),
+            )
+        ]
+    return gauges
+
+
+def _of_room(state: ProviderState) -> list[Alarm]:
+    advice = "make room: `replicator provider set --capacity`, a larger disk, or smaller quotas"
+    if state.room <= state.capacity * FULL_PERCENT // 100:
+        text = f"{format_size(state.room)} of {format_size(state.capacity)} are left; uploads are refused"
+        return [Alarm(code="provider.full", about="capacity", what=text, todo=advice)]
+    if state.days_left is not None and state.days_left < FILLING_DAYS:
+        text = f"as it grew of late, {format_size(state.room)} of room are full in {state.days_left:.0f} days"
+        return [Alarm(code="provider.filling", about="capacity", what=text, todo=advice)]
+    return []
+
+
+def _of_tenant(one: TenantState, now_ns: int) -> list[Alarm]:
+    about = f"tenant {one.name}"
+    alarms = []
+    silent_s = (now_ns - max(one.heard_ns, one.since_ns)) / NS
+    if silent_s > STALE_S and one.stores:
+        days = round(silent_s / DAY_S)
+        alarms.append(
+            Alarm(
+                code="tenant.silent",
+                about=about,
+                what=f"{one.name}: none of its machines has backed up to here for {days} days",
+                todo=f"{_ASK}: its machine may be dead, and then it tells nobody",
+            )
+        )
+    if one.marked_bytes > one.budget:
+        alarms.append(
+            Alarm(
+                code="deletion.large",
+                about=about,
+                what=f"{one.name}: {one.marked} objects ({format_size(one.marked_bytes)}) are marked for deletion, "
+                f"more than may go in a week; the first may go on {moment_of(one.first_ns)[:10]}",
+                todo=f"{_ASK}; nothing goes before that day",
+                extent=one.marked,
+            )
+        )
+    if one.unbraked:
+        text = f"{one.name}: no {' and no '.join(one.unbraked)} on deletions, by its root's word"
+        alarms.append(Alarm(code="deletion.unbraked", about=about, what=text, todo=f"{_ASK}: it is meant for tests"))
+    if one.root_changes:
+        text = f"{one.name}: another root is announced to follow its own"
+        alarms.append(
+            Alarm(
+                code="tenant.root", about=about, what=text, todo=f"{_ASK}: who did not do it has thirty days to object"
+            )
+        )
+    if one.forks:
+        text = f"{one.name}: the history of a machine of it parts in two: two write with one key"
+        alarms.append(Alarm(code="tenant.fork", about=about, what=text, todo=_ASK, extent=one.forks))
+    return alarms
