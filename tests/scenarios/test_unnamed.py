@@ -15,7 +15,7 @@ from replicator.engine.recover import recover
 from replicator.engine.succession import announce_root
 from replicator.format.container import Kind
 from replicator.format.merkle import name_of
-from replicator.ids import ObjectName
+from replicator.ids import Identity, ObjectName
 from replicator.pack.sealed import seal_object
 from tests.fakes import SeededRng
 from tests.scenarios.conftest import Worlds
