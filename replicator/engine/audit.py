@@ -171,8 +171,10 @@ async def _survey_one(
         states[object_id] = "missing"
     given_up = {holding.object_id for holding in holdings if holding.state == "released"}
     for object_id, state in states.items():
-        own = half.role == "node" and names[object_id].writer == half.identity  # which claims it no more, marked or not
-        if state == "held" and (names[object_id].name in released or (own and object_id in given_up)):
+        row = names[object_id]
+        # Of its own objects a node knows itself what it gave up: no provider can say so of what it claims.
+        own = half.role == "node" and row.writer == half.identity
+        if state == "held" and (object_id in given_up if own else row.name in released):
             states[object_id] = "released"
     settled = given_up | {holding.object_id for holding in holdings if holding.state == "gone"}
     for object_id in (settled | replaced) & states.keys():

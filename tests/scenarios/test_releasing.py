@@ -379,3 +379,17 @@ async def test_a_keeper_that_was_away_prunes_on_and_settles_what_was_released_me
     for path in world.stored(min(other)):
         os.unlink(path)
     assert (await pruned(world, beside=False)).plan.gaps, "what nobody made up for is a gap"
+
+
+async def test_a_provider_that_calls_surplus_what_it_lost_is_found_by_the_node_that_claims_it(world: World) -> None:
+    world.small_dataset()
+    await world.backup()
+    [path, *_] = world.stored(0)
+    lie = "INSERT INTO marks (tenant, name, why, marked_ns, marked_day) VALUES (?, ?, 'surplus', 1, 1)"
+    name = bytes.fromhex(os.path.basename(path))
+    world.opened[0]._database.write("lie", lambda connection: connection.execute(lie, (world.tenant_id, name)))
+    assert (await world.status()).surplus == []
+    os.unlink(path)
+    status = await world.status()
+    assert any("1 objects that it had receipted are gone" in one for one in status.problems)
+    assert status.datasets[0].state == "below promise"
