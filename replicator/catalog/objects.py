@@ -13,8 +13,12 @@ from replicator.ids import Identity, ObjectName
 
 ObjectKind = Literal["data", "tree", "shard", "index", "references", "snapshot", "charter", "keybag"]
 """A pack that is cut into shards is a row too, of which no provider has anything: they have its shards."""
-HoldingState = Literal["held", "missing", "damaged", "gone"]
-"""What a peer's copy is: there, not there any more, not right, or lost and made up for elsewhere."""
+HoldingState = Literal["held", "released", "missing", "damaged", "gone"]
+"""What a peer's copy is: there, given up as one too many, not there any more, not right, or nothing to wait for.
+
+What is released is still there for a while, is no copy that counts, and in no claim. Gone is what was lost and made up
+for elsewhere, and what was released and deleted then.
+"""
 _COLUMNS = "id, name, writer, kind, size, policy, index_id, spooled, created_ns, lost"
 _HOLDING = "object_id, peer, state, incarnation, received_ns, checked_ns, audited_ns"
 _BATCH = 500
@@ -529,6 +533,17 @@ class Objects:
             )
             for row in rows
         ]
+
+    def receipts(self, peer: Identity, object_ids: Collection[int]) -> dict[int, bytes]:
+        """Return the signed receipts that a peer gave for some objects, as far as this home has them."""
+        found: dict[int, bytes] = {}
+        for marks, part in _marked(sorted(object_ids)):
+            rows = self._db.rows(
+                f"SELECT object_id, receipt FROM holdings WHERE peer = ? AND object_id IN ({marks})",  # noqa: S608
+                (peer, *part),
+            )
+            found.update((object_id, receipt) for object_id, receipt in rows if receipt)
+        return found
 
     def claimed(self, peer: Identity) -> set[int]:
         """Return the objects in our last accepted claim at a peer."""

@@ -354,6 +354,7 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
         "missing": mended.missing,
         "damaged": mended.damaged,
         "made": mended.made,
+        "let_go": mended.let_go,
         "debts": mended.debts,
         "urgent": urgent.made,
         "waiting": [{"id": name, "state": word} for name, word in mended.waiting.items()],
@@ -368,6 +369,8 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
     lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {made}{waits}")
     if moved is not None and moved.moves:
         lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
+    if mended.let_go:
+        lines.append(f"repair: {mended.let_go} copies more than promised are let go of, for `prune` to release")
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from replicator.engine.home import Half
     from replicator.engine.rebalance import Move
     from replicator.engine.repair import PlannedCopy
-    from replicator.engine.status import Status
+    from replicator.engine.status import Status, SurplusAt
     from replicator.engine.verify import VerifyReport
 
 
@@ -123,6 +123,21 @@ def _deletions_text(found: "Status") -> list[str]:
     return lines
 
 
+def _surplus_text(one: "SurplusAt") -> str:
+    said = []
+    if one.objects:
+        said.append(
+            f"{one.objects} copies ({format_size(one.bytes)}) are more than promised: `run` or `repair` of their node "
+            "lets go of them"
+        )
+    if one.released:
+        said.append(
+            f"{one.released} copies ({format_size(one.released_bytes)}) are given up, as enough lie elsewhere: `prune` "
+            "releases what is not marked yet, and they count there as used until they are deleted"
+        )
+    return f"Surplus at {one.name}: {'; '.join(said)}."
+
+
 def _status_text(found: "Status") -> list[str]:
     lines = [line for one in found.roots for line in (f"!! {one.text}.", f"!! {one.advice}", "")]
     if not found.datasets:
@@ -168,6 +183,7 @@ def _status_text(found: "Status") -> list[str]:
         )
         lines.append("")
     lines += _deletions_text(found)
+    lines += [_surplus_text(one) for one in found.surplus]
     if found.spooled_bytes:
         lines.append(f"{format_size(found.spooled_bytes)} wait in the spool for more copies.")
     lines += [
@@ -366,6 +382,11 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     lines: list[str] = []
     if dry_run:
         lines += _planned_table(report.planned)
+        if report.surplus:
+            lines += table(
+                ("OBJECT", "KIND", "SIZE", "SURPLUS AT", "WHY"),
+                [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.surplus],
+            )
     lost = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
     waits = "".join(f"; {name} is {word}" for name, word in report.waiting.items())
     lines.append(
@@ -379,6 +400,10 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     )
     if report.exit_code == exits.DONE and not dry_run:
         lines.append("Every object has its promised copies.")
+    if report.surplus:
+        size = format_size(sum(one.size for one in report.surplus))
+        done = f"; this node let go of {report.let_go}" if report.let_go else ""
+        lines.append(f"{len(report.surplus)} copies ({size}) are more than promised{done}: `prune` releases them")
     session.out.result(
         {
             "planned": [
@@ -396,6 +421,11 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
                 }
                 for one in report.planned
             ],
+            "surplus": [
+                {"id": one.object, "kind": one.kind, "size": one.size, "peer": one.peer, "why": one.why}
+                for one in report.surplus
+            ],
+            "let_go": report.let_go,
             "missing": report.missing,
             "damaged": report.damaged,
             "made": report.made,

@@ -266,7 +266,11 @@ def peer_show(session: Session, name: str) -> None:
     with session.member() as half:
         pin = half.peer(name)
         row = half.catalog.peers.get(Identity(pin.identity))
-        held = [one for one in half.catalog.objects.holdings(peer=Identity(pin.identity)) if one.state == "held"]
+        held = [
+            one
+            for one in half.catalog.objects.holdings(peer=Identity(pin.identity))
+            if one.state in {"held", "released"}
+        ]
     address = f"{(row.endpoints or tuple(pin.endpoints))[0]}/{address_form(Identity(pin.identity))}"
     document = {
         "id": pin.identity.hex(),

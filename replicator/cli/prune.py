@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 def prune(session: Session, dry_run: bool, retiring: tuple[str, ...]) -> None:
     """Mark for deletion, at every provider, what no snapshot needs that is not forgotten.
 
-    Providers delete it after their waits, no more in a week than root allows; `status` shows what is marked. What is
-    needed is decided from references and indexes alone. If anything is not known, nothing is marked.
+    Copies beyond the promise are released too, once the node that made them has let go of them. Providers delete it all
+    after their waits, no more in a week than root allows; `status` shows what is marked. What is needed is decided from
+    references and indexes alone. If anything is not known, nothing is marked.
     """
     report = run_prune(session, dry_run=dry_run, retiring=retiring)
     session.out.result(prune_document(report), prune_text(report))
@@ -129,6 +130,13 @@ def _provider(one: "AtProvider") -> dict[str, Any]:
         "first": moment(one.first_ns),
         "last": moment(one.last_ns),
         "weekly_budget": one.budget,
+        "surplus": one.spare,
+        "surplus_bytes": one.spare_bytes,
+        "surplus_claimed": one.spare_claimed,
+        "surplus_young": one.spare_young,
+        "released": one.released,
+        "released_bytes": one.released_bytes,
+        "released_first": moment(one.released_ns),
         "problem": one.problem,
     }
 
@@ -148,6 +156,7 @@ def prune_text(report: "PruneReport") -> list[str]:
     if not plan.dead and not plan.groups and not report.unnamed:
         return [
             "There is nothing to prune.",
+            *_surplus_text(report),
             *report.stays,
             *(f"{one.name}: {one.problem}" for one in report.at if one.problem),
             *retired,
@@ -167,6 +176,7 @@ def prune_text(report: "PruneReport") -> list[str]:
         )
     if report.at:
         lines += ["", *table(("PROVIDER", "FREED", "OBJECTS", "STILL CLAIMED", "FROM", "ALL BY"), _rows(report))]
+    lines += _surplus_text(report)
     lines += ["", *report.stays]
     lines += [f"{one.name}: {one.problem}" for one in report.at if one.problem]
     lines += retired
@@ -178,6 +188,25 @@ def prune_text(report: "PruneReport") -> list[str]:
             "Until then everything is there: `forget --undo` takes snapshots back, `status` shows what is marked."
         )
     return lines
+
+
+def _surplus_text(report: "PruneReport") -> list[str]:
+    """Say what is more than was promised, and what becomes of it."""
+    lines = []
+    for one in report.at:
+        found = []
+        if one.spare and report.dry_run:
+            found.append(f"{one.spare} copies ({format_size(one.spare_bytes)}) would be released")
+        if one.spare_claimed:
+            found.append(f"{one.spare_claimed} copies stay until the node that relies on them lets go, in its next run")
+        if one.spare_young:
+            found.append(f"{one.spare_young} copies stay until they have been there for eight days")
+        if one.released:
+            found.append(f"{one.released} copies ({format_size(one.released_bytes)}) are released")
+        if found:
+            day = f", to go from {moment(one.released_ns)[:10]} on" if one.released_ns else ""
+            lines.append(f"Beyond the promise at {one.name}: {'; '.join(found)}{day}.")
+    return ["", *lines] if lines else []
 
 
 def _by_kind(objects: "Iterable[DeadObject]") -> list[str]:

@@ -9,6 +9,7 @@ from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, inventory_pages
 from replicator.engine.forgetting import known_there, note_there
+from replicator.engine.givenup import released_there
 from replicator.engine.home import Half
 from replicator.engine.presence import note_disk
 from replicator.engine.sync import sync_all
@@ -162,15 +163,23 @@ async def _survey_one(
             raise UnreachableError(link.pin.name, f"none of {view.probes} proofs came in time: an outage, for now")
         await _charter_and_keybag(edge, link, recovery, listed, view)
         note_disk(half, link.identity, edge.clock.now_ns(), away=False)
+        released = await released_there(link)
     except PeerError as error:
         await federation.drop(link, error)
         return view if view is not None and view.late else None
     names = {row.id: row for row in rows.values()}
     for object_id in (promised - set(states)) & names.keys():  # a run beside us may just have made some
         states[object_id] = "missing"
-    settled = {holding.object_id for holding in holdings if holding.state == "gone"}
+    given_up = {holding.object_id for holding in holdings if holding.state == "released"}
+    for object_id, state in states.items():
+        row = names[object_id]
+        # Of its own objects a node knows itself what it gave up: no provider can say so of what it claims.
+        own = half.role == "node" and row.writer == half.identity
+        if state == "held" and (object_id in given_up if own else row.name in released):
+            states[object_id] = "released"
+    settled = given_up | {holding.object_id for holding in holdings if holding.state == "gone"}
     for object_id in (settled | replaced) & states.keys():
-        if states[object_id] != "held":
+        if states[object_id] not in {"held", "released"}:
             states[object_id] = "gone"
     half.catalog.objects.set_states(
         link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()

@@ -26,7 +26,8 @@ from replicator.engine.handing import handed_to, name_of_key
 from replicator.engine.home import Half
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.keys import root_of_sheet
-from replicator.engine.marking import gone_writers, outstanding
+from replicator.engine.marked import outstanding
+from replicator.engine.marking import gone_writers
 from replicator.engine.members import catch_up, spread_charter
 from replicator.engine.node import NodeHome
 from replicator.engine.retain import chains_after

@@ -225,6 +225,10 @@ class Half:
         """The providers that the charter names."""
         return self.private.peers
 
+    def holders(self) -> bytes:
+        """Return owner's word on whose receipts count for a release; empty where the charter in force has none."""
+        return self.private.holders
+
     def peer(self, name: str) -> PeerPin:
         """Return a peer by petname or identity prefix.
 

@@ -40,6 +40,7 @@ from replicator.format.keybag import (
     WriterDomain,
     read_member_keys,
 )
+from replicator.format.mark import Holders
 from replicator.format.merkle import name_of
 from replicator.fs import Fs, destroy, write_atomic
 from replicator.ids import Identity
@@ -492,6 +493,14 @@ class KeeperHome(ReaderHome):
         """Return the seal key of a root that is announced, to which a new keybag is sealed too; empty if none is."""
         return self.charter.pending.successor.root_seal_key if self.charter.pending is not None else b""
 
+    def holders(self) -> bytes:
+        """Return the providers whose receipts count for a release, signed for the charter in force.
+
+        Raises:
+            KeyWrongError: the passphrase is wrong.
+        """
+        return sign_holders(self.owner(), self.tenant, self.charter.number, self.peers)
+
     def with_peers(self, peers: list[PeerPin]) -> CharterPrivate:
         """Return the private part with another list of peers."""
         return msgspec.structs.replace(self.private, peers=peers)
@@ -512,7 +521,10 @@ def sign_charter(
     change: bytes = b"",
     handovers: Sequence[bytes] = (),
 ) -> bytes:
-    """Return a signed charter as an object."""
+    """Return a signed charter as an object. Maintainers that it names are told in it whose receipts count."""
+    maintained = any(right.role == "maintainer" and not right.revoked for right in rights)
+    holders = sign_holders(owner, tenant, number, private.peers) if maintained else b""
+    private = msgspec.structs.replace(private, holders=holders)
     charter = Charter(
         tenant=tenant,
         number=number,
@@ -526,6 +538,12 @@ def sign_charter(
         handovers=list(handovers),
     )
     return record_object(owner.sign(Context.CHARTER, encode_charter(charter)), edge.rng)
+
+
+def sign_holders(owner: SigningKey, tenant: bytes, number: int, peers: Iterable[PeerPin]) -> bytes:
+    """Return the providers of a charter as owner's word that their receipts count for a release."""
+    providers = b"".join(sorted(pin.identity for pin in peers))
+    return owner.sign(Context.HOLDERS, encode(Holders(tenant=tenant, charter=number, providers=providers)))
 
 
 def record_object(body: bytes, rng: Rng) -> bytes:

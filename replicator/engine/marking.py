@@ -1,10 +1,10 @@
-"""Telling providers what may be deleted there: marks with a view, and retirements of writers nobody waits for.
+"""Telling providers what may go there: marks and releases with a view, fences and retirements of silent writers.
 
 Whoever marks asks :func:`ask_claims` first, reads heads, snapshots and references then, decides after that, and marks
 last (docs/spec/protocol.md §10): a provider refuses what was decided without knowing all that it had accepted.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -19,25 +19,20 @@ from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
 from replicator.errors import PeerError, RefusedError
 from replicator.format.codec import encode
-from replicator.format.mark import Mark, Retire, SeenWriter
+from replicator.format.mark import Fence, Mark, Retire, SeenWriter
 from replicator.ids import Identity, identity_of
 from replicator.wire.messages import (
-    MAX_CHECKS,
     Claims,
     Empty,
     MarkReply,
-    Marks,
-    MarksRequest,
-    Outstanding,
     Signed,
-    VouchReply,
-    VouchRequest,
     WriterState,
 )
 
 NAMES_AT_ONCE: Final = 100_000
 """Names in one mark: 3.2 MB of the 8 MiB that a request may have."""
-MARKS_PAGE: Final = 10_000
+RECEIPTS_AT_ONCE: Final = 10_000
+"""Receipts in one release, of about 250 bytes each: 2.5 MB, and two seconds of checking signatures at the provider."""
 Outcome = Literal["stands", "nothing", "stale", "unseen", "waits", "silent"]
 
 
@@ -58,6 +53,28 @@ class MarkedAt:
     claimed: set[bytes] = field(default_factory=set)
     locked: set[bytes] = field(default_factory=set)
     absent: set[bytes] = field(default_factory=set)
+    short: set[bytes] = field(default_factory=set)
+    """Surplus that stays: the provider's own receipt for it is too young, or it counts too few others."""
+    end: tuple[int, bytes] | None = None
+    """The number and hash of the last mark that stood, for who goes on after it; None if all did not stand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A surplus object at one provider, with the receipts of ``copies`` others or more."""
+
+    name: bytes
+    copies: int
+    receipts: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What goes into one mark."""
+
+    dead: tuple[bytes, ...] = ()
+    surplus: tuple[Released, ...] = ()
+    holders: bytes = b""
 
 
 async def ask_claims(federation: Federation) -> dict[Identity, Claims]:
@@ -92,9 +109,45 @@ async def mark_dead(
     writer that was read. The key must have the right ``mark``. Marking again what is marked changes nothing.
     """
     return [
-        await _mark_at(half, federation, edge, key, identity, before.get(identity), seen, sorted(set(wanted)))
+        await _mark_at(half, federation, edge, key, identity, before.get(identity), seen, _dead_parts(wanted))
         for identity, wanted in names.items()
     ]
+
+
+async def release(
+    half: Half,
+    federation: Federation,
+    edge: Edge,
+    key: SigningKey,
+    *,
+    before: Mapping[Identity, Claims],
+    seen: Mapping[bytes, int],
+    surplus: Mapping[Identity, Collection[Released]],
+    holders: bytes,
+) -> list[MarkedAt]:
+    """Mark copies as surplus, as :func:`mark_dead` marks; ``holders`` is owner's word on whose receipts count.
+
+    Whoever calls it has claimed the copies that stay, and asked ``before`` after that.
+    """
+    return [
+        await _mark_at(half, federation, edge, key, identity, before.get(identity), seen, _parts(wanted, holders))
+        for identity, wanted in surplus.items()
+    ]
+
+
+def _dead_parts(names: Collection[bytes]) -> list[_Part]:
+    ordered = sorted(set(names))
+    return [_Part(dead=tuple(ordered[at : at + NAMES_AT_ONCE])) for at in range(0, len(ordered), NAMES_AT_ONCE)]
+
+
+def _parts(surplus: Collection[Released], holders: bytes) -> list[_Part]:
+    """One mark says one number of copies: what was promised less is told apart, so that it is not held to more."""
+    found = []
+    for copies in sorted({one.copies for one in surplus}):
+        alike = sorted((one for one in surplus if one.copies == copies), key=lambda one: one.name)
+        step = max(1, RECEIPTS_AT_ONCE // max(len(one.receipts) for one in alike))
+        found += [_Part(surplus=tuple(alike[at : at + step]), holders=holders) for at in range(0, len(alike), step)]
+    return found
 
 
 async def _mark_at(
@@ -105,7 +158,7 @@ async def _mark_at(
     identity: Identity,
     claims: Claims | None,
     seen: Mapping[bytes, int],
-    names: list[bytes],
+    parts: Sequence[_Part],
 ) -> MarkedAt:
     link = federation.links.get(identity)
     petname = next((pin.name for pin in half.peers if pin.identity == identity), identity.hex()[:12])
@@ -113,7 +166,7 @@ async def _mark_at(
     if link is None or claims is None:
         found.outcome, found.why = "silent", str(federation.failures.get(identity, "it does not answer"))
         return found
-    if not names:
+    if not parts:
         return found
     for state in claims.writers:
         who = name_of_key(half.private, Identity(state.writer))
@@ -126,8 +179,8 @@ async def _mark_at(
             found.why = f"its store was put back from an older copy, and {who} has not claimed anew yet"
             return found
     number, previous = claims.mark, claims.mark_hash
-    for at in range(0, len(names), NAMES_AT_ONCE):
-        part = names[at : at + NAMES_AT_ONCE]
+    for part in parts:
+        names = {*part.dead, *(one.name for one in part.surplus)}
         mark = Mark(
             tenant=half.tenant,
             provider=identity,
@@ -137,11 +190,11 @@ async def _mark_at(
             view=[
                 SeenWriter(writer=one.writer, claim=one.claim, head=seen.get(one.writer, 0)) for one in claims.writers
             ],
-            dead=b"".join(part),
-            surplus=b"",
-            copies=1,
-            holders=b"",
-            receipts=[],
+            dead=b"".join(part.dead),
+            surplus=b"".join(one.name for one in part.surplus),
+            copies=max((one.copies for one in part.surplus), default=1),
+            holders=part.holders,
+            receipts=[receipt for one in part.surplus for receipt in one.receipts],
             created_ns=edge.clock.now_ns(),
         )
         signed = key.sign(Context.MARK, encode(mark))
@@ -157,12 +210,14 @@ async def _mark_at(
             found.why = "it took in something new meanwhile"
             return found
         found.outcome = "stands"
-        refused = {word: set(split_ids(getattr(reply, word))) for word in ("claimed", "locked", "absent")}
+        refused = {word: set(split_ids(getattr(reply, word))) for word in ("claimed", "locked", "absent", "short")}
         found.claimed |= refused["claimed"]
         found.locked |= refused["locked"]
         found.absent |= refused["absent"]
-        found.marked |= set(part).difference(*refused.values())
+        found.short |= refused["short"]
+        found.marked |= names.difference(*refused.values())
         number, previous = number + 1, signed_hash(signed)
+    found.end = number, previous
     return found
 
 
@@ -174,12 +229,18 @@ async def retire(
 ) -> Claims:
     """Wait no longer for a writer at one provider: what it claimed there protects nothing, until it claims anew.
 
-    Its snapshots must have been read before: references alone protect their data from now on.
+    Its snapshots must have been read before: references alone protect their data from now on. A claim that it may have
+    sent and that hangs on its way is fenced off first: coming later it would undo this, and nobody would hear what it
+    is answered.
 
     Raises:
         RefusedError: it claimed meanwhile, or the key may not do that.
         PeerError: the provider does not answer.
     """
+    fence = Fence(
+        tenant=half.tenant, provider=link.identity, writer=state.writer, claim=state.claim + 1, head=state.head
+    )
+    await link.connection.call("fence", Signed(statement=key.sign(Context.FENCE, encode(fence))), Claims)
     order = Retire(tenant=half.tenant, provider=link.identity, writer=state.writer, claim=state.claim)
     return await link.connection.call("retire", Signed(statement=key.sign(Context.RETIRE, encode(order))), Claims)
 
@@ -201,39 +262,3 @@ def with_writer_retired(claims: Claims, now: Claims, writer: bytes) -> Claims:
     after = {one.writer: one for one in now.writers}
     writers = [after.get(one.writer, one) if one.writer == writer else one for one in claims.writers]
     return msgspec.structs.replace(claims, writers=writers)
-
-
-async def outstanding(link: Link) -> list[Outstanding]:
-    """Return everything that is marked at a provider, with the time at which it may go at the earliest.
-
-    Raises:
-        PeerError: it does not answer, or knows no marks.
-    """
-    found: list[Outstanding] = []
-    after = b""
-    while True:
-        page = await link.connection.call("marks", MarksRequest(after=after, limit=MARKS_PAGE), Marks)
-        found += page.marks
-        if not page.more or not page.marks:
-            return found
-        after = page.marks[-1].name
-
-
-async def take_back(federation: Federation, names: Collection[bytes], *, due_by_ns: int = 0) -> int:
-    """Have providers read what is marked of some objects, and take the marks off; return how many were taken off.
-
-    Also of all others that may be deleted by ``due_by_ns``. What was deleted already, or is damaged, stays as it is.
-    """
-    count = 0
-    for link in list(federation.links.values()):
-        try:
-            marked = sorted(one.name for one in await outstanding(link) if one.name in names or one.due_ns <= due_by_ns)
-            for at in range(0, len(marked), MAX_CHECKS):
-                request = VouchRequest(names=b"".join(marked[at : at + MAX_CHECKS]))
-                reply = await link.connection.call("vouch", request, VouchReply)
-                count += sum(bool(receipt) for receipt in reply.receipts)
-        except RefusedError as error:
-            federation.notices.append(str(error))
-        except PeerError as error:
-            await federation.drop(link, error)
-    return count

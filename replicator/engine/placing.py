@@ -12,6 +12,7 @@ from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.home import Half
 from replicator.engine.presence import disk_away_since
+from replicator.engine.promises import asked_of_indexes, promised
 from replicator.errors import RefusedError, UsageError
 from replicator.format.charter import PeerPin
 from replicator.format.policy import Policy as PolicyRecord
@@ -28,6 +29,7 @@ from scheduler import (
     PolicyError,
     Repair,
     RosterError,
+    Surplus,
     place,
     qualify,
     repair_queue,
@@ -290,7 +292,7 @@ class Ground:
         return found
 
     def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
-        """Place packs (rows of other kinds are left out) under the policies they carry.
+        """Place packs (rows of other kinds are left out) by what they are promised.
 
         Of a pack that is cut the plan's copies are shards, each on the peer that :meth:`tasks` says.
         """
@@ -300,17 +302,24 @@ class Ground:
         return place(packs, self.roster(frozen=frozen), rules, held, seed=self.half.tenant)
 
     def packs(self, rows: Iterable[ObjectRow]) -> tuple[list[Pack], list[Policy]]:
-        """Return packs, each as large as what a peer stores of it, and the policies that they are under."""
-        rows = list(rows)
-        self._learn(rows)
+        """Return packs (rows of other kinds are left out) with the policies that they are kept by now, and those.
+
+        Each is as large as what a peer stores of it.
+        """
+        chosen = [row for row in rows if row.kind in PACK_KINDS]
+        self._learn(chosen)
+        # One that no index lists yet, or none of a snapshot, is kept by what it was stored under.
+        listed = any(row.index_id is not None for row in chosen)
+        asked = asked_of_indexes(self.half) if listed else {}
         policies = self.half.catalog.datasets.policies()
         rules: dict[tuple[bytes, bool], Policy] = {}
         packs = []
-        for row in rows:
+        for row in chosen:
             shards = self.shards(row)
-            key = (row.policy, shards is None)
+            kept_by = promised(row.policy, asked.get(row.index_id or 0, set()), policies)
+            key = (kept_by, shards is None)
             if key not in rules:
-                rules[key] = scheduler_policy(row.policy, policies[row.policy], whole=shards is None)
+                rules[key] = scheduler_policy(kept_by, policies[kept_by], whole=shards is None)
             size = row.size if shards is None else shards.rows[0].size
             packs.append(Pack(id=pack_id(row.name), size=size, policy=rules[key].name))
         return packs, list(rules.values())
@@ -342,6 +351,15 @@ class Ground:
                 left.remove(number)
                 found.append(Task(row=shards.rows[number], pack=row, peer=one.peer, why=one.why))
         return found
+
+    def surplus(self, rows: Iterable[ObjectRow]) -> list[tuple[ObjectRow, Surplus]]:
+        """Return the packs, as they lie, of which there are more copies than promised, and which copy is too many.
+
+        Not of packs that are cut: no shard stands in for another, and none is ever released.
+        """
+        by_name = {pack_id(row.name): row for row in rows}
+        found = [(by_name[one.pack], one) for one in self.plan(by_name.values(), frozen=True).surplus]
+        return [(row, one) for row, one in found if self.shards(row) is None]
 
     def queue(self, rows: Iterable[ObjectRow], *, copies: int) -> list[Repair]:
         """Return packs (rows of other kinds are left out) in the order in which to mend them.

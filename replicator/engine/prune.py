@@ -14,6 +14,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, moved_beside
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
+from replicator.engine.placing import PACK_KINDS, Ground, pack_id
 from replicator.engine.pruneplan import (
     MAX_UNUSED,
     Change,
@@ -24,6 +25,7 @@ from replicator.engine.pruneplan import (
     StoredIds,
     plan_prune,
 )
+from replicator.engine.releaseplan import short_packs
 from replicator.engine.sync import fetch_index, knows_index, read_snapshot, sync_all
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError
 from replicator.format.codec import decode
@@ -82,8 +84,9 @@ async def look(
     """Find out everything that a plan stands on, and plan; with ``supposing`` as if that were what stays.
 
     A gap is: a fork, or anything else that does not hold; a snapshot, chain or references that cannot be read; a
-    provider that lacks what it had receipted. Providers that do not answer are none: nothing is deleted there without
-    them, and each refuses what was decided without knowing its newest claims and heads.
+    provider that lacks what it had receipted, unless as many others as are promised have it. Providers that do not
+    answer are none: nothing is deleted there without them, and each refuses what was decided without knowing its newest
+    claims and heads.
     """
     heads = await sync_all(half, federation)
     rows = half.catalog.snapshots.all()
@@ -134,8 +137,10 @@ async def look(
     )
     whole = not found.gaps
     needed = stored_names(half, needed_names(known.kept, packs) - {one.name for one in found.dead})
+    spare = _made_up_for(half, federation, views)
     for identity, view in views.items():
-        lacking = [row for row in (*view.missing, *view.damaged) if row.name in needed]
+        missing = [row for row in view.missing if row.name not in spare]
+        lacking = [row for row in (*missing, *view.damaged) if row.name in needed]
         link = federation.links.get(Identity(identity))
         if lacking and link and not found.gaps:
             what = f"{link.pin.name} lacks {len(lacking)} objects that are needed, or has them damaged"
@@ -149,6 +154,17 @@ async def look(
         kept=known.kept,
         changes=known.changes,
     )
+
+
+def _made_up_for(half: Half, federation: Federation, views: Mapping[bytes, PeerView]) -> set[bytes]:
+    """Return the names of packs that a provider lacks and as many others have as are promised.
+
+    Such a copy was released and deleted while this home was away, or lost: pruning the rest does no harm either way.
+    """
+    rows = {pack_id(row.name): row for view in views.values() for row in view.missing if row.kind in PACK_KINDS}
+    ground = Ground(half, federation)
+    ground.refresh()
+    return {rows[pack].name for pack in rows.keys() - short_packs(ground.plan(rows.values(), frozen=True))}
 
 
 def _pack_ids(half: Half, packs: Sequence[PackFacts]) -> Iterator[tuple[int, bytes]]:

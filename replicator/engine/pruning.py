@@ -7,12 +7,15 @@ The order, each step harmless by itself, so that a run that is stopped anywhere 
     3. a Forget says which packs are gone: members stop waiting for them, nodes stop relying on them
     4. a node in this home drops them from its claims; nodes elsewhere do that in their next run. After either: again
        from 1
-    5. what nobody claims any more is marked, at each provider with a view of all that it had accepted
+    5. what nobody claims any more is marked, at each provider with a view of all that it had accepted; and copies of
+       what is needed, where as many as are promised lie elsewhere (:mod:`.releasing`)
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.clock import NS
@@ -24,20 +27,20 @@ from replicator.engine.forgetting import Draft, Forgotten, drop_old, learn, main
 from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
 from replicator.engine.maintenance import Claimant, EnrolOrderFor
+from replicator.engine.marked import outstanding, take_back
 from replicator.engine.marking import (
     MarkedAt,
     ask_claims,
     gone_writers,
     mark_dead,
-    outstanding,
     retire,
-    take_back,
     with_writer_retired,
 )
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
 from replicator.engine.prune import Look, look, needed_names, stored_names
 from replicator.engine.pruneplan import MAX_UNUSED, WEEK_NS, DeadObject, PrunePlan, gone_by_ns
+from replicator.engine.releasing import Releasing
 from replicator.engine.relying import claim_what_is_left
 from replicator.engine.repacking import Repacking
 from replicator.engine.swept import drop_swept
@@ -45,7 +48,7 @@ from replicator.engine.unnamed import Unnamed, find_unnamed
 from replicator.errors import LockedError, PeerError
 from replicator.format.forget import KeptChain, MovedPacks
 from replicator.ids import Identity, identity_of
-from replicator.wire.messages import Claims, Marks, MarksRequest
+from replicator.wire.messages import Claims, Marks, MarksRequest, Outstanding
 
 MAX_ROUNDS: Final = 6
 MOST_GONE: Final = 100_000
@@ -53,7 +56,7 @@ MOST_GONE: Final = 100_000
 SPARED_NS: Final = WEEK_NS
 """A mark that nobody can say to be right any more is taken off so long before it counts: some nights' time, should the
 provider not answer in one of them."""
-_LIES_THERE: Final = ("held", "damaged")
+_LIES_THERE: Final = ("held", "released", "damaged")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +66,11 @@ class AtProvider:
     ``objects`` of ``bytes`` lie there and are needed by nobody; of these ``marked`` are to be deleted from ``first_ns``
     on, all by ``last_ns`` if nothing intervenes, and ``claimed`` are relied on by a node that has not heard of it yet.
     ``problem``: why nothing could be marked there now.
+
+    Of what is needed, ``spare`` copies of ``spare_bytes`` are found to be more than promised; ``spare_claimed`` of them
+    are relied on there by a node that has not let go yet, ``spare_young`` were stored there too lately. ``released``
+    copies of ``released_bytes`` are given up, from earlier runs too, to be deleted from ``released_ns`` on; for a plan
+    from when it would be.
     """
 
     id: str
@@ -77,6 +85,13 @@ class AtProvider:
     last_ns: int = 0
     budget: int = 0
     problem: str = ""
+    spare: int = 0
+    spare_bytes: int = 0
+    spare_claimed: int = 0
+    spare_young: int = 0
+    released: int = 0
+    released_bytes: int = 0
+    released_ns: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,6 +179,7 @@ class _Run:
         self.max_unused = max_unused
         self.retired: list[str] = []
         self.claimant = Claimant(half, federation, edge, key, order)
+        self.releasing = Releasing(half, federation, edge)
         self.repacked = False
         self.unnamed = Unnamed()
 
@@ -173,6 +189,7 @@ class _Run:
         found = await look(self.half, self.federation, self.edge, max_unused=self.max_unused, supposing=supposing)
         report = PruneReport(plan=found.plan, dry_run=True)
         if not found.plan.gaps:
+            await self.releasing.look(dry_run=True)
             await self._look_for_unnamed(found, report, note=False)
             names = self._to_mark(found, set())
             report.at = [await self._at(link, names[link.identity], None) for link in self._links()]
@@ -202,6 +219,7 @@ class _Run:
                 report.retired = sorted(set(self.retired))
                 return report
             await self._take_back(found)
+            await self.releasing.look(dry_run=False)
             await self._look_for_unnamed(found, report, note=True)
             draft = draft_of(found, Forgotten.of(self.half), await self._repack(found))
             claimed = await self._claim(found, draft)
@@ -219,8 +237,11 @@ class _Run:
                 names={identity: wanted - await self._marked(identity) for identity, wanted in names.items()},
             )
             marked = {one.identity: one for one in answers}
+            after = {one.identity: going_on(claims[one.identity], one) for one in answers if one.identity in claims}
+            await self.releasing.carry_out(self.key, claimed=self.claimant.held, before=after, seen=found.seen)
             # What was taken back meanwhile, elsewhere, may have got its marks after that: it is looked at again.
             news = await learn(self.half, self.federation)
+            answers += self.releasing.done.values()
             settled = not news and not any(one.outcome == "stale" for one in answers)
             if settled:
                 break
@@ -234,6 +255,8 @@ class _Run:
             if not settled:
                 one.problem = one.problem or "something new came up each time that all was decided; run `prune` again"
         report.stays = self._stays(found, claims)
+        if self.releasing.problem:
+            report.stays.append(self.releasing.problem)
         if unripe:
             report.stays.append(
                 f"{len(unripe)} packs stay: too few of the providers that answer have the new ones made of some of them"
@@ -277,14 +300,18 @@ class _Run:
         return await Repacking(self.half, self.federation, self.edge, self.key, found).carry_out()
 
     async def _claim(self, found: Look, draft: Draft) -> bool:
-        """Let maintenance claim what it put together anew, where it lies, before anything gives way to it."""
+        """Let maintenance claim what it put together anew, where it lies, before anything gives way to it.
+
+        And the copies that others' give way to; what is to go itself is not in its claims.
+        """
         dead = {one.name for one in found.plan.dead}
         living = [row for row in _of_moved(self.half, draft.moved) if row.name not in dead]
         rows = {row.id: row.name for row in self.half.catalog.objects.stored(living)}
 
-        def lying(identity: Identity) -> list[bytes]:
+        def lying(identity: Identity) -> set[bytes]:
             holdings = self.half.catalog.objects.holdings(peer=identity)
-            return [rows[one.object_id] for one in holdings if one.object_id in rows and one.state == "held"]
+            here = {rows[one.object_id] for one in holdings if one.object_id in rows and one.state == "held"}
+            return (here - self.releasing.names(identity)) | self.releasing.staying(identity)
 
         return await self.claimant.claim(lying)
 
@@ -410,6 +437,7 @@ class _Run:
             found.problem = found.problem or str(error)
             return found
         found.budget = page.budget
+        self._spare_at(link, marks, found)
         due = [marks[name].due_ns for name in size_of if name in marks]
         found.marked = len(due)
         found.marked_bytes = sum(marks[name].size for name in size_of if name in marks)
@@ -432,6 +460,21 @@ class _Run:
             )
         return found
 
+    def _spare_at(self, link: Link, marks: Mapping[bytes, Outstanding], found: AtProvider) -> None:
+        spare = self.releasing.spare.get(link.identity, ())
+        found.spare, found.spare_bytes = len(spare), sum(one.size for one in spare)
+        surplus = [one for one in marks.values() if one.why == "surplus"]
+        found.released, found.released_bytes = len(surplus), sum(one.size for one in surplus)
+        due = [one.due_ns for one in surplus]
+        answer = self.releasing.done.get(link.identity)
+        if answer is not None:
+            found.spare_claimed, found.spare_young = len(answer.claimed), len(answer.short)
+            if answer.outcome not in {"stands", "nothing"}:
+                found.problem = found.problem or answer.why
+        elif spare:
+            due.append(self.edge.clock.now_ns() + self._wait_ns(link))
+        found.released_ns = min(due, default=0)
+
     def _wait_ns(self, link: Link) -> int:
         floors = self.half.charter.root.floors
         return max(floors.grace_s, link.offer.grace_s, floors.lock_s, link.offer.lock_s) * NS
@@ -453,6 +496,14 @@ class _Run:
                 "to be worth repacking"
             )
         return said
+
+
+def going_on(claims: Claims, answer: MarkedAt) -> Claims:
+    """Return what a provider had accepted before, with the end of its chain as our own marks left it."""
+    if answer.end is None:
+        return claims
+    number, digest = answer.end
+    return msgspec.structs.replace(claims, mark=number, mark_hash=digest)
 
 
 def _claims_there(claims: Claims, writer: bytes) -> bool:

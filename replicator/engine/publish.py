@@ -16,6 +16,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Word, read_head, read_word
 from replicator.charter.verify import signed_hash
 from replicator.crypto.sign import Context
+from replicator.engine.asking import ask_all
 from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
@@ -30,7 +31,7 @@ from replicator.format.codec import encode
 from replicator.format.finding import Statement
 from replicator.format.policy import Policy
 from replicator.ids import Identity, short
-from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Claims, Empty, Signed, Testimony
+from replicator.wire.messages import MAX_TESTIMONY, ClaimReply, Claims, Empty, Info, Signed, Testimony
 from scheduler import PeerId, Plan
 
 MAX_ROUNDS = 4
@@ -69,12 +70,20 @@ class Publisher:
         """
         policy = self.node.catalog.datasets.policies()[snapshot.policy]
         result = Published(snapshots=[snapshot])
-        rows, plan = await self.prepare(snapshot, result)
         own = next(row for row in objects_of(self.node, [snapshot]) if row.name == snapshot.name)
-        await self.sender.everywhere([own], policy)
-        self._give_up_lost(snapshot, [own])
-        self._demand(own, policy)
-        result.witnesses = await self._witness(snapshot, policy, result)
+        for left in reversed(range(MAX_ROUNDS)):
+            rows, plan = await self.prepare(snapshot, result)
+            await self.sender.everywhere([own], policy)
+            self._give_up_lost(snapshot, [own])
+            self._demand(own, policy)
+            # Then the number is taken: what may be known to be void is found before, however long this run hung.
+            void = await self._void_claims() if left else []
+            if not void:
+                result.witnesses, void = await self._witness(snapshot, policy, result, last=not left)
+            if not void:
+                break
+            for identity in void:
+                self.node.catalog.objects.set_claimed(identity, 0, ())
         self.node.catalog.snapshots.published(snapshot.name, self.edge.clock.now_ns())
         result.debts = debts_in_words(self.ground, plan, self.ground.plan(rows))
         self._empty_spool([*rows, own])
@@ -164,7 +173,7 @@ class Publisher:
             if holding.state == "held" and holding.incarnation == link.info.incarnation and holding.object_id in rows
         } - unneeded
         row = self.node.catalog.peers.get(identity)
-        known = row.claim_number == link.info.claim and link.info.claim > 0 and await self._stands(link)
+        known = link.info.claim > 0 and await self._stands(link) and row.claim_number == link.info.claim
         before = objects.claimed(identity) if known else set()
         if known and before == held:
             return False
@@ -182,10 +191,16 @@ class Publisher:
         try:
             reply = await self._say(link, claim)
         except RefusedError as error:
-            if error.code != "conflict" or not claim.base:
+            if error.code != "conflict":
                 raise
-            # It remembers another set under that number than we do: name all, which needs no base.
-            claim = msgspec.structs.replace(claim, base=0, added=b"".join(sorted(rows[i] for i in held)), dropped=b"")
+            # It remembers another set under that number than we do, or fenced this run's claims off while it hung: name
+            # all, which needs no base, above what it knows now.
+            link.info = await link.connection.call("info", Empty(), Info)
+            if not claim.base and link.info.claim < number:
+                raise
+            number = max(number, link.info.claim + 1)
+            added = b"".join(sorted(rows[i] for i in held))
+            claim = msgspec.structs.replace(claim, number=number, base=0, added=added, dropped=b"")
             reply = await self._say(link, claim)
         if reply.number != number or reply.incarnation != link.info.incarnation:
             raise ProtocolError(link.pin.name, "answered a claim with another number or from another store")
@@ -209,7 +224,7 @@ class Publisher:
     async def _stands(self, link: Link) -> bool:
         """Return whether our last claim still protects what it names: it does not once this node was retired there.
 
-        Asked once in a run; a head would be refused until everything is claimed anew.
+        Asked once in a run, and again before a head is sent, which is refused until everything is claimed anew.
         """
         if link.identity not in self._standing:
             try:
@@ -225,6 +240,27 @@ class Publisher:
                         "put back); everything is claimed anew"
                     )
         return self._standing[link.identity]
+
+    async def standing(self) -> list[Identity]:
+        """Return who answers and has the very claim that this home remembers as accepted there, and goes by it."""
+        peers = self.node.catalog.peers
+        same = [one for one in self.federation.links.values() if one.info.claim == peers.get(one.identity).claim_number]
+        return [link.identity for link in same if link.info.claim and await self._stands(link)]
+
+    async def _void_claims(self) -> list[Identity]:
+        """Return where our claim protects nothing any more since this run claimed or asked: it may have hung since."""
+        links = [self.federation.links[one] for one in self._standing if one in self.federation.links]
+        answers = await ask_all(links, self._still_stands)
+        return [identity for identity, stands in answers.given.items() if not stands]
+
+    async def _still_stands(self, link: Link) -> bool:
+        """Ask again whether our claim stands; as long as a provider does not answer it does."""
+        self._standing.pop(link.identity, None)
+        try:
+            return await self._stands(link)
+        except PeerError:
+            self._standing[link.identity] = True
+            return True
 
     async def _say(self, link: Link, claim: Claim) -> ClaimReply:
         signed = self.node.signing.sign(Context.CLAIM, encode(claim))
@@ -250,11 +286,17 @@ class Publisher:
             what, hint="run `backup` again: what is missing is read from the source and stored anew"
         )
 
-    async def _witness(self, snapshot: SnapshotRow, policy: Policy, result: Published) -> int:
-        """Have the head witnessed; return by how many peers. Who did not is among what is owed."""
+    async def _witness(
+        self, snapshot: SnapshotRow, policy: Policy, result: Published, *, last: bool
+    ) -> tuple[int, list[Identity]]:
+        """Have the head witnessed; return by how many peers, and who refused it because our claim there is void.
+
+        Who did not is among what is owed. Too few raise if nobody is to be claimed at anew, or on the ``last`` try.
+        """
         count = 0
         reasons = []
         words = []
+        void: list[Identity] = []
         own = {peer_id(pin.identity) for pin in self.node.peers if pin.own}
         note_sent(self.node, snapshot)
         for link in self.ground.record_links(policy):
@@ -266,17 +308,19 @@ class Publisher:
                         f"{link.pin.name} has seen another snapshot number {snapshot.number} of this node: "
                         "two machines write with one key (was this one cloned?)"
                     )
+                if isinstance(error, RefusedError) and error.code == "conflict" and not await self._still_stands(link):
+                    void.append(link.identity)
                 reasons.append(str(error))
                 result.owed.append(f"witness at {link.pin.name}: {getattr(error, 'reason', error)}")
                 continue
             count += policy.count_own or peer_id(link.identity) not in own
         await self._testify(words)
-        if count < policy.minimum:
+        if count < policy.minimum and (last or not void):
             raise MinimumNotMetError(
                 f"snapshot {short(snapshot.name)}: {count} of at least {policy.minimum} peers witnessed it"
                 + (f" ({'; '.join(reasons)})" if reasons else "")
             )
-        return count
+        return count, [] if last else void
 
     async def _ask_witness(self, link: Link, snapshot: SnapshotRow) -> Word:
         """Have one provider witness a head, and remember what it signed.

@@ -100,7 +100,7 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
                     result = Published()
                     await Publisher(half, federation, edge, half.spool()).claim_everywhere(result)
                     report.owed = result.owed
-            report.surplus = len(ground.plan(rows, frozen=True).surplus)
+            report.surplus = len(ground.surplus(rows))
             report.notices = [*federation.notices, *federation.integrity]
             if report.refused or (not dry_run and report.made < len(report.moves)):
                 report.exit_code = 3

@@ -74,7 +74,7 @@ async def register(library: Library, edge: Edge) -> Register:
     found = Register(tenant=keeper.member.name, country=keeper.private.country, made_ns=edge.clock.now_ns())
     held: dict[Identity, set[int]] = {}
     for holding in keeper.catalog.objects.holdings():
-        if holding.state == "held":
+        if holding.state in {"held", "released"}:
             held.setdefault(holding.peer, set()).add(holding.object_id)
     identities = [Identity(pin.identity) for pin in keeper.peers]
     for identity in (*identities, *sorted(held.keys() - set(identities))):

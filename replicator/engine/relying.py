@@ -9,10 +9,12 @@ from replicator.engine.audit import survey
 from replicator.engine.dismissed import dismiss
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten, learn
+from replicator.engine.forgetting import Forgotten, learn, without_forgotten
 from replicator.engine.node import NodeHome
+from replicator.engine.placing import objects_of
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.shards import Cut, fetch_pack
+from replicator.engine.spare import let_go
 from replicator.engine.swept import drop_swept
 from replicator.engine.sync import fetch_index, knows_index, sync_all, take_index
 from replicator.errors import FormatError, IntegrityError, NotFoundError
@@ -42,7 +44,9 @@ async def learn_what_is_gone(node: NodeHome, federation: Federation, edge: Edge)
 
 
 async def claim_what_is_left(node: NodeHome, edge: Edge) -> list[str]:
-    """Claim at every provider what this node relies on, and nothing that is gone; return what peers owe, in words.
+    """Claim at every provider what this node relies on, nothing that is gone, and no copy more than was promised.
+
+    Returns what peers owe, in words.
 
     Raises:
         LockedError: a run works in this home, which does the same at its end.
@@ -51,8 +55,12 @@ async def claim_what_is_left(node: NodeHome, edge: Edge) -> list[str]:
         async with Federation(node, edge) as federation:
             await sync_all(node, federation)
             await learn_what_is_gone(node, federation, edge)
+            await survey(node, federation, edge, count=0)
             result = Published()
-            await Publisher(node, federation, edge, node.spool()).claim_everywhere(result)
+            publisher = Publisher(node, federation, edge, node.spool())
+            await publisher.claim_everywhere(result)
+            kept = without_forgotten(node, node.catalog.snapshots.all("published_ns != 0"))
+            await let_go(publisher, objects_of(node, kept), result)
             return result.owed
 
 

@@ -17,6 +17,7 @@ from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_nam
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.pulls import Pulls
 from replicator.engine.send import Sender, in_order
+from replicator.engine.spare import let_go
 from replicator.engine.spool import Spool
 from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
@@ -49,6 +50,17 @@ class PlannedCopy:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurplusCopy:
+    """One copy beyond the promise: of what, where, and who keeps the promise without it."""
+
+    object: str
+    kind: str
+    size: int
+    peer: str
+    why: str
+
+
 @dataclass(slots=True, kw_only=True)
 class RepairReport:
     """What was found and done. ``unreadable`` are objects without any good copy. Proofs as in :class:`PeerView`."""
@@ -73,6 +85,10 @@ class RepairReport:
     unreadable: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     below_minimum: int = 0
+    surplus: list[SurplusCopy] = field(default_factory=list)
+    """Copies beyond the promise, which maintenance releases."""
+    let_go: int = 0
+    """Copies that this node gave up in this run, being surplus."""
     exit_code: int = 0
 
 
@@ -163,6 +179,12 @@ async def mend_urgent(half: Half, edge: Edge) -> RepairReport:
 def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     names = {peer_id(pin.identity): pin.name for pin in half.peers}
     packs = [row for row in rows if row.kind in PACK_KINDS]
+    report.surplus = [
+        SurplusCopy(
+            object=short(row.name), kind=row.kind, size=row.size, peer=names[extra.peer], why=in_names(half, extra.why)
+        )
+        for row, extra in ground.surplus(packs)
+    ]
     plan = ground.plan(packs)
     turns = in_order(ground, plan, packs)
     pulls = Pulls(half, ground.federation.edge, ground.federation)
@@ -257,7 +279,9 @@ async def _mend(
             await federation.drop(link, error)
     if isinstance(half, NodeHome) and spool is not None:
         result = Published()
-        await Publisher(half, federation, edge, spool).claim_everywhere(result)
+        publisher = Publisher(half, federation, edge, spool)
+        await publisher.claim_everywhere(result)
+        report.let_go = len(await let_go(publisher, rows, result))
         report.owed = result.owed
     report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
     report.pulled = sender.pulls.objects

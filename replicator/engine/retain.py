@@ -12,7 +12,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.forgetting import Forgotten, is_owed, next_chains, say, say_again, with_chains
 from replicator.engine.handing import Lineage, lineages
 from replicator.engine.home import Half
-from replicator.engine.marking import take_back
+from replicator.engine.marked import take_back
 from replicator.engine.naming import check_dataset, choose
 from replicator.engine.placing import objects_of
 from replicator.errors import UsageError

@@ -11,6 +11,7 @@ from replicator.catalog.objects import ObjectRow, Shards
 from replicator.config import format_size
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, check_receipt, patiently
+from replicator.engine.givenup import take_back
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id, peer_id
 from replicator.engine.pulls import Pulls
 from replicator.engine.shards import Cut, fetch_shards, make_shards
@@ -78,6 +79,8 @@ class Sender:
         """
         for _ in range(len(self._half.peers) + 2):
             plan = self.ground.plan(rows)
+            if await take_back(self.ground, self._edge, plan, rows):
+                continue
             rank = in_order(self.ground, plan, rows) if by_urgency else {}
             tasks = self.ground.tasks(plan, rows)
             if rank:

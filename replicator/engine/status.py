@@ -15,6 +15,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
+from replicator.engine.givenup import given_up
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
@@ -98,6 +99,18 @@ class PeerStatus:
 
 
 @dataclass(slots=True, kw_only=True)
+class SurplusAt:
+    """What one provider has beyond the promise: copies that still count, and ``released`` ones, which were given up."""
+
+    id: str
+    name: str
+    objects: int = 0
+    bytes: int = 0
+    released: int = 0
+    released_bytes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class Status:
     """The whole answer. ``as_of_ns`` is when peers were asked; ``exit_code`` as in design: 0, 3, 4 or 5."""
 
@@ -133,6 +146,8 @@ class Status:
     """What is marked for deletion at providers, or went lately; as last heard if nobody was asked."""
     deletions_ns: int = 0
     """When that was heard; 0: never."""
+    surplus: list[SurplusAt] = field(default_factory=list)
+    """Providers with copies beyond the promise."""
 
 
 async def status(half: Half, edge: Edge, *, keeper: Half | None = None, offline: bool = False) -> Status:
@@ -252,6 +267,7 @@ def _judge(
         drills=made,
         undrilled=undrilled,
         integrity=list(federation.integrity),
+        surplus=_surplus(half, ground),
         findings=findings,
         found=words,
         acknowledged=[f"{text} (finding {kept.id})" for kept, text in kept_findings if kept.noted_ns],
@@ -432,6 +448,20 @@ def _dataset(
     )
 
 
+def _surplus(half: Half, ground: Ground) -> list[SurplusAt]:
+    """Return what is more than was promised, by provider."""
+    kept = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
+    found = {peer_id(pin.identity): SurplusAt(id=peer_id(pin.identity), name=pin.name) for pin in half.peers}
+    for row, one in ground.surplus(row for row in objects_of(half, kept) if row.kind in PACK_KINDS):
+        found[one.peer].objects += 1
+        found[one.peer].bytes += row.size
+    for identity, given in given_up(ground).items():
+        at = found.get(peer_id(identity))
+        if at is not None:
+            at.released, at.released_bytes = len(given), sum(row.size for row in given)
+    return [one for one in found.values() if one.objects or one.released]
+
+
 def _peer(half: Half, federation: Federation, identity: Identity, views: dict[bytes, PeerView]) -> PeerStatus:
     pin = next(pin for pin in half.peers if pin.identity == identity)
     row = half.catalog.peers.get(identity)
@@ -459,7 +489,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         found.spoilt = list(view.spoilt)
     else:
         holdings = half.catalog.objects.holdings(peer=identity)
-        found.objects = sum(holding.state == "held" for holding in holdings)
+        found.objects = sum(holding.state in {"held", "released"} for holding in holdings)
         found.missing = sum(holding.state == "missing" for holding in holdings)
         found.damaged = sum(holding.state == "damaged" for holding in holdings)
     return found

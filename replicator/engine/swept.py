@@ -25,7 +25,7 @@ def drop_swept(half: Half) -> int:
     peers = {Identity(pin.identity) for pin in half.peers}
     holdings = objects.holdings()
     asked = {one.object_id for one in holdings if one.peer in peers}
-    lying = {one.object_id for one in holdings if one.peer in peers and one.state in {"held", "damaged"}}
+    lying = {one.object_id for one in holdings if one.peer in peers and one.state in {"held", "released", "damaged"}}
     lying |= set().union(*(objects.claimed(peer) for peer in peers))
     # A pack that is cut goes with all its shards: as long as one lies somewhere, all are known.
     shards_of = {pack: {one.id for one in found.rows} for pack, found in objects.shards_in(unneeded).items()}

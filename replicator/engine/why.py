@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.config import format_size
 from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
+from replicator.engine.givenup import given_up
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id
-from scheduler import survives, why
+from scheduler import PeerId, survives, why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
         ground.refresh()
         rows = objects_of(half, snapshots)
         roster = ground.roster()
-    packs, rules = ground.packs(row for row in rows if row.kind in PACK_KINDS)
+        surplus = _surplus_in_words(half, ground, [row for row in rows if row.kind in PACK_KINDS])
+    packs, rules = ground.packs(rows)
     counted = ground.counted(rows)
     stored = half.catalog.objects.stored(rows)
     places = []
@@ -64,4 +68,27 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
                     f"{enough}",
                 )
             )
-    return Explanation(places=places, reasons=reasons, survives=left)
+    return Explanation(places=places, reasons=[*reasons, *surplus], survives=left)
+
+
+def _surplus_in_words(half: Half, ground: Ground, rows: Sequence[ObjectRow]) -> list[str]:
+    """Say which copies are more than promised, and why, and which of them were given up already."""
+    sizes = {pack_id(row.name): row.size for row in rows}
+    by_place: dict[tuple[PeerId, str], list[int]] = {}
+    for row, one in ground.surplus(rows):
+        by_place.setdefault((one.peer, one.why), []).append(row.size)
+    said = [
+        in_names(half, f"{len(found)} copies ({format_size(sum(found))}) on {peer} are surplus: {reason}")
+        for (peer, reason), found in sorted(by_place.items())
+    ]
+    for identity, given in sorted(given_up(ground).items()):
+        mine = [row.size for row in given if pack_id(row.name) in sizes]
+        if mine:
+            said.append(
+                in_names(
+                    half,
+                    f"{len(mine)} copies ({format_size(sum(mine))}) on {peer_id(identity)} count no more: they were "
+                    "given up as surplus, and lie there until `prune` has released them and their waits are over",
+                )
+            )
+    return said

@@ -248,6 +248,8 @@ class CharterPrivate(Record, frozen=True, kw_only=True, tag=7):
     ``checks`` can be read by holders of restore keys alone, each of ``handed`` by one member. A domain is in
     ``domains`` or in ``erased``. ``standings``: at most one for each of ``peers``.
     ``formers`` are restore keys that were replaced, in that order.
+    ``holders`` is a signed :class:`~replicator.format.mark.Holders` for this charter, which a maintainer shows to a
+    provider with a release; empty while only keepers hold a maintenance key.
     """
 
     name: Name
@@ -262,10 +264,11 @@ class CharterPrivate(Record, frozen=True, kw_only=True, tag=7):
     erased: list[ErasedDomain] = msgspec.field(default_factory=list)
     standings: list[PeerStanding] = msgspec.field(default_factory=list)
     formers: list[FormerRestore] = msgspec.field(default_factory=list)
+    holders: bytes = b""
 
 
 class CharterPrivate6(Record, frozen=True, kw_only=True, tag=6):
-    """Version 6: of tenants whose restore keys are those from the beginning. Written still."""
+    """Version 6: of tenants that have their first restore keys, and no maintainer beside keepers. Written still."""
 
     name: Name
     country: Country
@@ -373,7 +376,7 @@ def read_charter_private(data: bytes) -> CharterPrivate:
 
 def encode_charter_private(private: CharterPrivate) -> bytes:
     """Return the members' part: in an earlier version, which earlier releases read, as long as that says it all."""
-    if private.formers:
+    if private.formers or private.holders:
         return encode(private)
     values = msgspec.structs.asdict(private)
     if private.standings:

@@ -27,7 +27,7 @@ class Mark(Record, frozen=True, kw_only=True):
     Numbered from 1 for each tenant and provider; ``previous`` is the hash of the signed mark before. ``view`` is
     sorted by writer. ``dead`` are names that nobody needs. ``surplus`` are names with copies enough elsewhere, which
     ``receipts`` (signed by those providers) and ``holders`` (signed by owner, :class:`Holders`; empty without
-    surplus) show; ``copies`` is how many the strongest of their policies asks for. Names are sorted and in one of
+    surplus) show; ``copies`` is how many others their policies promise. Names are sorted and in one of
     the two.
     """
 

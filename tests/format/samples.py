@@ -181,9 +181,10 @@ PRIVATE = CharterPrivate(
             sealed=b"a sealed restore key",
         )
     ],
+    holders=b"signed holders",
 )
 PRIVATE_6 = CharterPrivate6(
-    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name != "formers"}
+    **{name: value for name, value in msgspec.structs.asdict(PRIVATE).items() if name not in {"formers", "holders"}}
 )
 PRIVATE_5 = CharterPrivate5(
     **{name: value for name, value in msgspec.structs.asdict(PRIVATE_6).items() if name != "standings"}

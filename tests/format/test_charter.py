@@ -129,7 +129,7 @@ def test_a_part_has_no_version_of_its_own() -> None:
 
 def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> None:
     assert read_charter_private(encode(PRIVATE)) == PRIVATE
-    sixth = msgspec.structs.replace(PRIVATE, formers=[])
+    sixth = msgspec.structs.replace(PRIVATE, formers=[], holders=b"")
     assert read_charter_private(encode(PRIVATE_6)) == sixth
     fifth = msgspec.structs.replace(sixth, standings=[])
     assert read_charter_private(encode(PRIVATE_5)) == fifth
@@ -141,12 +141,12 @@ def test_a_private_part_of_every_version_is_read_in_the_newest_ones_terms() -> N
     assert read_charter_private(encode(PRIVATE_2)) == second
     assert read_charter_private(encode(PRIVATE_1)) == msgspec.structs.replace(second, checks=None)
     with pytest.raises(UnsupportedVersionError):
-        read_charter_private(encode(PRIVATE).replace(b"\x9d\x07", b"\x9d\x08", 1))
+        read_charter_private(encode(PRIVATE).replace(b"\x9e\x07", b"\x9e\x08", 1))
 
 
 def test_a_private_part_is_written_so_that_earlier_releases_read_it_if_they_can() -> None:
     assert encode_charter_private(PRIVATE) == encode(PRIVATE)
-    sixth = msgspec.structs.replace(PRIVATE, formers=[])
+    sixth = msgspec.structs.replace(PRIVATE, formers=[], holders=b"")
     assert encode_charter_private(sixth) == encode(PRIVATE_6)
     fifth = msgspec.structs.replace(sixth, standings=[])
     assert encode_charter_private(fifth) == encode(PRIVATE_5)

@@ -13,6 +13,7 @@ States are 64-bit numbers and steps work on arrays of them, so that a million st
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,12 @@ class Rules:
     """In a store that was put back, a writer's head is refused until it claims anew."""
     anew: bool = True
     """A store that was put back takes no mark until every writer claimed anew or is retired."""
+    receipts: bool = True
+    """A release stands on copies that were just seen; without: on what an old inventory says."""
+    let_go: bool = True
+    """A release waits until no writer claims the copy."""
+    fence: bool = True
+    """Who retires a writer fences off the claims of it that hang on their way."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,9 @@ class Size:
     """How large the federation is.
 
     ``minimum``: how many claimed copies a writer wants before it publishes. ``shards``: each copy is another shard,
-    of which ``needed`` must be there for the content to be read; so none stands in for another.
+    of which ``needed`` must be there for the content to be read; so none stands in for another. ``copies`` are
+    promised, no fewer than the minimum: a writer lets go of one, and maintenance releases it, with as many others.
+    ``late``: claims may hang on their way, and arrive when nobody waits for an answer.
     """
 
     providers: int
@@ -107,6 +116,13 @@ class Size:
     minimum: int = 1
     needed: int = 1
     shards: bool = False
+    copies: int = 1
+    late: bool = False
+
+    @property
+    def promised(self) -> int:
+        """How many other copies one is surplus to."""
+        return max(self.copies, self.minimum)
 
 
 class Protocol:
@@ -142,7 +158,8 @@ class Protocol:
         self.release = [take(f"mark of {m} is a release") for m in self.maintainers]
         self.fresh = [take(f"view of {m} is current") for m in self.maintainers]
         self.next = [take(f"mark of {m} is the next") for m in self.maintainers]
-        self.proven = [take(f"receipt of {m} counts") for m in self.maintainers]
+        self.proven = [take(f"receipts of {m} count") for m in self.maintainers]
+        self.late = [[take(f"late word of {w} to {p}") for p in self.providers] for w in self.writers if self.size.late]
         self.steps = dict(self._steps())
 
     def start(self) -> States:
@@ -156,11 +173,15 @@ class Protocol:
         return states
 
     def broken(self, states: States) -> Flags:
-        """Return where something was lost: a published snapshot whose content cannot be read."""
+        """Return where something was lost: a published snapshot has fewer copies than it was published with at least.
+
+        Of shards, fewer than it takes to read them.
+        """
         count = np.zeros(len(states), dtype=np.uint8)
         for s in self.copies:
             count += self.present[s].on(states)
-        return np.logical_and(self._live(states), count < self.size.needed)
+        least = self.size.needed if self.size.shards else self.size.minimum
+        return np.logical_and(self._live(states), count < least)
 
     def _live(self, states: States) -> Flags:
         """Return where a published snapshot needs the content."""
@@ -197,16 +218,24 @@ class Protocol:
             steps += [(f"put {w} {s}", self._put(w, s)) for s in self.copies]
             steps += [(f"drop {w} {s}", self._drop(w, s)) for s in self.copies]
             steps += [(f"retire {w} {p}", self._retire(w, p)) for p in self.providers]
+            if self.size.late:
+                steps += [(f"hang {w} {p}", self._hang(w, p)) for p in self.providers]
+                steps += [(f"arrive {w} {p}", self._arrive(w, p)) for p in self.providers]
         for m in self.maintainers:
             steps += [(f"adopt {m} {s}", self._adopt(m, s)) for s in self.copies]
             steps += [(f"leave {m} {s}", self._leave(m, s)) for s in self.copies]
             for s in self.copies:
-                steps.append((f"decide {m} {s} dead", self._decide(m, s, DEAD, s)))
-                for other in self.copies:
-                    if other != s and not self.size.shards:
-                        kind = DUPLICATE if self.at(other) == self.at(s) else SURPLUS
-                        word = "duplicate of" if kind == DUPLICATE else "surplus to"
-                        steps.append((f"decide {m} {s} {word} {other}", self._decide(m, s, kind, other)))
+                steps.append((f"decide {m} {s} dead", self._decide(m, s, DEAD)))
+                if self.size.shards:
+                    continue
+                for other in self.here(self.at(s)):
+                    if other != s:
+                        steps.append((f"decide {m} {s} duplicate of {other}", self._decide(m, s, DUPLICATE, other)))
+                elsewhere = [other for other in self.copies if self.at(other) != self.at(s)]
+                for others in combinations(elsewhere, self.size.promised):
+                    if len({self.at(other) for other in others}) == len(others):
+                        words = " ".join(map(str, others))
+                        steps.append((f"decide {m} {s} surplus to {words}", self._decide(m, s, SURPLUS, *others)))
             steps += [(f"mark {m}", self._mark(m)), (f"lose {m}", self._lose(m))]
         for s in self.copies:
             steps += [
@@ -259,19 +288,45 @@ class Protocol:
             enabled = self.working[w].on(states) & ~self.relied[w][s].on(states)
             if not self.rules.claim:
                 return enabled & here, self.relied[w][s].set(states, 1)
-            after = self.claimed[w][s].set(states, 1)
-            if self.rules.clears:
-                # A retired writer's whole set is taken up again, and so is one that a store had forgotten.
-                marks = {one: self.claimed[w][one].on(after) for one in self.here(p)}
-                for one, named in marks.items():
-                    after = np.where(named, self.marked[one].set(after, 0), after)
-            after = self.current[w][p].set(self.retired[w][p].set(after, 0), 1)
-            after = self._accepted(after, p)
+            after = self._late(self._claimed_anew(self.claimed[w][s].set(states, 1), w, p), w, p, 0)
             # The answer says of the whole set what is missing.
             for one in self.here(p):
                 there = self.claimed[w][one].on(after) & self.present[one].on(after)
                 after = np.where(there, self.relied[w][one].set(after, 1), self.relied[w][one].set(after, 0))
             return enabled, after
+
+        return step
+
+    def _claimed_anew(self, states: States, w: int, p: int) -> States:
+        """Let a provider accept a claim of all that a writer claims there."""
+        after = states
+        if self.rules.clears:
+            # A retired writer's whole set is taken up again, and so is one that a store had forgotten.
+            marks = {one: self.claimed[w][one].on(after) for one in self.here(p)}
+            for one, named in marks.items():
+                after = np.where(named, self.marked[one].set(after, 0), after)
+        after = self.current[w][p].set(self.retired[w][p].set(after, 0), 1)
+        return self._accepted(after, p)
+
+    def _late(self, states: States, w: int, p: int, value: int) -> States:
+        return self.late[w][p].set(states, value) if self.size.late else states
+
+    def _hang(self, w: int, p: int) -> Step:
+        """Send a claim of the same set again, and hear no answer. Once retired, a writer's number is fenced off."""
+
+        def step(states: States) -> tuple[Flags, States]:
+            claimed = np.any([self.claimed[w][s].on(states) for s in self.here(p)], axis=0)
+            enabled = self.working[w].on(states) & claimed & ~self.retired[w][p].on(states)
+            return enabled & ~self.late[w][p].on(states), self.late[w][p].set(states, 1)
+
+        return step
+
+    def _arrive(self, w: int, p: int) -> Step:
+        """Let a claim arrive that hung: it counts, and nobody hears what it is answered."""
+
+        def step(states: States) -> tuple[Flags, States]:
+            after = self._claimed_anew(self.late[w][p].set(states, 0), w, p)
+            return self.late[w][p].on(states), after
 
         return step
 
@@ -329,7 +384,7 @@ class Protocol:
                 if other != s:
                     claimed = self.claimed[w][other].on(states) & ~self.retired[w][self.at(other)].on(states)
                     others += claimed & self.present[other].on(states)
-            enough = ~self.published[w].on(states) | (others >= self.size.minimum)
+            enough = ~self.published[w].on(states) | (others >= self.size.promised)
             enabled = self.claimed[w][s].on(states) & ~self.working[w].on(states) & enough
             after = self.claimed[w][s].set(states, 0)
             if self.rules.clears:
@@ -337,13 +392,14 @@ class Protocol:
                     named = self.claimed[w][one].on(after) & self.retired[w][p].on(states)
                     after = np.where(named, self.marked[one].set(after, 0), after)
             after = self.current[w][p].set(self.retired[w][p].set(after, 0), 1)
-            return enabled, self._accepted(after, p)
+            return enabled, self._late(self._accepted(after, p), w, p, 0)
 
         return step
 
     def _retire(self, w: int, p: int) -> Step:
         def step(states: States) -> tuple[Flags, States]:
-            return ~self.retired[w][p].on(states), self.retired[w][p].set(states, 1)
+            after = self._late(states, w, p, 0) if self.rules.fence else states
+            return ~self.retired[w][p].on(states), self.retired[w][p].set(after, 1)
 
         return step
 
@@ -367,7 +423,7 @@ class Protocol:
 
         return step
 
-    def _decide(self, m: int, s: int, kind: int, other: int) -> Step:
+    def _decide(self, m: int, s: int, kind: int, *others: int) -> Step:
         """Read a provider's claims and chain, then snapshots and copies, and send off a mark of a copy."""
 
         def step(states: States) -> tuple[Flags, States]:
@@ -376,13 +432,15 @@ class Protocol:
             after = self.next[m].set(self.fresh[m].set(after, 1), 1)
             if kind == DEAD:
                 return enabled & ~self._live(states), after
-            enabled &= self.present[other].on(states)
             if kind == DUPLICATE:
-                return enabled & ~self.marked[other].on(states), after
-            if self.rules.adopt:
-                enabled &= self.adopted[m][other].on(states)
-            if self.rules.hold:
-                enabled &= self.held[other].on(states)
+                [other] = others
+                return enabled & self.present[other].on(states) & ~self.marked[other].on(states), after
+            for other in others if self.rules.receipts else ():
+                enabled &= self.present[other].on(states)
+                if self.rules.adopt:
+                    enabled &= self.adopted[m][other].on(states)
+                if self.rules.hold:
+                    enabled &= self.held[other].on(states)
             return enabled, self.proven[m].set(self.release[m].set(after, 1), 1)
 
         return step
@@ -423,10 +481,11 @@ class Protocol:
     def _taken(self, states: States, m: int, s: int) -> Flags:
         """Return where a mark that stands marks the copy that it is about."""
         taken = self.present[s].on(states)
+        release = self.release[m].on(states)
         if self.rules.refuse_claimed:
-            taken &= ~self._needed(states, s)
-        if self.rules.hold:
-            taken &= ~self.release[m].on(states) | (self.proven[m].on(states) & ~self.held[s].on(states))
+            taken &= ~self._needed(states, s) | (release & (not self.rules.let_go))
+        if self.rules.hold and self.rules.receipts:
+            taken &= ~release | (self.proven[m].on(states) & ~self.held[s].on(states))
         return taken
 
     def _lose(self, m: int) -> Step:
@@ -465,7 +524,7 @@ class Protocol:
     def _sweep(self, s: int) -> Step:
         def step(states: States) -> tuple[Flags, States]:
             enabled = self.marked[s].on(states) & self.present[s].on(states)
-            if self.rules.refuse_claimed:
+            if self.rules.refuse_claimed and self.rules.let_go:
                 enabled &= ~self._needed(states, s)
             return enabled, self.held[s].set(self.marked[s].set(self.present[s].set(states, 0), 0), 0)
 
@@ -482,6 +541,9 @@ class Protocol:
                     after = everybody[s].set(after, 0)
             for w in self.writers:
                 after = self.current[w][p].set(self.retired[w][p].set(after, 0), 0)
+                for s in self.here(p) if self.size.late else ():
+                    # A witness names the life of its store: a writer counts none but of the one that it claimed in.
+                    after = self.relied[w][s].set(after, 0)
             for m in self.maintainers:
                 gone = self.next[m].set(self.fresh[m].set(after, 0), 0)
                 after = np.where(self._about(after, m, p), gone, after)

@@ -93,6 +93,8 @@ class Walk:
     heads: dict[int, list[bytes]] = field(default_factory=dict)
     receipts: dict[int, bytes] = field(default_factory=dict)
     sent: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    hanging: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    """Claims on their way, by writer and provider."""
 
     def __post_init__(self) -> None:
         keys = SeededRng("walkers")
@@ -144,7 +146,8 @@ class Walk:
         place = self.at(s)
         session = place.session(key)
         known = session.info().claim
-        whole = not known or self.rng.below(2) == 0
+        [stored] = [one.claim for one in session.claims().writers if one.writer == key.identity] or [0]
+        whole = known != stored or not known or self.rng.below(2) == 0  # after a fence, nothing is there to change
         statement = place.tenant.claim(
             place.service.identity,
             known + 1,
@@ -224,8 +227,30 @@ class Walk:
         session = place.session(self.maintainers[0])
         writer = self.writers[w].identity
         number = next((one.claim for one in session.claims().writers if one.writer == writer), 0)
-        order = place.tenant.retire(place.service.identity, number, by=self.maintainers[0], writer=writer)
+        identity = place.service.identity
+        # As replicator.engine.marking.retire says it.
+        fence = place.tenant.fence(identity, claim=number + 1, by=self.maintainers[0], writer=writer)
+        session.fence(Signed(statement=fence))
+        order = place.tenant.retire(identity, number, by=self.maintainers[0], writer=writer)
         session.retire(Signed(statement=order))
+        late = self.hanging.pop((w, p), None)
+        if late is not None:
+            with pytest.raises(RequestRefusedError, match="too late"):
+                place.session(self.writers[w]).claim(Signed(statement=late))
+
+    def _hang(self, _rest: list[str], numbers: list[int], before: States) -> None:
+        """Sign a claim of the same set; it is sent when it arrives."""
+        w, p = numbers
+        place = self.places[p]
+        known = place.session(self.writers[w]).info().claim
+        names = self._set([*self.protocol.claimed[w]], p, before)
+        self.hanging[w, p] = place.tenant.claim(
+            place.service.identity, known + 1, names, base=0, added=names, by=self.writers[w]
+        )
+
+    def _arrive(self, _rest: list[str], numbers: list[int], _before: States) -> None:
+        w, p = numbers
+        self.places[p].session(self.writers[w]).claim(Signed(statement=self.hanging.pop((w, p))))
 
     def _decide(self, rest: list[str], numbers: list[int], _before: States) -> None:
         m, s = numbers[:2]
@@ -234,9 +259,13 @@ class Walk:
         now = session.claims()
         changes: dict[str, object] = {"dead": [self.name(s)]}
         if "surplus" in rest:
-            other = numbers[2]
             holders = place.tenant.holders(*(one.service.identity for one in self.places), charter=1)
-            changes = {"surplus": [self.name(s)], "receipts": [self.receipts[other]], "holders": holders}
+            changes = {
+                "surplus": [self.name(s)],
+                "receipts": [self.receipts[one] for one in numbers[2:]],
+                "copies": len(numbers[2:]),
+                "holders": holders,
+            }
         statement = place.tenant.mark(place.service.identity, now, by=self.maintainers[m], **changes)  # type: ignore[arg-type]
         self.sent[m] = (s, statement)
 

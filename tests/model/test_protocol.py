@@ -13,12 +13,15 @@ PLANTED: dict[str, tuple[Rules, Size]] = {
         Rules(view=False, compare=False, refuse_claimed=False, clears=False, anew=False),
         Size(providers=1),
     ),
-    "repair without a view": (Rules(adopt=False, hold=False), Size(providers=2, writers=1)),
     "claimed objects can be marked": (Rules(refuse_claimed=False), Size(providers=1)),
     "a claim leaves the mark": (Rules(clears=False), Size(providers=1)),
     "a retired writer publishes": (Rules(retired_heads=False), Size(providers=1)),
     "a store that was put back takes marks at once": (Rules(anew=False, anew_heads=False), Size(providers=1)),
     "a store that was put back takes heads at once": (Rules(anew_heads=False), Size(providers=1)),
+    "a release without current receipts": (Rules(receipts=False), Size(providers=2, writers=1, maintainers=1)),
+    "a release is counted twice by two maintainers": (Rules(adopt=False, hold=False), Size(providers=2, writers=1)),
+    "a release before the writer let go": (Rules(let_go=False), Size(providers=2, writers=1, maintainers=1)),
+    "a claim that hung undoes a retirement unheard": (Rules(fence=False), Size(providers=1, late=True)),
 }
 
 
@@ -42,6 +45,8 @@ def test_a_planted_bug_is_found(bug: str) -> None:
         Size(providers=1),
         Size(providers=1, names=2, writers=1),
         Size(providers=1, names=2, maintainers=1),
+        Size(providers=1, late=True),
+        Size(providers=2, writers=1, maintainers=1),
     ],
     ids=str,
 )
@@ -77,6 +82,10 @@ def test_receipts_alone_do_not_keep_two_maintainers_from_giving_up_both_copies()
         Size(providers=1, names=2),
         Size(providers=3, writers=1),
         Size(providers=2, minimum=2),
+        Size(providers=3, writers=1, minimum=2),
+        Size(providers=3, writers=1, maintainers=1, copies=2),
+        Size(providers=2, late=True),
+        Size(providers=2, writers=1, late=True),
     ],
     ids=str,
 )

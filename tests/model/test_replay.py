@@ -10,14 +10,22 @@ from tests.model.replay import Walk, expected, expire
 STEPS = 200
 GROUPS = (
     ("open", "claim", "put", "publish", "abort", "forget", "drop"),
-    ("decide", "mark", "lose", "retire"),
+    ("decide", "mark", "lose", "retire", "hang"),
     ("adopt", "leave", "repair", "decide", "mark", "lose"),
-    ("expire", "sweep", "put"),
+    ("expire", "sweep", "put", "arrive"),
 )
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("size", [Size(providers=2), Size(providers=1, names=2)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [
+        Size(providers=2, late=True),
+        Size(providers=1, names=2),
+        Size(providers=3, writers=1, minimum=2),
+    ],
+    ids=str,
+)
 def test_the_code_does_what_the_machine_does(size: Size, seed: int, tmp_path: str) -> None:
     assert walk(Protocol(size), seed, str(tmp_path)) > STEPS // 4
 

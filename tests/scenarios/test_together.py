@@ -1,12 +1,14 @@
-"""Backups of two nodes, prune, repair and restore at the same time, some of them killed: nothing live is ever lost.
+"""Nights of two nodes, prune, repair and restore at the same time, some of them killed: nothing live is ever lost.
 
-And what is dead is deleted in the end: at each provider, after its waits, whatever was killed in between.
+A provider was lost and came back, so of much there is a copy too many, which nodes let go of and prune releases. What
+is dead or surplus is deleted in the end: at each provider, after its waits, whatever was killed in between.
 """
 
 import asyncio
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,12 +28,13 @@ from tests.fakes import SeededRng
 from tests.scenarios.joining import joined, opened
 from tests.scenarios.test_forgetting import DAY_S, keep, library_of
 from tests.scenarios.test_prune import planned
-from tests.scenarios.test_pruning import days_pass
+from tests.scenarios.test_pruning import days_pass, marked_at
 from tests.scenarios.together import Actor, KilledError, together
-from tests.scenarios.world import World, small_tree, write
+from tests.scenarios.world import PROMISE, World, small_tree, write
 
-PROVIDERS = 3
-MOST = {"docs": 90, "photos": 90, "prune": 260, "repair": 60, "restore": 60}
+PROVIDERS = 4
+COPIES = PROMISE.copies
+MOST = {"docs": 200, "photos": 200, "prune": 380, "repair": 90, "restore": 60}
 """About how many requests each makes."""
 LAST = 9
 """The night on which everything happens at once."""
@@ -74,6 +77,12 @@ async def prepare(stage: Stage) -> None:
         world.clock.advance(DAY_S)
         await night_of(stage, "docs", night)
         await night_of(stage, "photos", night)
+    world.silence(0)
+    for home in (None, stage.home("second")):
+        await world.repair(home)
+    world.answer(0)
+    assert max(copies_of(stage, unmarked=False).values()) == COPIES + 1
+    world.clock.advance(9 * DAY_S)  # no receipt for a copy holds it any more
     await keep(world, KeepRules(last=1))
     stage.dead = {one.name.hex() for one in (await planned(world)).dead}
 
@@ -120,6 +129,17 @@ async def backing_up(stage: Stage, edge: Edge, name: str) -> BackupReport:
         return await backup(node, edge, (name,), overlap=False)
     finally:
         node.close()
+
+
+async def night_at(stage: Stage, edge: Edge, name: str) -> BackupReport:
+    """Back up, then mend and let go, as `run` does."""
+    report = await backing_up(stage, edge, name)
+    node = stage.world.node(stage.home("second") if name == "photos" else None)
+    try:
+        await repair(node, edge, by_hand=False)
+    finally:
+        node.close()
+    return report
 
 
 async def pruning(stage: Stage, edge: Edge) -> PruneReport:
@@ -170,8 +190,8 @@ async def act(stage: Stage, seed: object, kills: dict[str, int]) -> dict[str, ob
     world.clock.advance(DAY_S)
     paths = {name: change(stage, name, LAST) for name in ("docs", "photos")}
     actors: dict[str, Actor] = {
-        "docs": lambda edge: backing_up(stage, edge, "docs"),
-        "photos": lambda edge: backing_up(stage, edge, "photos"),
+        "docs": lambda edge: night_at(stage, edge, "docs"),
+        "photos": lambda edge: night_at(stage, edge, "photos"),
         "prune": lambda edge: pruning(stage, edge),
         "repair": lambda edge: repairing(stage, edge),
         "restore": lambda edge: restoring(stage, edge),
@@ -187,12 +207,30 @@ async def act(stage: Stage, seed: object, kills: dict[str, int]) -> dict[str, ob
     return came
 
 
+def copies_of(stage: Stage, *, unmarked: bool) -> dict[str, int]:
+    """Return how many copies there are of each pack that nodes claim; ``unmarked``: that are not to be deleted."""
+    world = stage.world
+    claimed = set()
+    found: Counter[str] = Counter()
+    for number in range(PROVIDERS):
+        claimed |= {name.hex() for (name,) in world.opened[number]._database.rows("SELECT name FROM claimed")}
+        marked = {name.hex() for name in marked_at(world, number)} if unmarked else set()
+        found.update(set(os.listdir(world.objects(number))) - marked)
+    packs = set()
+    for home in (None, stage.home("second")):
+        node = world.node(home)
+        packs |= {row.name.hex() for row in node.catalog.objects.all("kind IN ('data', 'tree')")}
+        node.close()
+    return {name: found[name] for name in claimed & packs}
+
+
 async def check(stage: Stage) -> None:
     """Let time pass, and everything be tried again as every night; then all must be there, and the dead be gone."""
     world = stage.world
     for _ in range(2):
         for name in ("docs", "photos"):
-            await backing_up(stage, world.edge, name)
+            await night_at(stage, world.edge, name)
+        assert min(copies_of(stage, unmarked=True).values()) >= COPIES
         report = await pruning(stage, world.edge)
         assert (report.plan.gaps, report.exit_code) == ([], 0), (report.plan.gaps, report.notices, report.at)
     days_pass(world)
@@ -202,6 +240,7 @@ async def check(stage: Stage) -> None:
     await restoring(stage, world.edge)
     left = {name for number in range(PROVIDERS) for name in os.listdir(world.objects(number))}
     assert not left & stage.dead, "what was dead was deleted everywhere"
+    assert set(copies_of(stage, unmarked=False).values()) == {COPIES}, "what was too much was deleted"
     for home in (None, stage.home("second")):
         status = await world.status(home)
         assert [one for one in status.problems if "gone" in one] == []
@@ -218,8 +257,8 @@ async def case(stage: Stage, seed: object, kills: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     "kills",
     [
-        {"prune": 70},
-        {"docs": 45, "repair": 20, "restore": 12},
+        {"prune": 90},
+        {"docs": 110, "repair": 20, "restore": 12},
     ],
     ids=lambda kills: " ".join(f"{name} {after}" for name, after in kills.items()),
 )

@@ -15,7 +15,7 @@ from replicator.engine.recover import recover
 from replicator.engine.succession import announce_root
 from replicator.format.container import Kind
 from replicator.format.merkle import name_of
-from replicator.ids import ObjectName
+from replicator.ids import Identity, ObjectName
 from replicator.pack.sealed import seal_object
 from tests.fakes import SeededRng
 from tests.scenarios.conftest import Worlds
@@ -149,9 +149,10 @@ async def test_a_snapshot_whose_head_may_still_come_is_never_marked(
     change(world, "hung")
     work, hung = Publisher._witness, list[PruneReport]()
 
-    async def hang(self: Publisher, *args: Any) -> int:
-        hung.append(await months_with_prunes(world))
-        return await work(self, *args)
+    async def hang(self: Publisher, *args: Any, last: bool) -> tuple[int, list[Identity]]:
+        if not hung:
+            hung.append(await months_with_prunes(world))
+        return await work(self, *args, last=last)
 
     monkeypatch.setattr(Publisher, "_witness", hang)
     done = await world.backup("docs")
