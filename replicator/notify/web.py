@@ -1,11 +1,16 @@
 """Web addresses that are asked for, by aiohttp: imported when somebody is told, and not before."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 
-import aiohttp
-
+from replicator.aio import aiohttp
 from replicator.notify.channels import LIMIT_S, ChannelError
+
+
+def _connector() -> aiohttp.TCPConnector:
+    """Return one that believes this machine's authorities, which :mod:`replicator.aio` leaves out."""
+    return aiohttp.TCPConnector(ssl=ssl.create_default_context())
 
 
 class HttpWeb:
@@ -20,7 +25,7 @@ class HttpWeb:
         timeout = aiohttp.ClientTimeout(total=LIMIT_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
+                aiohttp.ClientSession(connector=_connector(), timeout=timeout) as session,
                 session.post(url, data=body, headers=dict(headers), allow_redirects=False) as answer,
             ):
                 return answer.status

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-import aiohttp
-
+from replicator.aio import aiohttp
 from replicator.endpoints import join_endpoint, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode

@@ -1,8 +1,12 @@
 """The ways to somebody, each on the real thing it speaks to: a shell, a program that takes mail, a server."""
 
+import datetime
 import email
 import os
+import ssl
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email import policy
@@ -10,6 +14,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from replicator.errors import CredentialError, UsageError
 from replicator.fs import PosixFs
@@ -275,3 +283,53 @@ async def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(tmp_pat
 def test_a_memory_that_cannot_be_read_is_begun_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_bytes(text.encode("latin-1"))
     assert load(PosixFs(), str(tmp_path)) == Memory()
+
+
+async def test_an_address_of_the_web_is_believed_by_the_authorities_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
+        .not_valid_after(datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    known = tmp_path / "authorities.pem"
+    known.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = tmp_path / "key.pem"
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(known, private)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_post("/topic", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "localhost", 0, ssl_context=context).start()
+    url = f"https://localhost:{runner.addresses[0][1]}/topic"
+    with pytest.raises(ChannelError, match="Certificate"):
+        await HttpWeb().post(url, b"", {})
+    monkeypatch.setenv("SSL_CERT_FILE", str(known))
+    assert await HttpWeb().post(url, b"", {}) == 200
+    await runner.cleanup()
+
+
+def test_where_authorities_lie_is_left_as_it_was() -> None:
+    code = "import os; import replicator.aio; print(os.environ['SSL_CERT_FILE'], 'SSL_CERT_DIR' in os.environ)"
+    environment = {name: value for name, value in os.environ.items() if name != "SSL_CERT_DIR"}
+    environment["SSL_CERT_FILE"] = "/somewhere.pem"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "/somewhere.pem False\n"
