@@ -195,12 +195,19 @@ class Objects:
         return found
 
     def shards_only_of(self, packs: Collection[int]) -> set[int]:
-        """Return the row ids of the shards of these packs that are of no other."""
+        """Return the row ids of the shards of these packs that are of no other, and nothing but shards.
+
+        Who wrote a pack may have named somebody's whole pack or record as a shard of it.
+        """
         found: set[int] = set()
         for marks, part in _marked(sorted(packs)):
             found.update(
                 row[0]
-                for row in self._db.rows(f"SELECT object_id FROM shards WHERE pack_id IN ({marks})", part)  # noqa: S608
+                for row in self._db.rows(
+                    "SELECT s.object_id FROM shards s JOIN objects o ON o.id = s.object_id "  # noqa: S608 - marks only
+                    f"WHERE o.kind = 'shard' AND s.pack_id IN ({marks})",
+                    part,
+                )
             )
         others = {shard for pack, shards in self.packs_of(found).items() if pack not in packs for shard in shards}
         return found - others

@@ -512,6 +512,32 @@ class TestTrust:
         finally:
             keeper.close()
 
+    async def test_whole_objects_that_a_dead_pack_names_as_its_shards_are_relied_on_still(
+        self, world: World, source: str
+    ) -> None:
+        await backed_up(world)
+        others = [row.name for row in rows(world, "tree", "index", "references", "snapshot")]
+        others += [row.name for row in next(iter(cut_packs(world).values())).rows]
+        node = world.node()
+        try:
+            objects = node.catalog.objects
+            dead = objects.add(
+                name=bytes([7]) * 32,
+                writer=bytes(32),
+                kind="data",
+                size=4 * MIB,
+                policy=policy_id(CODED),
+                spooled=False,
+                created_ns=1,
+                chunk_ids=bytes(32),
+                shards=[*others[:5], bytes([8]) * 32],
+                needed=4,
+            )
+            [own] = objects.by_names([bytes([8]) * 32])
+            assert objects.shards_only_of({dead}) == {own.id}
+        finally:
+            node.close()
+
 
 async def test_a_restore_that_has_a_fetching_process_joins_shards_itself(
     world: World, source: str, monkeypatch: pytest.MonkeyPatch
