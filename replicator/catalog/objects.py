@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from chunker import Location
 from replicator.catalog.schema import Database
+from replicator.clock import DAY_S, NS
 from replicator.format.sizes import shard_size
 from replicator.ids import Identity, ObjectName
 
@@ -28,9 +29,12 @@ _WAITING = "SELECT s.pack_id FROM shards s JOIN objects o ON o.id = s.object_id 
 """Packs of which a shard lies in the spool."""
 _ENOUGH = (
     "(SELECT count(DISTINCT s.object_id) FROM shards s JOIN holdings h ON h.object_id = s.object_id "
-    "WHERE s.pack_id = objects.id AND h.state = 'held') >= (SELECT max(needed) FROM shards WHERE pack_id = objects.id)"
+    "WHERE s.pack_id = objects.id AND h.state = 'held' AND h.checked_ns >= ?) "
+    ">= (SELECT max(needed) FROM shards WHERE pack_id = objects.id)"
 )
-"""Whether a pack's shards that are held somewhere suffice."""
+"""Whether a pack's shards that somebody was seen to hold since a time suffice."""
+_TOGETHER_NS = DAY_S * NS
+"""Shards that are seen within this time are there together: what silent peers are believed to have finds no pack."""
 _ID = 32
 _PART = 4 << 20
 """Bytes of chunk ids that are read at a time: numpy's fixed costs are small beside it, and so is it beside the rest."""
@@ -195,12 +199,19 @@ class Objects:
         return found
 
     def shards_only_of(self, packs: Collection[int]) -> set[int]:
-        """Return the row ids of the shards of these packs that are of no other."""
+        """Return the row ids of the shards of these packs that are of no other, and nothing but shards.
+
+        Who wrote a pack may have named somebody's whole pack or record as a shard of it.
+        """
         found: set[int] = set()
         for marks, part in _marked(sorted(packs)):
             found.update(
                 row[0]
-                for row in self._db.rows(f"SELECT object_id FROM shards WHERE pack_id IN ({marks})", part)  # noqa: S608
+                for row in self._db.rows(
+                    "SELECT s.object_id FROM shards s JOIN objects o ON o.id = s.object_id "  # noqa: S608 - marks only
+                    f"WHERE o.kind = 'shard' AND s.pack_id IN ({marks})",
+                    part,
+                )
             )
         others = {shard for pack, shards in self.packs_of(found).items() if pack not in packs for shard in shards}
         return found - others
@@ -477,7 +488,7 @@ class Objects:
             connection.execute(
                 "UPDATE objects SET lost = 0 WHERE lost "  # noqa: S608 - own text
                 f"AND id IN (SELECT pack_id FROM shards WHERE object_id = ?) AND {_ENOUGH}",
-                (object_id,),
+                (object_id, received_ns - _TOGETHER_NS),
             )
 
     def set_states(
@@ -497,7 +508,8 @@ class Objects:
                 [(object_id,) for object_id, state in states.items() if state == "held"],
             )
             connection.execute(
-                f"UPDATE objects SET lost = 0 WHERE lost AND id IN (SELECT pack_id FROM shards) AND {_ENOUGH}"  # noqa: S608
+                f"UPDATE objects SET lost = 0 WHERE lost AND id IN (SELECT pack_id FROM shards) AND {_ENOUGH}",  # noqa: S608
+                (now_ns - _TOGETHER_NS,),
             )
 
     def set_audited(self, peer: Identity, object_ids: Iterable[int], now_ns: int) -> None:

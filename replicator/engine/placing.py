@@ -88,6 +88,11 @@ def scheduler_policy(policy_id: bytes, policy: PolicyRecord, *, whole: bool = Fa
         raise UsageError(str(error)) from error
 
 
+def gone_peers(half: Half) -> set[Identity]:
+    """Return which providers will not come back, as the tenant said: what lies there counts nowhere."""
+    return {Identity(said.identity) for said in half.private.standings if said.state == "gone"}
+
+
 def _peer(pin: PeerPin, *, capacity: int, used: int, state: str) -> Peer:
     region, site = qualify(country=pin.country, region=pin.region, site=pin.site)
     return Peer(
@@ -381,7 +386,7 @@ class Ground:
     def record_links(self, policy: PolicyRecord) -> list[Link]:
         """Return where indexes, references and snapshots go: every answering peer that residency admits."""
         rule = scheduler_policy(b"record", policy)
-        gone = {said.identity for said in self.half.private.standings if said.state == "gone"}
+        gone = gone_peers(self.half)
         return [
             link
             for link in self.federation.links.values()
@@ -405,8 +410,7 @@ class Ground:
 
     def _counting(self, holders: set[PeerId], policy: PolicyRecord) -> int:
         own = {peer_id(pin.identity) for pin in self.half.peers if pin.own}
-        gone = {peer_id(said.identity) for said in self.half.private.standings if said.state == "gone"}
-        holders = holders - gone
+        holders = holders - {peer_id(identity) for identity in gone_peers(self.half)}
         return len(holders if policy.count_own else holders - own)
 
     def word(self, policy: str) -> str:

@@ -38,6 +38,7 @@ from replicator.engine.marking import (
 )
 from replicator.engine.members import find_right
 from replicator.engine.node import NodeHome
+from replicator.engine.placing import gone_peers
 from replicator.engine.prune import Look, look, needed_names, stored_names
 from replicator.engine.pruneplan import MAX_UNUSED, WEEK_NS, DeadObject, PrunePlan, gone_by_ns
 from replicator.engine.releasing import Releasing
@@ -324,12 +325,13 @@ class _Run:
         dead = {one.name for one in found.plan.dead}
         policies = self.half.catalog.datasets.policies()
         own = {Identity(pin.identity) for pin in self.half.peers if pin.own}
+        gone = gone_peers(self.half)
         unripe: set[bytes] = set()
         for one in Forgotten.of(self.half).moved:
             rows = [row for row in _of_moved(self.half, [one]) if row.name not in dead]
             promises = [policies[row.policy] for row in rows if row.policy in policies]
             minimum = max((policy.minimum for policy in promises), default=1)
-            uncounted = set() if any(policy.count_own for policy in promises) else own
+            uncounted = gone if any(policy.count_own for policy in promises) else gone | own
             if any(self._claimed_copies(row, uncounted) < minimum for row in rows):
                 unripe |= {name for name in dead & found.packs.keys() if found.packs[name].writer == one.writer}
         return unripe

@@ -22,7 +22,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.memory import Memory
 from replicator.engine.node import NodeHome
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, gone_peers, objects_of, pack_id, peer_id
 from replicator.engine.send import Sender
 from replicator.engine.spool import Spool
 from replicator.errors import MinimumNotMetError, PeerError, ProtocolError, RefusedError, ReplicatorError
@@ -132,12 +132,13 @@ class Publisher:
     def _demand_claims(self, rows: list[ObjectRow], policy: Policy) -> None:
         """Everything relied on is claimed where it is held, at the minimum of holders or more.
 
-        A claim that a peer accepted earlier stands while it does not answer.
+        A claim that a peer accepted earlier stands while it does not answer, unless it is gone.
         """
-        own = {pin.identity for pin in self.node.peers if pin.own and not policy.count_own}
+        uncounted = {pin.identity for pin in self.node.peers if pin.own and not policy.count_own}
+        uncounted |= gone_peers(self.node)
         claimed: dict[int, set[PeerId]] = {}
         for pin in self.node.peers:
-            if pin.identity not in own:
+            if pin.identity not in uncounted:
                 for object_id in self.node.catalog.objects.claimed(Identity(pin.identity)):
                     claimed.setdefault(object_id, set()).add(peer_id(pin.identity))
         thin = [row for row in rows if self.ground.copies_among(row, claimed) < policy.minimum]

@@ -45,6 +45,7 @@ MOST: Final = 100_000
 """Objects that are looked at; with more, the others follow when these are gone."""
 _SEEN: Final = "unnamed objects"
 _UNREADABLE, _CHARTER, _KEYBAG, _FORGET, _SNAPSHOT = "unreadable", "charter", "keybag", "forget", "snapshot"
+_SHARD = "shard"
 _WORDS: Final = {
     Kind.DATA_PACK: "data",
     Kind.TREE_PACK: "tree",
@@ -97,7 +98,11 @@ async def find_unnamed(
     kept = {half.charter_object()[0], half.charter.charter.keybag, *own_objects(half)}
     kept |= {link.info.charter for link in federation.links.values()}
     objects = half.catalog.objects
-    rows = {row.id: row for row in objects.stored(objects.all("kind IN ('data', 'tree') AND index_id IS NULL"))}
+    packs = objects.all("kind IN ('data', 'tree') AND index_id IS NULL")
+    # No key opens a shard: of these this home knows what they are, as it stored them itself.
+    parts = objects.shards_only_of({row.id for row in packs})
+    rows = {row.id: row for row in objects.stored(packs) if row.kind != _SHARD or row.id in parts}
+    shards = {rows[number].name for number in parts}
     sizes: dict[bytes, int] = {row.name: row.size for row in rows.values()}
     found = Unnamed()
     for identity, view in views.items():
@@ -111,6 +116,7 @@ async def find_unnamed(
     names = sorted(set().union(*found.lying.values()), key=lambda name: (name not in before, name))[:MOST]
     now_ns = edge.clock.now_ns()
     seen = {name: before.get(name) or _Seen(name=name, size=sizes[name], since_ns=now_ns) for name in names}
+    seen |= {name: replace(seen[name], kind=_SHARD) for name in seen.keys() & shards}
     seen |= await _judged(half, federation, found.lying, [one for one in seen.values() if not one.kind])
     if note:
         # What a silent provider may have is remembered as long as it is silent.
@@ -223,7 +229,8 @@ def _decide(half: Half, seen: Collection[_Seen], found: Unnamed, published: Mapp
     if unreadable:
         found.stays.append(
             f"{len(unreadable)} objects ({format_size(sum(one.size for one in unreadable))}) are named by nothing and "
-            "opened by no key of this home: of a domain that was erased, or of a later release; they stay"
+            "opened by no key of this home: of a domain that was erased, of a later release, or shards that another "
+            "machine stored and never listed; they stay"
         )
 
 

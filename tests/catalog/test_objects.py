@@ -333,3 +333,30 @@ def test_the_last_accepted_claim_is_remembered_with_its_number(catalog: Catalog)
     assert catalog.objects.claimed(BO) == set(rows[2:])
     assert catalog.objects.claimed(CLEO) == set()
     assert catalog.peers.get(BO).claim_number == 2
+
+
+@pytest.mark.parametrize("how", ["inventory", "receipt"])
+def test_a_lost_pack_that_is_cut_is_lost_no_more_once_enough_of_its_shards_are_seen_again(
+    catalog: Catalog, how: str
+) -> None:
+    shards = [name(number) for number in range(2, 5)]
+    pack = catalog.objects.add(
+        name=name(1), writer=WRITER, kind="data", size=1 << 20, spooled=False, created_ns=NOW, shards=shards, needed=2
+    )
+    rows = [row.id for row in catalog.objects.all("kind = 'shard'")]
+    peers = [BO, CLEO, Identity(bytes([4]) * 32)]
+    for row, peer in zip(rows, peers, strict=True):
+        catalog.objects.set_states(peer, {row: "held"}, incarnation=OLD, now_ns=NOW)
+    catalog.objects.set_lost([pack])
+    later = NOW + 40 * 86400 * 10**9
+
+    def seen(row: int, peer: Identity) -> None:
+        if how == "inventory":
+            catalog.objects.set_states(peer, {row: "held"}, incarnation=OLD, now_ns=later)
+        else:
+            catalog.objects.held(row, peer, incarnation=OLD, receipt=b"signed", received_ns=later)
+
+    seen(rows[0], BO)
+    assert catalog.objects.all("lost"), "two are silent since, and were believed to have theirs"
+    seen(rows[1], CLEO)
+    assert not catalog.objects.all("lost")

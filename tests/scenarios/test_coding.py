@@ -21,6 +21,7 @@ from replicator.engine.sync import take_index
 from replicator.engine.why import explain
 from replicator.errors import IntegrityError, MinimumNotMetError, NotFoundError
 from replicator.format.index import Index, IndexedPack
+from replicator.format.merkle import name_of
 from replicator.format.policy import policy_id
 from replicator.ids import ObjectName
 from replicator.pack import shards as pack_shards
@@ -512,6 +513,32 @@ class TestTrust:
         finally:
             keeper.close()
 
+    async def test_whole_objects_that_a_dead_pack_names_as_its_shards_are_relied_on_still(
+        self, world: World, source: str
+    ) -> None:
+        await backed_up(world)
+        others = [row.name for row in rows(world, "tree", "index", "references", "snapshot")]
+        others += [row.name for row in next(iter(cut_packs(world).values())).rows]
+        node = world.node()
+        try:
+            objects = node.catalog.objects
+            dead = objects.add(
+                name=bytes([7]) * 32,
+                writer=bytes(32),
+                kind="data",
+                size=4 * MIB,
+                policy=policy_id(CODED),
+                spooled=False,
+                created_ns=1,
+                chunk_ids=bytes(32),
+                shards=[*others[:5], bytes([8]) * 32],
+                needed=4,
+            )
+            [own] = objects.by_names([bytes([8]) * 32])
+            assert objects.shards_only_of({dead}) == {own.id}
+        finally:
+            node.close()
+
 
 async def test_a_restore_that_has_a_fetching_process_joins_shards_itself(
     world: World, source: str, monkeypatch: pytest.MonkeyPatch
@@ -551,6 +578,44 @@ async def test_what_was_swept_is_known_no_more_and_nothing_else(world: World, so
     assert living <= known
     assert not {row.name for one in old.values() for row in one.rows} & known
     assert all(len(one.rows) == SHARDS for one in shards_of.values())
+    await whole(world, source)
+
+
+async def test_shards_of_a_pack_that_this_home_stored_and_no_index_lists_go_as_others_do(
+    world: World, source: str
+) -> None:
+    await backed_up(world)
+    listed = next(iter(cut_packs(world).values())).rows[0].name
+    rng = SeededRng("repacking that was stopped")
+    left = [rng.bytes(MIB) for _ in range(5)]
+    keeper = world.keeper()
+    try:
+        keeper.catalog.objects.add(
+            name=bytes([7]) * 32,
+            writer=keeper.identity,
+            kind="data",
+            size=4 * MIB,
+            policy=policy_id(CODED),
+            spooled=False,
+            created_ns=1,
+            chunk_ids=bytes(32),
+            shards=[*map(name_of, left), listed],
+            needed=4,
+        )
+        async with Federation(keeper, world.edge, ticket=lambda _: keeper.ticket()) as federation:
+            for link, data in zip(list(federation.links.values()), left, strict=False):
+                await link.connection.put(ObjectName(name_of(data)), data)
+    finally:
+        keeper.close()
+    assert (await pruned(world)).unnamed == []
+    world.clock.advance(8 * DAY_S)
+    report = await pruned(world)
+    assert {(one.name, one.kind) for one in report.unnamed} == {(name_of(data), "shard") for data in left}
+    assert not any("opened by no key" in one for one in report.stays)
+    days_pass(world)
+    lying = {name for number in range(SHARDS) for name in os.listdir(world.objects(number))}
+    assert not lying & {name_of(data).hex() for data in left}
+    assert listed.hex() in lying
     await whole(world, source)
 
 

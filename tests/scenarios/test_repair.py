@@ -1,20 +1,23 @@
 """Repairs: who counts as lost, what comes first, and that peers which come and go make no traffic."""
 
+import contextlib
+import os
 from collections.abc import Iterable
 from typing import Literal
 
 import pytest
 
 from replicator.catalog.objects import ObjectRow
-from replicator.engine.federation import Link
+from replicator.engine.federation import Federation, Link
 from replicator.engine.members import set_peer
+from replicator.engine.publish import Publisher
 from replicator.engine.repair import RepairReport, mend_urgent, repair
 from replicator.engine.send import Sender
-from replicator.errors import RefusedError
+from replicator.errors import MinimumNotMetError, RefusedError
 from replicator.ids import Identity, short
 from replicator.transport.memory import Phase
 from tests.fakes import NS
-from tests.scenarios.world import World
+from tests.scenarios.world import PROMISE, World
 
 DAY = 86400
 Said = Literal["ok", "away", "readonly", "draining", "gone"]
@@ -111,6 +114,30 @@ async def test_who_is_gone_counts_at_once_as_lost_although_it_answers(world: Wor
     world.answer(*range(world.providers))
     await say(world, number, "ok")
     assert (await night(world)).made == 0, "what it holds counts again"
+
+
+async def test_a_claim_at_one_that_is_gone_keeps_no_promise_of_a_snapshot(world: World, source: str) -> None:
+    await world.backup()
+    name = next(iter(world.stored(holders(world)[0], ["data"]))).rpartition("/")[2]
+    first, second, *others = [number for number in holders(world) if name in os.listdir(world.objects(number))]
+    node = world.node()
+    for number in others:
+        node.catalog.objects.set_claimed(world.identity(number), 1, ())
+    node.close()
+    for state in ("ok", "gone"):
+        await say(world, first, state)
+        node = world.node()
+        try:
+            row = node.catalog.objects.by_name(bytes.fromhex(name))
+            assert row is not None
+            async with Federation(node, world.edge) as federation:
+                publisher = Publisher(node, federation, world.edge, node.spool())
+                with pytest.raises(MinimumNotMetError) if state == "gone" else contextlib.nullcontext():
+                    publisher._demand_claims([row], PROMISE)
+        finally:
+            node.close()
+    assert PROMISE.minimum == 2, "one that stays, and the one that is gone"
+    assert name in os.listdir(world.objects(second))
 
 
 async def test_one_that_is_draining_is_emptied_while_it_gives_its_copies(world: World, source: str) -> None:
