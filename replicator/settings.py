@@ -40,6 +40,7 @@ LOCK = "30d"
 GRACE = "14d"
 SENDMAIL = "/usr/sbin/sendmail"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_.-]+")
 _MAIL = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
 ROOT_KEY_SIZE = 32
 
@@ -471,7 +472,7 @@ def _handed(table: _Table, key: str, parse: Callable[[str], str] | None, *, requ
     where = table.text(f"{key}_file")
     if text is not None and where is not None:
         table.wrong(key, f"is given, and {key}_file too: give one of the two")
-    if where is not None and "/" in where and not os.path.isabs(where):
+    if where is not None and not os.path.isabs(where) and not _CREDENTIAL.fullmatch(where):
         table.wrong(f"{key}_file", f"is {where!r}, neither an absolute path nor the name of a systemd credential")
     if text is None and where is None:
         if required:

@@ -257,6 +257,8 @@ def test_who_is_told_and_what_prometheus_reads_are_settings(tmp_path: Path) -> N
         ("[notify.ntfy]\nurl = 'https://a/x'\nurl_file = '/x'", "give one of the two"),
         ("[notify.ntfy]\nurl = 'http://a/x'\ntoken = 't'", "anybody on the way could read"),
         ("[notify.ping]\nurl_file = 'some/where'", "neither an absolute path nor the name"),
+        ("[notify.ping]\nurl_file = 'mine:another-units'", "neither an absolute path nor the name"),
+        ("[notify.ping]\nurl_file = 'mine %h'", "neither an absolute path nor the name"),
         ("[metrics]\nlisten = '0.0.0.0:9144'", "not on this machine alone"),
         ("[metrics]\nlisten = '9144'", "metrics.listen"),
         ("[metrics]\ntextfile = 'x.prom'", "not an absolute path"),

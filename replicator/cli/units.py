@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from replicator.errors import UsageError
+
 MARK: Final = (
     "# Written by `replicator service install`, which writes it over: put changes into a drop-in (systemctl edit)."
 )
@@ -132,7 +134,7 @@ def _service(wanted: Installed, about: str, more: Sequence[tuple[str, str]], cha
         f"Environment={_word(f'REPLICATOR_HOME={wanted.home}')}",
         *([f"Environment={_word(f'REPLICATOR_CONFIG={wanted.config}')}"] if wanted.config else []),
         f"ReadWritePaths={' '.join(map(_word, wanted.writes))}",
-        *(f"LoadCredential={name}" for name in wanted.credentials),
+        *(f"LoadCredential={_word(name)}" for name in wanted.credentials),
         *(f"{key}={value}" for key, value in more),
         "",
         *(f"{key}={changes.get(key, value)}" for key, value in HARDENING),
@@ -160,12 +162,18 @@ def _timer(about: str, calendar: str, delay: str) -> str:
 
 
 def _command(wanted: Installed, words: str) -> str:
-    return " ".join([*map(_word, wanted.program), words])
+    return " ".join([*(_word(word).replace("$", "$$") for word in wanted.program), words])  # $ begins a variable
 
 
 def _word(text: str) -> str:
-    """Return one word of a unit: % begins a specifier there and $ a variable, quotes keep spaces together."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """Return one word of a unit: % begins a specifier there, quotes keep spaces together.
+
+    Raises:
+        UsageError: it would end its line, and what follows be another setting.
+    """
+    if not text.isprintable():
+        raise UsageError(f"{text!a} cannot be written into a unit", hint="choose a name without control characters")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"' if any(one.isspace() or one in "'\";#" for one in text) else escaped
 
 

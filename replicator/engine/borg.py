@@ -8,6 +8,7 @@ an argument. On Ctrl-C or a limit in time it gets SIGTERM, upon which it gives i
 import codecs
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,7 @@ _PASSED: Final = (
 _DETAILS: Final = "{archive}{id}{start}{comment}{hostname}"
 _BARE: Final = "{archive}{id}{start}"
 """What the repository's manifest knows of an archive, without a look into it."""
+_OPTION: Final = re.compile(r"(\w+://)?-")
 _SAID: Final = 1000
 """Warnings and errors that are kept of one command; others are counted."""
 
@@ -188,7 +190,13 @@ def environment_of(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def place_of(repository: str) -> str:
-    """Return where a repository is, from any folder: a path is the caller's."""
+    """Return where a repository is, from any folder: a path is the caller's.
+
+    Raises:
+        UsageError: borg, or ssh, would take it for an option.
+    """
+    if ":" in repository and _OPTION.match(repository):
+        raise UsageError(f"{repository!a} is no repository", hint="a path, or ssh://USER@HOST/PATH")
     return repository if ":" in repository else os.path.abspath(repository)
 
 
@@ -265,7 +273,7 @@ class Borg:
         """Return an archive with its comment and host, as far as they can be read."""
         only = "".join(f"[{one}]" if one in "*?[" else one for one in archive.name)
         with suppress(IntegrityError):
-            for one in self._look(_DETAILS, "--glob-archives", only).archives:
+            for one in self._look(_DETAILS, f"--glob-archives={only}").archives:
                 if one.id == archive.id:
                     return one
         return archive

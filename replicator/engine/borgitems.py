@@ -42,19 +42,53 @@ class Changes:
     extract: set[bytes]
 
 
+def listing_of(items: Iterable[Item]) -> Listing:
+    """Return what an archive lists, by path. Overlapping paths given to borg are in it twice; the last one counts.
+
+    Raises:
+        IntegrityError: one of two is a folder and the other is not, which would hide a link that borg goes through.
+    """
+    found: dict[bytes, Item] = {}
+    for item in items:
+        path = item.path.rstrip(b"/")
+        former = found.get(path)
+        if former is not None and _is_folder(former) != _is_folder(item):
+            raise IntegrityError(f"{escape(path)} is in the archive as a folder, and as something else")
+        found[path] = item
+    return found
+
+
 def check_paths(listing: Listing) -> None:
     """Refuse an archive that would reach out of the folder it is extracted to.
 
     Raises:
-        IntegrityError: a path is absolute, goes up, or leads through something that is no folder.
+        IntegrityError: a path, or the first name of a hard link, goes up or leads through something that is no folder;
+            or a path is absolute.
     """
-    for path in listing:
-        parts = path.split(b"/")
-        if not path or path.startswith(b"/") or b".." in parts:
+    others = {_normal(path) for path, item in listing.items() if not _is_folder(item)}
+    if b"" in others:
+        raise IntegrityError("the archive would put something else where it is extracted")
+    shown = {_shown(path) for path in others}
+    for path, item in listing.items():
+        if not path or path.startswith(b"/") or b".." in path.split(b"/"):
             raise IntegrityError(f"{escape(path)} in the archive would reach out of where it is extracted")
-        for above in _above(path):
-            if above in listing and not listing[above].mode.startswith("d"):
+        for above in _above(_normal(path)):
+            if above in others:
                 raise IntegrityError(f"{escape(path)} in the archive leads through {escape(above)}, which is no folder")
+        if item.mode.startswith("h"):
+            source = os.fsencode(item.source)
+            through = any(_shown(above) in shown for above in _above(_normal(source)))
+            if through or b".." in source.split(b"/"):
+                raise IntegrityError(f"{escape(path)} in the archive is a link out of where it is extracted")
+
+
+def _is_folder(item: Item) -> bool:
+    return item.mode.startswith("d")
+
+
+def _normal(path: bytes) -> bytes:
+    """Return a path as the system takes it: with nothing between its names but one slash."""
+    return b"/".join(part for part in path.split(b"/") if part not in {b"", b"."})
 
 
 def changes(old: Listing, new: Listing) -> Changes | None:

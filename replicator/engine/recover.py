@@ -57,6 +57,8 @@ from replicator.pack.keys import as_writer
 from replicator.transport.base import Target
 from replicator.wire.messages import Empty, EnrolRequest, Info
 
+ROUNDS = 16
+"""How often those are asked whom charters name that came last: who had the owner key can name others without end."""
 REPLACED = (
     "If one of you made that sheet, recover with it: the tenant's number stands below its name. If nobody did, whoever "
     "had the owner key has taken the tenant over there"
@@ -163,7 +165,7 @@ async def _ask_all(
             asked.add(identity)
             target = Target(identity=identity, name=endpoint, endpoints=(endpoint,), key=key, certificate=None)
             answers.append(await _ask(edge, root, target))
-    while True:
+    for _ in range(ROUNDS):
         pins = {
             pin.identity: pin
             for one in answers
@@ -185,6 +187,8 @@ async def _ask_all(
             for pin in pins.values()
         ]
         answers += await asyncio.gather(*(_ask(edge, root, target) for target in targets))
+    endless = ReplicatorError("charters name ever more providers, each another one; not all of them were asked")
+    return [*answers, Answer(name="others", identity=None, error=endless)]
 
 
 async def _ask(edge: Edge, root: Root, target: Target) -> Answer:

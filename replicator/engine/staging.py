@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from replicator.engine.borg import Archive, Borg, Said, is_full
-from replicator.engine.borgitems import Listing, changes, check_paths, differs, lacks, patterns
+from replicator.engine.borgitems import Listing, changes, check_paths, differs, lacks, listing_of, patterns
 from replicator.engine.edge import Progress
 from replicator.errors import SourceError, SpaceError
 from replicator.fs import Fs, write_atomic
@@ -78,7 +78,7 @@ class Staging:
             SourceError, IntegrityError, ...: borg failed (see :class:`Borg`); what is there is for the next to clear.
             SpaceError: the folder's disk is full.
         """
-        listing = {item.path.rstrip(b"/"): item for item in borg.items(archive.name)}
+        listing = listing_of(borg.items(archive.name))
         check_paths(listing)
         planned = changes(self._listing, listing) if self._listing else None
         before, self._listing = self._listing, {}
@@ -88,7 +88,9 @@ class Staging:
             done = borg.extract(archive.name, self._tree, progress=progress)
         else:
             for path in planned.extract:
-                self._bare(path)
+                # What was no folder may be a link to one of this machine's, which is none of ours to change.
+                if path in before and before[path].mode.startswith("d"):
+                    self._bare(path)
             for path in planned.remove:
                 self._remove(path)
             chosen = os.path.join(self._folder, "patterns")

@@ -24,6 +24,7 @@ from replicator.provider.tenants import (
     all_tenants,
     find_holder,
     find_tenant,
+    holds_another,
     put_holder,
     replace_root,
     set_quota,
@@ -203,6 +204,8 @@ def _admitted(
 
     def work(connection: sqlite3.Connection) -> None:
         _never_again(connection, root.tenant, root.root_key)
+        if holds_another(connection, root.root_key, root.tenant):
+            raise RequestRefusedError("forbidden", "this root has another tenant here, and was declared for one")
         add_tenant(
             connection,
             tenant=root.tenant,

@@ -1,7 +1,8 @@
 """Objects that a provider fetches itself from another one, because a tenant said so: one answer now, the rest later.
 
 The upload is reserved, verified, stored and receipted as any PUT is, by the same code. Only who brings the bytes
-differs. A pull that is asked for again is the same pull; its outcome is told once.
+differs. A pull that is asked for again is the same pull; its outcome is told once, to who brings the same permit:
+what nobody came back for must not be the answer to another request, when the object may be gone.
 """
 
 import logging
@@ -65,12 +66,12 @@ class Pulls:
         self._run: Run = run or self._beside
         self._lock = threading.Lock()
         self._running: set[Key] = set()
-        self._ended: OrderedDict[Key, Outcome] = OrderedDict()
+        self._ended: OrderedDict[tuple[Key, bytes], Outcome] = OrderedDict()
 
-    def outcome(self, key: Key) -> Outcome | None:
-        """Return how a pull ended, once; None if it runs, or none was begun."""
+    def outcome(self, key: Key, permit: bytes) -> Outcome | None:
+        """Return how the pull with this permit ended, once; None if it runs, or none was begun."""
         with self._lock:
-            return self._ended.pop(key, None)
+            return self._ended.pop((key, permit), None)
 
     def runs(self, key: Key) -> bool:
         """Return whether a pull is under way."""
@@ -123,7 +124,7 @@ class Pulls:
             upload.abort()
             with self._lock:
                 self._running.discard(key)
-                self._ended[key] = outcome
+                self._ended[key, errand.permit] = outcome
                 while len(self._ended) > _KEPT:
                     self._ended.popitem(last=False)
 

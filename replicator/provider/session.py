@@ -474,14 +474,14 @@ class ProviderSession:
         key = (tenant.id, ObjectName(request.name))
         if pulls.runs(key):
             return self._pulled(after_s=AGAIN_S)
-        ended = pulls.outcome(key)
+        ended = pulls.outcome(key, request.permit)
         if ended is None:
             errand = self._errand(request, tenant)
             receipt = self._held_already(key)
             if receipt:
                 return self._pulled(receipt=receipt)
             pulls.begin(key, errand, lambda: self.begin_put(errand.name, errand.size))
-            ended = pulls.outcome(key)
+            ended = pulls.outcome(key, request.permit)
         return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
 
     def _pulled(self, receipt: bytes = b"", failed: PullFailure | None = None, *, after_s: float = 0.0) -> PullReply:

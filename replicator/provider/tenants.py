@@ -103,6 +103,12 @@ def add_tenant(
     )
 
 
+def holds_another(connection: sqlite3.Connection, root_key: bytes, tenant: bytes) -> bool:
+    """Return whether a root has a tenant here that is not this one."""
+    found = connection.execute("SELECT 1 FROM tenants WHERE root_key = ? AND id != ?", (root_key, tenant)).fetchone()
+    return found is not None
+
+
 def add_quota(connection: sqlite3.Connection, tenant: bytes, quota: int) -> None:
     """Raise a tenant's quota."""
     connection.execute("UPDATE tenants SET quota = quota + ? WHERE id = ?", (quota, tenant))

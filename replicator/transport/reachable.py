@@ -17,8 +17,8 @@ NOBODY = "nobody"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
-_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
-"""IPv6 that a gateway turns into IPv4, whose own address may be one of the house."""
+_INSIDE = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10")))
+"""IPv6 that a gateway turns into IPv4, whose own address may be one of the house; and what was site-local once."""
 
 
 class Reachable:
@@ -55,7 +55,7 @@ class Reachable:
             return True
         if PUBLIC not in self.words or not address.is_global or address.is_multicast or address.is_reserved:
             return False
-        return not any(address in network for network in _TRANSLATED)
+        return not any(address in network for network in _INSIDE)
 
     def addresses(self, endpoint: str, resolve: Resolve | None = None) -> list[tuple[str, int]]:
         """Return what may be dialled of "host:port": addresses, not names, which could mean another the next moment.

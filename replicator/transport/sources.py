@@ -6,6 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Final, Protocol
 
 from replicator.crypto.certificates import key_of_certificate
@@ -18,6 +19,8 @@ from replicator.transport.reachable import Reachable
 from replicator.wire.messages import Signed
 
 PIECE: Final = 1 << 20
+MOST_DIALLED: Final = 8
+"""Addresses that are tried of one source: who makes up an offer writes as many as he likes into it."""
 Take = Callable[[memoryview], None]
 """Is handed the bytes of an object as they come; each piece is valid only meanwhile."""
 
@@ -88,13 +91,16 @@ class TlsSources:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the key is compared below, before a byte is sent
         context.set_alpn_protocols(["http/1.1"])
+        for address, port in islice(self._addresses(endpoints[:MOST_DIALLED]), MOST_DIALLED):
+            tls = None if self._closed else self._greet(context, address, port, source)
+            if tls is not None:
+                return tls
+        raise UnreachableError("the source", "no address that may be dialled answers with its key")
+
+    def _addresses(self, endpoints: Sequence[str]) -> Iterator[tuple[str, int]]:
         for endpoint in endpoints:
             with suppress(OSError, ValueError):
-                for address, port in self._reachable.addresses(endpoint):
-                    tls = self._greet(context, address, port, source)
-                    if tls is not None:
-                        return tls
-        raise UnreachableError("the source", "no address that may be dialled answers with its key")
+                yield from self._reachable.addresses(endpoint)
 
     def _greet(self, context: ssl.SSLContext, address: str, port: int, source: Identity) -> ssl.SSLSocket | None:
         """Return a connection to an address whose holder proved that key, None if there is none; says nothing yet."""

@@ -1,13 +1,16 @@
 """Units that the program writes: what systemd says of them, and that they have the walls of the NixOS modules."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replicator.cli.units import HARDENING, Installed, to_enable, units
+from replicator.errors import UsageError
 from tests.cli.federation import Federation
 
 NIX = Path(__file__).parents[2] / "nix" / "lib" / "hardening.nix"
@@ -118,3 +121,19 @@ def test_units_are_shown_written_and_left_alone(federation: Federation, tmp_path
     assert "neither a node" in federation.fails(1, "service", "install", "--dir", tmp_path, home="keeper")
     assert "no time of day" in federation.fails(2, "service", "install", "--start", "1am", home="node")
     assert "no such user" in federation.fails(2, "service", "install", "--user", "no-one-here", home="node")
+
+
+@pytest.mark.parametrize("field", ["home", "config", "writes", "credentials", "program"])
+def test_no_name_adds_a_line_to_a_unit_that_root_installs(field: str) -> None:
+    """config.toml is the service's user's, who would be root by a line more."""
+    text = "/srv/x\nExecStartPre=+/bin/sh -c evil"
+    value: Any = (text,) if field in ("writes", "credentials", "program") else text
+    with pytest.raises(UsageError):
+        units(dataclasses.replace(WANTED, **{field: value}))
+
+
+def test_a_dollar_is_a_variable_in_a_command_and_nowhere_else() -> None:
+    made = units(dataclasses.replace(WANTED, home="/srv/a$b", writes=("/srv/a$b",), program=["/opt/c$d"]))
+    found = values(made["replicator-run.service"])
+    assert (found["Environment"], found["ReadWritePaths"]) == (["REPLICATOR_HOME=/srv/a$b"], ["/srv/a$b"])
+    assert found["ExecStart"] == ["/opt/c$$d run"]

@@ -1,5 +1,6 @@
 """What borg says, and what it means."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from replicator.engine.borg import (
     error_of,
     outcome_of,
     parse_version,
+    place_of,
     read_items,
     read_repository,
 )
@@ -23,6 +25,7 @@ from replicator.errors import (
     ReplicatorError,
     SourceError,
     SpaceError,
+    UsageError,
 )
 from replicator.process import Command, Ended, Heard, Output, Stop
 
@@ -210,3 +213,11 @@ def test_a_listing_that_is_none_is_refused() -> None:
     for said in (b"", b"[]", b'{"archives": [{}], "repository": {"id": "x"}}'):
         with pytest.raises(SourceError, match="not understood"):
             read_repository(said)
+
+
+@pytest.mark.parametrize("text", ["--rsh=touch x:y", "-x://y", "--rsh=x://y", "ssh://-oProxyCommand=x/y", "-h:p"])
+def test_a_repository_is_never_an_option(text: str) -> None:
+    with pytest.raises(UsageError):
+        place_of(text)
+    assert place_of("-x") == os.path.abspath("-x")
+    assert place_of("ssh://a@b-c/-d") == "ssh://a@b-c/-d"

@@ -333,3 +333,12 @@ def test_a_declared_tenant_that_was_erased_here_does_not_come_back(stand: Stand)
     stand.service.erase(stand.tenant.erase_order())
     assert refusal(lambda: stand.service.enrol(_by_declaration(stand.tenant, stand.tenant.keeper))) == "forbidden"
     assert not [row for row in stand.provider.status()["tenants"] if row["id"] == stand.tenant.id.hex()]
+
+
+def test_a_declared_root_has_the_one_tenant_that_its_quota_is_for(stand: Stand) -> None:
+    first, second = Tenant("declared"), Tenant("declared", id=bytes(range(16)))
+    assert first.root.public == second.root.public
+    _admit(stand, _declared(first, MIB))
+    assert stand.service.enrol(_by_declaration(first, first.keeper)).tenant == first.id
+    assert refusal(lambda: stand.service.enrol(_by_declaration(second, _stranger()))) == "forbidden"
+    assert stand.service.enrol(_by_declaration(first, first.keeper)).tenant == first.id

@@ -343,3 +343,31 @@ def test_who_fetches_from_nobody_says_so(pair: Pair) -> None:
     pair.service.stop()
     pair.service = pair.provider.start()
     assert refusal(pair.pull) == "forbidden"
+
+
+def test_what_nobody_came_back_for_is_no_answer_to_another_request(pair: Pair) -> None:
+    """A receipt of last month is for an object that may have been deleted since."""
+    waiting: list[Callable[[], None]] = []
+    pair.service.stop()
+    pair.service = pair.provider.start(pair.network, waiting.append)
+    assert pair.pull().after_s == AGAIN_S
+    waiting.pop()()
+    assert pair.held()
+    pair.clock.advance(40 * DAY_S)
+    later = pair.pull()
+    receipt = decode(Receipt, verify(later.receipt, Context.RECEIPT, [pair.provider.key.public]))
+    assert receipt.received_ns == pair.clock.now_ns()
+
+
+def test_why_one_source_failed_is_not_said_of_the_next(pair: Pair) -> None:
+    waiting: list[Callable[[], None]] = []
+    pair.service.stop()
+    pair.service = pair.provider.start(pair.network, waiting.append)
+    pair.network.remove(pair.source.service.identity)
+    assert pair.pull().after_s == AGAIN_S
+    waiting.pop()()
+    pair.network.add(pair.source.service)
+    pair.clock.advance(60)
+    assert pair.pull().after_s == AGAIN_S, "a request of its own"
+    waiting.pop()()
+    assert pair.pull().receipt

@@ -2,21 +2,25 @@
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
 from replicator.charter.chain import check_finding
 from replicator.crypto.recovery import from_words, root_of
+from replicator.crypto.sign import SigningKey
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.keys import rotate_index, rotate_owner
-from replicator.engine.recover import Recovered, recover
+from replicator.engine.recover import ROUNDS, Answer, Recovered, _ask_all, recover
 from replicator.engine.tenant import seal_keybag
 from replicator.errors import KeyWrongError
 from replicator.fs import PosixFs
 from replicator.ids import root_fingerprint
+from replicator.transport.base import Target
 from replicator.wire.messages import Empty, Info
 from tests.fakes import SeededRng
 from tests.scenarios.joining import keeping
@@ -205,3 +209,30 @@ async def test_what_is_written_after_a_recovery_is_closed_to_the_keeper_that_it_
     node = world.node()
     assert sorted(node.keys().index_keys) == [1, 2]
     node.close()
+
+
+async def test_charters_that_name_ever_more_providers_end_no_recovery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had the owner key once can sign one for each provider that he makes up."""
+    asked: list[Target] = []
+
+    async def ask(_edge: object, _root: object, target: Target) -> Answer:
+        asked.append(target)
+        assert len(asked) < 1000, "without end"
+        charter: Any = object()
+        bag: Any = SimpleNamespace(member_key=b"")
+        return Answer(name=target.name, identity=target.identity, charter=charter, bag=bag)
+
+    def another(*_: object) -> Any:
+        pin = SimpleNamespace(identity=len(asked).to_bytes(32), name="x", endpoints=["x.example:1"])
+        return SimpleNamespace(peers=[pin])
+
+    monkeypatch.setattr("replicator.engine.recover._ask", ask)
+    monkeypatch.setattr("replicator.engine.recover.open_private", another)
+    assert world.tenant is not None
+    root = root_of(from_words(world.tenant.words))
+    key = SigningKey(bytes(32))
+    answers = await _ask_all(world.edge, root, key, [("x.example:1", world.identity(0))])
+    assert len(asked) == ROUNDS + 1
+    assert "ever more providers" in str(answers[-1].error)

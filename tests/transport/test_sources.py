@@ -16,7 +16,7 @@ from replicator.format.merkle import name_of
 from replicator.format.permit import Permit, Pickup
 from replicator.ids import Identity
 from replicator.transport.reachable import Reachable
-from replicator.transport.sources import TlsSources
+from replicator.transport.sources import MOST_DIALLED, TlsSources
 from tests.fakes import SeededRng
 from tests.provider.tenant import MIB, data_object, put
 from tests.transport.live import Live, living, run
@@ -149,6 +149,7 @@ def test_nothing_is_said_to_who_cannot_prove_the_key_and_redirects_lead_nowhere(
         *("255.255.255.255", "224.0.0.1", "240.0.0.1", "192.0.2.1", "198.18.0.1"),
         *("::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1", "2001:db8::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:0:1::"),
+        "fec0::1",
     ],
 )
 def test_what_is_not_the_public_internet_is_not_dialled(address: str) -> None:
@@ -180,3 +181,27 @@ def test_a_name_is_resolved_once_and_each_of_its_addresses_looked_at() -> None:
     resolve: Callable[[str, int], list[str]] = lambda _host, _port: next(answers)  # noqa: E731 - two answers in turn
     assert Reachable(["public"]).addresses("a.example:7144", resolve) == [("1.1.1.1", 7144)]
     assert Reachable(["public"]).addresses("a.example:7144", resolve) == []
+
+
+def test_who_makes_up_an_offer_does_not_have_everything_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each address that does not answer costs seconds, and an offer has room for thousands, as a name has."""
+    dialled: list[str] = []
+
+    def dial(where: tuple[str, int], **_: float) -> socket.socket:
+        dialled.append(where[0])
+        raise TimeoutError
+
+    many = [f"127.0.0.{number}" for number in range(1, 100)]
+    monkeypatch.setattr("replicator.transport.reachable.resolved", lambda _host, _port: many)
+    monkeypatch.setattr("socket.create_connection", dial)
+    sources = TlsSources(LOOPBACK)
+    for endpoints in (["many.example:1"], [f"{one}.example:1" for one in range(100)]):
+        dialled.clear()
+        with pytest.raises(UnreachableError):
+            sources.fetch(endpoints, Identity(bytes(32)), b"", 1, lambda _: None)
+        assert len(dialled) == MOST_DIALLED
+    sources.close()
+    dialled.clear()
+    with pytest.raises(UnreachableError):
+        sources.fetch(["many.example:1"], Identity(bytes(32)), b"", 1, lambda _: None)
+    assert dialled == [], "one that is stopping dials nobody"
