@@ -53,6 +53,7 @@ let
       inherit (one)
         paths
         copies
+        coding
         minimum
         spread
         residency
@@ -381,6 +382,10 @@ in
           {
             assertion = one.copies == null || one.minimum == null || one.minimum <= one.copies;
             message = "services.replicator.node.datasets.${name}.minimum of ${toString one.minimum} is more than ${toString one.copies} copies: lower it, or raise copies.";
+          }
+          {
+            assertion = one.copies == null || one.coding == null;
+            message = "services.replicator.node.datasets.${name} has copies and coding, which are two promises: leave one of them out.";
           }
           {
             assertion = one.onCalendar == null || builtins.match "[a-zA-Z0-9_-]{1,64}" name != null;

@@ -482,6 +482,18 @@ lib.runTests {
       streams = 2;
     };
   };
+  testWhomAProviderFetchesFromIsInItsFile = {
+    expr = (builtins.fromTOML (text (system' (with' provider {
+      services.replicator.provider.pullFrom = [
+        "public"
+        "10.8.0.0/24"
+      ];
+    })).environment.etc."replicator/provider.toml".source)).provider.pull_from;
+    expected = [
+      "public"
+      "10.8.0.0/24"
+    ];
+  };
   testAProvidersKeyComesAsACredential = {
     expr = secretsOf (system' (with' provider { services.replicator.provider.identityFile = "/run/secrets/key"; }));
     expected = [ "replicator-identity:/run/secrets/key" ];
@@ -678,6 +690,18 @@ lib.runTests {
     "photos"
     "spread"
   ];
+  testCodingIsInTheFileInPlaceOfCopies = {
+    expr = (builtins.fromTOML (text (system' (with' node {
+      services.replicator.node.datasets.photos = {
+        copies = lib.mkForce null;
+        coding = "4+2";
+      };
+    })).environment.etc."replicator/node.toml".source)).dataset.photos;
+    expected = removeAttrs (builtins.fromTOML (text n.environment.etc."replicator/node.toml".source)).dataset.photos [ "copies" ] // {
+      coding = "4+2";
+    };
+  };
+  testRefusesCopiesAndCoding = says (with' node { services.replicator.node.datasets.photos.coding = "4+2"; }) "has copies and coding, which are two promises: leave one of them out";
   testRefusesAMinimumAboveTheCopies = says (with' node { services.replicator.node.datasets.photos.minimum = lib.mkForce 4; }) "minimum of 4 is more than 3 copies: lower it, or raise copies";
   testRefusesAPolicyThatTheRosterCannotMeet = says (with' node {
     services.replicator = {
