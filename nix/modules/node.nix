@@ -94,8 +94,9 @@ let
       // lib.optionalAttrs (node.borg.passphraseFile != null) { BORG_PASSCOMMAND = "cat %d/borg-passphrase"; }
       // lib.optionalAttrs (node.cache != null) { BORG_CACHE_DIR = "${node.cache}/borg"; };
     serviceConfig = {
-      LoadCredential = lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
-      ReadWritePaths = paths ++ lib.filter (lib.hasPrefix "/") besides;
+      LoadCredential = base.LoadCredential ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
+      # One that is not there, or not mounted, is for borg to name: the night begins without it.
+      ReadWritePaths = paths ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
     };
   };
   environment = {

@@ -275,21 +275,25 @@ lib.runTests {
               datasets.photos.alsoBorg = "/srv/borg";
               borg.passphraseFile = "/run/secrets/borg";
             };
+            services.replicator.notifyCredentials.topic = "/run/secrets/topic";
           }
         );
         backup = service config "replicator-backup";
       in
       {
         said = (builtins.fromTOML (text (configOf config))).dataset.photos.also_borg;
-        writes = lib.elem "/srv/borg" backup.serviceConfig.ReadWritePaths;
+        writes = lib.elem "-/srv/borg" backup.serviceConfig.ReadWritePaths;
         given = backup.serviceConfig.LoadCredential;
         command = backup.environment.BORG_PASSCOMMAND;
-        others = lib.elem "/srv/borg" (service config "replicator-repair").serviceConfig.ReadWritePaths;
+        others = lib.any (lib.hasSuffix "/srv/borg") (service config "replicator-repair").serviceConfig.ReadWritePaths;
       };
     expected = {
       said = "/srv/borg";
       writes = true;
-      given = [ "borg-passphrase:/run/secrets/borg" ];
+      given = [
+        "topic:/run/secrets/topic"
+        "borg-passphrase:/run/secrets/borg"
+      ];
       command = "cat %d/borg-passphrase";
       others = false;
     };
