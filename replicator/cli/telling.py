@@ -35,20 +35,24 @@ BACKUPS = frozenset({"backup", "run"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A run whose row is written. ``number`` None: the home could not be opened, which the command itself says."""
+    """A run whose row is written. ``number`` None: the home could not be opened, which the command itself says.
+
+    ``folder`` is that of the half whose row it is: by its end another one may answer for this home.
+    """
 
     kind: str
     number: int | None
+    folder: str
     started_ns: int
 
 
 def begin(session: Session, kind: str) -> Begun:
     """Note that a run begins."""
     now_ns = session.clock.now_ns()
-    number = None
+    number, folder = None, ""
     with suppress(Exception), session.member() as half:
-        number = half.catalog.log.begin(kind, now_ns)
-    return Begun(kind=kind, number=number, started_ns=now_ns)
+        number, folder = half.catalog.log.begin(kind, now_ns), half.path
+    return Begun(kind=kind, number=number, folder=folder, started_ns=now_ns)
 
 
 def finish(session: Session, begun: Begun, error: ReplicatorError | None, code: int) -> None:
@@ -78,10 +82,13 @@ def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, c
     if error is not None:
         document = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     with session.member() as half:
+        log, number = half.catalog.log, begun.number
+        if half.path != begun.folder:  # the first datasets of a node beside a keeper came with this run
+            number = log.begin(begun.kind, begun.started_ns)
         if idle:
-            half.catalog.log.drop(begun.number)
+            log.drop(number)
         else:
-            half.catalog.log.end(begun.number, now_ns=now_ns, code=code, document=document)
+            log.end(number, now_ns=now_ns, code=code, document=document)
 
 
 def _tell(session: Session, begun: Begun, code: int, why: str) -> None:

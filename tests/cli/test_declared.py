@@ -245,3 +245,13 @@ def test_a_repair_at_night_waits_for_who_is_away(breakable: Federation) -> None:
     breakable.stop(max(held, key=lambda name: held[name]))  # all have records, only some a pack
     assert breakable.json("repair", "--unattended", "--dry-run", home="node")["planned"] == []
     assert breakable.run("repair", "--dry-run", "--json", home="node").json()["planned"]
+
+
+def test_the_first_run_of_a_node_beside_a_keeper_is_kept_though_its_datasets_came_with_it(place: Place) -> None:
+    place.ok("init", "--name", "one", "--recovery-sheet", place.path / "sheet", "--yes", home="both")
+    source = place.path / "docs"
+    source.mkdir()
+    (source / "letter").write_text("dear friend\n")
+    (place.path / "both" / "config.toml").write_text(f'[dataset.docs]\npaths = ["{source}"]\n')
+    place.fails(5, "backup", home="both")
+    assert [(run["run"], run["exit"]) for run in place.json("runs", "list", home="both")] == [("backup", 5)]
