@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 _SIZE = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])(i?))?B?\s*", re.IGNORECASE)
 _DURATION = re.compile(r"\s*([0-9]{1,12})\s*([smhdw])\s*", re.IGNORECASE)
+_CODING = re.compile(r"\s*([0-9]{1,9})\+([0-9]{1,9})\s*")
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 _SECONDS = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 MAX_NAME = 64
 MAX_WORDS = 200
 MAX_SIZE = 2**62
 MAX_DURATION_S = 10 * 366 * DAY_S
+MOST_SHARDS = 16
+LEAST_CODED = 2
 """What the formats take (docs/spec/format.md); nobody means more."""
 
 
@@ -86,6 +89,26 @@ def parse_end(text: str, now_ns: int) -> int:
     if _DURATION.fullmatch(text):
         return now_ns + parse_duration(text) * NS
     return parse_moment(text, now_ns)
+
+
+def parse_coding(text: str) -> tuple[int, int]:
+    """Return how many shards of a pack suffice, and how many there are beside them: 4+2.
+
+    Raises:
+        UsageError: packs cannot be cut by it.
+    """
+    found = _CODING.fullmatch(text)
+    if found is None:
+        raise UsageError(f"'{text}' is no coding", hint="write it like 4+2: any 4 of 6 shards suffice")
+    needed, spare = int(found[1]), int(found[2])
+    if needed == 1 and 1 <= spare <= MOST_SHARDS:
+        raise UsageError(f"'{text}' would make {spare + 1} copies", hint=f"say --copies {spare + 1}")
+    if not (1 < needed <= MOST_SHARDS and 1 <= spare <= MOST_SHARDS):
+        raise UsageError(
+            f"'{text}' is no coding that packs can be cut by",
+            hint=f"from 2 to {MOST_SHARDS} shards that suffice, and from 1 to {MOST_SHARDS} beside them, like 4+2",
+        )
+    return needed, spare
 
 
 def parse_name(text: str, what: str) -> str:

@@ -1,7 +1,14 @@
 """Where a provider is reached, as people write it: HOST:PORT, and HOST:PORT/IDENTITY."""
 
+import ipaddress
+from collections.abc import Iterable
+
 from replicator.errors import UsageError
 from replicator.ids import Identity, parse_address_form
+
+PUBLIC = "public"
+NOBODY = "nobody"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:
@@ -53,3 +60,23 @@ def parse_identity(text: str) -> Identity:
         raise UsageError(
             f"'{text}' is not a provider's identity ({error})", hint="copy all of it, or leave it out with its /"
         ) from error
+
+
+def parse_reach(words: Iterable[str]) -> tuple[Network, ...]:
+    """Return the networks among words that say what may be dialled: "public", networks in CIDR form, or "nobody" alone.
+
+    Raises:
+        UsageError: a word that is none of these.
+    """
+    said = set(words)
+    networks: list[Network] = []
+    for word in sorted(said - {PUBLIC, NOBODY}):
+        try:
+            networks.append(ipaddress.ip_network(word))
+        except ValueError as error:
+            raise UsageError(
+                f"'{word}' is no network ({error})", hint="write public, nobody, or a network such as 10.8.0.0/24"
+            ) from error
+    if NOBODY in said and len(said) > 1:
+        raise UsageError("nobody, and others: which is it?", hint="give `nobody` alone")
+    return tuple(networks)

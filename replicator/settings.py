@@ -15,17 +15,19 @@ from typing import Any, TypeVar
 
 from replicator.config import (
     CONFIG_VARIABLE,
+    LEAST_CODED,
     LEAST_RATE,
     MOST_STREAMS,
     LineSettings,
     config_path,
     format_size,
+    parse_coding,
     parse_duration,
     parse_name,
     parse_size,
     read_window,
 )
-from replicator.endpoints import parse_address, parse_identity, split_endpoint
+from replicator.endpoints import parse_address, parse_identity, parse_reach, split_endpoint
 from replicator.errors import HomeError, UsageError
 from replicator.ids import Identity, address_form
 from scheduler import PolicyError, RosterError, country_code, fold, residency
@@ -55,6 +57,7 @@ class DeclaredDataset:
     name: str
     paths: tuple[str, ...]
     copies: int | None = None
+    coding: tuple[int, int] | None = None
     minimum: int | None = None
     spread: tuple[str, ...] | None = None
     residency: tuple[str, ...] | None = None
@@ -104,7 +107,8 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's) and ``streams`` None: as the home has them.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams`` and ``pull_from`` None: as the home
+    has them.
     """
 
     data: str
@@ -121,6 +125,7 @@ class DeclaredProvider:
     window: str | None = None
     zone: str | None = None
     streams: int | None = None
+    pull_from: tuple[str, ...] | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -548,8 +553,15 @@ def _dataset(name: str, table: _Table) -> DeclaredDataset:
         if not os.path.isabs(path) or "\0" in path:
             table.wrong("paths", f"has {path!r}, which is not absolute")
     copies, minimum = table.count("copies", 1, MAX_COPIES), table.count("minimum", 1, MAX_COPIES)
-    if copies is not None and minimum is not None and minimum > copies:
-        table.wrong("minimum", f"of {minimum} is more than {copies} copies: lower it, or raise copies")
+    coding = table.parsed("coding", parse_coding)
+    if coding is not None and copies is not None:
+        table.wrong("coding", f"and copies are two promises: give one; coding has {coding[1] + 1} of what stays whole")
+    most = copies if coding is None else coding[1] + 1
+    if most is not None and minimum is not None and minimum > most:
+        raised = "copies" if coding is None else "coding"
+        table.wrong("minimum", f"of {minimum} is more than {most} copies: lower it, or raise {raised}")
+    if coding is not None and minimum is not None and minimum < LEAST_CODED:
+        table.wrong("minimum", f"with coding is at least {LEAST_CODED}")
     keep = table.table("keep")
     rules: list[tuple[str, int]] = []
     if keep is not None:
@@ -559,6 +571,7 @@ def _dataset(name: str, table: _Table) -> DeclaredDataset:
         name=name,
         paths=paths,
         copies=copies,
+        coding=coding,
         minimum=minimum,
         spread=table.words("spread", FAILURE_DOMAINS),
         residency=table.words("residency"),
@@ -672,6 +685,13 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
     identity = table.parsed("identity", parse_identity)
     window, zone = _provider_window(table)
     streams = table.count("streams", 1, MOST_STREAMS)
+    pull_from = table.words("pull_from")
+    try:
+        parse_reach(pull_from or ())
+    except UsageError as error:
+        table.failed("pull_from", error)
+    if pull_from == ():
+        table.wrong("pull_from", 'is empty; write: pull_from = ["nobody"]')
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -692,6 +712,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         window=window,
         zone=zone,
         streams=streams,
+        pull_from=pull_from,
         tenants=tenants,
     )
 
@@ -755,12 +776,16 @@ def _unmet(dataset: DeclaredDataset, peers: tuple[DeclaredPeer, ...]) -> list[st
         except PolicyError as error:
             return [f"dataset.{dataset.name}.residency: {error}"]
     useful = [one for one in peers if not one.own and (allowed is None or one.country in (None, *allowed))]
+    least, shards = dataset.minimum, ""
+    if dataset.coding is not None:
+        least += dataset.coding[0] - 1
+        shards = f", which is {least} shards"
     problems = []
     for domain in dataset.spread if dataset.spread is not None else ("owner",):
         places = {fold(one.label(domain) or "") or one.identity for one in useful}
-        if len(places) < dataset.minimum:
+        if len(places) < least:
             problems.append(
-                f"dataset.{dataset.name}.minimum is {dataset.minimum}, and the declared peers that may hold it are of "
-                f"{len(places)} {domain}s: declare more peers, or lower minimum or spread"
+                f"dataset.{dataset.name}.minimum is {dataset.minimum}{shards}, and the declared peers that may hold "
+                f"it are of {len(places)} {domain}s: declare more peers, or lower minimum or spread"
             )
     return problems

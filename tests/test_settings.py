@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from replicator.config import CONFIG_VARIABLE, read_window
+from replicator.config import CONFIG_VARIABLE, MOST_SHARDS, read_window
 from replicator.errors import HomeError
+from replicator.format import sizes as format_sizes
 from replicator.ids import Identity, address_form
 from replicator.settings import (
     CommandChannel,
@@ -83,6 +84,9 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"[provider]\nwindow = '22:00-06:00'\nzone = 'Mars'", "provider.window: 'Mars' is no time zone"),
         (b"[provider]\nwindow = 'always'\nzone = 'Europe/Oslo'", "provider.zone means something only with"),
         (b"[provider]\nstreams = 17", "provider.streams is 17, not a number from 1 to 16"),
+        (b"[provider]\npull_from = ['vpn']", "provider.pull_from: 'vpn' is no network"),
+        (b"[provider]\npull_from = ['nobody', 'public']", "provider.pull_from: nobody, and others"),
+        (b"[provider]\npull_from = []", "provider.pull_from is empty"),
         (b"[tenant.a]\nroot = 'x'", "there is no .provider"),
         (b"[line]\nrate = 5", "line.rate is an unknown key"),
         (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
@@ -98,6 +102,11 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"[dataset.a]\npaths = ['/a']\ncopies = '3'", "dataset.a.copies is '3', not a number from 1 to 64"),
         (b"[dataset.a]\npaths = ['/a']\ncopies = true", "dataset.a.copies is True"),
         (b"[dataset.a]\npaths = ['/a']\ncopies = 2\nminimum = 3", "minimum of 3 is more than 2 copies"),
+        (b"[dataset.a]\npaths = ['/a']\ncoding = '4'", "dataset.a.coding: '4' is no coding"),
+        (b"[dataset.a]\npaths = ['/a']\ncoding = '17+2'", r"coding: '17\+2' is no coding that packs can be cut by"),
+        (b"[dataset.a]\npaths = ['/a']\ncoding = '4+2'\ncopies = 3", "coding and copies are two promises"),
+        (b"[dataset.a]\npaths = ['/a']\ncoding = '4+2'\nminimum = 1", "minimum with coding is at least 2"),
+        (b"[dataset.a]\npaths = ['/a']\ncoding = '4+2'\nminimum = 4", "minimum of 4 is more than 3 copies"),
         (b"[dataset.a]\npaths = ['/a']\nspread = ['house']", "spread has 'house'; there is owner, site"),
         (b"[dataset.a]\npaths = ['/a']\nkeep.dayly = 3", r"dataset.a.keep.dayly .* did you mean daily\?"),
         (b"[dataset.a]\npaths = ['/a']\nsnapshot = 'xfs'", "snapshot is 'xfs'; there is none"),
@@ -163,6 +172,21 @@ def test_a_whole_file_is_read_as_it_is_meant(tmp_path: Path) -> None:
     assert (provider.capacity, provider.lock_s, provider.grace_s) == (10**12, 30 * 86400, 14 * 86400)
     assert (provider.listen, provider.tenants[0].quota) == ("0.0.0.0:7144", 4 * 10**11)
     assert (provider.window, provider.zone, provider.streams) == (None, None, None)
+
+
+def test_coding_and_whom_a_provider_fetches_from_are_declared_or_left_as_they_are(tmp_path: Path) -> None:
+    config = read(tmp_path, WHOLE)
+    assert config.provider is not None
+    assert (config.datasets[0].coding, config.provider.pull_from) == (None, None)
+    coded = WHOLE.replace("copies = 3", 'coding = "2+2"').replace("minimum = 2", "")
+    reach = "pull_from = ['public', '10.8.0.0/24']"
+    config = read(tmp_path, coded.replace("[tenant.bjorkby]", f"{reach}\n[tenant.bjorkby]"))
+    assert config.provider is not None
+    assert (config.datasets[0].coding, config.datasets[0].copies) == ((2, 2), None)
+    assert config.provider.pull_from == ("public", "10.8.0.0/24")
+    assert MOST_SHARDS == format_sizes.MOST_SHARDS
+    with pytest.raises(HomeError, match=r"minimum is 2, which is 3 shards, and the declared peers .* are of 2 owners"):
+        read(tmp_path, coded.replace('coding = "2+2"', 'coding = "2+2"\nminimum = 2'))
 
 
 def test_hours_of_a_provider_are_declared_with_their_zone_or_left_as_they_are(tmp_path: Path) -> None:

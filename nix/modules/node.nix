@@ -53,6 +53,7 @@ let
       inherit (one)
         paths
         copies
+        coding
         minimum
         spread
         residency
@@ -93,8 +94,9 @@ let
       // lib.optionalAttrs (node.borg.passphraseFile != null) { BORG_PASSCOMMAND = "cat %d/borg-passphrase"; }
       // lib.optionalAttrs (node.cache != null) { BORG_CACHE_DIR = "${node.cache}/borg"; };
     serviceConfig = {
-      LoadCredential = lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
-      ReadWritePaths = paths ++ lib.filter (lib.hasPrefix "/") besides;
+      LoadCredential = base.LoadCredential ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
+      # One that is not there, or not mounted, is for borg to name: the night begins without it.
+      ReadWritePaths = paths ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
     };
   };
   environment = {
@@ -381,6 +383,10 @@ in
           {
             assertion = one.copies == null || one.minimum == null || one.minimum <= one.copies;
             message = "services.replicator.node.datasets.${name}.minimum of ${toString one.minimum} is more than ${toString one.copies} copies: lower it, or raise copies.";
+          }
+          {
+            assertion = one.copies == null || one.coding == null;
+            message = "services.replicator.node.datasets.${name} has copies and coding, which are two promises: leave one of them out.";
           }
           {
             assertion = one.onCalendar == null || builtins.match "[a-zA-Z0-9_-]{1,64}" name != null;

@@ -37,6 +37,7 @@ let
       zone = if provider.window == null || provider.window == "always" then null else provider.zone;
       inherit listen;
       advertise = if provider.advertise == [ ] then null else provider.advertise;
+      pull_from = provider.pullFrom;
     };
     tenant = provider.tenants;
     inherit (cfg) notify;
@@ -221,6 +222,16 @@ in
       type = lib.types.nullOr (lib.types.ints.between 1 16);
       default = null;
       description = "Uploads of one tenant at a time. Null: as `replicator-provider provider set --streams` left it, at first 3.";
+    };
+
+    pullFrom = lib.mkOption {
+      type = lib.types.nullOr (lib.types.listOf (lib.types.strMatching "public|nobody|[0-9a-fA-F.:]+(/[0-9]{1,3})?"));
+      default = null;
+      example = [
+        "public"
+        "10.8.0.0/24"
+      ];
+      description = "Where tenants may send it for copies at other providers: `public`, networks such as that of a VPN, or `nobody`. Null: as `replicator-provider provider set --pull-from` left it, at first public.";
     };
 
     identity = lib.mkOption {

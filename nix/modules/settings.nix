@@ -42,10 +42,16 @@ in
       default = null;
       description = "Copies elsewhere that are promised; unset: 2 with fewer than five providers, else 3, when the dataset is new, and as it is afterwards.";
     };
+    coding = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "[0-9]{1,2}\\+[0-9]{1,2}");
+      default = null;
+      example = "4+2";
+      description = "In place of copies: cut packs into shards, any 4 of 6 of which suffice. From six households on.";
+    };
     minimum = lib.mkOption {
       type = lib.types.nullOr (lib.types.ints.between 1 64);
       default = null;
-      description = "Copies without which nothing is published; likewise 1, or 2.";
+      description = "Copies without which nothing is published; likewise 1, or 2. With coding as many shards more as suffice, less one.";
     };
     spread = lib.mkOption {
       type = lib.types.nullOr (lib.types.listOf domain);

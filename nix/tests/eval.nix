@@ -275,21 +275,25 @@ lib.runTests {
               datasets.photos.alsoBorg = "/srv/borg";
               borg.passphraseFile = "/run/secrets/borg";
             };
+            services.replicator.notifyCredentials.topic = "/run/secrets/topic";
           }
         );
         backup = service config "replicator-backup";
       in
       {
         said = (builtins.fromTOML (text (configOf config))).dataset.photos.also_borg;
-        writes = lib.elem "/srv/borg" backup.serviceConfig.ReadWritePaths;
+        writes = lib.elem "-/srv/borg" backup.serviceConfig.ReadWritePaths;
         given = backup.serviceConfig.LoadCredential;
         command = backup.environment.BORG_PASSCOMMAND;
-        others = lib.elem "/srv/borg" (service config "replicator-repair").serviceConfig.ReadWritePaths;
+        others = lib.any (lib.hasSuffix "/srv/borg") (service config "replicator-repair").serviceConfig.ReadWritePaths;
       };
     expected = {
       said = "/srv/borg";
       writes = true;
-      given = [ "borg-passphrase:/run/secrets/borg" ];
+      given = [
+        "topic:/run/secrets/topic"
+        "borg-passphrase:/run/secrets/borg"
+      ];
       command = "cat %d/borg-passphrase";
       others = false;
     };
@@ -481,6 +485,18 @@ lib.runTests {
       zone = "Europe/Stockholm";
       streams = 2;
     };
+  };
+  testWhomAProviderFetchesFromIsInItsFile = {
+    expr = (builtins.fromTOML (text (system' (with' provider {
+      services.replicator.provider.pullFrom = [
+        "public"
+        "10.8.0.0/24"
+      ];
+    })).environment.etc."replicator/provider.toml".source)).provider.pull_from;
+    expected = [
+      "public"
+      "10.8.0.0/24"
+    ];
   };
   testAProvidersKeyComesAsACredential = {
     expr = secretsOf (system' (with' provider { services.replicator.provider.identityFile = "/run/secrets/key"; }));
@@ -678,6 +694,18 @@ lib.runTests {
     "photos"
     "spread"
   ];
+  testCodingIsInTheFileInPlaceOfCopies = {
+    expr = (builtins.fromTOML (text (system' (with' node {
+      services.replicator.node.datasets.photos = {
+        copies = lib.mkForce null;
+        coding = "4+2";
+      };
+    })).environment.etc."replicator/node.toml".source)).dataset.photos;
+    expected = removeAttrs (builtins.fromTOML (text n.environment.etc."replicator/node.toml".source)).dataset.photos [ "copies" ] // {
+      coding = "4+2";
+    };
+  };
+  testRefusesCopiesAndCoding = says (with' node { services.replicator.node.datasets.photos.coding = "4+2"; }) "has copies and coding, which are two promises: leave one of them out";
   testRefusesAMinimumAboveTheCopies = says (with' node { services.replicator.node.datasets.photos.minimum = lib.mkForce 4; }) "minimum of 4 is more than 3 copies: lower it, or raise copies";
   testRefusesAPolicyThatTheRosterCannotMeet = says (with' node {
     services.replicator = {

@@ -11,7 +11,7 @@ from replicator.cli.base import Session, command, common_options
 from replicator.cli.consistency import Asked, consistency_document, consistency_options
 from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
-from replicator.config import parse_duration, parse_name, parse_size
+from replicator.config import LEAST_CODED, parse_coding, parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 STALE_AFTER = "30d"
 _NAME = re.compile(r"[^@:/.-][^@:/]*")
-_LEAST_CODED = 2
 """Of what stays whole; of shards one more than suffice."""
 _DOMAINS = ("owner", "site", "region", "country")
 
@@ -183,30 +182,33 @@ def build_policy(
     minimum: int | None,
     spread: str | None,
     residency: str | None,
-    coding: str | None = None,
+    coding: tuple[int, int] | None = None,
 ) -> "Policy":
     """Return a policy from what was said, what was before and the defaults.
 
     Raises:
         UsageError: it contradicts itself or goes below root's floors.
+        ReplicatorError: this machine cannot make shards.
     """
     from replicator.charter.verify import below_floors  # noqa: PLC0415 - commands import what they use
     from replicator.engine.placing import check_coding, scheduler_policy  # noqa: PLC0415
     from replicator.format.policy import Policy  # noqa: PLC0415
+    from replicator.pack.shards import check_library  # noqa: PLC0415
     from scheduler import EEA, default_copies  # noqa: PLC0415
 
     others = sum(not pin.own for pin in half.peers)
     default, least = (old.copies, old.minimum) if old else default_copies(others)
-    shards = _coding(coding)
-    if shards is not None and copies is not None:
-        raise UsageError(
-            "--coding and --copies are two promises",
-            hint=f"give one: what {coding} leaves whole has {shards[1] + 1} copies",
-        )
-    if shards is None and copies is None and old is not None:
-        shards = old.coding
-    elif shards is not None:
+    shards = coding
+    if shards is not None:
+        check_library(shards)
+        if copies is not None:
+            raise UsageError(
+                "--coding and --copies are two promises",
+                hint=f"give one: what {shards[0]}+{shards[1]} leaves whole has {shards[1] + 1} copies",
+            )
         default, least = shards[1] + 1, 1 + -(-shards[1] // 2)
+    elif copies is None and old is not None:
+        shards = old.coding
     wanted = copies if copies is not None else default
     if spread is not None:
         domains = sorted({word.strip() for word in spread.split(",") if word.strip()})
@@ -223,9 +225,9 @@ def build_policy(
         raise UsageError(
             f"a minimum of {minimum} is more than {wanted} copies", hint="lower --minimum or raise --copies"
         )
-    if shards is not None and minimum is not None and minimum < _LEAST_CODED:
+    if shards is not None and minimum is not None and minimum < LEAST_CODED:
         raise UsageError(
-            f"with coding the minimum is at least {_LEAST_CODED}",
+            f"with coding the minimum is at least {LEAST_CODED}",
             hint="below it a pack could be published that not one loss may strike",
         )
     policy = Policy(
@@ -244,33 +246,6 @@ def build_policy(
     if coding is not None:
         check_coding(half, policy)
     return policy
-
-
-def _coding(text: str | None) -> tuple[int, int] | None:
-    """Return what --coding says.
-
-    Raises:
-        UsageError: it cannot be meant.
-        ReplicatorError: this machine cannot make shards.
-    """
-    if text is None:
-        return None
-    from replicator.format.sizes import MOST_SHARDS  # noqa: PLC0415 - commands import what they use
-    from replicator.pack.shards import check_library  # noqa: PLC0415
-
-    found = re.fullmatch(r"([0-9]{1,9})\+([0-9]{1,9})", text.strip())
-    if found is None:
-        raise UsageError(f"'{text}' is no coding", hint="write it like 4+2: any 4 of 6 shards suffice")
-    needed, spare = int(found[1]), int(found[2])
-    if needed == 1 and 1 <= spare <= MOST_SHARDS:
-        raise UsageError(f"'{text}' would make {spare + 1} copies", hint=f"say --copies {spare + 1}")
-    if not (1 < needed <= MOST_SHARDS and 1 <= spare <= MOST_SHARDS):
-        raise UsageError(
-            f"'{text}' is no coding that packs can be cut by",
-            hint=f"from 2 to {MOST_SHARDS} shards that suffice, and from 1 to {MOST_SHARDS} beside them, like 4+2",
-        )
-    check_library((needed, spare))
-    return needed, spare
 
 
 def _also_borg_option(function: Any) -> Any:
@@ -356,9 +331,10 @@ def dataset_add(
             "a dataset has paths or takes a command's output (--stdin), one of them",
             hint="`replicator dataset add --help` says what is possible",
         )
+    shards = None if coding is None else parse_coding(coding)
     with session.node() as half:
         policy = build_policy(
-            half, None, copies=copies, coding=coding, minimum=minimum, spread=spread, residency=residency
+            half, None, copies=copies, coding=shards, minimum=minimum, spread=spread, residency=residency
         )
         roots = _roots(paths)
         new = Dataset(
@@ -426,6 +402,7 @@ def dataset_set(
     from replicator.engine.home import has_half  # noqa: PLC0415
 
     rules = asked_rules(selected)
+    shards = None if coding is None else parse_coding(coding)
     if rules is not None and keep_usual:
         raise UsageError("--keep-usual takes back what other --keep-... options say", hint="say one of them")
     here = has_half(session.home, "node")
@@ -440,7 +417,7 @@ def dataset_set(
     with session.node() as half:
         old = half.catalog.datasets.get(name)
         policy = build_policy(
-            half, old.policy, copies=copies, coding=coding, minimum=minimum, spread=spread, residency=residency
+            half, old.policy, copies=copies, coding=shards, minimum=minimum, spread=spread, residency=residency
         )
         roots = _roots(paths) if paths else old.roots
         asked = consistency.change(old.consistency, stdin=not roots)

@@ -10,7 +10,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session
 from replicator.cli.consistency import Asked
 from replicator.cli.dataset import also_borg_of, build_policy, check_name, selection
-from replicator.errors import HomeError, UsageError
+from replicator.errors import HomeError, ReplicatorError
 from replicator.fs import write_atomic
 from replicator.settings import Config, DeclaredDataset
 
@@ -67,7 +67,7 @@ def _apply(session: Session, node: "NodeHome", config: Config) -> None:
         old = known.get(declared.name)
         try:
             wanted.append(_dataset(session, node, declared, old))
-        except UsageError as error:
+        except ReplicatorError as error:
             session.worsen(exits.FAILED)
             session.out.notice(f"dataset.{declared.name} in config.toml: {error.message}; {error.hint}")
             wanted += [] if old is None else [old]
@@ -139,6 +139,8 @@ def _dataset(session: Session, node: "NodeHome", declared: DeclaredDataset, old:
             node,
             old.policy if old else None,
             copies=declared.copies,
+            # Unchanged, it is as what is not said: who has left since then is for `status` to tell.
+            coding=None if old is not None and old.policy.coding == declared.coding else declared.coding,
             minimum=declared.minimum,
             spread=None if declared.spread is None else ",".join(declared.spread),
             residency=None if declared.residency is None else ",".join(declared.residency),

@@ -1,6 +1,7 @@
 """service install: units for systemd, for machines without NixOS."""
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def install(session: Session, folder: str, start: str, user: str | None, force: 
     from replicator.fs import write_atomic  # noqa: PLC0415 - likewise
     from replicator.settings import load_config  # noqa: PLC0415 - likewise
 
-    if not (len(start) == 5 and start[2] == ":" and start[:2].isdigit() and start[3:].isdigit()):
+    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", start):
         raise UsageError(f"'{start}' is no time of day", hint="write it like 01:00")
     wanted = _wanted(session, load_config(session.home), user, start)
     made = units(wanted)
@@ -94,6 +95,10 @@ def _wanted(session: Session, config: "Config", user: str | None, start: str) ->
         raise UsageError(f"no such user: {user or owner.st_uid}", hint="give --user NAME") from error
     roles = [role for role in ("node", "maintainer") if has_half(home, role)]
     writes = [home, *(path for path in (config.spool, config.cache) if path is not None)]
+    besides = [one.also_borg for one in config.datasets]
+    if "node" in roles:
+        with session.node() as node:
+            besides += [one.also_borg for one in node.catalog.datasets.all()]
     if os.path.exists(os.path.join(home, "provider", "home.json")):
         roles.append("provider")
         writes.append(_data_of(session))
@@ -107,6 +112,7 @@ def _wanted(session: Session, config: "Config", user: str | None, start: str) ->
         program=_program(),
         roles=roles,
         writes=list(dict.fromkeys(writes)),
+        besides=sorted({path for path in besides if path.startswith("/")}),
         credentials=credential_names(config.notify),
         config="" if named == os.path.join(home, "config.toml") else os.path.abspath(named),
         tells=bool(channels(config.notify)),

@@ -5,6 +5,7 @@ None of it makes a run fail: what does not work is a notice, and is shown by `st
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,20 +35,24 @@ BACKUPS = frozenset({"backup", "run"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A run whose row is written. ``number`` None: the home could not be opened, which the command itself says."""
+    """A run whose row is written. ``number`` None: the home could not be opened, which the command itself says.
+
+    ``folder`` is that of the half whose row it is: by its end another one may answer for this home.
+    """
 
     kind: str
     number: int | None
+    folder: str
     started_ns: int
 
 
 def begin(session: Session, kind: str) -> Begun:
     """Note that a run begins."""
     now_ns = session.clock.now_ns()
-    number = None
-    with suppress(ReplicatorError, OSError), session.member() as half:
-        number = half.catalog.log.begin(kind, now_ns)
-    return Begun(kind=kind, number=number, started_ns=now_ns)
+    number, folder = None, ""
+    with suppress(Exception), session.member() as half:
+        number, folder = half.catalog.log.begin(kind, now_ns), half.path
+    return Begun(kind=kind, number=number, folder=folder, started_ns=now_ns)
 
 
 def finish(session: Session, begun: Begun, error: ReplicatorError | None, code: int) -> None:
@@ -63,7 +68,8 @@ def _carefully(session: Session, work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:  # whatever it is, the run is over
-        session.out.notice(f"what follows a run was not done: {as_error(error).message}")
+        with suppress(OSError):  # there may be nobody to say it to
+            session.out.notice(f"what follows a run was not done: {as_error(error).message}")
 
 
 def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, code: int, *, idle: bool) -> None:
@@ -76,10 +82,13 @@ def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, c
     if error is not None:
         document = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     with session.member() as half:
+        log, number = half.catalog.log, begun.number
+        if half.path != begun.folder:  # the first datasets of a node beside a keeper came with this run
+            number = log.begin(begun.kind, begun.started_ns)
         if idle:
-            half.catalog.log.drop(begun.number)
+            log.drop(number)
         else:
-            half.catalog.log.end(begun.number, now_ns=now_ns, code=code, document=document)
+            log.end(number, now_ns=now_ns, code=code, document=document)
 
 
 def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
@@ -98,10 +107,11 @@ def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
                 present.append(run_alarm(begun.kind, code, why))  # its row could not be written
             if config.metrics.textfile is not None:
                 write_metrics(session, config.metrics.textfile, half, found, present)
-    except ReplicatorError as error:
+    except Exception as error:  # whatever ails the home, of which somebody has to hear
         # It cannot be looked at: that much can be told without it, and that the rest is over cannot.
-        present, whole = [run_alarm(begun.kind, code, why or error.message)], False
-        standing = f"{said} Nothing more is known, because the home cannot be looked at: {error.message}."
+        wrong = as_error(error).message
+        present, whole = [run_alarm(begun.kind, code, why or wrong)], False
+        standing = f"{said} Nothing more is known, because the home cannot be looked at: {wrong}."
     folder = memory_folder(session)
     if folder is None:
         return
@@ -162,7 +172,7 @@ def memory_folder(session: Session) -> str | None:
     """Return the folder that remembers what was told: of the half that answers for this home, or of its provider."""
     from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
 
-    with suppress(ReplicatorError), session.member() as half:
+    with suppress(ReplicatorError, sqlite3.Error), session.member() as half:
         return half.path
     for role in ("node", "keeper", "drill", "maintainer"):  # one that cannot be opened
         if has_half(session.home, role):

@@ -45,7 +45,8 @@ _HOMES: Final = ("/home", "/root", "/run/user")
 class Installed:
     """What the units are for. ``roles`` are those of the home; ``program`` begins every command.
 
-    ``writes`` are the folders that are written to, ``credentials`` the names that config.toml takes from systemd.
+    ``writes`` are the folders that are written to, ``besides`` Borg repositories, without which it runs all the same;
+    ``credentials`` are the names that config.toml takes from systemd.
     """
 
     home: str
@@ -54,6 +55,7 @@ class Installed:
     program: Sequence[str]
     roles: Sequence[str]
     writes: Sequence[str]
+    besides: Sequence[str] = ()
     credentials: Sequence[str] = ()
     config: str = ""
     tells: bool = False
@@ -88,10 +90,12 @@ def _oneshot(wanted: Installed, about: str, words: str, *, reads: bool) -> str:
     if reads:
         # In a user namespace of its own the capability would count for nothing.
         changes |= {"CapabilityBoundingSet": _READER, "PrivateUsers": "no"}
+    besides = " ".join(_word(f"-{path}") for path in wanted.besides) if reads else ""
     more = [
         ("Type", "oneshot"),
         ("ExecStart", _command(wanted, words)),
         *([("AmbientCapabilities", _READER)] if reads else []),
+        *([("ReadWritePaths", besides)] if besides else []),
         ("TimeoutStartSec", "infinity"),
         ("TimeoutStopSec", "15min"),
         ("Nice", "10"),

@@ -472,13 +472,13 @@ class ChunkFetcher:
         return data
 
     async def _fill(self, pack: int, slot: int, memory: "Held", slots: "Slots") -> int:
-        from replicator.engine.fetchers import Fetchers  # noqa: PLC0415 - who only browses does without
-        from replicator.engine.slots import write  # noqa: PLC0415
+        from replicator.engine.slots import write  # noqa: PLC0415 - who only browses does without
 
         row = self.row(pack)
         federation = self._library.federation
         cut = self._library.keeper.catalog.objects.shards_of(row) is not None  # and joined in this process
-        if row.kind == "tree" or cut or any(link.connection.reach() is None for link in federation.links.values()):
+        here = row.kind == "tree" or any(link.connection.reach() is None for link in federation.links.values())
+        if here and not cut:
             return write(memory.fd, await self._fetch(pack))
         kept = self._kept
         if kept is not None:
@@ -486,19 +486,27 @@ class ChunkFetcher:
             if known is not None:
                 self._from_kept.add(pack)
                 return known
-        if self._process is None:
-            self._process = Fetchers(slots.descriptors, at_once=slots.at_once)
-
-        async def get(connection: Connection, name: ObjectName) -> int:
-            assert self._process is not None, "it was started"
-            return await self._process.get_into(connection, name, slot)
-
-        with self._asking(row, pack) as (order, came):
-            size = await federation.fetch_by(get, row.name, order)
-            came()
-        self.fetched[pack] += size
+        if cut:
+            size = write(memory.fd, await self._fetch(pack))
+        else:
+            size = await self._fill_elsewhere(row, pack, slot, slots)
         if kept is not None:
             await asyncio.to_thread(lambda: kept.put(pack, memory.fd, size))
+        return size
+
+    async def _fill_elsewhere(self, row: ObjectRow, pack: int, slot: int, slots: "Slots") -> int:
+        """Let the process fetch a pack into memory; return its size."""
+        from replicator.engine.fetchers import Fetchers  # noqa: PLC0415 - who only browses does without
+
+        process = self._process = self._process or Fetchers(slots.descriptors, at_once=slots.at_once)
+
+        async def get(connection: Connection, name: ObjectName) -> int:
+            return await process.get_into(connection, name, slot)
+
+        with self._asking(row, pack) as (order, came):
+            size = await self._library.federation.fetch_by(get, row.name, order)
+            came()
+        self.fetched[pack] += size
         return size
 
     @contextmanager

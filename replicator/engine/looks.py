@@ -45,7 +45,13 @@ class _Todo:
     found: "list[Enter | Leave | Need | _Todo] | None" = None
 
     def __lt__(self, other: "_Todo") -> bool:
-        return [*self.part.path, self.part.after] < [*other.part.path, other.part.after]
+        return self.place < other.place
+
+    @property
+    def place(self) -> list[tuple[bytes, bool]]:
+        """Where it begins, in the order of the tree: what is in a folder comes before what follows on it."""
+        place = [(name, False) for name in self.part.path]
+        return [*place, (self.part.after, True)] if self.part.after else place
 
 
 class Looks:

@@ -79,6 +79,8 @@ def open_declared(
         )
         if (declared.window, declared.streams) != (None, None):
             provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
+        if declared.pull_from is not None:
+            provider.set_pull_from(declared.pull_from)
         provider.listen = declared.listen
         provider.admit(declared.tenants)
     except BaseException:

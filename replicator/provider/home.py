@@ -26,7 +26,7 @@ from replicator.clock import NS, Clock
 from replicator.config import read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
-from replicator.endpoints import join_endpoint, split_endpoint
+from replicator.endpoints import PUBLIC, join_endpoint, split_endpoint
 from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.codes import write_code
@@ -53,7 +53,7 @@ from replicator.provider.tenants import set_quota
 from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
-from replicator.transport.reachable import PUBLIC, Reachable
+from replicator.transport.reachable import Reachable
 from replicator.transport.sources import Sources
 from replicator.wire.messages import WIRE_VERSION
 

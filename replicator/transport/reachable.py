@@ -9,11 +9,8 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 
-from replicator.endpoints import split_endpoint
-from replicator.errors import UsageError
+from replicator.endpoints import NOBODY, PUBLIC, parse_reach, split_endpoint
 
-PUBLIC = "public"
-NOBODY = "nobody"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
@@ -30,18 +27,7 @@ class Reachable:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(dict.fromkeys(words))
-        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
-        for word in self.words:
-            if word in (PUBLIC, NOBODY):
-                continue
-            try:
-                self._networks.append(ipaddress.ip_network(word))
-            except ValueError as error:
-                raise UsageError(
-                    f"'{word}' is no network ({error})", hint="write public, nobody, or a network such as 10.8.0.0/24"
-                ) from error
-        if NOBODY in self.words and len(self.words) > 1:
-            raise UsageError("nobody, and others: which is it?", hint="give `nobody` alone")
+        self._networks = parse_reach(self.words)
 
     def __bool__(self) -> bool:
         return bool(self.words) and NOBODY not in self.words

@@ -53,10 +53,12 @@ def test_datasets_are_what_the_file_declares_again_and_again(breakable: Federati
 
 
 def test_a_dataset_that_cannot_be_meant_fails_the_run_and_keeps_no_other_from_it(breakable: Federation) -> None:
-    declare(breakable, "node", dataset(breakable, "good", copies=2) + dataset(breakable, "bad", residency=["US"]))
+    cut = dataset(breakable, "cut", coding="4+2")
+    declare(breakable, "node", dataset(breakable, "good", copies=2) + dataset(breakable, "bad", residency=["US"]) + cut)
     result = breakable.run("backup", "--json", home="node")
     assert result.code == 1
     assert any(line.startswith("dataset.bad in config.toml: ") for line in result.said), result.err
+    assert any("dataset.cut in config.toml: coding is offered from 6 households on" in line for line in result.said)
     assert {one["dataset"]: one["published"] for one in result.json()["datasets"]} == {"docs": True, "good": True}
 
 
@@ -144,16 +146,18 @@ def test_a_tenant_that_a_provider_declares_needs_no_code(breakable: Federation) 
         breakable.ok("init", "--name", "other", "--keeper-only", "--recovery-sheet", other, home="other")
         said = breakable.fails(1, "peer", "add", address, home="other")
         assert "no tenant here has the key that signed this order" in said
-    hours = 'window = "22:00-06:00"\nzone = "Europe/Stockholm"\nstreams = 2\nsite = "loft"'
+    hours = 'window = "22:00-06:00"\nzone = "Europe/Stockholm"\nstreams = 2\npull_from = ["nobody"]\nsite = "loft"'
     config.write_text(PROVIDER.format(root=root, quota="200M", **known).replace('site = "cellar"', hours))
     breakable.run("provider", "prove", home="nova", env=environment)
     status = breakable.json("provider", "status", home="nova")
     assert (status["tenants"][0]["quota"], status["offer"]["site"]) == (200 * 10**6, "loft")
     assert (status["window"], status["zone"], status["streams"]) == ("22:00-06:00", "Europe/Stockholm", 2)
+    assert status["pull_from"] == ["nobody"]
     config.write_text(PROVIDER.format(root=root, quota="200M", **known))
     breakable.run("provider", "prove", home="nova", env=environment)
     status = breakable.json("provider", "status", home="nova")
     assert (status["window"], status["streams"]) == ("22:00-06:00", 2), "what is not declared stays"
+    assert status["pull_from"] == ["nobody"]
 
 
 def test_a_provider_proves_its_key_and_its_disk(place: Place) -> None:
@@ -241,3 +245,13 @@ def test_a_repair_at_night_waits_for_who_is_away(breakable: Federation) -> None:
     breakable.stop(max(held, key=lambda name: held[name]))  # all have records, only some a pack
     assert breakable.json("repair", "--unattended", "--dry-run", home="node")["planned"] == []
     assert breakable.run("repair", "--dry-run", "--json", home="node").json()["planned"]
+
+
+def test_the_first_run_of_a_node_beside_a_keeper_is_kept_though_its_datasets_came_with_it(place: Place) -> None:
+    place.ok("init", "--name", "one", "--recovery-sheet", place.path / "sheet", "--yes", home="both")
+    source = place.path / "docs"
+    source.mkdir()
+    (source / "letter").write_text("dear friend\n")
+    (place.path / "both" / "config.toml").write_text(f'[dataset.docs]\npaths = ["{source}"]\n')
+    place.fails(5, "backup", home="both")
+    assert [(run["run"], run["exit"]) for run in place.json("runs", "list", home="both")] == [("backup", 5)]

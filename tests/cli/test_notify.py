@@ -1,8 +1,16 @@
 """runs, notify and ack, as people and timers call them."""
 
+import errno
+import os
+import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
+
+from replicator.cli import exits
+from replicator.cli.base import Session
+from replicator.cli.telling import begin, finish
 from tests.cli.federation import Federation
 
 
@@ -121,6 +129,32 @@ def test_a_channel_that_fails_fails_no_backup_and_is_shown(breakable: Federation
         assert {one["about"] for one in shown} == {"channel command", "channel ping"}
     finally:
         config.unlink()
+
+
+def test_of_a_home_that_no_database_answers_in_people_are_told_and_no_run_ends_differently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_session: Session) -> NoReturn:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Session, "member", broken)
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "home.json").write_text("{}")
+    ping = "[notify.ping]\nurl = 'http://127.0.0.1:9/'\n"  # which nobody answers: of that, too, nothing can be said
+    (tmp_path / "config.toml").write_text(says_to(tmp_path / "said") + ping)
+    session = Session()
+    session.home_option = str(tmp_path)
+    monkeypatch.setattr(session.out, "notice", full)
+    session.worsen(exits.FAILED)
+    finish(session, begin(session, "backup"), None, session.code)
+    assert session.code == exits.FAILED
+    said = (tmp_path / "said").read_text()
+    assert "Nothing more is known, because the home cannot be looked at" in said
+    assert "disk I/O error" in said
+    assert "== red" in said
 
 
 def test_a_provider_tells_of_itself_and_shows_months(breakable: Federation) -> None:

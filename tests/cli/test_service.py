@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ def test_a_node_has_its_one_capability_and_a_provider_none() -> None:
     assert daemon["LoadCredential"] == ["replicator-ping"]
     assert node["ExecStart"] == ["/bin/true -P -m run"]
     assert node["ReadWritePaths"] == ['"/srv/a b/home" /srv/100%%']
+
+
+def test_a_repository_beside_can_be_written_and_need_not_be_there() -> None:
+    made = units(replace(WANTED, besides=("/mnt/usb disk/borg",)))
+    node = values(made["replicator-run.service"])
+    assert node["ReadWritePaths"] == ['"/srv/a b/home" /srv/100%%', '"-/mnt/usb disk/borg"']
+    assert node["RequiresMountsFor"] == ['"/srv/a b/home" /srv/100%%']
+    assert len(values(made["replicator-notify.service"])["ReadWritePaths"]) == 1
 
 
 def test_a_home_below_home_can_be_written_and_no_other() -> None:
@@ -119,7 +128,8 @@ def test_units_are_shown_written_and_left_alone(federation: Federation, tmp_path
     assert [one["id"] for one in made] == ["replicator-provider.service"]
     assert str(federation.path / "alice" / "data") in made[0]["text"]
     assert "neither a node" in federation.fails(1, "service", "install", "--dir", tmp_path, home="keeper")
-    assert "no time of day" in federation.fails(2, "service", "install", "--start", "1am", home="node")
+    for time in ("1am", "24:00", "01:60", "٠١:٠٠"):
+        assert "no time of day" in federation.fails(2, "service", "install", "--start", time, home="node")
     assert "no such user" in federation.fails(2, "service", "install", "--user", "no-one-here", home="node")
 
 

@@ -230,6 +230,21 @@ def test_a_folder_of_many_pieces_is_looked_at_by_several(tmp_path: Path, monkeyp
     assert walk.lookers.looked == len(tree.chunks)
 
 
+def test_what_is_in_a_folder_is_looked_at_before_what_follows_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AHEAD", 0)  # nothing but what comes next in the tree: another would never be let go
+    sink = MemorySink()
+    inner = folder_of(sink, [file_entry(sink, b"in", b"x")])
+    pieces = [
+        folder_of(sink, [entry(name, "dir", content=inner), file_entry(sink, name + b"!", b"x")][:most]).chunks[0]
+        for name, most in ((b"a", 1), (b"b", 2), (b"c", 1), (b"d", 2))
+    ]
+    tree = ChunkList(depth=0, length=sum(piece.length for piece in pieces), chunks=pieces)
+    walk = Walked(sink, tree, tmp_path, at_hand=everywhere, entries=1)
+    assert [path for path, _ in walk.entries()] == [path for path, _ in TreeReader(sink).walk(tree)]
+
+
 def test_a_folder_that_is_lost_is_told_once_and_what_comes_after_it_is_restored(tmp_path: Path) -> None:
     sink = MemorySink()
     inner = [folder_of(sink, [file_entry(sink, b"in", b"%d" % number)]) for number in range(4)]

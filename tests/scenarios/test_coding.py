@@ -8,17 +8,19 @@ import msgspec
 import pytest
 
 from replicator.catalog.objects import ObjectRow, Shards
-from replicator.engine import shards
+from replicator.engine import restore, shards
 from replicator.engine.backup import BackupReport
-from replicator.engine.browse import Library
+from replicator.engine.browse import ChunkFetcher, Library
 from replicator.engine.federation import Federation, get_whole
 from replicator.engine.inspect import verify_content
 from replicator.engine.placing import Ground, pack_id, peer_id
 from replicator.engine.prune import stored_names
 from replicator.engine.rebalance import moved_objects, planned_moves
 from replicator.engine.simulate import home_scene, simulate
+from replicator.engine.slots import Held, Slots
 from replicator.engine.sync import take_index
 from replicator.engine.why import explain
+from replicator.engine.writers import Writers
 from replicator.errors import IntegrityError, MinimumNotMetError, NotFoundError
 from replicator.format.index import Index, IndexedPack
 from replicator.format.merkle import name_of
@@ -554,6 +556,29 @@ async def test_a_restore_that_has_a_fetching_process_joins_shards_itself(
     target = os.path.join(world.root, "target")
     report = await world.restore(target, writers=2)
     assert (report.lost, report.damaged, report.gaps) == ([], [], [])
+
+
+@pytest.mark.process
+async def test_what_several_windows_need_of_a_pack_that_is_cut_is_fetched_once(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await backed_up(world)
+    once = await world.restore(os.path.join(world.root, "once"))
+    monkeypatch.setattr(restore, "LARGE", 1)  # the processes are there from the first pack on
+    monkeypatch.setattr(restore, "WINDOW", 2)
+    monkeypatch.setattr(Writers, "keep", lambda *_: False)  # as if more were needed than there are slots
+    filled: Counter[int] = Counter()
+    real = ChunkFetcher._fill
+
+    async def count(fetcher: ChunkFetcher, pack: int, slot: int, memory: Held, slots: Slots) -> int:
+        filled[pack] += 1
+        return await real(fetcher, pack, slot, memory, slots)
+
+    monkeypatch.setattr(ChunkFetcher, "_fill", count)
+    report = await world.restore(os.path.join(world.root, "target"), writers=2)
+    assert (report.files, report.lost, report.damaged, report.gaps) == (once.files, [], [], [])
+    assert max(filled.values()) > 1
+    assert report.fetched_bytes <= once.fetched_bytes
 
 
 async def test_what_was_swept_is_known_no_more_and_nothing_else(world: World, source: str) -> None:
