@@ -276,12 +276,14 @@ def _plan(session: Session, archives: "Sequence[Archive]", home: str, dataset: s
 
 def _take(session: Session, report: "ImportReport") -> None:
     """Say what did not come along, and take over the exit code."""
+    from replicator.engine.importing import on_one_line  # noqa: PLC0415 - commands import what they use
+
     if report.encryption == "none":
         session.out.notice("the repository is not encrypted: whoever can write there can have changed what it says")
     for one in report.archives:
         _take_archive(session, one)
     for left in report.left:
-        session.out.notice(f"not come to: {left.name}")
+        session.out.notice(f"not come to: {on_one_line(left.name)}")
     backup = report.backup
     for notice in (*report.notices, *backup.notices, *backup.unreachable):
         session.out.notice(notice)
@@ -293,7 +295,9 @@ def _take(session: Session, report: "ImportReport") -> None:
 
 
 def _take_archive(session: Session, one: "ImportedArchive") -> None:
-    name = one.archive.name
+    from replicator.engine.importing import on_one_line  # noqa: PLC0415 - commands import what they use
+
+    name = on_one_line(one.archive.name)
     if one.error is not None:
         code = exits.code_of(one.error)
         session.worsen(exits.FAILED if code == exits.USAGE else code)
@@ -307,7 +311,7 @@ def _take_archive(session: Session, one: "ImportedArchive") -> None:
         session.out.notice(f"{name}: {count} names came without their {what}; root could set it")
         session.worsen(exits.GAPS)
     for said in one.warnings[:_SHOWN]:
-        session.out.notice(f"{name}: borg: {said.text}")
+        session.out.notice(f"{name}: borg: {on_one_line(said.text)}")
     if one.warnings:
         session.worsen(exits.GAPS)
     if one.report is None:
@@ -358,18 +362,20 @@ def _document(report: "ImportReport") -> dict[str, Any]:
 
 
 def _text(report: "ImportReport") -> list[str]:
+    from replicator.engine.importing import on_one_line  # noqa: PLC0415 - commands import what they use
+
     lines = []
     for one in report.archives:
-        done = one.report
+        done, name = one.report, on_one_line(one.archive.name)
         if done is None or done.snapshot is None or not done.published:
-            lines.append(f"{one.archive.name}: NOT imported")
+            lines.append(f"{name}: NOT imported")
             continue
         lines.append(
-            f"{one.archive.name}: {one.dataset}, {moment(one.archive.start_ns)}, {done.files} files, "
+            f"{name}: {one.dataset}, {moment(one.archive.start_ns)}, {done.files} files, "
             f"{format_size(done.bytes)}; extracted {one.extracted} of {one.items} names, read "
             f"{format_size(done.bytes_read)}; snapshot {done.snapshot.name.hex()[:12]}"
         )
-    lines += [f"{one.name}: extracted by an earlier run, published now" for one in report.finished]
+    lines += [f"{on_one_line(one.name)}: extracted by an earlier run, published now" for one in report.finished]
     whole = sum(1 for one in report.archives if one.error is None) + len(report.finished)
     lines.append(f"{whole} archives imported, {report.already} were in before.")
     if report.archives:

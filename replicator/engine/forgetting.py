@@ -250,7 +250,7 @@ async def _look(half: Half, federation: Federation, fresh: Mapping[Identity, Arr
         for name in one.names:
             told.setdefault(name, []).append(identity)
     changed, owed = False, set[Identity]()
-    known = {half.charter_object()[0], half.charter.charter.keybag, *own_objects(half)}
+    known = {*records_in_force(half), *old_objects(half)}
     for name in sorted(told.keys() - known):
         try:
             data = await federation.fetch(name, told[name])
@@ -323,9 +323,9 @@ def _adopt_lapsed(half: Half, signed: bytes) -> bool:
     return ahead > 0 or moved_beside(half) != before
 
 
-def own_objects(half: Half) -> set[bytes]:
-    """Return the names of all objects known here that hold a Forget, the newest one or an earlier."""
-    return {*_objects(half), *old_objects(half)}
+def records_in_force(half: Half) -> set[bytes]:
+    """Return the names of what every provider has: the charter, its keybag, and objects of the newest Forget."""
+    return {half.charter_object()[0], half.charter.charter.keybag, *_objects(half)}
 
 
 def old_objects(half: Half) -> set[bytes]:

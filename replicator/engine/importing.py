@@ -110,13 +110,14 @@ def imported(node: NodeHome, *, waiting: bool = False) -> set[str]:
 
 def tags_of(repository: Repository, archive: Archive, more: Sequence[str]) -> tuple[str, ...]:
     """Return the tags of an archive's snapshot."""
-    said = [f"{NAME_TAG}{_shown(archive.name)}", f"{ID_TAG}{repository.id[:_SHORT]}/{archive.id}"]
+    said = [f"{NAME_TAG}{on_one_line(archive.name)}", f"{ID_TAG}{repository.id[:_SHORT]}/{archive.id}"]
     if archive.comment:
-        said.append(f"{COMMENT_TAG}{_shown(archive.comment)}")
+        said.append(f"{COMMENT_TAG}{on_one_line(archive.comment)}")
     return tuple(dict.fromkeys((*said, *more)))
 
 
-def _shown(text: str) -> str:
+def on_one_line(text: str) -> str:
+    """Return what a repository says of itself so that it cannot look like another line of ours."""
     return "".join(one if one.isprintable() else " " for one in text)[:MAX_TAG].strip()
 
 
@@ -261,7 +262,7 @@ async def _one(
     """Import one archive; what goes wrong is in ``one``."""
     archive = one.archive
     try:
-        edge.progress.stage(f"extracting {_shown(archive.name)}")
+        edge.progress.stage(f"extracting {on_one_line(archive.name)}")
         staging = folders.of(one.dataset)
 
         def stage(stop: Stop) -> Staged:
@@ -285,4 +286,4 @@ async def _one(
 
 
 def _host(archive: Archive, edge: Edge) -> str:
-    return _shown(archive.host)[:60] or edge.host
+    return on_one_line(archive.host)[:60] or edge.host

@@ -23,7 +23,16 @@ from replicator.config import format_size
 from replicator.crypto.sign import SigningKey, signer_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, Ticket
-from replicator.engine.forgetting import Draft, Forgotten, drop_old, learn, maintenance_keys, old_objects, say
+from replicator.engine.forgetting import (
+    Draft,
+    Forgotten,
+    drop_old,
+    learn,
+    maintenance_keys,
+    old_objects,
+    records_in_force,
+    say,
+)
 from replicator.engine.handing import name_of_key
 from replicator.engine.home import Half
 from replicator.engine.maintenance import Claimant, EnrolOrderFor
@@ -394,8 +403,8 @@ class _Run:
         old = old_objects(self.half)
         objects = self.half.catalog.objects
         rows = {row.id: row.name for row in objects.stored(objects.by_names(dead))}
-        # Whoever wrote a pack that is dead may have named what others need among its shards.
-        living = self._living(found)
+        # Whoever wrote a pack that is dead may have named what others need as that, or among its shards.
+        living = {*self._living(found), *records_in_force(self.half)}
         rows = {number: name for number, name in rows.items() if name not in living}
         names: dict[Identity, set[bytes]] = {}
         for link in self.federation.links.values():

@@ -20,7 +20,7 @@ from replicator.crypto.sign import Context, signer_of, verify
 from replicator.engine.audit import PeerView
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import able, own_objects
+from replicator.engine.forgetting import able, old_objects, records_in_force
 from replicator.engine.home import Half
 from replicator.engine.marking import gone_writers
 from replicator.engine.pruneplan import DeadObject
@@ -95,7 +95,7 @@ async def find_unnamed(
 
     The catalog is in line with all chains, whose newest numbers are ``published``, and with what is forgotten.
     """
-    kept = {half.charter_object()[0], half.charter.charter.keybag, *own_objects(half)}
+    kept = {*records_in_force(half), *old_objects(half)}
     kept |= {link.info.charter for link in federation.links.values()}
     objects = half.catalog.objects
     packs = objects.all("kind IN ('data', 'tree') AND index_id IS NULL")

@@ -48,7 +48,13 @@ def write_textfile(fs: Fs, path: str, text: str) -> None:
         OSError: its folder is missing, or not ours to write in.
     """
     write_atomic(fs, path, text.encode())
-    os.chmod(path, _FOR_ALL)
+    # Others may write in that folder: what lies there by now may be a link to a file that is not for all.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_nlink == 1:
+            os.fchmod(descriptor, _FOR_ALL)
+    finally:
+        os.close(descriptor)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

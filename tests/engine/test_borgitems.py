@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from replicator.engine.borg import Item
 from replicator.engine.borgitems import Changes, changes, check_paths, differs, lacks, listing_of, patterns
+from replicator.engine.importing import on_one_line
 from replicator.errors import IntegrityError
 
 
@@ -151,3 +152,7 @@ def test_what_borg_was_given_twice_is_in_once_and_links_within_an_archive_are_fi
     assert list(found) == [b"d", b"d/f", b"l", b"m"]
     assert found[b"d/f"].mode.startswith("h")
     check_paths(listing_of([item(b".", "drwxr-xr-x"), item(b"./d", "drwxr-xr-x"), item(b"./d/f")]))
+
+
+def test_a_name_of_an_archive_stays_on_its_line() -> None:
+    assert on_one_line("a\nINTEGRITY: all is lost\x1b[2J") == "a INTEGRITY: all is lost [2J"

@@ -1,5 +1,8 @@
 """The text format: what Prometheus' own parser takes, and a listener that answers one path."""
 
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -48,3 +51,24 @@ async def test_a_listener_answers_metrics_and_nothing_else() -> None:
             assert answer.status == 404
         async with session.post(f"http://{where}/metrics", data=b"x") as answer:
             assert answer.status == 405
+
+
+def test_a_link_that_is_put_in_the_files_place_makes_nothing_else_readable(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+
+    class Swapped(PosixFs):
+        swap: Callable[[str, str], None]
+
+        def replace(self, source: str, target: str) -> None:
+            super().replace(source, target)
+            os.unlink(target)
+            Swapped.swap(os.fspath(secret), target)
+
+    Swapped.swap = os.symlink
+    with pytest.raises(OSError, match="symbolic"):
+        write_textfile(Swapped(), str(tmp_path / "node.prom"), "")
+    Swapped.swap = os.link
+    write_textfile(Swapped(), str(tmp_path / "node.prom"), "")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600

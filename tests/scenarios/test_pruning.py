@@ -16,12 +16,14 @@ from replicator.engine import pruning, retain
 from replicator.engine.browse import Library
 from replicator.engine.dismissed import dismissed_packs
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten, say, with_chains
+from replicator.engine.forgetting import Forgotten, records_in_force, say, with_chains
 from replicator.engine.keys import rotate_maintenance
 from replicator.engine.maintainer import MaintainerHome
 from replicator.engine.marking import MarkedAt, mark_dead
 from replicator.engine.members import revoke, revoke_node
 from replicator.engine.placing import objects_of
+from replicator.engine.prune import Look, look
+from replicator.engine.pruneplan import DeadObject
 from replicator.engine.pruning import PruneReport, prune
 from replicator.engine.sync import knows_index, sync_all
 from replicator.format.codec import decode
@@ -35,7 +37,7 @@ from tests.scenarios.conftest import Worlds
 from tests.scenarios.joining import joined, keeping, opened
 from tests.scenarios.test_forgetting import DAY_S, forget, keep, library_of, remove
 from tests.scenarios.test_prune import changing_nights, check_restores
-from tests.scenarios.world import PLACES, World, write
+from tests.scenarios.world import PLACES, World, read, write
 
 PROVIDERS = 3
 WAIT_DAYS = 46
@@ -324,6 +326,35 @@ async def test_what_was_marked_before_something_was_found_missing_is_told(
     said = prune_text(report)
     assert said[0].startswith("Nothing more is marked")
     assert any(f"{report.at[0].marked} objects are marked" in line for line in said)
+
+
+async def test_a_record_that_an_index_calls_a_pack_is_not_marked_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await changing_nights(world, 3)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    keeper = world.keeper()
+    records = {*records_in_force(keeper)}
+    assert len(records) > 2, "charter, keybag and a Forget"
+    for name in records:
+        size = len(read(os.path.join(world.objects(0), name.hex())))
+        keeper.catalog.objects.add(
+            name=name, writer=bytes(32), kind="data", size=size, policy=bytes(32), spooled=False, created_ns=1
+        )
+    keeper.close()
+
+    async def looked(*args: Any, **kwargs: Any) -> Look:
+        found = await look(*args, **kwargs)
+        found.plan.dead += [DeadObject(name=name, kind="data", size=1 << 16) for name in records]
+        return found
+
+    monkeypatch.setattr(pruning, "look", looked)
+    await keep(world, KeepRules(last=1))
+    await pruned(world)
+    for number in range(PROVIDERS):
+        assert marked_at(world, number)
+        assert not marked_at(world, number) & records
 
 
 async def test_who_is_told_something_new_each_time_says_that_it_is_not_done(
