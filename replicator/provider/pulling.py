@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 3
 """Objects that are fetched at the same time, for all tenants together: each holds a thread and a reservation."""
+EACH: Final = 2
+"""Of these those of one tenant: slow sources of his keep no other's waiting."""
 AGAIN_S: Final = 2.0
 """When to ask how a pull went."""
 _KEPT: Final = 256
@@ -87,7 +89,8 @@ class Pulls:
         with self._lock:
             if key in self._running:
                 return
-            if len(self._running) >= AT_ONCE:
+            mine = sum(tenant == key[0] for tenant, _ in self._running)
+            if len(self._running) >= AT_ONCE or mine >= EACH:
                 raise RequestRefusedError("busy", "enough is being fetched from others", after_s=AGAIN_S)
             self._running.add(key)
         try:

@@ -1,7 +1,7 @@
 """Who may fetch what from whom: every way to be told no, at the source and at the one that fetches."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -14,10 +14,10 @@ from replicator.format.codec import decode, encode
 from replicator.format.merkle import name_of
 from replicator.format.offer import encode_offer
 from replicator.format.permit import Permit, Pickup
-from replicator.ids import ObjectName
-from replicator.provider.pulling import AGAIN_S, AT_ONCE
+from replicator.ids import ObjectName, TenantId
+from replicator.provider.pulling import AGAIN_S, AT_ONCE, EACH, Errand, Pulls
 from replicator.provider.service import ProviderService
-from replicator.transport.handler import RequestRefusedError
+from replicator.transport.handler import RequestRefusedError, Upload
 from replicator.transport.memory import MemoryNetwork
 from replicator.wire.messages import EnrolRequest, PullReply, PullRequest
 from tests.fakes import SeededRng
@@ -286,7 +286,7 @@ def test_pulls_run_beside_are_asked_for_again_and_few_at_a_time(pair: Pair) -> N
     waiting: list[Callable[[], None]] = []
     pair.service.stop()
     pair.service = pair.provider.start(pair.network, waiting.append)
-    many = [data_object(20 + at) for at in range(AT_ONCE + 1)]
+    many = [data_object(20 + at) for at in range(EACH + 1)]
     names = [name_of(data) for data in many]
     for data in many:
         put(pair.source.node, data)
@@ -294,16 +294,36 @@ def test_pulls_run_beside_are_asked_for_again_and_few_at_a_time(pair: Pair) -> N
     def ask(name: ObjectName) -> PullReply:
         return pair.pull(name=name, permit=pair.permit(names=name))
 
-    for name in names[:AT_ONCE]:
+    for name in names[:EACH]:
         assert ask(name).after_s == AGAIN_S
         assert ask(name).after_s == AGAIN_S
-    assert len(waiting) == AT_ONCE
+    assert len(waiting) == EACH
     assert refusal(lambda: ask(names[-1])) == "busy"
     for work in waiting:
         work()
-    for name in names[:AT_ONCE]:
+    for name in names[:EACH]:
         assert ask(name).receipt
     assert ask(names[-1]).after_s == AGAIN_S
+
+
+def test_one_tenant_leaves_a_place_to_the_others(pair: Pair) -> None:
+    waiting: list[Callable[[], None]] = []
+    pulls = Pulls(pair.network, pair.provider.key, lambda: 0, waiting.append)
+    errand = Errand(
+        permit=b"", offer=pair.source.provider.offer(), source=pair.source.service.identity, name=NAME, size=1
+    )
+    tenants = [TenantId(bytes([at]) * 16) for at in range(AT_ONCE)]
+
+    def begin(tenant: TenantId, at: int) -> None:
+        pulls.begin((tenant, ObjectName(bytes([at]) * 32)), errand, lambda: cast("Upload", None))
+
+    for at in range(EACH):
+        begin(tenants[0], at)
+    assert refusal(lambda: begin(tenants[0], EACH)) == "busy"
+    for tenant in tenants[1 : 1 + AT_ONCE - EACH]:
+        begin(tenant, 0)
+    assert refusal(lambda: begin(tenants[-1], 0)) == "busy"
+    assert len(waiting) == AT_ONCE
 
 
 def test_outside_of_its_hours_a_source_gives_nothing_large_to_others(pair: Pair) -> None:
