@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.output import Output, silence
+from replicator.cli.output import Output, aside, silence
 from replicator.clock import SystemClock
 from replicator.config import CONFIG_VARIABLE, LineSettings, config_path, default_home
 from replicator.credentials import credential, read_secret
@@ -490,7 +490,7 @@ def wait_in_order(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         if not caught:
             raise
-        click.echo(f"replicator: ended by {signal.Signals(caught[0]).name}", err=True)
+        aside(f"replicator: ended by {signal.Signals(caught[0]).name}")
         # The loop that has ended gave the signals back: whoever waits for this process sees what it died of.
         signal.raise_signal(caught[0])
         raise

@@ -1,5 +1,6 @@
 """The group: commands by name, loaded when they are used, so that a small one starts quickly."""
 
+import contextlib
 import gc
 import importlib
 import os
@@ -140,9 +141,10 @@ def run() -> None:
             raise
         try:
             sys.stdout.flush()
-            sys.stderr.flush()
         except (OSError, ValueError):
             raise ended from None  # the interpreter says what it says of this
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
         os._exit(ended.code)
 
 

@@ -1,5 +1,6 @@
 """What a command says: text or one JSON document on stdout; errors, notices and progress on stderr."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -103,16 +104,16 @@ class Output:
         if self._events:
             say_event("error", **said, exit=code)
             return
-        click.echo(plain(f"replicator: {error.message}"), err=True)
+        aside(plain(f"replicator: {error.message}"))
         if error.hint:
-            click.echo(plain(f"  {error.hint}"), err=True)
+            aside(plain(f"  {error.hint}"))
 
     def notice(self, text: str) -> None:
         """Say something beside the result."""
         if self._events:
             say_event("notice", text=text)
         else:
-            click.echo(plain(text), err=True)
+            aside(plain(text))
 
 
 def _in_colour() -> bool:
@@ -121,7 +122,16 @@ def _in_colour() -> bool:
 
 def say_event(event: str, /, **fields: object) -> None:
     """Print one JSON object on a line of standard error."""
-    click.echo(json.dumps({"event": event, **fields}), err=True)
+    aside(json.dumps({"event": event, **fields}))
+
+
+def aside(text: str) -> None:
+    """Print a line on standard error.
+
+    Where that takes no more, as on a disk full of logs, a night goes on all the same, and its exit code is true.
+    """
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def plain(text: str, escape: str = "") -> str:

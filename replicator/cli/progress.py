@@ -7,9 +7,7 @@ import time
 from collections import deque
 from typing import Any, Final, Protocol
 
-import click
-
-from replicator.cli.output import plain, say_event
+from replicator.cli.output import aside, plain, say_event
 from replicator.clock import Clock
 from replicator.config import format_size
 from replicator.errors import UsageError
@@ -167,11 +165,11 @@ class LineProgress:
                 return
             self._next = time.monotonic() + _LINE_EVERY_S
             of = "" if self._total is None else f" of {_amount(self._total, self._unit)}"
-            click.echo(f"{self._stage}: {_amount(self._done, self._unit)}{of} so far", err=True)
+            aside(f"{self._stage}: {_amount(self._done, self._unit)}{of} so far")
 
     def note(self, text: str) -> None:
         """Say something now."""
-        click.echo(plain(text), err=True)
+        aside(plain(text))
 
     def close(self) -> None:
         """Nothing is open."""

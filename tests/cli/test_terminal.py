@@ -1,5 +1,6 @@
 """At a terminal: prompts, bars; elsewhere: one line and nothing that moves. Outputs that take no more."""
 
+import json
 import os
 import pty
 import select
@@ -89,6 +90,25 @@ def test_an_output_that_takes_no_more_is_a_failure_that_says_so(federation: Fede
     said = done.stderr.decode().splitlines()
     assert said[0] == "replicator: standard output cannot be written: No space left on device"
     assert len(said) == 2
+
+
+def test_a_night_goes_on_where_its_notices_find_no_room(breakable: Federation) -> None:
+    config = breakable.path / "node" / "config.toml"
+    config.write_text(f'[dataset.papers]\npaths = ["{breakable.path / "docs"}"]\n')
+    line = ("backup", "papers", "--json", "--home", str(breakable.path / "node"))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, *line],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env=breakable.environment(),
+            cwd=breakable.path,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0
+    [papers] = json.loads(done.stdout)["datasets"]
+    assert papers["published"]
 
 
 def test_a_reader_that_goes_away_is_no_error_to_shout_about(federation: Federation) -> None:
