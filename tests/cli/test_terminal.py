@@ -129,7 +129,7 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(federation: Federati
 def test_who_names_another_owner_is_asked_about_all_that_this_home_did_not_sign(breakable: Federation) -> None:
     (breakable.path / "keeper" / "keeper" / "signed-here.json").unlink()
     rotate = ("key", "rotate", "owner", "--sheet", str(breakable.sheet))
-    code, out, shown = at_terminal(breakable, *rotate, home="keeper", answers=(PASSPHRASE, "n", *"yyyyy"))
+    code, out, shown = at_terminal(breakable, *rotate, home="keeper", answers=(PASSPHRASE, "n", *10 * "y"))
     assert code == 0, shown
     assert "Is node 'attic' yours, and stays? [y/N]" in shown
     assert "Dropped: node 'attic'" in out
