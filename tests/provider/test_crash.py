@@ -450,8 +450,8 @@ def test_every_step_of_a_put_is_known_here(template: str, tmp_path: str) -> None
 
 
 def test_every_step_of_a_sweep_is_known_here(template: str, tmp_path: str) -> None:
-    # The clock is only looked at; there is nothing in quarantine; a note that is left is done once more.
-    free = {"commit clock", "fsync folder quarantine", "commit sweep done"}
+    # The clock is looked at, traffic counted; nothing is in quarantine; a note that is left is done once more.
+    free = {"commit clock", "commit traffic", "fsync folder quarantine", "commit sweep done"}
     steps = set(undisturbed(ACTS["sweep"], template, os.path.join(tmp_path, "steps")))
     assert steps - free <= {step for _, step in PROTECTING}
 
