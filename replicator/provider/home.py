@@ -177,8 +177,7 @@ class Provider:
             raise UsageError("a time zone means something only with a window", hint="give --window too")
         elif changed.zone:
             changed = msgspec.structs.replace(changed, zone="")
-        _write_home_file(self._fs, self.folder, changed)
-        self._file = changed
+        self._keep(changed)
         return changed
 
     def reachable(self) -> Reachable:
@@ -199,9 +198,14 @@ class Provider:
             UsageError: neither "public", "nobody" nor a network.
         """
         found = Reachable(words)
-        self._file = msgspec.structs.replace(self._file, pull_from=found.words)
-        _write_home_file(self._fs, self.folder, self._file)
+        self._keep(msgspec.structs.replace(self._file, pull_from=found.words))
         return found
+
+    def _keep(self, changed: HomeFile) -> None:
+        # What config.toml declares is set at each start, and is as a rule what was set at the last.
+        if changed != self._file:
+            _write_home_file(self._fs, self.folder, changed)
+            self._file = changed
 
     def scrub(self, service: ProviderService, *, seconds: float | None) -> Scrubbed:
         """Read what so many seconds' share of a round is, or all that is left of it. The caller holds the home's lock.

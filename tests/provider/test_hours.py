@@ -1,4 +1,5 @@
 import datetime
+import os
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_hours_are_kept_with_the_home_and_hold_from_the_next_start_on(stand: Sta
     stand.restart()
     stand.node.begin_put(ObjectName(b"n" * 32), LARGE).abort()
     assert stand.provider.status()["zone"] == ""
+
+
+def test_a_home_that_says_what_it_said_is_not_written_again(stand: Stand) -> None:
+    def say() -> int:
+        stand.provider.set_hours(window="22:00-06:00", zone="UTC", streams=2)
+        stand.provider.set_pull_from(["nobody"])
+        return os.stat(os.path.join(stand.provider.folder, "home.json")).st_ino
+
+    first = say()
+    kept = os.open(os.path.join(stand.provider.folder, "home.json"), os.O_RDONLY)  # so that its number stays taken
+    try:
+        assert say() == first
+    finally:
+        os.close(kept)
 
 
 def test_a_home_that_set_nothing_is_written_as_before(stand: Stand) -> None:
