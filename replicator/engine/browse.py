@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
-from replicator.crypto.unseal import open_box, open_with_any
 from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten
@@ -145,17 +144,8 @@ class Library:
         snapshot = open_snapshot(keeper, await self._object(row.name))
         reader = keeper.reader(snapshot.domain)
         try:
-            body = open_with_any(
-                reader.privates,
-                lambda private: open_box(
-                    private,
-                    reader.keys.mix,
-                    keeper.tenant,
-                    snapshot.domain,
-                    snapshot.sealed,
-                    snapshot_context(reader.keys, snapshot.writer, snapshot.number),
-                    "its details",
-                ),
+            body = reader.open_box(
+                snapshot.sealed, snapshot_context(reader.keys, snapshot.writer, snapshot.number), "its details"
             )
         except KeyWrongError as error:
             raise IntegrityError(error.message) from error  # to which key it sealed them is its writer's word

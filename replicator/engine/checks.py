@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import msgspec
 
 from replicator.crypto.seal import seal_box
-from replicator.crypto.unseal import open_box, open_with_any
 from replicator.engine.edge import Edge
 from replicator.engine.home import Half
 from replicator.engine.keeper import KeeperHome, ReaderHome
@@ -83,18 +82,7 @@ def kept_checks(keeper: ReaderHome) -> dict[str, DrillCheck]:
     if box is None:
         return {}
     reader = keeper.reader(box.domain)
-    body = open_with_any(
-        reader.privates,
-        lambda private: open_box(
-            private,
-            reader.keys.mix,
-            keeper.tenant,
-            box.domain,
-            box.sealed,
-            _context(keeper.tenant, box.domain),
-            WHAT,
-        ),
-    )
+    body = reader.open_box(box.sealed, _context(keeper.tenant, box.domain), WHAT)
     return {one.dataset: one for one in decode(DrillChecks, body).checks}
 
 

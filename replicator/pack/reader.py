@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from replicator.crypto.unseal import open_slot, open_with_any
+from replicator.crypto.unseal import open_box, open_slot, open_with_any
 from replicator.errors import CredentialError, IntegrityError
 from replicator.pack.directory import read_directory
 from replicator.pack.keys import DomainKeys
@@ -21,6 +21,19 @@ class ReaderKeys:
     def privates(self) -> tuple[bytes, ...]:
         """All private restore keys, the newest first."""
         return (self.restore_private, *self.formers)
+
+    def open_box(self, box: bytes, associated: bytes, what: str) -> bytes:
+        """Return what was boxed for the readers of this domain, whichever restore key was theirs then.
+
+        Raises:
+            KeyWrongError: it is for none of them.
+            IntegrityError: changed bytes.
+        """
+        keys = self.keys
+        return open_with_any(
+            self.privates,
+            lambda private: open_box(private, keys.mix, keys.tenant, keys.domain, box, associated, what),
+        )
 
     def __repr__(self) -> str:
         return f"ReaderKeys(domain={self.keys.domain.hex()})"
