@@ -171,25 +171,11 @@ class Face:
         return response
 
     async def _enrol(self, request: web.Request) -> web.Response:
-        wait_s = self._enrolments.take()
-        if wait_s:
-            raise RequestRefusedError("busy", "too many enrolments", after_s=wait_s)
-        body = await _read_body(request)
-        try:
-            wanted = read_enrol_request(body)
-        except FormatError as error:
-            raise RequestRefusedError("bad-request", error.message) from error
+        wanted = await _from_anybody(request, self._enrolments, "enrolments", MAX_REQUEST, read_enrol_request)
         return _record(await self._run(self._service.enrol, wanted))
 
     async def _erase(self, request: web.Request) -> web.Response:
-        wait_s = self._erasures.take()
-        if wait_s:
-            raise RequestRefusedError("busy", "too many orders", after_s=wait_s)
-        body = await _read_body(request, MAX_ORDER)
-        try:
-            order = decode(Signed, body, limit=MAX_ORDER).statement
-        except FormatError as error:
-            raise RequestRefusedError("bad-request", error.message) from error
+        order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
         return _record(Signed(statement=await self._run(self._service.erase, order)))
 
     async def _call(self, request: web.Request) -> web.Response:
@@ -230,14 +216,7 @@ class Face:
             return await self._send(request, await self._run(session.get, name, offset or 0, length))
 
     async def _give(self, request: web.Request) -> web.StreamResponse:
-        wait_s = self._gifts.take()
-        if wait_s:
-            raise RequestRefusedError("busy", "too many pickups", after_s=wait_s)
-        body = await _read_body(request, MAX_PICKUP)
-        try:
-            pickup = decode(Signed, body, limit=MAX_PICKUP).statement
-        except FormatError as error:
-            raise RequestRefusedError("bad-request", error.message) from error
+        pickup = await _from_anybody(request, self._gifts, "pickups", MAX_PICKUP, _statement)
         if self._giving >= GIFTS:
             raise RequestRefusedError("busy", "enough is given to others", after_s=1.0)
         self._giving += 1
@@ -326,6 +305,24 @@ async def _read_body(request: web.Request, limit: int = MAX_REQUEST) -> bytes:
     if length is None or length > limit:
         raise RequestRefusedError("bad-request", f"a body of at most {limit} bytes, with Content-Length")
     return b"".join([bytes(piece) async for piece in _pieces(request, length)])
+
+
+async def _from_anybody(
+    request: web.Request, bucket: TokenBucket, what: str, limit: int, read: Callable[[bytes], T]
+) -> T:
+    """Return what is asked without a certificate: few at a time, from all together, and as little as it takes."""
+    wait_s = bucket.take()
+    if wait_s:
+        raise RequestRefusedError("busy", f"too many {what}", after_s=wait_s)
+    body = await _read_body(request, limit)
+    try:
+        return read(body)
+    except FormatError as error:
+        raise RequestRefusedError("bad-request", error.message) from error
+
+
+def _statement(body: bytes) -> bytes:
+    return decode(Signed, body).statement
 
 
 def _name(request: web.Request) -> ObjectName:
