@@ -108,9 +108,7 @@ class MinimumNotMetError(ReplicatorError):
 
 
 class PeerError(ReplicatorError):
-    """A named peer is at fault. ``retryable``: the same request may succeed later."""
-
-    retryable = False
+    """A named peer is at fault."""
 
     def __init__(self, peer: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"{peer}: {message}", hint=hint)
@@ -121,13 +119,9 @@ class PeerError(ReplicatorError):
 class UnreachableError(PeerError):
     """No answer within the time allowed, or the connection broke."""
 
-    retryable = True
-
 
 class BusyError(PeerError):
     """The peer asks to come back after ``after_s`` seconds."""
-
-    retryable = True
 
     def __init__(self, peer: str, message: str, *, after_s: float) -> None:
         super().__init__(peer, message)
