@@ -76,6 +76,7 @@ def open_declared(
             country=declared.country,
             lock_s=declared.lock_s,
             grace_s=declared.grace_s,
+            **({} if declared.notice_s is None else {"notice_s": declared.notice_s}),
         )
         if (declared.window, declared.streams) != (None, None):
             provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
