@@ -1,4 +1,4 @@
-"""provider init|serve|prove|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`."""
+"""provider init|serve|prove|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`, move in :mod:`.disks`."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
+from replicator.cli.disks import move
 from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
@@ -42,7 +43,8 @@ def provider() -> None:
     """Offer disk to others: keep objects that this machine cannot read."""
 
 
-provider.add_command(drain)
+for one in (drain, move):
+    provider.add_command(one)
 
 
 @provider.command("init")
@@ -238,8 +240,8 @@ def _grant(session: Session, opened: "Provider", name: str, quota: int, lines: l
     lines.append(f"{found.name} may store {format_size(quota)}, and stores {format_size(found.used)}.")
     if found.used > quota:
         lines.append(
-            f"It hears of it at its next contact, and makes {format_size(found.used - quota)} elsewhere. What is stored "
-            "stays until it lets go of it: nothing is deleted for this."
+            f"It hears of it at its next contact, and makes {format_size(found.used - quota)} elsewhere. What is "
+            "stored stays until it lets go of it: nothing is deleted for this."
         )
     return {"id": found.id, "label": found.label, "quota": quota, "used": found.used}
 
@@ -561,6 +563,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
         + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
         _hours_text(found["window"], found["zone"], found["streams"]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",
         *([f"Promises {_notice_text(offer['notice_s'])}"] if offer["notice_s"] else []),

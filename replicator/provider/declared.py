@@ -147,7 +147,7 @@ def _must_lie_there(provider: Provider, declared: DeclaredProvider) -> None:
     if provider.data != os.path.abspath(declared.data):
         raise HomeError(
             f"{provider.folder}: the objects lie in {provider.data}, and provider.data is {declared.data}",
-            hint="stop the daemon, move the whole folder, change `data` in home.json, start",
+            hint=f"`replicator provider move --data {os.path.abspath(declared.data)}` takes them there",
         )
 
 

@@ -32,7 +32,7 @@ from replicator.format.codec import encode
 from replicator.format.codes import write_code
 from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
 from replicator.fs import Fs, write_atomic
-from replicator.ids import TenantId, address_form
+from replicator.ids import ObjectName, TenantId, address_form
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
@@ -43,14 +43,15 @@ from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, 
 from replicator.provider.erasing import all_erasures
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
-from replicator.provider.objects import levels_of_all, used_by_all
+from replicator.provider.moving import Move
+from replicator.provider.objects import levels_of_all, size_of, used_by_all
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
-from replicator.provider.tenants import find_tenant, grant, set_quota, tenant_named
+from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
 from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
@@ -87,7 +88,8 @@ class Terms:
 class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """home.json. ``data`` may be edited by hand when the disk moves.
 
-    ``pull_from``: whom it fetches from (:class:`Reachable`).
+    ``pull_from``: whom it fetches from (:class:`Reachable`). ``moved_from``: where the objects were before, and copies
+    may still lie (:mod:`.moving`).
 
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
     that an earlier release reads the file of who set nothing.
@@ -101,6 +103,7 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zone: str = ""
     streams: int = STREAMS
     pull_from: tuple[str, ...] = (PUBLIC,)
+    moved_from: str = ""
 
 
 class Provider:
@@ -403,6 +406,43 @@ class Provider:
         """The folder with the objects."""
         return self._file.data
 
+    def move_to(self, target: str) -> Move:
+        """Return the move of the objects to another folder; or the end of one that home.json names already.
+
+        Raises:
+            HomeError: they lie there, and nothing is left of a move.
+        """
+        file, target = self._file, os.path.abspath(target)
+        source = file.data
+        if file.data == target:
+            if not file.moved_from:
+                raise HomeError(f"{target}: the objects lie there already", hint="give another folder with --data")
+            source = file.moved_from
+
+        def keep(data: str, moved_from: str) -> None:
+            self._keep(msgspec.structs.replace(self._file, data=data, moved_from=moved_from))
+
+        row = self._database.row("SELECT store FROM meta")
+        assert row is not None, "the row is made with the home"
+        return Move(
+            self._fs,
+            source=source,
+            target=target,
+            store=row[0],
+            tenants=all_tenants(self._database),
+            floor=floor_of(self.offer().capacity),
+            keep=keep,
+        )
+
+    def is_stored(self, tenant: TenantId, name: ObjectName) -> bool:
+        """Return whether an object was received and not deleted since."""
+        return size_of(self._database, tenant, name) is not None
+
+    @property
+    def moved_from(self) -> str:
+        """The folder that the objects were in before a move, if copies may still lie there; else empty."""
+        return self._file.moved_from
+
     def mounted(self) -> bool:
         """Return whether the disk with the objects is there."""
         return self._data().mounted()
@@ -505,6 +545,7 @@ class Provider:
             "streams": self._file.streams,
             "pull_from": list(self._file.pull_from),
             "data": data.path,
+            "moved_from": self.moved_from or None,
             "mounted": mounted,
             "used": used_by_all(self._database),
             "disk_free": data.free_bytes() if mounted else 0,
