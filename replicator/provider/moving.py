@@ -203,9 +203,9 @@ class Move:
         if not dry_run and not done.kept:
             for tenant in self._tenants:
                 self._old.remove(tenant)
-            for name in (GENERATION, MOVED):
+            for text in (GENERATION, MOVED):
                 with suppress(FileNotFoundError):
-                    self._fs.unlink(os.path.join(self._old.path, name))
+                    self._fs.unlink(os.path.join(self._old.path, text))
             self._fs.fsync_dir(self._old.path)
             self._keep(self._new.path, "")
         return done

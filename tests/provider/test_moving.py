@@ -185,8 +185,7 @@ def test_stopped_at_any_step_the_store_is_whole_in_one_place_and_the_same_comman
         if not settled_there:
             assert _life(str(path), again, stand.clock)
         again.close()
-        provider = _is_whole(str(path), stand.tenant, stand.clock)
-        assert provider == str(path / "new")
+        assert _is_whole(str(path), stand.tenant, stand.clock) == str(path / "new")
         shutil.rmtree(path)
         at += 1 if power else min(3, max(1, steps - at))
 
