@@ -18,7 +18,8 @@ let
   roster = kompis.rosterOf org;
   selected = lib.unique (lib.concatMap (one: one.providers) (builtins.attrValues datasets));
   preserve = (config.o11n or { }).preserve or { };
-  storage = said.storage or (if preserve.enable or false then preserve.storage or "/srv/storage" else null);
+  storage =
+    said.storage or (if preserve.enable or false then preserve.storage or "/srv/storage" else null);
   homeOf = app: (apps.${app}.principal or { }).home or "/var/lib/${app}";
   databaseOf = app: apps.${app}.database or app;
   hasDatabase = app: ((config.o11n or { }).postgresql or { }).databases or { } ? ${app};
@@ -52,15 +53,19 @@ in
             ;
         }) datasets;
         # Who is selected, not all there are; an archive is no copy of what runs on itself.
-        peers = lib.getAttrs (builtins.filter (peer: builtins.elem peer selected) (builtins.attrNames (replicator.peersOf (replicator.read roster) name))) (
-          replicator.peersOf (replicator.read roster) name
+        peers = lib.getAttrs (builtins.filter (peer: builtins.elem peer selected) (
+          builtins.attrNames (replicator.peersOf (replicator.read roster) name)
+        )) (replicator.peersOf (replicator.read roster) name);
+        grantFile = lib.mkIf (said.grant or false) (
+          config.sops.secrets.replica-grant.path or "/run/secrets/replica-grant"
         );
-        grantFile = lib.mkIf (said.grant or false) (config.sops.secrets.replica-grant.path or "/run/secrets/replica-grant");
         stateDir = lib.mkIf (storage != null) (lib.mkDefault "${toString storage}/replicator");
         dumpDir = lib.mkIf (storage != null) (lib.mkDefault "${toString storage}/replicator-dumps");
       };
     };
-    sops.secrets = lib.mkIf (said.grant or false) { replica-grant.restartUnits = [ "replicator-join.service" ]; };
+    sops.secrets = lib.mkIf (said.grant or false) {
+      replica-grant.restartUnits = [ "replicator-join.service" ];
+    };
     systemd.timers = lib.mapAttrs' (
       app: _:
       lib.nameValuePair "replicator-capture-${app}" (

@@ -65,7 +65,14 @@ in
       type = lib.types.attrsOf lib.types.anything;
       internal = true;
       readOnly = true;
-      default = if cfg.roster == null then { host = { }; tenant = { }; } else roster.read cfg.roster;
+      default =
+        if cfg.roster == null then
+          {
+            host = { };
+            tenant = { };
+          }
+        else
+          roster.read cfg.roster;
       defaultText = lib.literalMD "the roster, read";
       description = "The roster with every key there.";
     };

@@ -65,7 +65,8 @@ let
         // {
           RemainAfterExit = true;
           TimeoutStartSec = "5min";
-          LoadCredential = credentials ++ lib.optional (one.grantFile != null) "replicator-grant:${one.grantFile}";
+          LoadCredential =
+            credentials ++ lib.optional (one.grantFile != null) "replicator-grant:${one.grantFile}";
         };
     };
     command = pkgs.writeShellScriptBin user ''
@@ -102,7 +103,8 @@ let
       default = "/var/lib/replicator-${role}";
       description = "The home. Must outlive a reboot.";
     };
-  besideNode = what: lib.mkEnableOption "it although this host is a node: whoever takes the node then ${what}";
+  besideNode =
+    what: lib.mkEnableOption "it although this host is a node: whoever takes the node then ${what}";
 
   maintainer = helper "maintainer" cfg.maintainer;
   drill = helper "drill" cfg.drillHost;
@@ -167,7 +169,8 @@ in
       };
       users.groups.${maintainer.user} = { };
       environment.systemPackages = [ maintainer.command ];
-      systemd.tmpfiles.settings."10-replicator-maintainer".${toString cfg.maintainer.stateDir} = maintainer.folder;
+      systemd.tmpfiles.settings."10-replicator-maintainer".${toString cfg.maintainer.stateDir} =
+        maintainer.folder;
       systemd.services.replicator-maintainer-join = maintainer.join [ ];
       systemd.services.replicator-prune = maintainer.unit "replicator: mark what no snapshot needs" {
         ExecStart = "${exe} prune";
@@ -204,7 +207,9 @@ in
         ];
         # A drill that could not compare everything has not shown what it is for.
         SuccessExitStatus = [ ];
-        ExecStart = "${exe} drill --scratch ${cfg.drillHost.scratch} --sample ${lib.replaceStrings [ "%" ] [ "%%" ] cfg.drillHost.sample}";
+        ExecStart = "${exe} drill --scratch ${cfg.drillHost.scratch} --sample ${
+          lib.replaceStrings [ "%" ] [ "%%" ] cfg.drillHost.sample
+        }";
       };
       systemd.timers.replicator-drill = timer cfg.drillHost.onCalendar "1d";
     })

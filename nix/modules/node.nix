@@ -17,7 +17,8 @@ let
   done = "/run/replicator-backup";
   exe = lib.getExe cfg.package;
 
-  hook = name: text: if text == "" then null else toString (pkgs.writeShellScript "replicator-${name}" text);
+  hook =
+    name: text: if text == "" then null else toString (pkgs.writeShellScript "replicator-${name}" text);
   # Quiet when all went well; a person reads the rest in the run's summary.
   before =
     name: one:
@@ -33,7 +34,8 @@ let
   after =
     name: one:
     hook "after-${name}" (
-      lib.concatMapStrings (state: "if [ -d ${done} ]; then : > ${done}/${state}; fi\n") one.releases + one.after
+      lib.concatMapStrings (state: "if [ -d ${done} ]; then : > ${done}/${state}; fi\n") one.releases
+      + one.after
     );
 
   byDay = node.rate.upDay != null || node.rate.downDay != null;
@@ -81,7 +83,9 @@ let
     node.spool
     node.cache
   ];
-  besides = lib.filter (place: place != null) (lib.mapAttrsToList (_: one: one.alsoBorg) node.datasets);
+  besides = lib.filter (place: place != null) (
+    lib.mapAttrsToList (_: one: one.alsoBorg) node.datasets
+  );
   # Archives beside datasets: borg, its passphrase as a credential, and the repositories that are folders.
   withBorg = lib.optionalAttrs (besides != [ ]) {
     path = [
@@ -91,10 +95,14 @@ let
     ];
     environment =
       environment
-      // lib.optionalAttrs (node.borg.passphraseFile != null) { BORG_PASSCOMMAND = "cat %d/borg-passphrase"; }
+      // lib.optionalAttrs (node.borg.passphraseFile != null) {
+        BORG_PASSCOMMAND = "cat %d/borg-passphrase";
+      }
       // lib.optionalAttrs (node.cache != null) { BORG_CACHE_DIR = "${node.cache}/borg"; };
     serviceConfig = {
-      LoadCredential = base.LoadCredential ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
+      LoadCredential =
+        base.LoadCredential
+        ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
       # One that is not there, or not mounted, is for borg to name: the night begins without it.
       ReadWritePaths = paths ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
     };
@@ -129,7 +137,10 @@ let
   unit = description: serviceConfig: {
     inherit description environment serviceConfig;
     wants = [ "network-online.target" ];
-    after = [ "network-online.target" ] ++ lib.optional (cfg.mesh.enable or false) "wireguard-${cfg.mesh.interface}.service";
+    after = [
+      "network-online.target"
+    ]
+    ++ lib.optional (cfg.mesh.enable or false) "wireguard-${cfg.mesh.interface}.service";
     onFailure = cfg.onFailure;
     # A new configuration never ends a night's work that is under way.
     restartIfChanged = false;
@@ -398,7 +409,9 @@ in
           }
           {
             assertion = node.peers == { } || unmet.${name}.minimum == [ ];
-            message = "The declared peers cannot hold what is promised: ${lib.concatStringsSep "; " unmet.${name}.minimum}.";
+            message = "The declared peers cannot hold what is promised: ${
+              lib.concatStringsSep "; " unmet.${name}.minimum
+            }.";
           }
         ]) node.datasets
       )
@@ -423,7 +436,8 @@ in
 
     warnings = lib.concatLists (
       lib.mapAttrsToList (
-        name: _: lib.optionals (node.peers != { }) (map (one: "services.replicator: ${one}.") unmet.${name}.copies)
+        name: _:
+        lib.optionals (node.peers != { }) (map (one: "services.replicator: ${one}.") unmet.${name}.copies)
       ) node.datasets
     );
 
@@ -484,9 +498,11 @@ in
           };
       };
 
-      replicator-backup = lib.recursiveUpdate (lib.recursiveUpdate (unit "replicator: back up" reader) withBorg) {
-        serviceConfig.ExecStart = inTurn "backup";
-      };
+      replicator-backup =
+        lib.recursiveUpdate (lib.recursiveUpdate (unit "replicator: back up" reader) withBorg)
+          {
+            serviceConfig.ExecStart = inTurn "backup";
+          };
 
       replicator-repair = lib.mkIf (node.repair.onCalendar != null) (
         # What is missing at every provider is read from its source again, which is why it may read files.
@@ -497,7 +513,9 @@ in
 
       replicator-verify = lib.mkIf (node.verify.onCalendar != null) (
         lib.recursiveUpdate (unit "replicator: check a sample of what is stored" base) {
-          serviceConfig.ExecStart = inTurn "verify --sample ${lib.replaceStrings [ "%" ] [ "%%" ] node.verify.sample}";
+          serviceConfig.ExecStart = inTurn "verify --sample ${
+            lib.replaceStrings [ "%" ] [ "%%" ] node.verify.sample
+          }";
         }
       );
 
@@ -535,11 +553,14 @@ in
           "replicator-verify.service"
         ];
         # By stopping, systemd ends a run in order: what was sent is kept, and the next one goes on.
-        serviceConfig = hardening.base // hardening.offline // {
-          Type = "oneshot";
-          DynamicUser = true;
-          ExecStart = "${pkgs.coreutils}/bin/true";
-        };
+        serviceConfig =
+          hardening.base
+          // hardening.offline
+          // {
+            Type = "oneshot";
+            DynamicUser = true;
+            ExecStart = "${pkgs.coreutils}/bin/true";
+          };
         restartIfChanged = false;
       };
     }

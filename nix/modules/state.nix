@@ -31,18 +31,17 @@ let
       + lib.concatMapStrings (database: into "${database}.sql" "pg_dump ${quoted database}") databases
     );
   mysql = lib.concatMapStrings (
-    database: into "${database}.sql" "mysqldump --single-transaction --routines --events ${quoted database}"
+    database:
+    into "${database}.sql" "mysqldump --single-transaction --routines --events ${quoted database}"
   );
   sqlite =
     files:
     lib.concatStrings (
-      lib.mapAttrsToList (
-        file: path: ''
-          rm -f ${quoted "${file}.new"}
-          sqlite3 -bail ${quoted path} ${quoted "VACUUM INTO '${file}.new'"}
-          mv ${quoted "${file}.new"} ${quoted file}
-        ''
-      ) files
+      lib.mapAttrsToList (file: path: ''
+        rm -f ${quoted "${file}.new"}
+        sqlite3 -bail ${quoted path} ${quoted "VACUUM INTO '${file}.new'"}
+        mv ${quoted "${file}.new"} ${quoted file}
+      '') files
     );
   btrfs = one: ''
     if [ -e ${quoted one.snapshot.at} ]; then btrfs subvolume delete ${quoted one.snapshot.at}; fi
@@ -155,25 +154,31 @@ let
     else
       sqlite { "nextcloud.db" = "${cloud.datadir or "/var/lib/nextcloud"}/data/nextcloud.db"; };
 
-  captureOf = one: lib.concatStrings [
-    (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --on\n${cloudDump}")
-    (postgresql one.postgresql)
-    (mysql one.mysql)
-    (sqlite one.sqlite)
-    (lib.optionalString (one.snapshot.subvolume != null) (btrfs one))
-    one.capture
-  ];
-  releaseOf = one: lib.concatStrings [
-    (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --off\n")
-    (lib.optionalString (one.snapshot.subvolume != null) ''
-      if [ -e ${quoted one.snapshot.at} ]; then btrfs subvolume delete ${quoted one.snapshot.at}; fi
-    '')
-    one.release
-  ];
+  captureOf =
+    one:
+    lib.concatStrings [
+      (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --on\n${cloudDump}")
+      (postgresql one.postgresql)
+      (mysql one.mysql)
+      (sqlite one.sqlite)
+      (lib.optionalString (one.snapshot.subvolume != null) (btrfs one))
+      one.capture
+    ];
+  releaseOf =
+    one:
+    lib.concatStrings [
+      (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --off\n")
+      (lib.optionalString (one.snapshot.subvolume != null) ''
+        if [ -e ${quoted one.snapshot.at} ]; then btrfs subvolume delete ${quoted one.snapshot.at}; fi
+      '')
+      one.release
+    ];
   packagesOf =
     one:
     one.packages
-    ++ lib.optional (one.postgresql != [ ] || one.nextcloud.enable) (config.services.postgresql.package or pkgs.postgresql)
+    ++ lib.optional (one.postgresql != [ ] || one.nextcloud.enable) (
+      config.services.postgresql.package or pkgs.postgresql
+    )
     ++ lib.optional (one.mysql != [ ]) (config.services.mysql.package or pkgs.mariadb)
     ++ lib.optional (one.sqlite != { } || one.nextcloud.enable) pkgs.sqlite
     ++ lib.optional (one.nextcloud.enable && cloud ? occ) cloud.occ
@@ -200,10 +205,13 @@ let
         RuntimeDirectoryMode = "0755";
         # However it ended: what was captured for this run counts for no other, and nothing stays closed.
         ExecStopPost =
-          lib.optional (before != [ ]) "+${pkgs.coreutils}/bin/rm -f ${lib.concatMapStringsSep " " (name: "${notes}/${name}") before}"
-          ++ lib.optional (
-            behind != [ ]
-          ) "+${pkgs.systemd}/bin/systemctl --no-block start ${lib.concatMapStringsSep " " (name: "replicator-release-${name}.service") behind}";
+          lib.optional (before != [ ])
+            "+${pkgs.coreutils}/bin/rm -f ${lib.concatMapStringsSep " " (name: "${notes}/${name}") before}"
+          ++
+            lib.optional (behind != [ ])
+              "+${pkgs.systemd}/bin/systemctl --no-block start ${
+                lib.concatMapStringsSep " " (name: "replicator-release-${name}.service") behind
+              }";
       };
     };
 
@@ -265,35 +273,32 @@ in
 
   config = lib.mkIf (states != { }) {
     assertions = lib.concatLists (
-      lib.mapAttrsToList (
-        state: one:
-        [
-          {
-            assertion = name.check state;
-            message = "services.replicator.state.\"${state}\" cannot be a state's name: letters, digits, - and _, as it becomes part of a unit's.";
-          }
-          {
-            assertion = one.folders != [ ] || captureOf one != "" || one.nextcloud.enable;
-            message = "services.replicator.state.${state} keeps nothing: name folders, or what is to be captured.";
-          }
-          {
-            assertion = one.user != node.user;
-            message = "services.replicator.state.${state}.user is the node's own user: a capture runs as the user whose data it is.";
-          }
-          {
-            assertion = one.sqlite == { } || one.user != "root";
-            message = "services.replicator.state.${state}.user: name the owner of the SQLite files, so that no unit of root opens them.";
-          }
-          {
-            assertion = (one.snapshot.subvolume == null) == (one.snapshot.at == null);
-            message = "services.replicator.state.${state}.snapshot needs subvolume and at, both or neither.";
-          }
-          {
-            assertion = one.snapshot.subvolume == null || one.user == "root";
-            message = "services.replicator.state.${state}.snapshot is made by root: leave user as it is.";
-          }
-        ]
-      ) states
+      lib.mapAttrsToList (state: one: [
+        {
+          assertion = name.check state;
+          message = "services.replicator.state.\"${state}\" cannot be a state's name: letters, digits, - and _, as it becomes part of a unit's.";
+        }
+        {
+          assertion = one.folders != [ ] || captureOf one != "" || one.nextcloud.enable;
+          message = "services.replicator.state.${state} keeps nothing: name folders, or what is to be captured.";
+        }
+        {
+          assertion = one.user != node.user;
+          message = "services.replicator.state.${state}.user is the node's own user: a capture runs as the user whose data it is.";
+        }
+        {
+          assertion = one.sqlite == { } || one.user != "root";
+          message = "services.replicator.state.${state}.user: name the owner of the SQLite files, so that no unit of root opens them.";
+        }
+        {
+          assertion = (one.snapshot.subvolume == null) == (one.snapshot.at == null);
+          message = "services.replicator.state.${state}.snapshot needs subvolume and at, both or neither.";
+        }
+        {
+          assertion = one.snapshot.subvolume == null || one.user == "root";
+          message = "services.replicator.state.${state}.snapshot is made by root: leave user as it is.";
+        }
+      ]) states
     );
 
     services.replicator.node.datasets = lib.mkMerge (
@@ -371,9 +376,10 @@ in
         {
           replicator-backup = around (builtins.attrNames states);
         }
-        // lib.mapAttrs' (dataset: one: lib.nameValuePair "replicator-backup-${dataset}" (around (one.captures ++ one.releases))) (
-          lib.filterAttrs (_: one: one.onCalendar != null) node.datasets
-        )
+        // lib.mapAttrs' (
+          dataset: one:
+          lib.nameValuePair "replicator-backup-${dataset}" (around (one.captures ++ one.releases))
+        ) (lib.filterAttrs (_: one: one.onCalendar != null) node.datasets)
       );
 
     # The node's hook says "read"; whoever may undo it hears so from systemd.

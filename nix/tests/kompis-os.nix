@@ -22,7 +22,9 @@ let
         host = org.host.${name};
       };
       modules =
-        map (role: self.nixosModules."kompis-os-${role}") (builtins.filter (role: role == "archive" || role == "peer") org.host.${name}.roles)
+        map (role: self.nixosModules."kompis-os-${role}") (
+          builtins.filter (role: role == "archive" || role == "peer") org.host.${name}.roles
+        )
         ++ [
           # What sops-nix declares, in a machine that does not have it.
           {
@@ -131,7 +133,9 @@ lib.runTests {
   };
   testAnArchiveIsWhoItsPublicKeySays = {
     expr = ash.services.replicator.provider.identity;
-    expected = lib.removeSuffix "\n" (builtins.readFile ../kompis-os/example/public-keys/host-ash-replica-key.pub);
+    expected = lib.removeSuffix "\n" (
+      builtins.readFile ../kompis-os/example/public-keys/host-ash-replica-key.pub
+    );
   };
   testAnIdOfKompisOssOwnIsLeftAlone = {
     expr =
@@ -155,7 +159,10 @@ lib.runTests {
     ];
   };
   testAPeerWithoutAppsGetsNothing = {
-    expr = builtins.filter (name: name != "replicator-provider" && name != "replicator-provider-folders" && name != "replicator-enrol") (builtins.attrNames (mine oak.systemd.services));
+    expr = builtins.filter (
+      name:
+      name != "replicator-provider" && name != "replicator-provider-folders" && name != "replicator-enrol"
+    ) (builtins.attrNames (mine oak.systemd.services));
     expected = [ ];
   };
   testAPeerHolds = {
@@ -209,29 +216,69 @@ lib.runTests {
   };
 
   testAnArchiveWithoutADiskIsRefused = {
-    expr = failed (configOf (org // { host = org.host // { oak = removeAttrs org.host.oak [ "disk-layouts" ]; }; }) "oak" { });
-    expected = [ "host.oak is an archive and has no disk for it: add [host.oak.disk-layouts.packs] with layout, devices and mountpoint." ];
-  };
-  testAnArchiveWithoutAKeyIsRefused = throws (failed (configOf (org // { storePath = ../kompis-os; }) "oak" { }));
-  testAnArchiveThatOffersNothingIsRefused = throws (kompis.rosterOf (org // { host = org.host // { oak = org.host.oak // { settings.replicator.owner = "eli"; }; }; }));
-  testAPromiseThatArchivesCannotKeepIsRefused = {
-    expr = lib.any (lib.hasInfix "dataset wiki has a minimum of 3, and the peers that may hold it are of 2 owners") (
-      failed (configOf (change [ "app" "wiki" "state" ] {
-        minimum = 3;
-        residency = "SE";
-      }) "elm" { })
+    expr = failed (
+      configOf (
+        org
+        // {
+          host = org.host // {
+            oak = removeAttrs org.host.oak [ "disk-layouts" ];
+          };
+        }
+      ) "oak" { }
     );
+    expected = [
+      "host.oak is an archive and has no disk for it: add [host.oak.disk-layouts.packs] with layout, devices and mountpoint."
+    ];
+  };
+  testAnArchiveWithoutAKeyIsRefused = throws (
+    failed (configOf (org // { storePath = ../kompis-os; }) "oak" { })
+  );
+  testAnArchiveThatOffersNothingIsRefused = throws (
+    kompis.rosterOf (
+      org
+      // {
+        host = org.host // {
+          oak = org.host.oak // {
+            settings.replicator.owner = "eli";
+          };
+        };
+      }
+    )
+  );
+  testAPromiseThatArchivesCannotKeepIsRefused = {
+    expr =
+      lib.any
+        (lib.hasInfix "dataset wiki has a minimum of 3, and the peers that may hold it are of 2 owners")
+        (
+          failed (
+            configOf (change [ "app" "wiki" "state" ] {
+              minimum = 3;
+              residency = "SE";
+            }) "elm" { }
+          )
+        );
     expected = true;
   };
-  testAMisspeltKeyIsRefused = throws (state { comit = "daily"; });
-  testAFrequencyThatIsNoneIsRefused = throws (state { commit = "often"; });
-  testSendingRarerThanCommittingIsRefused = throws (state { send."host:archive" = "weekly"; });
-  testARuleThatIsNoneIsRefused = throws (state { keep."host:archive" = { dayly = 3; }; });
+  testAMisspeltKeyIsRefused = throws (state {
+    comit = "daily";
+  });
+  testAFrequencyThatIsNoneIsRefused = throws (state {
+    commit = "often";
+  });
+  testSendingRarerThanCommittingIsRefused = throws (state {
+    send."host:archive" = "weekly";
+  });
+  testARuleThatIsNoneIsRefused = throws (state {
+    keep."host:archive" = {
+      dayly = 3;
+    };
+  });
   testAWeeklyStateHasATimerOfItsOwn = {
-    expr = (state {
-      commit = "weekly";
-      send."host:archive" = "weekly";
-    }).onCalendar;
+    expr =
+      (state {
+        commit = "weekly";
+        send."host:archive" = "weekly";
+      }).onCalendar;
     expected = "weekly";
   };
 }

@@ -7,7 +7,13 @@ let
     let
       words = lib.splitString "." (lib.removePrefix "services.replicator." one.name);
       part = if lib.length words > 1 then "${lib.head words}." else "";
-      flat = text: lib.concatStringsSep " " (builtins.filter (word: word != "") (lib.splitString " " (builtins.replaceStrings [ "\n" "|" ] [ " " "\\|" ] text)));
+      flat =
+        text:
+        lib.concatStringsSep " " (
+          builtins.filter (word: word != "") (
+            lib.splitString " " (builtins.replaceStrings [ "\n" "|" ] [ " " "\\|" ] text)
+          )
+        );
       cells = [
         "`${lib.removePrefix "services.replicator.${part}" one.name}`"
         (flat one.type)
@@ -17,7 +23,15 @@ let
     in
     "| ${lib.concatStringsSep " | " cells} |";
   # Types are worded by nixpkgs; what they say differs from release to release.
-  withoutType = text: let parts = lib.splitString " | " text; in [ (lib.head parts) (lib.last parts) ];
+  withoutType =
+    text:
+    let
+      parts = lib.splitString " | " text;
+    in
+    [
+      (lib.head parts)
+      (lib.last parts)
+    ];
   rows = builtins.filter (lib.hasPrefix "| `") (lib.splitString "\n" page);
 in
 lib.runTests {

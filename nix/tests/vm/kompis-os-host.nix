@@ -113,7 +113,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       ash.succeed("mkdir -p /srv/replicator; mount -t tmpfs -o size=120M none /srv/replicator")
       ash.succeed("systemctl start replicator-provider")

@@ -40,7 +40,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       shop.succeed("mkdir /srv/photos; head -c 2000000 /dev/urandom > /srv/photos/goose.jpg")
       houses = {"lyra": lyra, "nova": nova, "vega": vega}

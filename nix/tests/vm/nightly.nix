@@ -67,7 +67,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       shop.succeed(
           "install -d -o clerk -g clerk /srv/shop; echo 42 geese > /srv/shop/orders; chown clerk /srv/shop/orders",

@@ -12,12 +12,14 @@ let
     providers = [ "nova" ];
   };
   # A stand-in for nixpkgs may lack programs that nothing here runs.
-  complete = pkgs // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
-    "btrfs-progs"
-    "mariadb"
-    "postgresql"
-    "sqlite"
-  ]) (_: pkgs.bash);
+  complete =
+    pkgs
+    // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
+      "btrfs-progs"
+      "mariadb"
+      "postgresql"
+      "sqlite"
+    ]) (_: pkgs.bash);
   known = {
     isSystemUser = true;
     group = "users";
@@ -79,11 +81,16 @@ in
       };
     };
     # Nothing of it is there to be released or served.
-    systemd.services = lib.genAttrs [
-      "replicator-provider"
-      "replicator-release-cloud"
-      "replicator-release-home"
-    ] (_: { wantedBy = lib.mkForce [ ]; });
+    systemd.services =
+      lib.genAttrs
+        [
+          "replicator-provider"
+          "replicator-release-cloud"
+          "replicator-release-home"
+        ]
+        (_: {
+          wantedBy = lib.mkForce [ ];
+        });
     environment.etc."keeper/passphrase" = {
       text = "correct-horse-9871-battery";
       mode = "0400";
