@@ -23,8 +23,18 @@ let
   homeOf = app: (apps.${app}.principal or { }).home or "/var/lib/${app}";
   databaseOf = app: apps.${app}.database or app;
   hasDatabase = app: ((config.o11n or { }).postgresql or { }).databases or { } ? ${app};
+  # Nextcloud's own state is more than a home and a database, and has them both in it.
+  isCloud = app: config.services.replicator.state.${app}.nextcloud.enable;
+  closes =
+    app:
+    let
+      state = config.services.replicator.state.${app};
+    in
+    isCloud app || state.release != "" || state.snapshot.subvolume != null;
   # A capture that closes nothing may run more often than the backup that follows it.
-  often = lib.filterAttrs (_: one: one.capture == "hourly" && one.onCalendar == null) datasets;
+  often = lib.filterAttrs (
+    app: one: one.capture == "hourly" && one.onCalendar == null && hasDatabase app && !closes app
+  ) datasets;
 in
 {
   _file = "replicator/nix/kompis-os/peer.nix";
@@ -36,8 +46,8 @@ in
       inherit name;
       roster = lib.mkDefault roster;
       state = lib.mapAttrs (app: _: {
-        folders = lib.mkDefault [ (homeOf app) ];
-        postgresql = lib.optional (hasDatabase app) (databaseOf app);
+        folders = lib.mkDefault (lib.optional (!isCloud app) (homeOf app));
+        postgresql = lib.optional (hasDatabase app && !isCloud app) (databaseOf app);
       }) apps;
       node = {
         enable = true;
@@ -68,12 +78,10 @@ in
     };
     systemd.timers = lib.mapAttrs' (
       app: _:
-      lib.nameValuePair "replicator-capture-${app}" (
-        lib.mkIf (hasDatabase app) {
-          wantedBy = [ "timers.target" ];
-          timerConfig.OnCalendar = "hourly";
-        }
-      )
+      lib.nameValuePair "replicator-capture-${app}" {
+        wantedBy = [ "timers.target" ];
+        timerConfig.OnCalendar = "hourly";
+      }
     ) often;
   };
 }

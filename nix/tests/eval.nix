@@ -449,7 +449,7 @@ lib.runTests {
     expr = s.services.replicator.node.datasets.shop.paths;
     expected = [
       "/var/lib/shop"
-      "/var/lib/replicator-dumps/shop"
+      "/var/lib/replicator-dumps/shop-dump"
     ];
   };
   testACaptureRunsBeforeTheBackupAsTheUserWhoseDataItIs = {
@@ -494,9 +494,76 @@ lib.runTests {
         )).services.replicator.node.datasets.shop.paths;
     expected = [
       "/srv/files"
-      "/var/lib/replicator-dumps/shop"
+      "/var/lib/replicator-dumps/shop-dump"
       "/var/lib/shop"
     ];
+  };
+
+  testACaptureWritesBesideWhatItReadsWhereItHasTo = {
+    expr =
+      let
+        config = system' (
+          with' node {
+            services.nextcloud = {
+              datadir = "/srv/cloud";
+              secretFile = "/run/secrets/cloud";
+              config.dbpassFile = "/run/secrets/db";
+            };
+            services.replicator.state = {
+              cloud.nextcloud.enable = true;
+              app = {
+                user = "app";
+                sqlite."app.db" = "/srv/app/app.db";
+              };
+            };
+          }
+        );
+        capture = name: (service config "replicator-capture-${name}").serviceConfig;
+      in
+      {
+        # Maintenance is a line of config.php, and a database in WAL mode has files beside it.
+        writes = [
+          (lib.elem "-/srv/cloud" (capture "cloud").ReadWritePaths)
+          (lib.elem "-/srv/app" (capture "app").ReadWritePaths)
+        ];
+        # Without them occ asks for root.
+        given = map sorted [
+          (capture "cloud").LoadCredential
+          (service config "replicator-release-cloud").serviceConfig.LoadCredential
+          (capture "app").LoadCredential
+        ];
+        inherit (capture "cloud") User;
+      };
+    expected = {
+      writes = [
+        true
+        true
+      ];
+      given = [
+        [
+          "dbpass:/run/secrets/db"
+          "secret_file:/run/secrets/cloud"
+        ]
+        [
+          "dbpass:/run/secrets/db"
+          "secret_file:/run/secrets/cloud"
+        ]
+        [ ]
+      ];
+      User = "nextcloud";
+    };
+  };
+  testWhatNoCaptureClosedIsNotOpened = {
+    expr = {
+      asked = lib.hasInfix "-e /var/lib/replicator-dumps/.closed-shop" (service s "replicator-release-shop")
+      .script;
+      noted = lib.any (lib.hasSuffix "touch /var/lib/replicator-dumps/.closed-shop") (service s "replicator-capture-shop")
+      .serviceConfig.ExecStartPre;
+    };
+    expected = {
+      asked = true;
+      noted = true;
+    };
   };
 
   # --- provider
@@ -877,6 +944,25 @@ lib.runTests {
   testRefusesSqliteAsRoot = says (with' node {
     services.replicator.state.app.sqlite."app.db" = "/var/lib/app/app.db";
   }) "name the owner of the SQLite files";
+  testRefusesTwoUsersDatabasesInOneState =
+    says
+      (with' node {
+        services.replicator.state.both = {
+          postgresql = [ "shop" ];
+          mysql = [ "wiki" ];
+        };
+      })
+      "captures postgresql and mysql, which let in users of their own: make a state of each, and give both the same dataset";
+  testRefusesNextcloudsDatabaseOnAnotherHost =
+    says
+      (with' node {
+        services.nextcloud.config = {
+          dbtype = "pgsql";
+          dbhost = "db.example.org";
+        };
+        services.replicator.state.cloud.nextcloud.enable = true;
+      })
+      "services.nextcloud.config.dbhost is db.example.org: leave nextcloud.enable out, and write a capture that reaches it";
   testRefusesAStateThatKeepsNothing = says (with' node {
     services.replicator.state.empty = { };
   }) "keeps nothing: name folders, or what is to be captured";

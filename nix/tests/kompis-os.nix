@@ -72,6 +72,11 @@ let
     };
     o11n.postgresql.databases.wiki.enable = true;
   };
+  # The app's database is the one that Nextcloud's own state dumps.
+  clouded = configOf org "elm" {
+    o11n.postgresql.databases.wiki.enable = true;
+    services.replicator.state.wiki.nextcloud.enable = true;
+  };
   oak = configOf org "oak" { };
   mine = lib.filterAttrs (name: _: lib.hasPrefix "replicator" name);
 in
@@ -212,6 +217,24 @@ lib.runTests {
       dumpDir = "/srv/storage/replicator-dumps";
       captured = "postgres";
       often = "hourly";
+    };
+  };
+
+  testNextcloudIsNotLeftClosedBetweenTwoNights = {
+    expr = {
+      timer = clouded.systemd.timers ? replicator-capture-wiki;
+      captured = clouded.systemd.services.replicator-capture-wiki.serviceConfig.User;
+      inherit (clouded.services.replicator.node.datasets.wiki) paths;
+      failed = failed clouded;
+    };
+    expected = {
+      timer = false;
+      captured = "nextcloud";
+      paths = [
+        "/var/lib/nextcloud"
+        "/var/lib/replicator-dumps/wiki-dump"
+      ];
+      failed = [ ];
     };
   };
 

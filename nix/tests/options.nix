@@ -32,12 +32,21 @@ let
       (lib.head parts)
       (lib.last parts)
     ];
+  without = others: builtins.filter (one: !builtins.elem one others);
+  wanted = map withoutType (map row self.lib.optionsDoc);
+  written = map withoutType rows;
   rows = builtins.filter (lib.hasPrefix "| `") (lib.splitString "\n" page);
 in
 lib.runTests {
   testTheReferenceHasEveryOptionAndNoOther = {
-    expr = map withoutType rows;
-    expected = map withoutType (map row self.lib.optionsDoc);
+    expr = {
+      missing = without written wanted;
+      tooMany = without wanted written;
+    };
+    expected = {
+      missing = [ ];
+      tooMany = [ ];
+    };
   };
   testEveryOptionSaysWhatItIsFor = {
     expr = builtins.filter (one: builtins.stringLength one.description < 10) self.lib.optionsDoc;

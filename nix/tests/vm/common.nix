@@ -148,6 +148,19 @@ in
     };
   };
 
+  # A stand-in for nixpkgs may lack names of programs, which Debian has where the containers run.
+  complete = pkgs: {
+    _module.args.pkgs = lib.mkForce (
+      pkgs
+      // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
+        "btrfs-progs"
+        "mariadb"
+        "postgresql"
+        "sqlite"
+      ]) (_: pkgs.bash)
+    );
+  };
+
   # Said before each script. NODE, TODO and PROVIDER are what an operator types as replicator-node and so on.
   words = nodes: ''
     import json

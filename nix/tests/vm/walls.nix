@@ -11,15 +11,6 @@ let
     machines = [ "nova" ];
     providers = [ "nova" ];
   };
-  # A stand-in for nixpkgs may lack programs that nothing here runs.
-  complete =
-    pkgs
-    // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
-      "btrfs-progs"
-      "mariadb"
-      "postgresql"
-      "sqlite"
-    ]) (_: pkgs.bash);
   known = {
     isSystemUser = true;
     group = "users";
@@ -32,7 +23,7 @@ in
       self.nixosModules.default
       self.nixosModules.host
     ]
-    ++ lib.optional (!pkgs ? sqlite) { _module.args.pkgs = lib.mkForce complete; };
+    ++ lib.optional (!pkgs ? sqlite) (common.complete pkgs);
     users.users = lib.genAttrs [ "postgres" "mysql" "app" "nextcloud" ] (_: known);
     users.groups.users = { };
     services.replicator = {
