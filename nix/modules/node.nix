@@ -73,7 +73,8 @@ let
       also_borg = one.alsoBorg;
       keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
     }) node.datasets;
-    inherit (cfg) notify;
+    notify = settings.notify cfg.notify;
+    metrics.textfile = node.metricsFile;
     peer = lib.mapAttrs (_: peer: peer // { own = if peer.own then true else null; }) node.peers;
   } node.settings;
   file = settings.checked pkgs cfg.package "replicator-node.toml" (toml config');
@@ -83,6 +84,9 @@ let
     node.spool
     node.cache
   ];
+  # Without the folder of the metrics a night goes on, and says so.
+  writes =
+    paths ++ lib.optional (node.metricsFile != null) "-${builtins.dirOf (toString node.metricsFile)}";
   besides = lib.filter (place: place != null) (
     lib.mapAttrsToList (_: one: one.alsoBorg) node.datasets
   );
@@ -104,7 +108,7 @@ let
         base.LoadCredential
         ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
       # One that is not there, or not mounted, is for borg to name: the night begins without it.
-      ReadWritePaths = paths ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
+      ReadWritePaths = writes ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
     };
   };
   environment = {
@@ -116,7 +120,7 @@ let
     Type = "oneshot";
     User = node.user;
     Group = node.group;
-    ReadWritePaths = paths;
+    ReadWritePaths = writes;
     LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
     TimeoutStartSec = "infinity";
     # After a stop the hook after runs and snapshots are removed.
@@ -163,7 +167,7 @@ let
   # One after the other, whatever woke them: a second run beside a running one would be refused. The lock is the process's.
   inTurn = words: "${pkgs.util-linux}/bin/flock --no-fork ${node.stateDir}/turn ${exe} ${words}";
   # What no run is there to tell: that none came. A channel that fails is no reason to call the data unsafe.
-  tellThem = lib.optionalString (cfg.notify != { }) "${exe} notify || true\n";
+  tellThem = lib.optionalString (settings.tells cfg.notify) "${exe} notify || true\n";
   often = lib.filterAttrs (_: one: one.onCalendar != null) node.datasets;
 
   unmet = lib.mapAttrs (name: one: roster.unmet node.peers one name) node.datasets;
@@ -375,7 +379,7 @@ in
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/var/lib/prometheus-node-exporter/replicator-node.prom";
-      description = "Where the health check writes its answer as a text file for Prometheus' node exporter. Its folder must exist and be writable by the node's user.";
+      description = "Where each run writes how things stand, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the node's user.";
     };
   };
 
@@ -521,26 +525,15 @@ in
 
       replicator-health = lib.mkIf (node.health.onCalendar != null) (
         lib.recursiveUpdate (unit "replicator: is the data safe" base) {
-          script =
-            if node.metricsFile == null then
-              ''
-                code=0
-                ${exe} status --offline || code=$?
-                ${tellThem}exit "$code"
-              ''
-            else
-              ''
-                code=0
-                ${exe} status --offline --json > "$REPLICATOR_HOME/health.json" || code=$?
-                ${lib.getExe pkgs.python3} ${../scripts/metrics.py} node "$code" < "$REPLICATOR_HOME/health.json" > ${lib.escapeShellArg "${node.metricsFile}.new"}
-                mv ${lib.escapeShellArg "${node.metricsFile}.new"} ${lib.escapeShellArg node.metricsFile}
-                ${tellThem}exit "$code"
-              '';
+          script = ''
+            code=0
+            ${exe} status --offline || code=$?
+            ${tellThem}exit "$code"
+          '';
           # Below the promise or stale: here a person is told.
-          serviceConfig = lib.optionalAttrs (cfg.notify == { }) hardening.offline // {
+          serviceConfig = lib.optionalAttrs (!settings.tells cfg.notify) hardening.offline // {
             SuccessExitStatus = [ ];
             TimeoutStartSec = "5min";
-            ReadWritePaths = paths ++ lib.optional (node.metricsFile != null) (builtins.dirOf node.metricsFile);
           };
         }
       );

@@ -40,7 +40,11 @@ let
       pull_from = provider.pullFrom;
     };
     tenant = provider.tenants;
-    inherit (cfg) notify;
+    notify = settings.notify cfg.notify;
+    metrics = {
+      textfile = provider.metricsFile;
+      listen = provider.metricsListen;
+    };
   });
 
   paths = [
@@ -55,7 +59,10 @@ let
   confined = hardening.base // {
     User = provider.user;
     Group = provider.group;
-    ReadWritePaths = paths;
+    # Without the folder of the metrics it serves, and says so.
+    ReadWritePaths =
+      paths
+      ++ lib.optional (provider.metricsFile != null) "-${builtins.dirOf (toString provider.metricsFile)}";
     LoadCredential =
       lib.optional (provider.identityFile != null) "replicator-identity:${provider.identityFile}"
       ++ lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
@@ -307,7 +314,14 @@ in
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/var/lib/prometheus-node-exporter/replicator-provider.prom";
-      description = "Where its state is written every quarter of an hour, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the provider's user.";
+      description = "Where its state is written every half hour, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the provider's user.";
+    };
+
+    metricsListen = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "(127\\.0\\.0\\.1|localhost|\\[::1]):[0-9]{1,5}");
+      default = null;
+      example = "127.0.0.1:9144";
+      description = "Where Prometheus is answered, on this machine alone: what it says names tenants.";
     };
   };
 
@@ -439,43 +453,6 @@ in
           # Files of 16 MiB for many tenants at once.
           LimitNOFILE = 16384;
         };
-      };
-
-      replicator-provider-metrics = lib.mkIf (provider.metricsFile != null) {
-        description = "replicator: the provider's state for monitoring";
-        inherit environment;
-        requires = [ "replicator-provider-folders.service" ];
-        after = [ "replicator-provider-folders.service" ];
-        unitConfig = {
-          ConditionPathExists = "${provider.stateDir}/provider/home.json";
-        };
-        restartIfChanged = false;
-        path = [ pkgs.coreutils ];
-        script = ''
-          code=0
-          ${exe} provider status --json > "$RUNTIME_DIRECTORY/status.json" || code=$?
-          ${lib.getExe pkgs.python3} ${../scripts/metrics.py} provider "$code" < "$RUNTIME_DIRECTORY/status.json" > ${lib.escapeShellArg "${toString provider.metricsFile}.new"}
-          mv ${lib.escapeShellArg "${toString provider.metricsFile}.new"} ${lib.escapeShellArg (toString provider.metricsFile)}
-          exit "$code"
-        '';
-        serviceConfig =
-          removeAttrs confined [ "LoadCredential" ]
-          // hardening.offline
-          // {
-            Type = "oneshot";
-            RuntimeDirectory = "replicator-provider-metrics";
-            # Whoever collects them reads them.
-            UMask = "0022";
-            ReadWritePaths = paths ++ [ (builtins.dirOf provider.metricsFile) ];
-          };
-      };
-    };
-
-    systemd.timers.replicator-provider-metrics = lib.mkIf (provider.metricsFile != null) {
-      wantedBy = [ "timers.target" ];
-      timerConfig = {
-        OnCalendar = "*:0/15";
-        AccuracySec = "1min";
       };
     };
   };

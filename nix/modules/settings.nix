@@ -182,6 +182,23 @@ in
       '';
     };
 
+  # NixOS has its sendmail at a place of its own.
+  notify =
+    said:
+    lib.recursiveUpdate (lib.optionalAttrs (said ? sendmail) {
+      sendmail.program = "/run/wrappers/bin/sendmail";
+    }) said;
+
+  # Whether `notify` names a way to somebody.
+  tells =
+    notify:
+    lib.any (way: notify ? ${way}) [
+      "command"
+      "sendmail"
+      "ntfy"
+      "ping"
+    ];
+
   # What only the owner can make true, as commands for the keeper.
   todo =
     pkgs: file: exe:

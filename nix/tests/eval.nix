@@ -137,6 +137,20 @@ let
       };
     };
   };
+  helpers = {
+    imports = [ self.nixosModules.helpers ];
+    services.replicator = {
+      maintainer = {
+        enable = true;
+        besideNode = true;
+      };
+      drillHost = {
+        enable = true;
+        besideNode = true;
+        passphraseFile = "/run/secrets/passphrase";
+      };
+    };
+  };
   stated = {
     imports = [ node ];
     services.replicator.state.shop = {
@@ -650,7 +664,7 @@ lib.runTests {
     expected = [ "replicator-identity:/run/secrets/key" ];
   };
 
-  testWhoIsToldIsInBothFilesAndSecretsAreCredentials = {
+  testWhoIsToldIsInEveryFileAndSecretsAreCredentials = {
     expr =
       let
         told.services.replicator = {
@@ -663,46 +677,112 @@ lib.runTests {
         made = system' [
           provider
           node
+          helpers
           told
         ];
       in
       {
-        files =
+        files = lib.unique (
           map (name: (builtins.fromTOML (text made.environment.etc."replicator/${name}.toml".source)).notify)
             [
               "node"
               "provider"
-            ];
-        secrets = map (name: (service made name).serviceConfig.LoadCredential) [
-          "replicator-backup"
-          "replicator-health"
-          "replicator-provider"
-        ];
+              "maintainer"
+              "drill"
+            ]
+        );
+        secrets = lib.unique (
+          map (name: lib.head (service made name).serviceConfig.LoadCredential) [
+            "replicator-backup"
+            "replicator-health"
+            "replicator-provider"
+            "replicator-prune"
+            "replicator-drill"
+            "replicator-maintainer-notify"
+            "replicator-drill-notify"
+          ]
+        );
         network = (service made "replicator-health").serviceConfig ? PrivateNetwork;
         tells = lib.hasInfix "notify || true" (service made "replicator-health").script;
         quiet = lib.hasInfix "notify" (service n "replicator-health").script;
+        asked = made.systemd.timers.replicator-drill-notify.timerConfig.Persistent;
       };
     expected = {
-      files =
-        map
-          (_: {
-            sendmail.to = [ "me@example.org" ];
-            ping.url_file = "ping";
-          })
-          [
-            1
-            2
-          ];
-      secrets = map (_: [ "ping:/run/secrets/ping" ]) [
-        1
-        2
-        3
+      files = [
+        {
+          sendmail = {
+            program = "/run/wrappers/bin/sendmail";
+            to = [ "me@example.org" ];
+          };
+          ping.url_file = "ping";
+        }
       ];
+      secrets = [ "ping:/run/secrets/ping" ];
       network = false;
       tells = true;
       quiet = false;
+      asked = true;
     };
   };
+  testMetricsAreTheProgramsOwnInAFolderThatMayBeMissing = {
+    expr =
+      let
+        made = system' [
+          provider
+          node
+          helpers
+          {
+            services.replicator = {
+              node.metricsFile = "/var/lib/metrics/node.prom";
+              provider.metricsFile = "/var/lib/metrics/provider.prom";
+              provider.metricsListen = "127.0.0.1:9144";
+              maintainer.metricsFile = "/var/lib/metrics/maintainer.prom";
+            };
+          }
+        ];
+        writes = name: lib.elem "-/var/lib/metrics" (service made name).serviceConfig.ReadWritePaths;
+      in
+      {
+        files =
+          map (name: (builtins.fromTOML (text made.environment.etc."replicator/${name}.toml".source)).metrics)
+            [
+              "node"
+              "provider"
+              "maintainer"
+            ];
+        writes = lib.all writes [
+          "replicator-backup"
+          "replicator-repair"
+          "replicator-verify"
+          "replicator-provider"
+          "replicator-prune"
+        ];
+        others = writes "replicator-drill";
+      };
+    expected = {
+      files = [
+        { textfile = "/var/lib/metrics/node.prom"; }
+        {
+          listen = "127.0.0.1:9144";
+          textfile = "/var/lib/metrics/provider.prom";
+        }
+        { textfile = "/var/lib/metrics/maintainer.prom"; }
+      ];
+      writes = true;
+      others = false;
+    };
+  };
+  testRefusesMetricsForTheWholeNetwork =
+    refusesOption
+      (with' provider {
+        services.replicator.provider.metricsListen = "0.0.0.0:9144";
+      })
+      [
+        "services"
+        "replicator"
+        "provider"
+        "metricsListen"
+      ];
 
   # --- host, mesh, enrolment
   testHostHolds = {
@@ -807,16 +887,7 @@ lib.runTests {
   testAMaintainerAndADrillHostAreMachinesOfTheirOwn = {
     expr =
       let
-        config = system' [
-          self.nixosModules.helpers
-          {
-            services.replicator.maintainer.enable = true;
-            services.replicator.drillHost = {
-              enable = true;
-              passphraseFile = "/run/secrets/passphrase";
-            };
-          }
-        ];
+        config = system' [ helpers ];
       in
       [
         (failed config)

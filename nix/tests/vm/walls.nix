@@ -39,6 +39,8 @@ in
         };
       };
       provider.metricsFile = "/var/lib/metrics/provider.prom";
+      provider.metricsListen = "127.0.0.1:9144";
+      notify.command.run = "true";
       node = {
         enable = true;
         window.end = "07:00";
