@@ -245,17 +245,26 @@ rec {
           )
         );
       spread = if dataset.spread == null then [ "owner" ] else dataset.spread;
+      # Shards lie apart as copies do: "4+2" are six, and a minimum of 2 leaves one over the four that suffice.
+      coding = if dataset.coding == null then null else lib.splitString "+" dataset.coding;
+      data = sizes.number (lib.head coding);
       short =
-        what: wanted:
+        what: wanted: shards:
+        let
+          least = if coding == null then wanted else shards;
+          said = lib.optionalString (coding != null) ", which is ${toString least} shards";
+        in
         lib.concatMap (
           domain:
-          lib.optional (wanted != null && places domain < wanted)
-            "dataset ${name} has a ${what} of ${toString wanted}, and the peers that may hold it are of ${toString (places domain)} ${domain}s: add peers, or lower ${what} or spread"
+          lib.optional (wanted != null && places domain < least)
+            "dataset ${name} has a ${what} of ${toString wanted}${said}, and the peers that may hold it are of ${toString (places domain)} ${domain}s: add peers, or lower ${what} or spread"
         ) spread;
     in
     {
-      minimum = short "minimum" dataset.minimum;
-      copies = short "promise" dataset.copies;
+      minimum = short "minimum" dataset.minimum (dataset.minimum + data - 1);
+      copies = short "promise" (if coding == null then dataset.copies else dataset.coding) (
+        data + sizes.number (lib.last coding)
+      );
     };
 
   # What the owner types on the keeper so that a roster becomes true.

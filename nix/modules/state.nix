@@ -47,7 +47,7 @@ let
     lib.concatStrings (
       lib.mapAttrsToList (file: path: ''
         rm -f ${quoted "${file}.new"}
-        sqlite3 -bail ${quoted path} ${quoted "VACUUM INTO '${file}.new'"}
+        sqlite3 -bail -cmd '.timeout 60000' ${quoted path} ${quoted "VACUUM INTO '${file}.new'"}
         mv ${quoted "${file}.new"} ${quoted file}
       '') files
     );
@@ -274,6 +274,8 @@ let
         ];
         # Sockets of databases know their users by uid, which a user namespace of one's own hides.
         PrivateUsers = false;
+        # The user's shared memory is the running database's: removed when a capture ends, it would end that too.
+        RemoveIPC = false;
         # A folder that a service keeps to itself is often below /home or /root for root alone; the rest is hidden.
         ProtectHome = if one.user == "root" then "read-only" else true;
         ReadWritePaths = writable one;

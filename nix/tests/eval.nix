@@ -985,6 +985,36 @@ lib.runTests {
         };
       })
       "dataset photos has a minimum of 2, and the peers that may hold it are of 1 owners: add peers, or lower minimum or spread";
+  testRefusesAMinimumOfShardsThatTheRosterCannotMeet =
+    says
+      (with' node {
+        services.replicator = {
+          inherit roster;
+          node.datasets.photos = {
+            copies = lib.mkForce null;
+            coding = "3+2";
+          };
+        };
+      })
+      "dataset photos has a minimum of 2, which is 4 shards, and the peers that may hold it are of 2 owners";
+  testWarnsOfShardsThatTheRosterCannotMeet = {
+    expr =
+      lib.any
+        (lib.hasInfix "dataset photos has a promise of 2+1, which is 3 shards, and the peers that may hold it are of 2 owners")
+        (system' (
+          with' node {
+            services.replicator = {
+              inherit roster;
+              node.datasets.photos = {
+                copies = lib.mkForce null;
+                minimum = lib.mkForce null;
+                coding = "2+1";
+              };
+            };
+          }
+        )).warnings;
+    expected = true;
+  };
   testWarnsOfAPromiseThatTheRosterCannotMeet = {
     expr = lib.any (lib.hasInfix "dataset photos has a promise of 3, and the peers that may hold it are of 2 owners") inRoster.warnings;
     expected = true;

@@ -95,7 +95,7 @@ in
 
 
       def postgres(base, text):
-          return shop.succeed(f"runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 -d {base} -c \"{text}\"").strip()
+          return shop.succeed(f"runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 -d {base} -c \"{text}\" 2>&1").strip()
 
 
       def mariadb(base, text):
@@ -151,7 +151,9 @@ in
           if CLOUD:
               shop.wait_until_succeeds("grep 'maintenance.*false' /srv/cloud/config/config.php")
               shop.wait_until_succeeds("test ! -e /var/lib/replicator-dumps/.closed-cloud")
-          shop.succeed("systemctl stop seller writer payer")
+          for name in ("seller", "writer", "payer"):
+              shop.succeed(f"systemctl is-active {name}; systemctl stop {name}; ! journalctl -u {name} | grep -i -E 'error|fatal'")
+          postgres("shop", "SET max_parallel_workers_per_gather = 2; SELECT count(*) FROM sold")
       with subtest("what comes back is of one moment, by the database's own word"):
           for name in datasets:
               shop.succeed(f"{KEEPER} restore latest:{name} --target {restored(name)}")
