@@ -107,8 +107,8 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams`` and ``pull_from`` None: as the home
-    has them.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from`` and ``for_members``
+    None: as the home has them.
     """
 
     data: str
@@ -126,6 +126,7 @@ class DeclaredProvider:
     zone: str | None = None
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
+    for_members: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -692,6 +693,9 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         table.failed("pull_from", error)
     if pull_from == ():
         table.wrong("pull_from", 'is empty; write: pull_from = ["nobody"]')
+    for_members = table.size("for_members")
+    if for_members and capacity and for_members > capacity:
+        table.wrong("for_members", f"of {format_size(for_members)} is more than the capacity, {format_size(capacity)}")
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -713,6 +717,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         zone=zone,
         streams=streams,
         pull_from=pull_from,
+        for_members=for_members,
         tenants=tenants,
     )
 

@@ -55,6 +55,12 @@ class Context(enum.Enum):
     ERASURE_REPORT = b"erasure report"
     PERMIT = b"permit"
     PICKUP = b"pickup"
+    GROUP = b"group"
+    MEMBER = b"member"
+    SEAT = b"seat"
+    VOUCHER = b"voucher"
+    ADMISSION = b"admission"
+    EXPULSION = b"expulsion"
 
 
 class SigningKey:

@@ -28,6 +28,7 @@ from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
+from replicator.provider.groups import swap
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -76,6 +77,8 @@ from replicator.wire.messages import (
     ClaimReply,
     Claims,
     Empty,
+    GroupReply,
+    GroupRequest,
     Heads,
     HeadsRequest,
     Info,
@@ -484,6 +487,11 @@ class ProviderSession:
             ended = pulls.outcome(key, request.permit)
         return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
 
+    def group(self, request: GroupRequest) -> GroupReply:
+        """Swap facts of the group that this provider is in."""
+        tenant, _ = self._permit(None)
+        return self._core.database.write("group", lambda connection: swap(connection, request, tenant.root_key))
+
     def _pulled(self, receipt: bytes = b"", failed: PullFailure | None = None, *, after_s: float = 0.0) -> PullReply:
         return PullReply(incarnation=self._core.incarnation, receipt=receipt, failed=failed, after_s=after_s)
 
@@ -749,5 +757,6 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "retire": lambda session, body: session.retire(_read(Signed, body)),
     "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
     "pull": lambda session, body: session.pull(_read(PullRequest, body)),
+    "group": lambda session, body: session.group(_read(GroupRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""
