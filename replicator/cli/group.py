@@ -231,21 +231,9 @@ def _must_be_askable(here: "Here", agree: str | None) -> None:
 
 def _take(here: "Here", names: Sequence[str], agree: str | None) -> "Accepted":
     """Take the members' providers that a person agrees to."""
-    from replicator.engine.joining import Accepted, accept, candidates, find_member  # noqa: PLC0415
+    from replicator.engine.joining import Accepted, accept, candidates  # noqa: PLC0415 - commands import what they use
 
-    found = candidates(here)
-    if names:
-        known = here.known()
-        seats = known.members() if known is not None else []
-        chosen = {find_member(seats, name).id for name in names}
-        missing = chosen - {one.id for one in found}
-        if missing:
-            words = ", ".join(one.name for one in seats if one.id in missing)
-            raise UsageError(
-                f"nothing to accept of {words}",
-                hint="it is a peer already, has no provider, or is not in the group: `replicator group show`",
-            )
-        found = [one for one in found if one.id in chosen]
+    found = candidates(here, names)
     if not found or agree == "later":
         return Accepted(pins=[], failures={}, notices=[])
     if agree is None:
@@ -260,11 +248,16 @@ def _offers_text(here: "Here", seats: "Sequence[Seated]") -> list[str]:
     known = here.known()
     names = {one.id: one.name for one in known.members()} if known is not None else {}
     rows = [
-        (one.name, one.offer.owner, one.offer.site, one.offer.region, one.offer.country, names.get(one.invited_by, "-"))
+        (
+            one.name,
+            *(one.offer.owner, one.offer.site, one.offer.region, one.offer.country),
+            names.get(one.invited_by, "-"),
+            ", ".join(names.get(by, short(by)) for by, _ in one.expelled_by) or "-",
+        )
         for one in seats
         if one.offer is not None
     ]
-    return table(("MEMBER", "OWNER", "SITE", "REGION", "COUNTRY", "INVITED BY"), rows)
+    return table(("MEMBER", "OWNER", "SITE", "REGION", "COUNTRY", "INVITED BY", "EXPELLED BY"), rows)
 
 
 def _accepted_document(here: "Here", accepted: "Accepted") -> dict[str, Any]:
@@ -289,7 +282,7 @@ def _pin_document(here: "Here", pin: "PeerPin") -> dict[str, Any]:
 
 
 def _accepted_text(session: Session, here: "Here", accepted: "Accepted") -> list[str]:
-    from replicator.engine.joining import candidates, same_household  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.joining import candidates, doubtful, same_household  # noqa: PLC0415 - commands import what they use
 
     for notice in accepted.notices:
         session.out.notice(notice)
@@ -315,6 +308,11 @@ def _accepted_text(session: Session, here: "Here", accepted: "Accepted") -> list
     left = [one.name for one in candidates(here)]
     if left:
         lines.append(f"Not peers yet: {', '.join(left)}. `replicator group accept` takes them.")
+    doubted = [one.name for one in doubtful(here)]
+    if doubted:
+        lines.append(
+            f"Expelled by somebody, and taken by name only: {', '.join(doubted)}. `replicator group show` says why."
+        )
     return lines
 
 

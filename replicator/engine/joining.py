@@ -16,7 +16,7 @@ from replicator.crypto.sign import Context, SigningKey
 from replicator.endpoints import split_endpoint
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
-from replicator.engine.groups import ask_group, keep_group, load_group, swap_with, waiting
+from replicator.engine.groups import ask_group, keep_group, load_group, news, swap_with, waiting
 from replicator.engine.home import Half
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.members import catch_up, enrol_with, free_petname, pin_of, spread_charter
@@ -368,24 +368,55 @@ async def look(here: Here) -> list[str]:
         if load_group(here.keeper) is None:
             await ask_group(here.keeper, federation.links.values())
         notices = [*federation.notices, *(str(error) for error in federation.failures.values())]
-    known = here.known()
+    heard, known = load_group(here.keeper), here.known()
     if known is not None:
-        here.keep(known)
+        known = here.keep(known)
+        if heard is not None:  # this home's own provider may have heard from others
+            pinned = {Identity(pin.identity) for pin in here.keeper.peers}
+            notices += news(heard, known, own_member(here), pinned)
     return notices
 
 
-def candidates(here: Here) -> list[Seated]:
-    """Return the members whose providers this tenant might use and does not yet.
+def candidates(here: Here, names: Sequence[str] = ()) -> list[Seated]:
+    """Return the members whose providers this tenant might use and does not yet: those named, or all.
+
+    Whom somebody has expelled has to be named, whether that counts or not: who is new here knows nobody.
+
+    Raises:
+        NotFoundError: this home is in no group, or there is no such member.
+        UsageError: there is nothing to take of one who is named.
+    """
+    known, member, _ = _present(here)
+    found = _waiting_here(here, known, member)
+    if not names:
+        return [one for one in found if not one.expelled_by]
+    seats = known.members((member,))
+    chosen = {one.id: one.name for one in (find_member(seats, name) for name in names)}
+    for one in found:
+        chosen.pop(one.id, None)
+    if chosen:
+        raise UsageError(
+            f"nothing to accept of {', '.join(chosen.values())}",
+            hint="a peer already, without a provider, or not in the group: `replicator group show`",
+        )
+    return [one for one in found if one.id in {find_member(seats, name).id for name in names}]
+
+
+def doubtful(here: Here) -> list[Seated]:
+    """Return those whom somebody has expelled without that counting here.
 
     Raises:
         NotFoundError: this home is in no group.
     """
     known, member, _ = _present(here)
+    return [one for one in _waiting_here(here, known, member) if one.expelled_by]
+
+
+def _waiting_here(here: Here, known: Known, member: bytes) -> list[Seated]:
     if here.keeper is None:
         return []
-    pinned = {Identity(pin.identity) for pin in here.keeper.peers}
     own = set() if here.provider is None else {here.provider.key.identity}
-    return waiting(known, member, pinned | own)
+    return waiting(known, member, own | {Identity(pin.identity) for pin in here.keeper.peers})
 
 
 async def accept(here: Here, seats: Sequence[Seated]) -> Accepted:
