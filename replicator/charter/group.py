@@ -43,7 +43,10 @@ MOST_ADMISSIONS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Said:
-    """A fact whose signatures hold. ``by``: which member, door or provider said it; ``root``: by which root's owner."""
+    """A fact whose signatures hold. ``by``: which member, door or provider said it; ``root``: by which root's owner.
+
+    ``provider`` is the one that a member's word names; ``voucher`` and ``inviter`` are what an admission answers.
+    """
 
     fact: Fact
     hash: bytes
@@ -51,6 +54,8 @@ class _Said:
     record: Record
     root: RootStatement | None = None
     provider: Identity | None = None
+    voucher: Voucher | None = None
+    inviter: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +144,12 @@ class Known:
 
     def admissions(self) -> list[tuple[Voucher, Admission, bytes]]:
         """Return who was let in by whom: the voucher, the admission, the member that signed the voucher."""
-        found = []
-        for _, admission in self.records(Admission):
-            voucher, by, _root = _voucher(admission.voucher)
-            found.append((voucher, admission, by))
-        return found
+        said = {one.hash: one for one in self._said.values()}
+        return [
+            (one.voucher, one.record, one.inviter)
+            for _, one in sorted(said.items())
+            if isinstance(one.record, Admission) and one.voucher is not None
+        ]
 
     def vouchers(self) -> list[tuple[bytes, bytes, Voucher, RootStatement | None]]:
         """Return each code that was made known: its member, its bytes as signed, what it says, and by which root."""
@@ -322,15 +328,14 @@ def _hanging_together(
     order = sorted(said, key=lambda key: (key not in before, said[key].hash))
     founder = said[(b"group",)].by
     members = {founder}
-    admissions = [(said[key].record, key) for key in order if isinstance(said[key].record, Admission)]
+    admissions = [(said[key].record, said[key].inviter, key) for key in order if said[key].inviter]
     kept: set[tuple[bytes, ...]] = {(b"group",)}
     brought: dict[bytes, int] = {}
     found = True
     while found:
         found = False
-        for record, key in admissions:
-            assert isinstance(record, Admission)
-            _, by, _root = _voucher(record.voucher)
+        for record, by, key in admissions:
+            assert isinstance(record, Admission), "nothing else has an inviter"
             room = record.member in members or len(members) < MAX_MEMBERS
             if key not in kept and by in members and room and brought.get(by, 0) < MOST_ADMISSIONS:
                 brought[by] = brought.get(by, 0) + 1
@@ -361,18 +366,20 @@ def _read(fact: Fact) -> _Said:
     root: RootStatement | None = None
     by: bytes
     record: Record
+    voucher: Voucher | None = None
+    inviter = b""
     if fact.kind == "offer":
         offer = verify_offer(signed)
         by, record = offer.identity, offer.offer
     elif fact.kind == "admission":
         key = signer_of(signed)
         admission = decode(Admission, verify(signed, Context.ADMISSION, [key]))
-        voucher, _, _ = _voucher(admission.voucher)
+        voucher, inviter, _ = _by_member(Voucher, admission.voucher, Context.VOUCHER)
         by, record = identity_of(key), admission
         if (voucher.group, voucher.door) != (admission.group, by) or voucher.revoked:
             raise IntegrityError("admission: not by the provider that its voucher names")
     elif fact.kind == "voucher":
-        record, by, root = _voucher(signed)
+        record, by, root = _by_member(Voucher, signed, Context.VOUCHER)
     elif fact.kind == "group":
         record, by, root = _by_member(Group, signed, Context.GROUP)
     elif fact.kind == "expulsion":
@@ -380,12 +387,16 @@ def _read(fact: Fact) -> _Said:
     else:
         member, by, root = _by_member(Member, signed, Context.MEMBER)
         record, provider = member, _provider_of(member, by)
-    return _Said(fact=fact, hash=signed_hash(signed), by=by, record=record, root=root, provider=provider)
-
-
-@lru_cache(maxsize=MAX_FACTS)
-def _voucher(signed: bytes) -> tuple[Voucher, bytes, RootStatement | None]:
-    return _by_member(Voucher, signed, Context.VOUCHER)
+    return _Said(
+        fact=fact,
+        hash=signed_hash(signed),
+        by=by,
+        record=record,
+        root=root,
+        provider=provider,
+        voucher=voucher,
+        inviter=inviter,
+    )
 
 
 M = TypeVar("M", Group, Member, Voucher, Expulsion)

@@ -490,6 +490,8 @@ class ProviderSession:
     def group(self, request: GroupRequest) -> GroupReply:
         """Swap facts of the group that this provider is in."""
         tenant, _ = self._permit(None)
+        if not request.facts:
+            return self._core.database.read(lambda connection: swap(connection, request, tenant.root_key))
         return self._core.database.write("group", lambda connection: swap(connection, request, tenant.root_key))
 
     def _pulled(self, receipt: bytes = b"", failed: PullFailure | None = None, *, after_s: float = 0.0) -> PullReply:
