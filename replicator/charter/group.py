@@ -137,6 +137,10 @@ class Known:
         said = self._said.get((b"member", member))
         return None if said is None or not isinstance(said.record, Member) else (said.record, said.root)
 
+    def _members(self) -> set[bytes]:
+        """Return who has said anything of itself."""
+        return {one.by for one in self._said.values() if isinstance(one.record, Member)}
+
     def signed_word(self, member: bytes) -> bytes:
         """Return what a member said last of itself as it is signed; empty if it said nothing."""
         said = self._said.get((b"member", member))
@@ -219,7 +223,7 @@ class Known:
         Nobody is let in who has not said so: else others could undo that somebody left, or was expelled.
         """
         since = {self.founder(): 1}
-        words = {one.by: one.record.number for one in self._said.values() if isinstance(one.record, Member)}
+        words = {member: said[0].number for member in self._members() if (said := self.word_of(member)) is not None}
         admissions = [one for one in self.admissions() if one[1].number <= words.get(one[1].member, 0)]
         found = True
         while found:

@@ -342,7 +342,7 @@ PERMIT = Permit(
     expires_ns=NOW + NS,
 )
 GROUP = Group(name="friends", salt=run(0x10, 16), root=b"a signed root statement", created_ns=NOW)
-MEMBER = Member(
+GROUP_MEMBER = Member(
     group=run(0x20, 32),
     number=3,
     name="alice",
@@ -672,7 +672,7 @@ SAMPLES: dict[str, Record] = {
     "fence": FENCE,
     "retire": RETIRE,
     "group": GROUP,
-    "member": MEMBER,
+    "member": GROUP_MEMBER,
     "seat": SEAT,
     "voucher": VOUCHER,
     "admission": ADMISSION,
