@@ -106,6 +106,7 @@ def init(
         [
             f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {os.path.abspath(data)}.",
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
+            "For friends in a group: replicator provider set --for-members 50G, and replicator group new or join",
         ],
     )
 

@@ -136,6 +136,39 @@ def waiting(known: Known, member: bytes, pinned: Collection[Identity]) -> list[S
     ]
 
 
+def group_advice(half: Half) -> list[str]:
+    """Return what a person has to do about the group, from what this home knows offline."""
+    known = load_group(half)
+    if known is None:
+        return []
+    member = member_of(half)
+    pins = {Identity(pin.identity): pin.name for pin in half.peers}
+    standing = {said.identity for said in half.private.standings}
+    seats = known.members((member,))
+    if any(one.id == member and one.state != "in" for one in seats):
+        kept = sorted(pins[one.provider] for one in seats if one.provider in pins and one.provider not in standing)
+        return (
+            [f"this tenant is not in '{known.name}' any more: {', '.join(kept)} take nothing new of it"] if kept else []
+        )
+    found = []
+    offered = [one.name for one in waiting(known, member, pins) if not one.expelled_by]
+    if offered:
+        found.append(
+            f"{', '.join(offered)} of '{known.name}' offer disk: `replicator group accept` shows it, on the keeper"
+        )
+    gone = [
+        (one.name, one.state, pins[one.provider])
+        for one in seats
+        if one.state != "in" and one.provider in pins and one.provider not in standing
+    ]
+    found += [
+        f"'{name}' {'has left' if state == 'left' else 'is expelled from'} '{known.name}': `replicator peer set {peer} "
+        "--state draining` has its copies made elsewhere"
+        for name, state, peer in gone
+    ]
+    return found
+
+
 def news(before: Known, after: Known, member: bytes, pinned: Collection[Identity]) -> list[str]:
     """Return in words what became of members since."""
     was = {one.id: one for one in before.members((member,))}

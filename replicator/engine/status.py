@@ -17,6 +17,7 @@ from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.givenup import given_up
 from replicator.engine.heads import KnownHead
+from replicator.engine.groups import group_advice
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
@@ -223,7 +224,7 @@ def _judge(
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
     problems = [*(one.text for one in roots), *problems]
-    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked)]
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked), *group_advice(half)]
     code = worst_of(severity(dataset.state) for dataset in datasets)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4

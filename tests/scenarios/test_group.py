@@ -31,6 +31,7 @@ from replicator.engine.joining import (
 from replicator.engine.members import add_peer
 from replicator.engine.node import NodeHome
 from replicator.engine.restore import restore
+from replicator.engine.status import status
 from replicator.errors import NotFoundError, PeerError, RefusedError, UnreachableError, UsageError
 from replicator.format.codec import decode, encode
 from replicator.format.codes import write_code
@@ -81,6 +82,13 @@ def used_and_quota(holder: Friend, tenant: Friend) -> tuple[int, int]:
         wanted = here.keeper.tenant.hex()
     [row] = [one for one in holder.provider.status()["tenants"] if one["id"] == wanted]
     return row["used"], row["quota"]
+
+
+async def advised(friend: Friend) -> list[str]:
+    """Return what `status` says is to do about the group, on the node and offline."""
+    with friend.here() as here:
+        found = await status(here.siblings[0], friend.edge, offline=True)
+    return [one for one in found.advice if "friends" in one]
 
 
 async def three(friends: Friends) -> tuple[Friend, Friend, Friend]:
@@ -140,7 +148,14 @@ async def test_a_new_member_appears_to_all_at_their_next_contact_and_is_nobodys_
     ]
     assert (bob.members()["dave"], bob.peers()) == ("in", ["alice", "carol"])
     assert [line for line in await hear(bob) if "dave" in line] == []
-    del alice
+    assert await advised(bob) == ["dave of 'friends' offer disk: `replicator group accept` shows it, on the keeper"]
+    await go(alice)
+    await hear(bob)
+    assert (await advised(bob))[1] == (
+        "'alice' has left 'friends': `replicator peer set alice --state draining` has its copies made elsewhere"
+    )
+    await hear(alice)
+    assert await advised(alice) == ["this tenant is not in 'friends' any more: bob, carol take nothing new of it"]
 
 
 async def test_the_night_of_a_node_hears_of_it_too(friends: Friends) -> None:
