@@ -16,8 +16,8 @@ from replicator.engine.findings import Findings, KeptFinding, advice_for, in_wor
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.givenup import given_up
-from replicator.engine.heads import KnownHead
 from replicator.engine.groups import group_advice
+from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
