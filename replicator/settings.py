@@ -107,8 +107,8 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from`` and ``for_members``
-    None: as the home has them.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` and
+    ``for_members`` None: as the home has them.
     """
 
     data: str
@@ -126,6 +126,7 @@ class DeclaredProvider:
     zone: str | None = None
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
+    notice_s: int | None = None
     for_members: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
@@ -683,6 +684,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
             table.failed("advertise", error)
     lock_s = table.parsed("lock", parse_duration)
     grace_s = table.parsed("grace", parse_duration)
+    notice_s = table.parsed("notice", parse_duration)
     identity = table.parsed("identity", parse_identity)
     window, zone = _provider_window(table)
     streams = table.count("streams", 1, MOST_STREAMS)
@@ -717,6 +719,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         zone=zone,
         streams=streams,
         pull_from=pull_from,
+        notice_s=notice_s,
         for_members=for_members,
         tenants=tenants,
     )

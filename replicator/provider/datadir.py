@@ -76,6 +76,10 @@ class DataDir:
                         raise
         self._fs.fsync_dir(self.path)
 
+    def quarantine(self, tenant: TenantId) -> str:
+        """Return the folder with what was set aside of one tenant."""
+        return os.path.join(self.path, tenant.hex(), _QUARANTINE)
+
     def tenant(self, tenant: TenantId) -> FolderObjectStore:
         """Return the store of one tenant; the disk is not touched."""
         folder = os.path.join(self.path, tenant.hex())

@@ -18,7 +18,8 @@ from replicator.format.group import MAX_MEMBERS, Admission, Fact, GroupFacts
 from replicator.format.offer import decode_offer
 from replicator.ids import Identity, identity_of
 from replicator.provider.database import Database
-from replicator.provider.tenants import find_tenant
+from replicator.provider.drain import whole_of
+from replicator.provider.tenants import BY_HAND, find_tenant
 from replicator.settings import DeclaredTenant
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolRequest, GroupReply, GroupRequest, JoinRequest
@@ -80,7 +81,7 @@ def members_here(connection: sqlite3.Connection, known: Known) -> list[Seated]:
 def settle(connection: sqlite3.Connection, known: Known) -> None:
     """Give members that store here already what members are given, and take it back from who left or was put out.
 
-    Who most members expelled without a word of this operator's gets nothing new, and keeps what it was given.
+    A quota that the operator gave by hand stays. Who most members expelled without a word of this operator's gets nothing new, and keeps what it was given.
     """
     mine = own_member(connection)
     (for_members,) = connection.execute("SELECT for_members FROM meta").fetchone()
@@ -91,7 +92,7 @@ def settle(connection: sqlite3.Connection, known: Known) -> None:
     for tenant, root_key, quota, given in rows:
         seat = seats.get(identity_of(root_key))
         own = quota - given
-        if seat is None:
+        if seat is None or given == BY_HAND:
             continue
         if (
             seat.state == "left"
@@ -243,26 +244,30 @@ def _open_voucher(connection: sqlite3.Connection, known: Known, ours: Identity, 
 
 def declared_member(
     database: Database, request: EnrolRequest, declared: Mapping[bytes, DeclaredTenant]
-) -> Mapping[bytes, DeclaredTenant]:
-    """Return whom an order may enrol without an invite: ``declared``, and the member that asks, if it is one.
+) -> tuple[Mapping[bytes, DeclaredTenant], bytes]:
+    """Return whom an order may enrol without an invite: ``declared``, and the member that asks; and that one's root key.
+
+    The key is empty if it is no member, or is here as something else.
 
     Raises:
         RequestRefusedError: "forbidden", "full": it is a member, and gets nothing here.
         IntegrityError: its root statement does not hold.
     """
     if not request.root:
-        return declared
+        return declared, b""
     root = verify_root(request.root, None)
     known = database.read(known_group)
     here = find_tenant(database, root.tenant)
     if known is None or root.root_key in declared or (here is not None and here.charter_number):
-        return declared
+        return declared, b""
     seats = {one.id: one for one in database.read(lambda connection: members_here(connection, known))}
     seat = seats.get(identity_of(root.root_key))
     if seat is None:
-        return declared
+        return declared, b""
     if seat.state != "in":
         raise RequestRefusedError("forbidden", "who left the group, or was put out of it, gets nothing new here")
+    if whole_of(database) is not None:
+        raise RequestRefusedError("forbidden", "this provider leaves or shrinks, and takes nobody new")
     us = seats.get(database.read(own_member))
     for_members, room = database.read(
         lambda connection: (connection.execute("SELECT for_members FROM meta").fetchone()[0], _room(connection))
@@ -281,15 +286,17 @@ def declared_member(
         raise RequestRefusedError("forbidden", "this tenant's id is not made of its root key")
     # The quota comes with what the group settles, in which it is counted as the group's.
     quota = here.quota if here is not None else 0
-    return {**declared, root.root_key: DeclaredTenant(name=seat.name, root_key=root.root_key, quota=quota)}
+    member = DeclaredTenant(name=seat.name, root_key=root.root_key, quota=quota)
+    return {**declared, root.root_key: member}, root.root_key
 
 
-def settle_now(database: Database) -> None:
-    """Settle what members get, if this provider is in a group."""
+def settle_now(database: Database, admitted: bytes) -> None:
+    """Settle what members get, of whom the one with this root key was just enrolled as a member (empty: none)."""
 
     def work(connection: sqlite3.Connection) -> None:
         known = known_group(connection)
         if known is not None:
+            connection.execute("UPDATE tenants SET by_group = 0 WHERE root_key = ? AND charter_number = 0", (admitted,))
             settle(connection, known)
 
     database.write("members' quotas", work)

@@ -53,7 +53,7 @@ class ProviderService:
             if request.secret:
                 tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
             else:
-                admitted = declared_member(self._core.database, request, self._core.admitted)
+                admitted, member = declared_member(self._core.database, request, self._core.admitted)
                 tenant = enrol_by_order(
                     self._core.database,
                     self._core.charters,
@@ -63,7 +63,7 @@ class ProviderService:
                     admitted=admitted,
                 )
                 if request.root:
-                    settle_now(self._core.database)
+                    settle_now(self._core.database, member)
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled", extra={"unit": "enrol"})
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])

@@ -20,7 +20,7 @@ from replicator.ids import NAME_SIZE
 WIRE_VERSION = 1
 """What every release speaks that there was so far."""
 PULLS_VERSION = 2
-"""Adds `pull` and `give`, below /v2, and changes nothing else. A provider that does not say it is asked neither."""
+"""Adds what is below /v2, and changes nothing else. A provider that does not say it is asked nothing of that."""
 MAX_REQUEST = 8 << 20
 """Bytes of any request body except an object."""
 MAX_ANSWER = 16 << 20
@@ -410,6 +410,19 @@ class PullReply(Record, frozen=True, kw_only=True):
     after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
+class LeavingRequest(Record, frozen=True, kw_only=True):
+    """Do you leave or shrink? ``clearing`` is the holder's signed Clearing, empty to ask only."""
+
+    clearing: bytes
+
+
+class Leaving(Record, frozen=True, kw_only=True):
+    """``notice`` is the provider's signed Notice for the asking holder's tenant, empty if it stays as it is."""
+
+    incarnation: Incarnation
+    notice: bytes
+
+
 class GroupRequest(Record, frozen=True, kw_only=True):
     """What the asker has of a group, as hashes of facts, and ``facts`` that were wanted here.
 
@@ -508,6 +521,7 @@ OPS: dict[str, OpSpec] = {
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
+    "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
     "group": OpSpec(path="group", right=None, request=GroupRequest, answer=GroupReply, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
