@@ -81,7 +81,8 @@ def members_here(connection: sqlite3.Connection, known: Known) -> list[Seated]:
 def settle(connection: sqlite3.Connection, known: Known) -> None:
     """Give members that store here already what members are given, and take it back from who left or was put out.
 
-    A quota that the operator gave by hand stays. Who most members expelled without a word of this operator's gets nothing new, and keeps what it was given.
+    A quota that the operator gave by hand stays. Who was expelled by most members, without a word of this operator's,
+    gets nothing new and keeps what it was given.
     """
     mine = own_member(connection)
     (for_members,) = connection.execute("SELECT for_members FROM meta").fetchone()
@@ -245,9 +246,9 @@ def _open_voucher(connection: sqlite3.Connection, known: Known, ours: Identity, 
 def declared_member(
     database: Database, request: EnrolRequest, declared: Mapping[bytes, DeclaredTenant]
 ) -> tuple[Mapping[bytes, DeclaredTenant], bytes]:
-    """Return whom an order may enrol without an invite: ``declared``, and the member that asks; and that one's root key.
+    """Return whom an order may enrol without an invite: ``declared``, and the member that asks, with its root key.
 
-    The key is empty if it is no member, or is here as something else.
+    That is empty if it is no member, or is here as something else.
 
     Raises:
         RequestRefusedError: "forbidden", "full": it is a member, and gets nothing here.

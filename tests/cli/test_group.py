@@ -69,7 +69,7 @@ def test_what_cannot_be_meant_is_said_in_words(place: Place) -> None:
         (("group", "codes"), 1, "in no group"),
     ):
         assert said in place.fails(exit_code, *line, home="bob"), line
-    for line, exit_code, said in (
+    for words, exit_code, said in (
         (("group", "new", "others"), 2, "in 'friends' already"),
         (("group", "join", code), 2, "in 'friends' already"),
         (("group", "invite", "--valid", "0d"), 2, "never valid"),
@@ -79,7 +79,7 @@ def test_what_cannot_be_meant_is_said_in_words(place: Place) -> None:
         (("provider", "set", "--for-members", "11G"), 2, "this provider offers"),
         (("peer", "add", code), 6, "no keeper"),
     ):
-        assert said in place.fails(exit_code, *line, home="alice"), line
+        assert said in place.fails(exit_code, *words, home="alice"), words
     assert "neither a tenant's keeper nor a provider" in place.fails(6, "group", "show", home="nowhere")
     assert place.json("group", "expel", "alice", "--dry-run", home="alice")["expelled"] is False
 
