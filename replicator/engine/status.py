@@ -18,6 +18,7 @@ from replicator.engine.findings import Findings, KeptFinding, advice_for, in_wor
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.givenup import given_up
+from replicator.engine.groups import group_advice
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.notices import in_words as notice_in_words
@@ -239,7 +240,7 @@ def _judge(
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
     problems = [*(one.text for one in roots), *problems]
-    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked)]
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked), *group_advice(half)]
     code = worst_of(severity(dataset.state) for dataset in datasets)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
