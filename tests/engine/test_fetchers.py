@@ -29,8 +29,8 @@ def fetching(path: str, work: Work) -> None:
     async def inner() -> None:
         async with living(path) as at:
             connection = await at.connect()
-            slots = Slots(2, 2)
-            fetchers = Fetchers(slots.descriptors, at_once=2)
+            slots = Slots(2)
+            fetchers = Fetchers(slots.descriptors)
             try:
                 await work(at, connection, slots, fetchers)
             finally:
@@ -82,8 +82,8 @@ def test_a_provider_that_has_gone_is_unreachable(tmp_path: str) -> None:
             connection = await at.connect()
             await connection.close()
         before = open_fds()
-        slots = Slots(1, 1)
-        fetchers = Fetchers(slots.descriptors, at_once=1)
+        slots = Slots(1)
+        fetchers = Fetchers(slots.descriptors)
         with pytest.raises(UnreachableError, match="alice"):
             await fetchers.get_into(connection, ObjectName(bytes(32)), 0)
         fetchers.close()

@@ -355,9 +355,8 @@ async def test_a_pack_that_two_windows_need_counts_as_often_as_it_is_fetched(
 class Fetching:
     """In place of the fetching process: what it would bring comes from the memory network."""
 
-    def __init__(self, slots: Sequence[int], *, at_once: int) -> None:
+    def __init__(self, slots: Sequence[int]) -> None:
         self._slots = slots
-        self.at_once = at_once
 
     async def get_into(self, connection: Connection, name: ObjectName, slot: int) -> int:
         data = await get_whole(connection, name)
