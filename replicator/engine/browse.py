@@ -390,15 +390,21 @@ class ChunkFetcher:
     def holders(self, pack: int) -> list[Identity]:
         """Return who can be asked for a whole pack; nobody where that is not how it comes.
 
-        It is cut into shards, of directories, on this machine already, or nobody is known to have it.
+        That is where it is cut into shards, of directories, or on this machine already. Where nobody is known to have
+        it, as to a keeper that never looked, everybody may: who has it not says so at once.
         """
         row, federation = self.row(pack), self._library.federation
         if row.kind == "tree" or self._library.keeper.catalog.objects.shards_of(row) is not None:
             return []
-        if self._kept is not None and pack in self._kept:
+        if self.is_kept(pack):
             return []
-        links, denied = list(federation.links), federation.denied
-        return [one for one in self._library.holders(row.name) if one in links and (one, row.name) not in denied]
+        links = [one for one in list(federation.links) if (one, row.name) not in federation.denied]
+        known = set(self._library.holders(row.name))
+        return [one for one in links if one in known] or links
+
+    def is_kept(self, pack: int) -> bool:
+        """Return whether a pack that was filled in comes from this machine the next time."""
+        return self._kept is not None and pack in self._kept
 
     def size(self, pack: int) -> int:
         """Return the bytes of a pack."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 from replicator.clock import Clock
 from replicator.engine.slots import Held, Slot, Slots
 from replicator.errors import IntegrityError, NotFoundError, PeerError, ReplicatorError, UnreachableError
+from replicator.format.sizes import LARGEST
 from replicator.ids import Identity
 
 if TYPE_CHECKING:
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EACH: Final = 2
-"""Packs that one provider is asked for at the same time: the next is on its way while the first one ends."""
+"""Packs that a quick provider is asked for at the same time: the next is on its way while the first one ends."""
+QUICK_S: Final = 2.0
+"""Seconds for a pack within which a provider is quick. On a slower line two would only both be late."""
 SILENT: Final = 2
 """Times in a row that a provider does not answer until it is asked for no more of this window."""
 LEFT: Final = 2
 """Places that packs of the next window leave free for this one's."""
+EARLY: Final = 24
+"""Packs of the next window that are fetched while this one's end is waited for, and wait on the disk."""
 
 
 class Source(Protocol):
@@ -46,6 +51,10 @@ class Source(Protocol):
 
     def size(self, pack: int) -> int:
         """Return the bytes of a pack."""
+        ...
+
+    def is_kept(self, pack: int) -> bool:
+        """Return whether a pack that was filled in comes from this machine the next time."""
         ...
 
     def bring(self, pack: int, peer: Identity | None) -> Coroutine[None, None, bytes]:
@@ -162,11 +171,14 @@ class Gathering:
         self._ways: list[_Way] = []
         self._come: dict[int, Come] = {}
         self._silent: Counter[Identity] = Counter()
+        self._given: set[Identity] = set()
+        self._early = 0
 
     def turn(self) -> None:
         """Go on to the next window: what was begun for it is waited for now, and who was silent is asked again."""
         assert not self._wanted, "the last window has all that it wanted"
         self._queue, self._later = self._later, self._queue
+        self._early = 0
         for peer, count in self._silent.items():
             self._silent[peer] = min(count, SILENT - 1)
 
@@ -237,7 +249,7 @@ class Gathering:
     def _next(self, now: float) -> "tuple[ReadQueue[Identity, int], Fetch[Identity, int]] | None":
         """Return what is begun next: of this window, of the next one, or again what is late."""
         at = Counter(way.fetch.peer for way in self._ways if way.fetch is not None)
-        free = [peer for peer in self._source.peers() if at[peer] < EACH and self._silent[peer] < SILENT]
+        free = [peer for peer in self._source.peers() if self._silent[peer] < SILENT and at[peer] < self._each(peer)]
         order = sorted(self._queue.order(free), key=at.__getitem__)
         for queue in (self._queue, self._later) if self._has_room_early() else (self._queue,):
             for peer in order:
@@ -250,9 +262,12 @@ class Gathering:
                 return self._queue, fetch
         return None
 
+    def _each(self, peer: Identity) -> int:
+        return EACH if self._queue.speeds.of(peer) * QUICK_S >= LARGEST and peer in self._given else 1
+
     def _has_room_early(self) -> bool:
         held = {way.pack for way in self._ways} | {pack for pack, come in self._come.items() if come.got is not None}
-        return len(held - self._wanted) < self._places.room - LEFT
+        return len(held - self._wanted) < self._places.room - LEFT and self._early < EARLY
 
     def _go(self, pack: int, queue: "ReadQueue[Identity, int]", fetch: "Fetch[Identity, int] | None") -> None:
         peer = None if fetch is None else fetch.peer
@@ -284,10 +299,19 @@ class Gathering:
         if way.errand.given_up:  # the other one counts
             _let_go(way)
             return
-        self._come[way.pack] = Come(got, way.slot)
+        slots = self._places.slots
+        if way.pack not in self._wanted and way.slot and slots and self._source.is_kept(way.pack):
+            # It lies on this machine's disk, and its slot is for others until it is wanted.
+            assert isinstance(got, int), "what is in a slot has its size"
+            slots.filled(way.slot, way.pack, got)
+            _let_go(way)
+            self._early += 1
+        else:
+            self._come[way.pack] = Come(got, way.slot)
         if way.fetch is None:
             return
         self._silent[way.fetch.peer] = 0
+        self._given.add(way.fetch.peer)
         others = way.queue.arrived(way.fetch, self._clock.monotonic())
         for other in self._ways:
             if other.fetch in others:
