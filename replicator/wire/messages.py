@@ -19,7 +19,7 @@ from replicator.ids import NAME_SIZE
 WIRE_VERSION = 1
 """What every release speaks that there was so far."""
 PULLS_VERSION = 2
-"""Adds `pull` and `give`, below /v2, and changes nothing else. A provider that does not say it is asked neither."""
+"""Adds `attest`, `pull` and `give`, below /v2, and changes nothing else. Who does not say it is asked none of them."""
 MAX_REQUEST = 8 << 20
 """Bytes of any request body except an object."""
 MAX_ANSWER = 16 << 20
@@ -220,6 +220,14 @@ class ProveReply(Record, frozen=True, kw_only=True):
 
     incarnation: Incarnation
     proofs: list[Proof | None]
+
+
+class AttestReply(Record, frozen=True, kw_only=True):
+    """A ProveReply with a signed AuditReceipt for it."""
+
+    incarnation: Incarnation
+    proofs: list[Proof | None]
+    receipt: bytes
 
 
 class CheckRequest(Record, frozen=True, kw_only=True):
@@ -470,6 +478,7 @@ OPS: dict[str, OpSpec] = {
     "fence": OpSpec(path="fence", right="audit", request=Signed, answer=Claims),
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
+    "attest": OpSpec(path="attest", right="audit", request=ProveRequest, answer=AttestReply, since=PULLS_VERSION),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;

@@ -162,7 +162,7 @@ def test_what_others_wrote_is_neither_a_formula_nor_markup() -> None:
     ]
     found = Register(tenant="<b>", country="SE", made_ns=NS, entries=entries, gaps=["<i>"])
     rows = list(csv.reader(io.StringIO(_csv(found), newline="")))
-    assert {len(row) for row in rows} == {9}
+    assert {len(row) for row in rows} == {10}
     for text, row in zip(HOSTILE, rows[1:], strict=True):
         for cell in (row[0], row[1], row[2], row[4]):
             assert cell[0] not in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
