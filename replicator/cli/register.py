@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from replicator.engine.audit import Audited
     from replicator.engine.register import Register
 
-COLUMNS = ("holder", "legal name", "contact", "country", "dataset", "bytes", "from", "until", "as of", "proved in a week")
+COLUMNS = (
+    "holder", "legal name", "contact", "country", "dataset", "bytes", "from", "until", "as of", "proved in a week",
+)  # fmt: skip
 OTHER = "(keys, charters, and what no snapshot names)"
 _AS_FORMULA = re.compile("(^|;)(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 """Before what spreadsheets take for the beginning of a formula, or cut off before one; the last four are full-width.
