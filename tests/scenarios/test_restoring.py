@@ -223,7 +223,7 @@ async def test_a_disk_that_is_full_in_the_middle_is_said_and_what_is_whole_stays
     monkeypatch.undo()
     files = [os.path.join(folder, name) for folder, _, names in os.walk(target) for name in names]
     whole = [path for path in files if ".replicator-" not in path]
-    assert len(whole) == 30
+    assert sum(not path.endswith("large") for path in whole) == 30, "which is of several packs, and may be whole too"
     for path in whole:
         assert read(path) == read(wide + path.removeprefix(restored(target)))
     linked = {os.path.join(restored(target), name) for name in ("0/0/0", "6/link")}  # made anew in any case
