@@ -124,7 +124,9 @@ class Repo:
         """Return what ``borg list --json`` says."""
         return json.loads(self("list", "--json", "--format", "{archive}{comment}{start}", str(self.path)))
 
-    def maker(self, home: str, *, reads: bool = True, programs: Programs | None = None) -> Callable[[Stop], Borg]:
+    def maker(
+        self, home: str, *, reads: bool = True, programs: Programs | None = None, wait_s: int = 0
+    ) -> Callable[[Stop], Borg]:
         """Return what makes our face of it."""
 
         def make(stop: Stop) -> Borg:
@@ -138,7 +140,7 @@ class Repo:
                 home=home,
                 stop=stop,
                 reads=reads,
-                wait_s=0,
+                wait_s=wait_s,
             )
 
         return make
