@@ -126,7 +126,7 @@ def test_warnings_are_kept_and_progress_is_passed_on() -> None:
     assert ([one.text for one in done.warnings], done.count, progress.amount) == (["a: vanished"], 1, 20)
     assert progress.notes == []
     done = borg(Played(0, [line("Killed stale lock", level="WARNING")])).extract("a", "/x", progress=progress)
-    assert ([], ["borg: Killed stale lock"]) == (done.warnings, progress.notes)  # and so no gap
+    assert (done.warnings, progress.notes) == ([], ["borg: Killed stale lock"])  # and so no gap
 
 
 def test_the_environment_is_made_from_scratch_and_no_secret_is_an_argument() -> None:
