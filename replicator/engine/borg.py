@@ -396,8 +396,9 @@ class Borg:
         if outcome == "failed":
             raise error_of(self.repository, ended, listener.said)
         if outcome == "good":
-            for one in listener.said if listener.progress is not None else ():
-                listener.progress.note(f"borg: {one.text}")
+            if listener.progress is not None:
+                for one in listener.said:
+                    listener.progress.note(f"borg: {one.text}")
             return Done(out=ended.out)
         return Done(warnings=listener.said, count=listener.count, out=ended.out)
 
