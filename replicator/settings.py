@@ -109,8 +109,8 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams`` and ``pull_from`` None: as the home
-    has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` None:
+    as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
     """
 
     data: str
@@ -128,6 +128,7 @@ class DeclaredProvider:
     zone: str | None = None
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
+    notice_s: int | None = None
     s3_endpoint: str = ""
     s3_region: str = ""
     s3_credentials: str = ""
@@ -692,6 +693,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
             table.failed("advertise", error)
     lock_s = table.parsed("lock", parse_duration)
     grace_s = table.parsed("grace", parse_duration)
+    notice_s = table.parsed("notice", parse_duration)
     identity = table.parsed("identity", parse_identity)
     window, zone = _provider_window(table)
     streams = table.count("streams", 1, MOST_STREAMS)
@@ -723,6 +725,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         zone=zone,
         streams=streams,
         pull_from=pull_from,
+        notice_s=notice_s,
         s3_endpoint=s3_endpoint,
         s3_region=s3_region,
         s3_credentials=s3_credentials,

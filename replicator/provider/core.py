@@ -18,9 +18,10 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.datadir import Data
 from replicator.provider.days import Days, load_days, store_days, tick
+from replicator.provider.drain import limit_of
 from replicator.provider.erasing import ERASED, Erasure, all_erasures, begin, finish
 from replicator.provider.gate import Gate
-from replicator.provider.hours import Hours
+from replicator.provider.hours import ALWAYS_TAKEN, Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.pulling import Pulls
 from replicator.provider.quota import Levels, Quotas
@@ -246,10 +247,18 @@ class Core:
             raise not_mounted()
         return self._stores.setdefault(tenant, self._data.tenant(tenant))
 
-    def levels(self, tenant: Tenant, holder: Holder, holder_quota: int) -> Levels:
-        """Return how full everything is."""
+    def quota(self, tenant: Tenant, size: int | None = None) -> int:
+        """Return how much a tenant may have here: less than was granted once this provider leaves or shrinks.
+
+        Of what is as small as a record (``size``) it may have what was granted until the end.
+        """
+        limit = None if size is not None and size <= ALWAYS_TAKEN else limit_of(self.database, tenant.id)
+        return tenant.quota if limit is None else min(limit, tenant.quota)
+
+    def levels(self, tenant: Tenant, holder: Holder, holder_quota: int, size: int | None = None) -> Levels:
+        """Return how full everything is, for an object of ``size`` bytes."""
         return Levels(
-            tenant_quota=tenant.quota,
+            tenant_quota=self.quota(tenant, size),
             tenant_used=used(self.database, tenant.id),
             holder_quota=holder_quota,
             holder_used=used_by(self.database, tenant.id, holder.identity),

@@ -135,6 +135,10 @@ class DataDir:
                         raise
         self._fs.fsync_dir(self.path)
 
+    def quarantine(self, tenant: TenantId) -> str:
+        """Return the folder with what was set aside of one tenant."""
+        return os.path.join(self.path, tenant.hex(), _QUARANTINE)
+
     def try_out(self, rng: Rng) -> int:
         """Write and read back as many bytes as are returned."""
         path = os.path.join(self.path, TRIAL)

@@ -74,6 +74,7 @@ def open_declared(
             country=declared.country,
             lock_s=declared.lock_s,
             grace_s=declared.grace_s,
+            **({} if declared.notice_s is None else {"notice_s": declared.notice_s}),
         )
         if (declared.window, declared.streams) != (None, None):
             provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
@@ -133,7 +134,7 @@ def _must_lie_there(provider: Provider, declared: DeclaredProvider) -> None:
     if provider.data.rstrip("/") != declared_place.rstrip("/"):
         raise HomeError(
             f"{provider.folder}: the objects lie in {provider.data}, and provider.data is {declared.data}",
-            hint="stop the daemon, move the whole folder, change `data` in home.json, start",
+            hint=f"`replicator provider move --data {os.path.abspath(declared.data)}` takes them there",
         )
 
 

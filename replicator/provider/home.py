@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from replicator.clock import NS, Clock
+from replicator.clock import DAY_S, NS, Clock, day_of
 from replicator.config import is_bucket, parse_bucket, read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
@@ -33,7 +33,7 @@ from replicator.format.codec import encode
 from replicator.format.codes import write_code
 from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
 from replicator.fs import Fs, write_atomic
-from replicator.ids import address_form
+from replicator.ids import ObjectName, TenantId, address_form
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
@@ -41,17 +41,19 @@ from replicator.provider.database import Database
 from replicator.provider.databucket import DataBucket, MakeBucket, reaching
 from replicator.provider.datadir import Data, DataDir
 from replicator.provider.days import load_days
+from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, progress, shares, whole_of
 from replicator.provider.erasing import all_erasures
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
-from replicator.provider.objects import used_by_all
+from replicator.provider.moving import Move
+from replicator.provider.objects import levels_of_all, size_of, used_by_all
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
-from replicator.provider.tenants import set_quota
+from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
 from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
@@ -100,7 +102,8 @@ class BucketServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """home.json. ``data`` may be edited by hand when the disk moves; s3://BUCKET/PREFIX is a bucket of ``server``.
 
-    ``pull_from``: whom it fetches from (:class:`Reachable`).
+    ``pull_from``: whom it fetches from (:class:`Reachable`). ``moved_from``: where the objects were before, and copies
+    may still lie (:mod:`.moving`).
 
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
     that an earlier release reads the file of who set nothing.
@@ -114,6 +117,7 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zone: str = ""
     streams: int = STREAMS
     pull_from: tuple[str, ...] = (PUBLIC,)
+    moved_from: str = ""
     server: BucketServer | None = None
 
 
@@ -291,9 +295,16 @@ class Provider:
 
         Raises:
             UsageError: more than this provider offers, or nothing.
-            HomeError: nobody could reach this provider yet: its port is not known before it first serves.
+            HomeError: nobody could reach this provider yet: its port is not known before it first serves; or it leaves.
         """
         offer = self.offer()
+        going = whole_of(self._database)
+        if going is not None:
+            raise HomeError(
+                f"this provider has told its tenants that it {'shrinks' if going.keeps else 'leaves'} by "
+                f"{day_of(going.by_ns)}",
+                hint="`provider drain --cancel` takes that back",
+            )
         if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
             raise HomeError(
                 "this provider listens on any free port, and which one is not known yet",
@@ -335,10 +346,137 @@ class Provider:
         if not self._database.write("revoke invite", lambda connection: revoke(connection, invite_id)):
             raise NotFoundError(f"no open invite '{invite_id}'", hint="`provider status` lists them")
 
+    def set_quota(self, text: str, quota: int, declared: Iterable[DeclaredTenant] = ()) -> TenantId:
+        """Give a tenant, named by label or the beginning of its id, another quota; holds at once.
+
+        Raises:
+            NotFoundError: no such tenant, or several.
+            UsageError: it is one of those that are ``declared``, and would be set back.
+        """
+        tenant = tenant_named(self._database, text)
+        found = find_tenant(self._database, tenant)
+        for one in declared:
+            if found is not None and one.root_key == found.root_key:
+                raise UsageError(
+                    f"config.toml declares the quota of '{one.name}', and would set it back",
+                    hint=f"change tenant.{one.name}.quota there, and start the daemon again",
+                )
+        self._database.write("quota", lambda connection: grant(connection, tenant, quota))
+        return tenant
+
+    def plan_drain(self, *, tenant: str | None, size: int | None) -> list[Emptying]:
+        """Return what each tenant would be told to keep, and how much that leaves to be made elsewhere.
+
+        ``tenant``: only this one, which keeps nothing; else all, which keep ``size`` together (None: nothing).
+
+        Raises:
+            NotFoundError: no such tenant, or several.
+            UsageError: ``size`` is no less than what is offered.
+        """
+        offered = self.offer().capacity
+        if size is not None and size >= offered:
+            raise UsageError(
+                f"{size} bytes are no less than the {offered} that are offered",
+                hint="to offer more: `provider set --capacity`",
+            )
+        if tenant is not None:
+            keeps = {bytes(tenant_named(self._database, tenant)): 0}
+        else:
+            uses = {bytes(one): (used_of, quota) for one, used_of, quota in levels_of_all(self._database)}
+            keeps = shares(size or 0, uses)
+        return emptying(self._database, {name: (most, 0) for name, most in keeps.items()})
+
+    def drain(self, plan: Iterable[Emptying], *, size: int | None, whole: bool, by_ns: int, consent: bool) -> bool:
+        """Tell tenants what :meth:`plan_drain` said; return whether the notice is shorter than promised.
+
+        Nothing is deleted by this, then or later.
+
+        Raises:
+            UsageError: the day is over; or the notice is shorter than promised, and nobody consented.
+        """
+        now_ns, promised_s = self._clock.now_ns(), self.offer().notice_s
+        if by_ns <= now_ns:
+            raise UsageError("that day is over", hint="give --by a day to come, such as 2027-01-31 or 60d")
+        keeps = {one.tenant: one.keeps for one in plan}
+        known = {one.tenant: one for one in progress(self._database)}
+        short = by_ns < now_ns + promised_s * NS and any(
+            name not in known or known[name].by_ns > by_ns or known[name].keeps > most for name, most in keeps.items()
+        )
+        if short and not consent:
+            raise UsageError(
+                f"this provider's offer promises {promised_s // DAY_S} days of notice, and these are "
+                f"{(by_ns - now_ns) / NS / DAY_S:.0f}",
+                hint=f"choose a day from {day_of(now_ns + promised_s * NS)} on, or give --yes: tenants will be told "
+                "that it is shorter than promised",
+            )
+        begin(
+            *(self._database, self.key, keeps),
+            whole=(size or 0) if whole else None,
+            by_ns=by_ns,
+            now_ns=now_ns,
+            promised_s=promised_s,
+        )
+        return short
+
+    def cancel_drain(self, tenant: str | None) -> int:
+        """Take back what was said to a tenant, or to all; return to how many.
+
+        Raises:
+            NotFoundError: no such tenant, or several.
+        """
+        return cancel(self._database, None if tenant is None else tenant_named(self._database, tenant))
+
+    def draining(self) -> tuple[Drain | None, list[Emptying]]:
+        """Return what was said of the provider as a whole, and how far each tenant is that was told something."""
+        return whole_of(self._database), progress(self._database)
+
     @property
     def data(self) -> str:
         """The folder with the objects, or s3://BUCKET/PREFIX."""
         return self._file.data
+
+    def move_to(self, target: str) -> Move:
+        """Return the move of the objects to another folder; or the end of one that home.json names already.
+
+        Raises:
+            UsageError: they lie in a bucket, or would.
+            HomeError: they lie there, and nothing is left of a move.
+        """
+        if is_bucket(self._file.data) or is_bucket(target):
+            raise UsageError(
+                "only a move from one folder to another is done here",
+                hint="offer the new place as another provider, and drain this one",
+            )
+        file, target = self._file, os.path.abspath(target)
+        source = file.data
+        if file.data == target:
+            if not file.moved_from:
+                raise HomeError(f"{target}: the objects lie there already", hint="give another folder with --data")
+            source = file.moved_from
+
+        def keep(data: str, moved_from: str) -> None:
+            self._keep(msgspec.structs.replace(self._file, data=data, moved_from=moved_from))
+
+        row = self._database.row("SELECT store FROM meta")
+        assert row is not None, "the row is made with the home"
+        return Move(
+            self._fs,
+            source=source,
+            target=target,
+            store=row[0],
+            tenants=all_tenants(self._database),
+            floor=floor_of(self.offer().capacity),
+            keep=keep,
+        )
+
+    def is_stored(self, tenant: TenantId, name: ObjectName) -> bool:
+        """Return whether an object was received and not deleted since."""
+        return size_of(self._database, tenant, name) is not None
+
+    @property
+    def moved_from(self) -> str:
+        """The folder that the objects were in before a move, if copies may still lie there; else empty."""
+        return self._file.moved_from
 
     def mounted(self) -> bool:
         """Return whether the disk with the objects is there, or the bucket answers as the one that it was."""
@@ -404,6 +542,7 @@ class Provider:
             damaged=len(log.found),
             scrub_ended_ns=log.ended_ns,
             tenants=tuple(tenants),
+            draining=tuple(progress(self._database)),
             erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
         )
 
@@ -453,6 +592,7 @@ class Provider:
             "streams": self._file.streams,
             "pull_from": list(self._file.pull_from),
             "data": data.path,
+            "moved_from": self.moved_from or None,
             "mounted": mounted,
             "used": used_by_all(self._database),
             "disk_free": state.disk_free,
@@ -475,6 +615,17 @@ class Provider:
             "holders": [
                 {"id": holder.hex(), "tenant": tenant.hex(), "taken": taken, "given": given}
                 for tenant, holder, taken, given in by_holder(self._database)
+            ],
+            "draining": [
+                {
+                    "id": one.tenant.hex(),
+                    "label": one.label,
+                    "keeps": one.keeps,
+                    "by_ns": one.by_ns,
+                    "left": one.left,
+                    "stuck": one.stuck,
+                }
+                for one in state.draining
             ],
             "erased": [
                 {

@@ -25,7 +25,7 @@ from replicator.ids import NAME_SIZE, ObjectName, short
 from replicator.store.base import State
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_BAD_MEDIA = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+BAD_MEDIA = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 
 
 @contextlib.contextmanager
@@ -125,7 +125,7 @@ class FolderObjectStore:
         except NotFoundError:
             return [None] * len(leaves)
         except OSError as error:
-            if error.errno not in _BAD_MEDIA:
+            if error.errno not in BAD_MEDIA:
                 raise
             self.check(name)
             return [None] * len(leaves)
@@ -197,7 +197,7 @@ class FolderObjectStore:
             return False
         except OSError as error:
             # Only what the disk itself calls bad: running out of descriptors says nothing about the bytes.
-            if error.errno in _BAD_MEDIA:
+            if error.errno in BAD_MEDIA:
                 return False
             raise
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from replicator.errors import HomeError
+from replicator.errors import HomeError, UsageError
 from replicator.format.merkle import name_of
 from replicator.ids import ObjectName
 from replicator.provider.databucket import FRESH_S
@@ -112,6 +112,13 @@ def test_a_prefix_has_one_provider(stand: Stand, bucket: FaultyBucket, tmp_path:
     with pytest.raises(HomeError, match="belongs to a provider"):
         house_in(bucket, os.path.join(tmp_path, "other")).init()
     assert inventory(stand).names
+
+
+def test_objects_move_neither_out_of_a_bucket_nor_into_one(stand: Stand, tmp_path: str) -> None:
+    for target in (os.path.join(str(tmp_path), "elsewhere"), "s3://other/place"):
+        with pytest.raises(UsageError, match="from one folder to another"):
+            stand.provider.move_to(target)
+    assert not os.path.exists(os.path.join(str(tmp_path), "elsewhere"))
 
 
 def test_an_init_that_was_stopped_leaves_the_prefix_free(bucket: FaultyBucket, tmp_path: str) -> None:
