@@ -299,6 +299,8 @@ def status_all(session: Session, given: str | None, look: Look) -> None:
     rows = [_looked(session, os.path.join(folder, name), look) for name in homes_in(folder, _MEMBER)]
     for row in rows:
         session.worsen(row["exit"])
+        if row["status"] is None:
+            session.out.notice(f"{row['id']}: {row['problems'][0]}")
     safe = sum(row["safe"] for row in rows)
     first = "All data is safe" if safe == len(rows) else "SOMETHING NEEDS ATTENTION"
     lines = [f"{first}: {safe} of {len(rows)} tenants are safe.", ""]
