@@ -57,6 +57,12 @@ class Context(enum.Enum):
     PICKUP = b"pickup"
     NOTICE = b"notice"
     CLEARING = b"clearing"
+    GROUP = b"group"
+    MEMBER = b"member"
+    SEAT = b"seat"
+    VOUCHER = b"voucher"
+    ADMISSION = b"admission"
+    EXPULSION = b"expulsion"
 
 
 class SigningKey:

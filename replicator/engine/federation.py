@@ -12,6 +12,7 @@ from replicator.catalog.peers import PeerRow
 from replicator.charter.verify import signed_hash, verify_change
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
+from replicator.engine.groups import swap_facts
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.notices import ask_notice, in_words, note_notice, notice_of, signed_notice
 from replicator.engine.presence import note_disk
@@ -121,6 +122,7 @@ class Federation:
     async def __aenter__(self) -> Self:
         await self.dial(self.half.peers)
         await self._share_charter()
+        self.notices += await swap_facts(self.half, self.links)
         return self
 
     async def __aexit__(self, *_: object) -> None:

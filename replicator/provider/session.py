@@ -30,6 +30,7 @@ from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.drain import keep_clearing, notice_for
+from replicator.provider.groups import swap
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -77,6 +78,8 @@ from replicator.wire.messages import (
     ClaimReply,
     Claims,
     Empty,
+    GroupReply,
+    GroupRequest,
     Heads,
     HeadsRequest,
     Info,
@@ -488,6 +491,13 @@ class ProviderSession:
             ended = pulls.outcome(key, request.permit)
         return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
 
+    def group(self, request: GroupRequest) -> GroupReply:
+        """Swap facts of the group that this provider is in."""
+        tenant, _ = self._permit(None)
+        if not request.facts:
+            return self._core.database.read(lambda connection: swap(connection, request, tenant.root_key))
+        return self._core.database.write("group", lambda connection: swap(connection, request, tenant.root_key))
+
     def leaving(self, request: LeavingRequest) -> Leaving:
         """Say whether this provider leaves or shrinks for the tenant, after keeping how far a writer is with it."""
         tenant, right = self._permit(None)
@@ -765,5 +775,6 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
     "pull": lambda session, body: session.pull(_read(PullRequest, body)),
     "leaving": lambda session, body: session.leaving(_read(LeavingRequest, body)),
+    "group": lambda session, body: session.group(_read(GroupRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

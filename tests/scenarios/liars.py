@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
 from replicator.transport.handler import Service, Session, Upload
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 R = TypeVar("R", bound=Record)
 Handle = Callable[[Session, bytes], bytes]
@@ -35,6 +36,9 @@ class Liar:
 
     def enrol(self, request: EnrolRequest) -> EnrolReply:
         return self.honest.enrol(request)
+
+    def join(self, request: JoinRequest) -> GroupFacts:
+        return self.honest.join(request)
 
     def erase(self, order: bytes) -> bytes:
         return self.honest.erase(order)
