@@ -1,11 +1,13 @@
-"""Where a provider is reached, as people write it: HOST:PORT, and HOST:PORT/IDENTITY."""
+"""Where a provider is reached, as people write it: HOST:PORT, HOST:PORT/IDENTITY, and via:RELAY@HOST:PORT."""
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from replicator.errors import UsageError
-from replicator.ids import Identity, parse_address_form
+from replicator.ids import Identity, address_form, parse_address_form
 
+VIA = "via:"
 PUBLIC = "public"
 NOBODY = "nobody"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,6 +32,43 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
 def join_endpoint(host: str, port: int) -> str:
     """Return the endpoint that :func:`split_endpoint` reads."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to knock. ``relay``: whose door it is, if that one only passes the connection on."""
+
+    host: str
+    port: int
+    relay: Identity | None = None
+
+    def server_name(self, identity: Identity) -> str | None:
+        """Return the name to ask for there, so that a relay knows who is meant; None where the provider itself is."""
+        return None if self.relay is None else relayed_name(identity)
+
+
+def parse_way(endpoint: str) -> Way:
+    """Return what an endpoint of an offer means: "host:port", or "via:IDENTITY@host:port" of a relay.
+
+    Raises:
+        ValueError: neither.
+    """
+    if not endpoint.startswith(VIA):
+        return Way(*split_endpoint(endpoint))
+    relay, at, rest = endpoint[len(VIA) :].partition("@")
+    if not at:
+        raise ValueError(f"'{endpoint}' is not via:IDENTITY@HOST:PORT")
+    return Way(*split_endpoint(rest), parse_address_form(relay))
+
+
+def via(relay: Identity, endpoint: str) -> str:
+    """Return the endpoint of who is reached through a relay that answers at "host:port"."""
+    return f"{VIA}{address_form(relay)}@{endpoint}"
+
+
+def relayed_name(identity: Identity) -> str:
+    """Return the TLS server name under which a relay is asked for a provider: no name that DNS could ever give out."""
+    return f"{address_form(identity)}.via.replicator.invalid"
 
 
 def parse_address(text: str) -> tuple[str, Identity | None]:

@@ -111,6 +111,12 @@ def init(
 
 
 @provider.command("set")
+@click.option(
+    "--advertise",
+    multiple=True,
+    metavar="ADDR",
+    help='HOST:PORT that others reach it at; repeatable, best first. "listen": where it listens.',
+)
 @click.option("--legal-name", help="Whose it is to the law, for the records that tenants keep; '' takes it back.")
 @click.option("--contact", help="How tenants reach whom they have a question to; '' takes it back.")
 @click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
@@ -126,6 +132,7 @@ def init(
 @command(keys="provider identity")
 def change(
     session: Session,
+    advertise: tuple[str, ...],
     capacity: str | None,
     legal_name: str | None,
     contact: str | None,
@@ -135,6 +142,9 @@ def change(
     pull_from: tuple[str, ...],
 ) -> None:
     """Change what this provider says about itself, and when and how much at a time tenants may store.
+
+    A new address goes into its next signed offer. Whoever reaches it, or another provider that has heard, finds it
+    there; the daemon tells the others within half an hour, or at its next start.
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
     read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
@@ -149,16 +159,18 @@ def change(
     size = None if capacity is None else parse_size(capacity)
     if size is not None:
         _check_capacity(session, size)
+    if advertise:
+        _check_undeclared(session, "advertise")
     words: dict[str, Any] = {
         key: parse_words(value, what)
         for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours and not pull_from and size is None:
+    if not words and not hours and not pull_from and not advertise and size is None:
         raise UsageError(
             "nothing to change",
-            hint="give --capacity, --legal-name, --contact, --window, --zone, --streams or --pull-from",
+            hint="give --advertise, --capacity, --legal-name, --contact, --window, --zone, --streams or --pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -176,6 +188,10 @@ def change(
             found = opened.set_pull_from(pull_from)
             document["pull_from"] = list(found.words)
             lines.append(f"Fetches copies from: {', '.join(found.words)}, from the daemon's next start on.")
+        if advertise:
+            offer = opened.advertise(() if advertise == ("listen",) else advertise)
+            document |= {"number": offer.number, "endpoints": offer.endpoints}
+            lines.append(f"Offer {offer.number} says: reached at {', '.join(offer.endpoints)}.")
         if words:
             offer = opened.change_offer(**words)
             document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
@@ -191,14 +207,18 @@ def change(
 
 
 def _check_capacity(session: Session, size: int) -> None:
-    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
-
     if not size:
         raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
+    _check_undeclared(session, "capacity")
+
+
+def _check_undeclared(session: Session, field: str) -> None:
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
     if load_config(session.home).provider is not None:
         raise UsageError(
-            f"{config_path(session.home)} declares the capacity, and would set it back",
-            hint="change provider.capacity there, and start the daemon again",
+            f"{config_path(session.home)} declares the {field}, and would set it back",
+            hint=f"change provider.{field} there, and start the daemon again",
         )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
-from replicator.crypto.sign import SigningKey, body_of
+from replicator.crypto.sign import SigningKey
 from replicator.errors import HomeError, ReplicatorError
-from replicator.format.offer import Offer, decode_offer
+from replicator.format.offer import Offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
 from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
@@ -22,6 +22,7 @@ from replicator.provider.erasing import ERASED, Erasure, all_erasures, begin, fi
 from replicator.provider.gate import Gate
 from replicator.provider.hours import Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
+from replicator.provider.offers import own_offer
 from replicator.provider.pulling import Pulls
 from replicator.provider.quota import Levels, Quotas
 from replicator.provider.succession import begin_anew
@@ -160,9 +161,7 @@ class Core:
 
     def offer(self) -> tuple[bytes, Offer]:
         """Return the signed offer and what it says; another process of this home may have changed it."""
-        row = self.database.row("SELECT offer FROM meta")
-        assert row is not None, "the row is made with the home"
-        return row[0], decode_offer(body_of(row[0]))
+        return own_offer(self.database)
 
     def tenant(self, holder: Holder) -> Tenant:
         """Return the holder's tenant.

@@ -104,6 +104,7 @@ async def run_daemon(
                     stop,
                     partial(provider.scrub, service, seconds=TICK_S),
                     partial(watch.look, provider),
+                    None if sources is None else provider.announcements(sources).announce,
                 )
             notify("STOPPING=1")
     except OSError as error:
@@ -121,9 +122,14 @@ async def _keep_house(
     stop: asyncio.Event,
     scrub: Callable[[], object],
     tell: Callable[[], Awaitable[None]],
+    announce: Callable[[], object] | None,
 ) -> None:
-    """Look at the clock, scrub a little and tell people every half hour; sweep once a day, first after half an hour."""
+    """Look at the clock, scrub a little and tell people every half hour; sweep once a day, first after half an hour.
+
+    Other providers hear of a new address at once and at each look.
+    """
     told = asyncio.ensure_future(stop.wait())
+    announcing = asyncio.ensure_future(_announce(announce))
     looks = 0
     try:
         while not told.done():
@@ -136,9 +142,17 @@ async def _keep_house(
                 await asyncio.to_thread(_look, service, sweep=looks % TICKS_A_SWEEP == 0)
                 await asyncio.to_thread(_carefully, "the scrub stopped (%s); it goes on later", scrub)
                 await tell()
+                if announcing.done():
+                    announcing = asyncio.ensure_future(_announce(announce))
                 looks += 1
     finally:
         told.cancel()
+        announcing.cancel()  # what is dialled at this moment is broken off when the service stops
+
+
+async def _announce(announce: Callable[[], object] | None) -> None:
+    if announce is not None:
+        await asyncio.to_thread(_carefully, "other providers were not told (%s); later", announce)
 
 
 def _look(service: ProviderService, *, sweep: bool) -> None:

@@ -25,14 +25,15 @@ import msgspec
 from replicator.clock import NS, Clock
 from replicator.config import read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
-from replicator.crypto.sign import Context, SigningKey, body_of
-from replicator.endpoints import PUBLIC, join_endpoint, split_endpoint
-from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
+from replicator.crypto.sign import SigningKey
+from replicator.endpoints import PUBLIC, join_endpoint, parse_way, split_endpoint
+from replicator.errors import HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.codes import write_code
-from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
+from replicator.format.offer import Invite, Offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import address_form
+from replicator.provider.announcing import Announcements
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
@@ -43,6 +44,7 @@ from replicator.provider.erasing import all_erasures
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.objects import used_by_all
+from replicator.provider.offers import own_offer, sign_offer
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
@@ -148,6 +150,10 @@ class Provider:
             )
         )
 
+    def announcements(self, sources: Sources) -> Announcements:
+        """Return what tells other providers where this one is."""
+        return Announcements(self._database, self.key, sources)
+
     def _hours(self) -> Hours:
         file = self._file
         try:
@@ -218,9 +224,7 @@ class Provider:
 
     def offer(self) -> Offer:
         """Return the newest offer."""
-        row = self._database.row("SELECT offer FROM meta")
-        assert row is not None, "the row is made with the home"
-        return decode_offer(body_of(row[0]))
+        return own_offer(self._database)[1]
 
     def change_offer(self, **changes: Any) -> Offer:
         """Sign a new offer with some fields changed; nothing happens if all are as they were.
@@ -233,7 +237,8 @@ class Provider:
             return before
         fields = msgspec.structs.asdict(before) | changes
         fields |= {"number": before.number + 1, "created_ns": self._clock.now_ns()}
-        signed, offer = sign_offer(self.key, Offer(**fields))
+        offer = Offer(**fields)
+        signed = sign_offer(self.key, offer)
         advertised = int("endpoints" in changes)
         self._database.write(
             "offer",
@@ -242,6 +247,20 @@ class Provider:
             ),
         )
         return offer
+
+    def advertise(self, endpoints: Iterable[str]) -> Offer:
+        """Sign where others reach this provider; nothing: where it listens, which a start corrects.
+
+        Raises:
+            UsageError: no "host:port", or more than anybody tries.
+        """
+        said = tuple(dict.fromkeys(endpoints))
+        if said:
+            return self.change_offer(endpoints=list(said))
+        self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET advertised = 0"))
+        if split_endpoint(self.listen)[1]:
+            self.listening_on(self.listen)
+        return self.offer()
 
     def listening_on(self, endpoint: str) -> None:
         """Correct the offer after a start on another address than before, unless an address is advertised."""
@@ -254,7 +273,7 @@ class Provider:
         changed = msgspec.structs.replace(
             offer, endpoints=[endpoint], number=offer.number + 1, created_ns=self._clock.now_ns()
         )
-        signed, _ = sign_offer(self.key, changed)
+        signed = sign_offer(self.key, changed)
         self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET offer = ?", (signed,)))
 
     def invite(self, *, quota: int, label: str, valid_s: int = VALID_S) -> str:
@@ -265,7 +284,7 @@ class Provider:
             HomeError: nobody could reach this provider yet: its port is not known before it first serves.
         """
         offer = self.offer()
-        if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
+        if any(parse_way(endpoint).port == 0 for endpoint in offer.endpoints):
             raise HomeError(
                 "this provider listens on any free port, and which one is not known yet",
                 hint="run `provider serve` first; it notes the port",
@@ -507,7 +526,7 @@ def init_provider(
             f"{data}: belongs to a provider already", hint="give each provider a folder of its own with --data"
         )
     key = key or SigningKey(rng.bytes(32))
-    signed, _ = sign_offer(
+    signed = sign_offer(
         key,
         Offer(
             provider_key=key.public,
@@ -587,20 +606,6 @@ def shown_endpoint(endpoint: str) -> str:
     except ValueError:
         return endpoint  # refused where the offer is checked
     return join_endpoint(socket.getfqdn(), port) if host in WILDCARDS else endpoint
-
-
-def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
-    """Return an offer signed.
-
-    Raises:
-        UsageError: a value that an offer cannot have.
-    """
-    try:
-        for endpoint in offer.endpoints:
-            split_endpoint(endpoint)
-        return key.sign(Context.OFFER, encode_offer(offer)), offer
-    except (FormatError, ValueError) as error:
-        raise UsageError(f"these terms cannot be offered: {error}") from error
 
 
 def _open_database(folder: str, fs: Fs, rng: Rng) -> Database:

@@ -7,6 +7,7 @@ from replicator.fs import Fs
 from replicator.ids import Identity
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
+from replicator.provider.offers import announced
 from replicator.provider.permits import read_pickup
 from replicator.provider.refusals import refusing
 from replicator.provider.scrub import Scrubbed, scrub
@@ -85,6 +86,15 @@ class ProviderService:
             if holder is None or holder.tenant != wanted.tenant:
                 raise RequestRefusedError("forbidden", "who signed this permit may not read here")
             return ProviderSession(self._core, holder).give(wanted)
+
+    def announce(self, offer: bytes) -> None:
+        """Take the newer offer of another provider that a tenant has told of, whoever brings it. Needs no certificate.
+
+        Raises:
+            RequestRefusedError: "not-found": nobody here knows that provider. "bad-request": it did not sign this.
+        """
+        with refusing(integrity="bad-request"):
+            announced(self._core.database, self._core.key, offer, clock=self._core.clock)
 
     def session(self, holder_key: bytes) -> ProviderSession:
         """Return the session of an enrolled holder.

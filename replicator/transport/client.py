@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from replicator.aio import aiohttp
-from replicator.endpoints import join_endpoint, split_endpoint
+from replicator.endpoints import join_endpoint, parse_way, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST
@@ -83,8 +83,9 @@ class TlsNetwork:
         impostor = False
         for endpoint in target.endpoints:
             try:
-                host, port = split_endpoint(endpoint)
-                peer = await fetch_certificate(host, port, timeout_s=self._connect_s)
+                way = parse_way(endpoint)
+                name = way.server_name(target.identity)
+                peer = await fetch_certificate(way.host, way.port, server_name=name, timeout_s=self._connect_s)
             except (OSError, ValueError, FormatError) as error:
                 problems.append(f"{endpoint} ({reason_of(error)})")
                 continue
@@ -96,8 +97,10 @@ class TlsNetwork:
             context = client_context(peer, key=key, certificate=certificate, scratch=self._scratch)
             reach = Reach(
                 name=target.name,
-                host=host,
-                port=port,
+                endpoint=endpoint,
+                host=way.host,
+                port=way.port,
+                server_name=name,
                 peer=peer.der,
                 seed=target.key.seed() if certificate is not None else b"",
                 certificate=certificate or b"",
@@ -127,6 +130,7 @@ class TlsConnection:
         context: ssl.SSLContext,
     ) -> None:
         self.target = target
+        self.endpoint = reach.endpoint
         self._reach = reach
         self._base = f"https://{join_endpoint(reach.host, reach.port)}"
         self._context = context
@@ -203,6 +207,7 @@ class TlsConnection:
                     headers={"Content-Length": str(len(body))} if body else {},
                     expect100=wait_for_go,
                     ssl=self._context,
+                    server_hostname=self._reach.server_name,
                     allow_redirects=False,
                 ) as response:
                     stall.reschedule(None)  # from here sock_read watches

@@ -107,6 +107,10 @@ class Service(Protocol):
         """Return what another provider asks for with a signed pickup and the permit in it."""
         ...
 
+    def announce(self, offer: bytes) -> None:
+        """Take the newer offer of another provider that is known here, whoever brings it."""
+        ...
+
     def session(self, holder_key: bytes) -> Session:
         """Return the session of the holder of a key that the transport has verified."""
         ...

@@ -22,10 +22,11 @@ from replicator.crypto.certificates import key_of_certificate
 from replicator.endpoints import join_endpoint
 from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.offer import MAX_OFFER
 from replicator.format.sizes import LARGEST, is_allowed
 from replicator.ids import NAME_SIZE, ObjectName
 from replicator.transport.handler import RequestRefusedError, Service, Session
-from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, Signed, read_enrol_request
+from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, Empty, Signed, read_enrol_request
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ ENROL_BURST = 30
 ENROL_PER_S = 1.0
 MAX_PICKUP = 16384
 """Bytes of a pickup with its permit, which anybody may bring."""
+MAX_ANNOUNCED = 2 * MAX_OFFER
+"""Bytes of an offer that anybody may bring."""
 GIFTS = 3
 """Objects that are on their way to other providers at the same time: they leave the line to whoever restores."""
 GIFT_BURST = 60
@@ -94,6 +97,7 @@ class Face:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._announcements = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
         self._downloads = 0
         self._giving = 0
@@ -120,6 +124,7 @@ class Face:
         app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
         app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
         app.router.add_post("/v2/give", self._give)
+        app.router.add_post("/v2/announce", self._announce)
         app.router.add_post("/v{version:[12]}/{op}", self._call)
         app.on_cleanup.append(self._close)
         return app
@@ -177,6 +182,11 @@ class Face:
     async def _erase(self, request: web.Request) -> web.Response:
         order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
         return _record(Signed(statement=await self._run(self._service.erase, order)))
+
+    async def _announce(self, request: web.Request) -> web.Response:
+        offer = await _from_anybody(request, self._announcements, "announcements", MAX_ANNOUNCED, _statement)
+        await self._run(self._service.announce, offer)
+        return _record(Empty())
 
     async def _call(self, request: web.Request) -> web.Response:
         op = request.match_info["op"]
@@ -345,7 +355,7 @@ def _operation(request: web.Request) -> str:
     if request.path.startswith("/v1/objects/"):
         return f"{request.method} object"
     op = request.path[len("/v1/") :]
-    return op if op in OPS or op in ("enrol", "erase", "give") else "unknown"
+    return op if op in OPS or op in ("announce", "enrol", "erase", "give") else "unknown"
 
 
 def _record(record: Record) -> web.Response:

@@ -19,7 +19,7 @@ from replicator.ids import NAME_SIZE
 WIRE_VERSION = 1
 """What every release speaks that there was so far."""
 PULLS_VERSION = 2
-"""Adds `pull` and `give`, below /v2, and changes nothing else. A provider that does not say it is asked neither."""
+"""Adds what is below /v2, and changes nothing else. A provider that does not say it is asked nothing of that."""
 MAX_REQUEST = 8 << 20
 """Bytes of any request body except an object."""
 MAX_ANSWER = 16 << 20
@@ -33,6 +33,8 @@ CHAIN_PAGE = 4096
 MAX_TESTIMONY = 64
 """Providers whose witnesses are kept for a writer."""
 MARKS_PAGE = 10_000
+MAX_OFFERS = 64
+"""Other providers whose offers are told in one request, and kept for a tenant."""
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -407,6 +409,31 @@ class PullReply(Record, frozen=True, kw_only=True):
     after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
+class KnownOffer(Part, frozen=True, kw_only=True):
+    """Which offer of a provider the asker has: its number, 0 for none."""
+
+    identity: Hash
+    number: Count
+
+
+class OffersRequest(Record, frozen=True, kw_only=True):
+    """Which offers of its tenant's providers the asker has; and ``offers``, signed, that were lacking here."""
+
+    known: Annotated[list[KnownOffer], msgspec.Meta(max_length=MAX_OFFERS)]
+    offers: Annotated[list[bytes], msgspec.Meta(max_length=MAX_OFFERS)]
+
+
+class Offers(Record, frozen=True, kw_only=True):
+    """Signed offers, newer than those that the asker has. ``lacking``: identities whose offer it has and is news here.
+
+    The asker has to bring these, and to verify those: they are worth what their own signatures are.
+    """
+
+    incarnation: Incarnation
+    offers: list[bytes]
+    lacking: list[Hash]
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -471,6 +498,7 @@ OPS: dict[str, OpSpec] = {
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
+    "offers": OpSpec(path="offers", right=None, request=OffersRequest, answer=Offers, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
-/v1/enrol, /v1/erase and /v2/give are the paths without a certificate."""
+/v1/enrol, /v1/erase, /v2/give and /v2/announce are the paths without a certificate."""

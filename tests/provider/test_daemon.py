@@ -332,14 +332,24 @@ def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
         async def told() -> None:
             assert house.looks[-1] == "scrub", "people are told after it was looked"
 
-        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"), told)
+        await _keep_house(
+            cast("ProviderService", house),
+            FakeClock(),
+            stop,
+            lambda: house.looks.append("scrub"),
+            told,
+            lambda: announced.append(1),
+        )
         return house
+
+    announced: list[int] = []
 
     house = asyncio.run(work())
     assert TICKS_A_SWEEP * TICK_S == DAY_S
     assert house.looks[1:4:2] == ["scrub", "scrub"]
     looks = [look for look in house.looks if look != "scrub"]
     assert [at for at, look in enumerate(looks) if look == "sweep"] == [0, TICKS_A_SWEEP]
+    assert announced, "other providers hear where it is"
     assert bool(caplog.records) == (fails is not None)
     assert {record.getMessage() for record in caplog.records} == (
         {f"the sweep stopped ({said}); the next one goes on"} if said else set()

@@ -42,6 +42,9 @@ class Liar:
     def give(self, pickup: bytes) -> bytes:
         return (self.gives or self.honest.give)(pickup)
 
+    def announce(self, offer: bytes) -> None:
+        self.honest.announce(offer)
+
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))
 
