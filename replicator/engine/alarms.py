@@ -11,6 +11,8 @@ from replicator.notify.alarms import LATE_S, Alarm
 from scheduler.standing import LOST_S
 
 REPAIR: Final = "run `replicator repair`: it stores missing and damaged copies again and deletes nothing"
+BY_HAND: Final = frozenset({"restore", "export", "borg import", "borg export"})
+"""Runs that somebody asked for and sees the end of: they are kept, and ring for damage alone."""
 _FAILED: Final = (1, 6)
 _UNPUBLISHED: Final = 5
 _INTEGRITY: Final = 4
@@ -78,7 +80,8 @@ def alarms_of(found: Status, ended: Iterable[tuple[str, int, str]] = ()) -> list
     ]
     integrity = any(one.kind.weight == "integrity" for one in alarms)
     for kind, code, why in ended:
-        alarms += _of_run(kind, code, why)
+        if kind not in BY_HAND:
+            alarms += _of_run(kind, code, why)
         if code == _INTEGRITY and not integrity:
             text = f"the last `{kind}` found what is not as it was stored{f': {why}' if why else ''}"
             look = "`replicator runs show latest` says what"
