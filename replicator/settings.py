@@ -27,7 +27,7 @@ from replicator.config import (
     parse_size,
     read_window,
 )
-from replicator.endpoints import parse_address, parse_identity, parse_reach, split_endpoint
+from replicator.endpoints import NOBODY, parse_address, parse_identity, parse_reach, split_endpoint
 from replicator.errors import HomeError, UsageError
 from replicator.ids import Identity, address_form
 from scheduler import PolicyError, RosterError, country_code, fold, residency
@@ -107,8 +107,8 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams`` and ``pull_from`` None: as the home
-    has them.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``,
+    ``via``, ``relay_for`` and ``relay_rate`` (bytes a second) None: as the home has them.
     """
 
     data: str
@@ -126,6 +126,9 @@ class DeclaredProvider:
     zone: str | None = None
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
+    via: tuple[str, ...] | None = None
+    relay_for: tuple[str, ...] | None = None
+    relay_rate: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -692,6 +695,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         table.failed("pull_from", error)
     if pull_from == ():
         table.wrong("pull_from", 'is empty; write: pull_from = ["nobody"]')
+    via, relay_for, relay_rate = _relaying(table)
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -713,8 +717,35 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         zone=zone,
         streams=streams,
         pull_from=pull_from,
+        via=via,
+        relay_for=relay_for,
+        relay_rate=relay_rate,
         tenants=tenants,
     )
+
+
+def _relaying(table: _Table) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None]:
+    """Return at which relays it waits, whom it relays itself, and how many bytes a second for each."""
+    via, relay_for = table.words("via"), table.words("relay_for")
+    for one in via or ():
+        try:
+            if one != NOBODY and parse_address(one)[1] is None:
+                table.wrong("via", f"'{one}' does not say which relay that is; write HOST:PORT/IDENTITY")
+        except UsageError as error:
+            table.failed("via", error)
+    for one in relay_for or ():
+        try:
+            if one not in ("members", NOBODY):
+                parse_identity(one)
+        except UsageError as error:
+            table.failed("relay_for", error)
+    for key, value in (("via", via), ("relay_for", relay_for)):
+        if value == ():
+            table.wrong(key, f'is empty; write: {key} = ["nobody"]')
+    rate = table.size("relay_rate")
+    if rate == 0:
+        table.wrong("relay_rate", 'of 0 passes nothing on; write: relay_for = ["nobody"]')
+    return via, relay_for, rate
 
 
 def _provider_window(table: _Table) -> tuple[str | None, str | None]:

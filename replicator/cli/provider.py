@@ -1,4 +1,4 @@
-"""provider init|serve|prove|set|sweep|scrub|invite|status."""
+"""provider init|serve|prove|probe|set|sweep|scrub|invite|status."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,13 @@ from replicator.config import (
     parse_words,
 )
 from replicator.credentials import credential, read_secret
+from replicator.endpoints import NOBODY, parse_way
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
-from replicator.ids import address_form
+from replicator.ids import Identity, address_form
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from replicator.crypto.sign import SigningKey
     from replicator.provider.service import ProviderService
     from replicator.provider.state import ProviderState
@@ -129,9 +132,25 @@ def init(
     multiple=True,
     help='Where tenants may send it for copies: "public" (as it is), "nobody", or networks such as 10.8.0.0/24.',
 )
+@click.option(
+    "--via",
+    metavar="RELAY",
+    multiple=True,
+    help='HOST:PORT/IDENTITY of a provider that passes connections on to this one; "nobody": none.',
+)
+@click.option(
+    "--relay-for",
+    metavar="WHOM",
+    multiple=True,
+    help='Whom it passes connections on to: identities, "members" (providers that tenants here also use), "nobody".',
+)
+@click.option("--relay-rate", metavar="SIZE", help="Bytes a second for each provider that it passes connections on to.")
 @command(keys="provider identity")
 def change(
     session: Session,
+    via: tuple[str, ...],
+    relay_for: tuple[str, ...],
+    relay_rate: str | None,
     advertise: tuple[str, ...],
     capacity: str | None,
     legal_name: str | None,
@@ -153,24 +172,29 @@ def change(
 
     A tenant may have this provider fetch copies from another one of its providers. It dials no address of a private
     network for that unless --pull-from names it: say "--pull-from public --pull-from 10.8.0.0/24" for a VPN.
+
+    A provider behind a router that lets nobody in waits at another one (--via), which has to allow it (--relay-for)
+    and passes on what it cannot read. Both hold from the daemon's next start on.
     """
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
     size = None if capacity is None else parse_size(capacity)
     if size is not None:
         _check_capacity(session, size)
-    if advertise:
-        _check_undeclared(session, "advertise")
+    for field, given in (("advertise", advertise), ("via", via), ("relay_for", relay_for), ("relay_rate", relay_rate)):
+        if given:
+            _check_undeclared(session, field)
     words: dict[str, Any] = {
         key: parse_words(value, what)
         for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours and not pull_from and not advertise and size is None:
+    relaying = bool(relay_for) or relay_rate is not None
+    if not (words or hours or pull_from or advertise or via or relaying) and size is None:
         raise UsageError(
             "nothing to change",
-            hint="give --advertise, --capacity, --legal-name, --contact, --window, --zone, --streams or --pull-from",
+            hint="give --advertise, --capacity, --via, --relay-for, --legal-name, --contact, --window or --pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -188,6 +212,16 @@ def change(
             found = opened.set_pull_from(pull_from)
             document["pull_from"] = list(found.words)
             lines.append(f"Fetches copies from: {', '.join(found.words)}, from the daemon's next start on.")
+        if relaying:
+            rate = None if relay_rate is None else parse_size(relay_rate)
+            if rate == 0:
+                raise UsageError("a rate of 0 passes nothing on", hint="say `--relay-for nobody`")
+            changed = opened.set_relay(relay_for or None, rate)
+            document |= {"relay_for": list(changed.relay_for), "relay_rate": changed.relay_rate}
+            lines.append(f"{_relay_text(changed.relay_for, changed.relay_rate)}, from the daemon's next start on.")
+        if via:
+            document["via"] = list(opened.set_via([_relay_address(session, one) for one in via]))
+            lines.append(f"Waits at relays: {', '.join(document['via']) or 'none'}, from the daemon's next start on.")
         if advertise:
             offer = opened.advertise(() if advertise == ("listen",) else advertise)
             document |= {"number": offer.number, "endpoints": offer.endpoints}
@@ -237,10 +271,58 @@ def _capacity_text(number: int, size: int, state: "ProviderState") -> list[str]:
     return lines
 
 
+def _relay_text(words: "Sequence[str]", rate: int) -> str:
+    return f"Passes connections on to: {', '.join(words) or 'nobody'}, {format_size(rate)}/s for each"
+
+
+def _relay_address(session: Session, text: str) -> str:
+    """Return a relay's address; of a peer of this home's tenant, where it was last heard of."""
+    if "/" in text or text == NOBODY:
+        return text
+    with session.member() as half:
+        pin = half.peer(text)
+        known = half.catalog.peers.get(Identity(pin.identity)).endpoints or tuple(pin.endpoints)
+        direct = [one for one in known if parse_way(one).relay is None]
+        if not direct:
+            raise UsageError(f"{text} is reached through a relay itself", hint="name one that can be dialled")
+        return f"{direct[0]}/{address_form(Identity(pin.identity))}"
+
+
+@provider.command("probe")
+@click.argument("peer", required=False)
+@command(keys="provider identity; a member's to ask its tenant's peers")
+def probe(session: Session, peer: str | None) -> None:
+    """Have another provider dial this one back where it says that it is, and say what is open and what to do.
+
+    PEER is the name of a peer of this home's tenant, or HOST:PORT/IDENTITY of a provider that one of your tenants uses
+    too; without it a home with a tenant asks that one's first peers. The daemon has to run. Ends with 3 if an
+    advertised address does not answer, with 1 if nobody could be asked.
+    """
+    from replicator.cli.probing import ask, in_words  # noqa: PLC0415 - commands import what they use
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        asked = ask(session, opened.key, opened.signed_offer(), peer)
+        offer, listen = opened.offer(), opened.listen
+    finally:
+        opened.close()
+    document, lines, good = in_words(asked, offer.endpoints, listen)
+    if not good:
+        session.worsen(exits.GAPS)
+    session.out.result(document, lines)
+
+
 @provider.command("serve")
 @click.option("--listen", metavar="HOST:PORT", help="Another address than the one given at init; port 0 takes any.")
+@click.option(
+    "--via",
+    metavar="RELAY",
+    multiple=True,
+    help='Wait at a provider that passes connections on: HOST:PORT/IDENTITY, or a peer; "nobody" ends it. Kept.',
+)
 @command(keys="provider identity")
-def serve(session: Session, listen: str | None) -> None:
+def serve(session: Session, listen: str | None, via: tuple[str, ...]) -> None:
     """Serve until told to stop (SIGTERM, SIGINT); requests in flight are finished first.
 
     Where config.toml has [provider], the home is made or changed to be as it says, before. With [notify] people are
@@ -251,6 +333,8 @@ def serve(session: Session, listen: str | None) -> None:
 
     configure()
     config = load_config(session.home)
+    if via:
+        _check_undeclared(session, "via")
 
     def announce(text: str) -> None:
         session.out.result({"listening": text.removeprefix("listening on ")}, text)
@@ -265,6 +349,7 @@ def serve(session: Session, listen: str | None) -> None:
         declared=config.provider,
         key=_given_key(),
         watch=_watch(session, config),
+        via=[_relay_address(session, one) for one in via],
     )
 
 
@@ -352,6 +437,16 @@ def _months_text(months: list[dict[str, Any]]) -> list[str]:
         if row["month"] in shown
     ]
     return ["", *table(("MONTH", "TENANT", "KEPT AT MOST", "CAME IN", "WENT OUT"), rows), ""] if rows else []
+
+
+def _relayed_text(months: list[dict[str, Any]]) -> list[str]:
+    shown = sorted({row["month"] for row in months}, reverse=True)[:_MONTHS_SHOWN]
+    rows = [
+        (row["month"], row["provider"][:12], row["connections"], format_size(row["bytes"]))
+        for row in months
+        if row["month"] in shown
+    ]
+    return table(("MONTH", "PASSED ON TO", "CONNECTIONS", "BYTES"), rows) if rows else []
 
 
 def _scrub_text(log: dict[str, Any]) -> str:
@@ -504,6 +599,9 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
         _hours_text(found["window"], found["zone"], found["streams"]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",
+        *([f"Waits at relays: {', '.join(found['via'])}"] if found["via"] else []),
+        *([f"{_relay_text(found['relay_for'], found['relay_rate'])}"] if found["relay_for"] else []),
+        *_relayed_text(found["relayed"]),
         "",
     ]
     if found["tenants"]:

@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
@@ -25,6 +25,7 @@ from replicator.provider.objects import record, used, used_by, used_by_all
 from replicator.provider.offers import own_offer
 from replicator.provider.pulling import Pulls
 from replicator.provider.quota import Levels, Quotas
+from replicator.provider.relaying import Relayed
 from replicator.provider.succession import begin_anew
 from replicator.provider.sweep import Limits, Marked
 from replicator.provider.sweeping import (
@@ -68,6 +69,7 @@ class Core:
         admitted: Mapping[bytes, DeclaredTenant],
         hours: Hours,
         pulls: Pulls | None = None,
+        relay_for: Sequence[str] = (),
     ) -> None:
         self.key = key
         self.admitted = admitted
@@ -79,6 +81,8 @@ class Core:
         self.quotas = Quotas(hours.streams)
         self.hours = hours
         self.traffic = Traffic()
+        self.relay_for = relay_for
+        self.relayed = Relayed()
         self.pulls = pulls
         self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
         """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
@@ -113,6 +117,7 @@ class Core:
         """Write down what came and went; nothing that matters waits for that."""
         try:
             self.traffic.write_down(self.database, now_ns)
+            self.relayed.write_down(self.database, now_ns)
         except (ReplicatorError, sqlite3.Error) as error:
             log.warning("what came and went was not written down (%s)", error)
 

@@ -15,7 +15,8 @@ from replicator.provider.ballast import Ballast
 SCHEMA_VERSION = 7
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
-6: what holders gave and took, by month. 7: what was told of other providers."""
+6: what holders gave and took, by month. 7: what was told of other
+providers, and what was passed on to those that nobody can dial."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -114,6 +115,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         ("tenant", "holder", "month"),
     ),
     "kept": ({"tenant": bytes, "month": str, "bytes": int}, ("tenant", "month")),
+    "relayed": ({"identity": bytes, "month": str, "connections": int, "moved": int}, ("identity", "month")),
     "told": (
         {"tenant": bytes, "kind": str, "about": bytes, "key": bytes, "number": int, "signed": bytes, "told_ns": int},
         ("tenant", "kind", "about", "key"),

@@ -88,15 +88,30 @@ def newest(database: Database, key: SigningKey, identity: Identity) -> tuple[int
     return (found[0].number, found[0].signed) if found else (0, b"")
 
 
-def announced(database: Database, key: SigningKey, signed: bytes, *, clock: Clock) -> None:
+def known_here(database: Database, identity: Identity) -> bool:
+    """Return whether some tenant told of a provider."""
+    return bool(told(database, KIND, identity))
+
+
+def known(database: Database, signed: bytes) -> VerifiedOffer:
+    """Return what an offer says, if some tenant told of the provider that it is of.
+
+    Raises:
+        RequestRefusedError: "not-found": nobody did. "bad-request" as of :func:`swap`.
+    """
+    one = _acceptable(signed)
+    if not known_here(database, one.identity):
+        raise RequestRefusedError("not-found", "no tenant here has told of this provider")
+    return one
+
+
+def announced(database: Database, signed: bytes, *, clock: Clock) -> None:
     """Take the newer offer of a provider that some tenant told of, from whoever brings it.
 
     Raises:
-        RequestRefusedError: "not-found": nobody here knows it. "bad-request" as of :func:`swap`.
+        RequestRefusedError: as of :func:`known`.
     """
-    one = _acceptable(signed)
-    if one.identity == key.identity or not told(database, KIND, one.identity):
-        raise RequestRefusedError("not-found", "no tenant here has told of this provider")
+    one = known(database, signed)
 
     def work(connection: sqlite3.Connection) -> None:
         connection.execute(

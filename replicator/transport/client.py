@@ -20,9 +20,9 @@ from replicator.transport.handler import refusal_of
 from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import (
+    BARE,
     MAX_ANSWER,
     OPS,
-    WIRE_VERSION,
     EnrolReply,
     EnrolRequest,
     Signed,
@@ -60,19 +60,23 @@ class TlsNetwork:
 
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         """Ask for a certificate without having one."""
-        connection = await self._dial(target, certificate=None)
-        try:
-            return await connection.call("enrol", written_enrol_request(request), EnrolReply)
-        finally:
-            await connection.close()
+        return await self.ask(target, "enrol", written_enrol_request(request), EnrolReply)
 
     async def erase(self, target: Target, order: bytes) -> bytes:
         """Hand over root's signed order to erase a tenant; return the signed receipt."""
-        connection = await self._dial(target, certificate=None)
+        return (await self.ask(target, "erase", Signed(statement=order), Signed)).statement
+
+    async def ask(self, target: Target, op: str, request: Record, answer: type[A]) -> A:
+        """Ask one of :data:`replicator.wire.messages.BARE`, without a certificate."""
+        connection = await self.reach(target)
         try:
-            return (await connection.call("erase", Signed(statement=order), Signed)).statement
+            return await connection.call(op, request, answer)
         finally:
             await connection.close()
+
+    async def reach(self, target: Target) -> "TlsConnection":
+        """Return a connection without a certificate, to ask again and again."""
+        return await self._dial(target, certificate=None)
 
     async def connect(self, target: Target) -> "TlsConnection":
         """Return a connection to a provider; the handshake has proved that it holds the pinned key."""
@@ -146,7 +150,7 @@ class TlsConnection:
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send a request and return its answer."""
         body = encode(request)
-        since = OPS[op].since if op in OPS else WIRE_VERSION
+        since = OPS[op].since if op in OPS else BARE[op]
         async with self._request("POST", f"/v{since}/{op}", body=body) as (response, moved):
             return self._decode(answer, await self._read(response, MAX_ANSWER, moved))
 

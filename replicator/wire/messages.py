@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from replicator.format.charter import Count, Hash, Id16, Key, Op
+from replicator.format.charter import Count, Endpoint, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
 from replicator.format.codec import Part, Record, decode, version_of
 from replicator.format.keybag import SecretRecord
@@ -35,6 +35,9 @@ MAX_TESTIMONY = 64
 MARKS_PAGE = 10_000
 MAX_OFFERS = 64
 """Other providers whose offers are told in one request, and kept for a tenant."""
+
+TOKEN_SIZE = 16
+Token = Annotated[bytes, msgspec.Meta(min_length=TOKEN_SIZE, max_length=TOKEN_SIZE)]
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -434,6 +437,39 @@ class Offers(Record, frozen=True, kw_only=True):
     lacking: list[Hash]
 
 
+ProbeAnswer = Literal["your key", "another key", "nothing", "private"]
+
+
+class Probed(Part, frozen=True, kw_only=True):
+    """What answered when an endpoint was dialled back over IPv4 or IPv6; family 0: it was not dialled.
+
+    "private": it is a number of a network that is not dialled from there.
+    """
+
+    endpoint: Endpoint
+    family: Literal[0, 4, 6]
+    answer: ProbeAnswer
+
+
+class ProbeReply(Record, frozen=True, kw_only=True):
+    """What answered at the endpoints of the offer; ``seen`` is the address that asked, as it was seen from there."""
+
+    incarnation: Incarnation
+    probed: list[Probed]
+    seen: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class WaitReply(Record, frozen=True, kw_only=True):
+    """Whoever is relayed dials back for each of ``tokens``: a client waits there. ``offer`` is the relay's, signed.
+
+    No tokens: nobody came; ask again.
+    """
+
+    incarnation: Incarnation
+    tokens: list[Token]
+    offer: bytes
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -500,5 +536,14 @@ OPS: dict[str, OpSpec] = {
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
     "offers": OpSpec(path="offers", right=None, request=OffersRequest, answer=Offers, since=PULLS_VERSION),
 }
-"""Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
-/v1/enrol, /v1/erase, /v2/give and /v2/announce are the paths without a certificate."""
+"""Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME."""
+
+BARE: dict[str, int] = {
+    "enrol": WIRE_VERSION,
+    "erase": WIRE_VERSION,
+    "give": PULLS_VERSION,
+    "announce": PULLS_VERSION,
+    "probe": PULLS_VERSION,
+    "wait": PULLS_VERSION,
+}
+"""What is asked without a certificate, and since which version; the path is /v<since>/<word>."""

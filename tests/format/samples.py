@@ -69,6 +69,7 @@ from replicator.format.offer import Invite, Offer, Offer1
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.permit import Permit, Pickup
 from replicator.format.policy import Policy, policy_id
+from replicator.format.relay import Waiting
 from replicator.format.snapshot import (
     ChunkList,
     ChunkRef,
@@ -340,6 +341,7 @@ PERMIT = Permit(
     issued_ns=NOW,
     expires_ns=NOW + NS,
 )
+WAITING = Waiting(relay=run(0xB0, 32), asked_ns=NOW)
 PICKUP = Pickup(permit=b"a signed permit", source=run(0xA0, 32), name=run(0x00, 32), offset=0, length=0, asked_ns=NOW)
 ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
 ERASE_RECEIPT = EraseReceipt(
@@ -630,6 +632,7 @@ SAMPLES: dict[str, Record] = {
     "fence": FENCE,
     "retire": RETIRE,
     "permit": PERMIT,
+    "waiting": WAITING,
     "pickup": PICKUP,
     "offer": OFFER,
     "offer 1": OFFER_1,

@@ -21,6 +21,7 @@ from replicator.format import (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )
@@ -41,6 +42,7 @@ MODULES = (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )

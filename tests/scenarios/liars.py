@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from replicator.charter.offers import VerifiedOffer
 from replicator.format.codec import Record, decode, encode
 from replicator.ids import Identity, ObjectName
 from replicator.transport.handler import Service, Session, Upload
@@ -44,6 +45,15 @@ class Liar:
 
     def announce(self, offer: bytes) -> None:
         self.honest.announce(offer)
+
+    def known(self, offer: bytes) -> VerifiedOffer:
+        return self.honest.known(offer)
+
+    def relays(self, statement: bytes) -> Identity:
+        return self.honest.relays(statement)
+
+    def offer(self) -> bytes:
+        return self.honest.offer()
 
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))
