@@ -2,7 +2,8 @@
 
 import contextlib
 import socket
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,7 @@ def _families(endpoint: str, families: Sequence[int]) -> str:
     return f"through a relay, {how}" if parse_way(endpoint).relay is not None else how
 
 
-def _closed(endpoint: str, answers: Set[str], listen: str) -> str:
+def _closed(endpoint: str, answers: AbstractSet[str], listen: str) -> str:
     way = parse_way(endpoint)
     if not answers:
         return "was not dialled"

@@ -13,6 +13,7 @@ from replicator.provider.home import Provider
 from replicator.provider.service import ProviderService
 from replicator.transport.base import Connection, Target
 from replicator.transport.client import TlsNetwork
+from replicator.transport.probing import Prober
 from replicator.transport.server import serving
 from replicator.transport.tls import server_context
 from replicator.wire.messages import EnrolRequest
@@ -56,7 +57,7 @@ class Live:
 
 
 @asynccontextmanager
-async def living(path: str, **terms: object) -> AsyncIterator[Live]:
+async def living(path: str, *, prober: Prober | None = None, **terms: object) -> AsyncIterator[Live]:
     """Run a settled provider inside the block."""
     house = House(path)
     provider = house.init(**terms)
@@ -65,7 +66,9 @@ async def living(path: str, **terms: object) -> AsyncIterator[Live]:
     settle(provider, service, tenant)
     context = server_context(*provider.certificate_paths())
     try:
-        async with serving(service, SystemClock(), host="127.0.0.1", port=0, context=context) as endpoints:
+        async with serving(
+            service, SystemClock(), host="127.0.0.1", port=0, context=context, prober=prober
+        ) as endpoints:
             yield Live(house, provider, service, endpoints[0], tenant)
     finally:
         service.stop()
