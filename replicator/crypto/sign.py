@@ -56,6 +56,8 @@ class Context(enum.Enum):
     PERMIT = b"permit"
     PICKUP = b"pickup"
     WAITING = b"waiting"
+    NOTICE = b"notice"
+    CLEARING = b"clearing"
 
 
 class SigningKey:

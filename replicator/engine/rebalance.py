@@ -11,9 +11,11 @@ from typing import Any
 
 from replicator.catalog.objects import ObjectRow
 from replicator.engine.audit import survey
+from replicator.engine.clearing import tell_shrinking
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
+from replicator.engine.givenup import given_up
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id
@@ -100,6 +102,10 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
                     result = Published()
                     await Publisher(half, federation, edge, half.spool()).claim_everywhere(result)
                     report.owed = result.owed
+            if not dry_run and isinstance(half, NodeHome):
+                ground.refresh()
+                nowhere = {bytes.fromhex(one["pack"]) for one in wanted["refused"]}
+                await tell_shrinking(half, federation, ground, rows, nowhere)
             report.surplus = len(ground.surplus(rows))
             report.notices = [*federation.notices, *federation.integrity]
             if report.refused or (not dry_run and report.made < len(report.moves)):
@@ -144,6 +150,9 @@ def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
     for one in ground.plan(rows).surplus:
         surplus.setdefault(one.pack, set()).add(one.peer)
     spare = dict.fromkeys(roster, 0)
+    for identity, given in given_up(ground).items():
+        if peer_id(identity) in spare:
+            spare[peer_id(identity)] += sum(row.size for row in given)
     placements: dict[PackId, list[PeerId]] = {}
     for pack in packs:
         unneeded = surplus.get(pack.id, set())

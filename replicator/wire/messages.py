@@ -470,6 +470,19 @@ class WaitReply(Record, frozen=True, kw_only=True):
     offer: bytes
 
 
+class LeavingRequest(Record, frozen=True, kw_only=True):
+    """Do you leave or shrink? ``clearing`` is the holder's signed Clearing, empty to ask only."""
+
+    clearing: bytes
+
+
+class Leaving(Record, frozen=True, kw_only=True):
+    """``notice`` is the provider's signed Notice for the asking holder's tenant, empty if it stays as it is."""
+
+    incarnation: Incarnation
+    notice: bytes
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -535,6 +548,7 @@ OPS: dict[str, OpSpec] = {
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
     "offers": OpSpec(path="offers", right=None, request=OffersRequest, answer=Offers, since=PULLS_VERSION),
+    "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME."""
 

@@ -57,8 +57,9 @@ class Live:
 
 
 @asynccontextmanager
-async def living(path: str, *, prober: Prober | None = None, **terms: object) -> AsyncIterator[Live]:
-    """Run a settled provider inside the block."""
+async def living(path: str, *dialling: Prober, **terms: object) -> AsyncIterator[Live]:
+    """Run a settled provider inside the block; it dials back if it has something to do that with."""
+    prober = dialling[0] if dialling else None
     house = House(path)
     provider = house.init(**terms)
     service = provider.start()

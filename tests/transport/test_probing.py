@@ -121,7 +121,7 @@ def probe(at: Live, signed: bytes) -> "asyncio.Future[ProbeReply]":
 def test_only_a_provider_that_a_tenant_told_of_has_itself_dialled_and_not_often(tmp_path: str) -> None:
     async def work() -> None:
         prober = Prober(Reachable(["127.0.0.0/8"]), wait=FakeClock().sleep)
-        async with living(str(tmp_path), prober=prober) as at:
+        async with living(str(tmp_path), prober) as at:
             signed = offer(at, at.endpoint, "192.168.1.1:1")
             assert await refused(probe(at, signed)) == "not-found"
             connection = await at.connect()
