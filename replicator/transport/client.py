@@ -23,6 +23,7 @@ from replicator.wire.messages import (
     BARE,
     MAX_ANSWER,
     OPS,
+    WIRE_VERSION,
     EnrolReply,
     EnrolRequest,
     Signed,
@@ -150,7 +151,7 @@ class TlsConnection:
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send a request and return its answer."""
         body = encode(request)
-        since = OPS[op].since if op in OPS else BARE[op]
+        since = OPS[op].since if op in OPS else BARE.get(op, WIRE_VERSION)
         async with self._request("POST", f"/v{since}/{op}", body=body) as (response, moved):
             return self._decode(answer, await self._read(response, MAX_ANSWER, moved))
 
