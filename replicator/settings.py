@@ -109,10 +109,9 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``,
-    ``via``, ``relay_for`` and ``relay_rate`` (bytes a second) None: as the home has them.
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` None:
-    as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s``,
+    ``for_members``, ``via``, ``relay_for`` and ``relay_rate`` (bytes a second) None: as the home has them. ``data`` is
+    an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
     """
 
     data: str
@@ -137,6 +136,7 @@ class DeclaredProvider:
     s3_endpoint: str = ""
     s3_region: str = ""
     s3_credentials: str = ""
+    for_members: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -710,6 +710,9 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
     if pull_from == ():
         table.wrong("pull_from", 'is empty; write: pull_from = ["nobody"]')
     via, relay_for, relay_rate = _relaying(table)
+    for_members = table.size("for_members")
+    if for_members and capacity and for_members > capacity:
+        table.wrong("for_members", f"of {format_size(for_members)} is more than the capacity, {format_size(capacity)}")
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -738,6 +741,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         s3_endpoint=s3_endpoint,
         s3_region=s3_region,
         s3_credentials=s3_credentials,
+        for_members=for_members,
         tenants=tenants,
     )
 

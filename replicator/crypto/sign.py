@@ -56,8 +56,15 @@ class Context(enum.Enum):
     PERMIT = b"permit"
     PICKUP = b"pickup"
     WAITING = b"waiting"
+    AUDIT_RECEIPT = b"audit receipt"
     NOTICE = b"notice"
     CLEARING = b"clearing"
+    GROUP = b"group"
+    MEMBER = b"member"
+    SEAT = b"seat"
+    VOUCHER = b"voucher"
+    ADMISSION = b"admission"
+    EXPULSION = b"expulsion"
 
 
 class SigningKey:

@@ -83,6 +83,8 @@ def open_declared(
         if (declared.relay_for, declared.relay_rate) != (None, None):
             provider.set_relay(declared.relay_for, declared.relay_rate)
         provider.set_server(_server(declared))
+        if declared.for_members is not None:
+            provider.set_for_members(declared.for_members)
         provider.listen = declared.listen
         provider.advertise(declared.advertise)
         provider.admit(declared.tenants)

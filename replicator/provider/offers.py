@@ -48,7 +48,7 @@ def sign_offer(key: SigningKey, offer: Offer) -> bytes:
     return signed
 
 
-def swap(
+def swap_offers(
     database: Database, key: SigningKey, tenant: TenantId, request: OffersRequest, *, clock: Clock
 ) -> tuple[list[bytes], list[bytes]]:
     """Take what a tenant's member brings; return the offers that are newer than what it has, and what is lacking here.
@@ -97,7 +97,7 @@ def known(database: Database, signed: bytes) -> VerifiedOffer:
     """Return what an offer says, if some tenant told of the provider that it is of.
 
     Raises:
-        RequestRefusedError: "not-found": nobody did. "bad-request" as of :func:`swap`.
+        RequestRefusedError: "not-found": nobody did. "bad-request" as of :func:`swap_offers`.
     """
     one = _acceptable(signed)
     if not known_here(database, one.identity):

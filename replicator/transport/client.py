@@ -13,6 +13,7 @@ from replicator.aio import aiohttp
 from replicator.endpoints import join_endpoint, parse_way, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.format.sizes import LARGEST
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Reach, Target
@@ -26,6 +27,7 @@ from replicator.wire.messages import (
     WIRE_VERSION,
     EnrolReply,
     EnrolRequest,
+    JoinRequest,
     Signed,
     written_enrol_request,
 )
@@ -78,6 +80,10 @@ class TlsNetwork:
     async def reach(self, target: Target) -> "TlsConnection":
         """Return a connection without a certificate, to ask again and again."""
         return await self._dial(target, certificate=None)
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word."""
+        return await self.ask(target, "join", request, GroupFacts)
 
     async def connect(self, target: Target) -> "TlsConnection":
         """Return a connection to a provider; the handshake has proved that it holds the pinned key."""

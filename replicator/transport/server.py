@@ -35,6 +35,7 @@ from replicator.wire.messages import (
     OPS,
     STATUS,
     Empty,
+    JoinRequest,
     ProbeReply,
     Signed,
     WaitReply,
@@ -118,6 +119,7 @@ class Face:
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._announcements = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._joins = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
         self._probes = TokenBucket(clock, burst=PROBE_BURST, per_s=PROBES_PER_S)
         self._waits = TokenBucket(clock, burst=WAIT_BURST, per_s=WAITS_PER_S)
@@ -149,6 +151,7 @@ class Face:
         app.router.add_post("/v2/announce", self._announce)
         app.router.add_post("/v2/probe", self._probe)
         app.router.add_post("/v2/wait", self._wait)
+        app.router.add_post("/v2/join", self._join)
         app.router.add_post("/v{version:[12]}/{op}", self._call)
         app.on_cleanup.append(self._close)
         return app
@@ -202,6 +205,10 @@ class Face:
     async def _enrol(self, request: web.Request) -> web.Response:
         wanted = await _from_anybody(request, self._enrolments, "enrolments", MAX_REQUEST, read_enrol_request)
         return _record(await self._run(self._service.enrol, wanted))
+
+    async def _join(self, request: web.Request) -> web.Response:
+        wanted = await _from_anybody(request, self._joins, "who want to join", MAX_REQUEST, _join_request)
+        return _record(await self._run(self._service.join, wanted))
 
     async def _erase(self, request: web.Request) -> web.Response:
         order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
@@ -370,6 +377,10 @@ async def _from_anybody(
         return read(body)
     except FormatError as error:
         raise RequestRefusedError("bad-request", error.message) from error
+
+
+def _join_request(body: bytes) -> JoinRequest:
+    return decode(JoinRequest, body, limit=MAX_REQUEST)
 
 
 def _statement(body: bytes) -> bytes:
