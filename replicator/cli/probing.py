@@ -1,6 +1,7 @@
 """Asking others to dial this provider back, and what their answers mean for who has to open something."""
 
 import contextlib
+import copy
 import socket
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -33,8 +34,10 @@ class Asked:
     problem: str = ""
 
 
-def ask(session: Session, key: SigningKey, offer: bytes, peer: str | None) -> list[Asked]:
+def ask(session: Session, key: SigningKey, offer: bytes, peer: str | None, tenant_home: str | None) -> list[Asked]:
     """Ask a peer of the tenant, or the provider at an address; without either the first peers that answer.
+
+    ``tenant_home``: where the tenant's half is, if not beside the provider.
 
     Raises:
         UsageError: there is nobody to ask.
@@ -46,10 +49,13 @@ def ask(session: Session, key: SigningKey, offer: bytes, peer: str | None) -> li
         target = Target(identity=identity, name=endpoint, endpoints=(endpoint,), key=key, certificate=None)
         asked = [wait(_asked(target, offer))]
     else:
+        if tenant_home is not None:
+            session = copy.copy(session)
+            session.home_option = tenant_home
         if not any(has_half(session.home, role) for role in ("node", "keeper", "drill", "maintainer")):
             raise UsageError(
-                "this home is of no tenant whose peers could be asked",
-                hint="name a provider that one of your tenants uses too: `provider probe HOST:PORT/IDENTITY`",
+                f"{session.home} is of no tenant whose peers could be asked",
+                hint="name the home of your keeper or node with --tenant-home, or HOST:PORT/IDENTITY of a provider",
             )
         with session.edge() as edge, session.member() as half:
             if peer is not None:
@@ -91,7 +97,7 @@ async def _asked(target: Target, offer: bytes) -> Asked:
     except RefusedError as error:
         known = {
             "bad-request": "is of an earlier release, which does not dial back",
-            "not-found": "does not know this provider: none of its tenants uses both (ask through a tenant's home)",
+            "not-found": "does not know this provider: none of its tenants uses both (ask with --tenant-home)",
             "forbidden": "dials nobody, by its operator's word",
         }
         return Asked(name=target.name, reply=None, problem=known.get(error.code, error.reason))

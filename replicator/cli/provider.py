@@ -422,20 +422,23 @@ def _relay_address(session: Session, text: str) -> str:
 
 @provider.command("probe")
 @click.argument("peer", required=False)
+@click.option(
+    "--tenant-home", metavar="DIR", help="Where your keeper or node is, whose peers are asked; else this home."
+)
 @command(keys="provider identity; a member's to ask its tenant's peers")
-def probe(session: Session, peer: str | None) -> None:
+def probe(session: Session, peer: str | None, tenant_home: str | None) -> None:
     """Have another provider dial this one back where it says that it is, and say what is open and what to do.
 
-    PEER is the name of a peer of this home's tenant, or HOST:PORT/IDENTITY of a provider that one of your tenants uses
-    too; without it a home with a tenant asks that one's first peers. The daemon has to run. Ends with 3 if an
-    advertised address does not answer, with 1 if nobody could be asked.
+    PEER is the name of a peer of your tenant, or HOST:PORT/IDENTITY of a provider that one of this one's tenants uses
+    too; without it the tenant's first peers are asked. The daemon has to run. Ends with 3 if an advertised address
+    does not answer, with 1 if nobody could be asked.
     """
     from replicator.cli.probing import ask, in_words  # noqa: PLC0415 - commands import what they use
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
-        asked = ask(session, opened.key, opened.signed_offer(), peer)
+        asked = ask(session, opened.key, opened.signed_offer(), peer, tenant_home)
         offer, listen = opened.offer(), opened.listen
     finally:
         opened.close()

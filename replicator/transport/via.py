@@ -13,7 +13,7 @@ from replicator.charter.offers import verify_offer
 from replicator.clock import Clock
 from replicator.crypto.sign import Context, SigningKey
 from replicator.endpoints import parse_way, via
-from replicator.errors import FormatError, IntegrityError, ReplicatorError
+from replicator.errors import FormatError, IntegrityError, PeerError
 from replicator.format.codec import encode
 from replicator.format.offer import MOST_ENDPOINTS
 from replicator.format.relay import Waiting
@@ -97,10 +97,11 @@ class _Waiter:
                             losses, lost = 1, ""
                     finally:
                         await connection.close()
-                except ReplicatorError as error:
-                    if str(error) != lost:  # what stays so is said once
-                        log.warning("relay %s: %s", short(self._relay.identity), error)
-                    lost = str(error)
+                except Exception as error:
+                    reason = error.reason if isinstance(error, PeerError) else str(error) or type(error).__name__
+                    if reason != lost:  # what stays so is said once
+                        log.warning("relay %s: %s", short(self._relay.identity), reason)
+                    lost = reason
                 await self._clock.sleep(backoff_s(losses, self._rng.below(1 << 10) / (1 << 10)))
                 losses += 1
         finally:
