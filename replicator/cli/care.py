@@ -12,6 +12,7 @@ from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
 from replicator.cli.proofs import proofs_words, week_document
 from replicator.config import format_size
+from replicator.endpoints import join_endpoint, parse_way
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
 
@@ -124,6 +125,11 @@ def _status_document(found: "Status") -> dict[str, Any]:
     return document
 
 
+def _answers(endpoint: str) -> str:
+    way = parse_way(endpoint)
+    return "answers" if way.relay is None else f"answers through a relay at {join_endpoint(way.host, way.port)}"
+
+
 def _deletions_text(found: "Status") -> list[str]:
     lines: list[str] = []
     for one in found.deletions:
@@ -195,7 +201,7 @@ def _status_text(found: "Status") -> list[str]:
                     format_size(one.bytes),
                     one.probes if one.proved == one.probes else proofs_words(one),
                     "; ".join((*([] if one.stands == "answers" else [one.stands]), *one.problems))
-                    or ("answers" if one.reachable else "not asked"),
+                    or (_answers(one.reached) if one.reachable else "not asked"),
                 )
                 for one in found.peers
             ],
