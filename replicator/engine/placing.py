@@ -282,7 +282,7 @@ class Ground:
         since_ns = self.half.catalog.peers.get(identity).failing_since_ns
         unmounted = isinstance(failure, RefusedError) and failure.code == "unavailable"
         if unmounted:
-            since_ns = disk_away_since(self.half, identity) or since_ns
+            since_ns = min((one for one in (disk_away_since(self.half, identity), since_ns) if one), default=0)
         # Who was not asked in this run answered when it was asked last, if nothing else is known.
         answers = failure is None and (identity in self.federation.links or not since_ns)
         contact = Contact(

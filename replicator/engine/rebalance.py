@@ -14,12 +14,14 @@ from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
+from replicator.engine.givenup import given_up
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.repair import Way, published, way_of
 from replicator.engine.send import Sender
+from replicator.engine.spare import let_go
 from replicator.engine.sync import sync_all
 from replicator.ids import Identity, short
 from scheduler import PackId, PeerId
@@ -51,6 +53,8 @@ class RebalanceReport:
     pulled: int = 0
     surplus: int = 0
     """Copies that are not needed any more, all together."""
+    let_go: int = 0
+    """Of these, those that this node gave up in this run."""
     notices: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     exit_code: int = 0
@@ -98,7 +102,9 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
                 report.pulled = sender.pulls.objects
                 if isinstance(half, NodeHome):
                     result = Published()
-                    await Publisher(half, federation, edge, half.spool()).claim_everywhere(result)
+                    publisher = Publisher(half, federation, edge, half.spool())
+                    await publisher.claim_everywhere(result)
+                    report.let_go = len(await let_go(publisher, rows, result))
                     report.owed = result.owed
             report.surplus = len(ground.surplus(rows))
             report.notices = [*federation.notices, *federation.integrity]
@@ -144,6 +150,9 @@ def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
     for one in ground.plan(rows).surplus:
         surplus.setdefault(one.pack, set()).add(one.peer)
     spare = dict.fromkeys(roster, 0)
+    for identity, given in given_up(ground).items():
+        if peer_id(identity) in spare:
+            spare[peer_id(identity)] += sum(row.size for row in given)
     placements: dict[PackId, list[PeerId]] = {}
     for pack in packs:
         unneeded = surplus.get(pack.id, set())
