@@ -21,6 +21,8 @@ from replicator.config import (
     LineSettings,
     config_path,
     format_size,
+    is_bucket,
+    parse_bucket,
     parse_coding,
     parse_duration,
     parse_name,
@@ -107,8 +109,8 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams`` and ``pull_from`` None: as the home
-    has them.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` None:
+    as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
     """
 
     data: str
@@ -126,6 +128,10 @@ class DeclaredProvider:
     zone: str | None = None
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
+    notice_s: int | None = None
+    s3_endpoint: str = ""
+    s3_region: str = ""
+    s3_credentials: str = ""
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -284,6 +290,10 @@ class _Table:
     def take(self, key: str) -> Any:
         self._known.append(key)
         return self._values.pop(key, None)
+
+    def peek(self, key: str) -> Any:
+        """Return a value that is still to be taken."""
+        return self._values.get(key)
 
     def end(self) -> None:
         """Note the keys that are left: nothing takes them."""
@@ -670,7 +680,8 @@ def _tenant(name: str, table: _Table) -> DeclaredTenant | None:
 
 
 def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredProvider | None:
-    data, capacity = table.folder("data", required=True), table.size("capacity", required=True)
+    data, (s3_endpoint, s3_region, s3_credentials) = _data(table)
+    capacity = table.size("capacity", required=True)
     owner, site, region = (table.label(domain, f"a {domain}", required=True) for domain in FAILURE_DOMAINS[:3])
     country = table.parsed("country", _country, required=True)
     listen = table.parsed("listen", _endpoint) or LISTEN
@@ -682,6 +693,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
             table.failed("advertise", error)
     lock_s = table.parsed("lock", parse_duration)
     grace_s = table.parsed("grace", parse_duration)
+    notice_s = table.parsed("notice", parse_duration)
     identity = table.parsed("identity", parse_identity)
     window, zone = _provider_window(table)
     streams = table.count("streams", 1, MOST_STREAMS)
@@ -713,8 +725,27 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         zone=zone,
         streams=streams,
         pull_from=pull_from,
+        notice_s=notice_s,
+        s3_endpoint=s3_endpoint,
+        s3_region=s3_region,
+        s3_credentials=s3_credentials,
         tenants=tenants,
     )
+
+
+def _data(table: _Table) -> tuple[str | None, tuple[str, str, str]]:
+    """Take where the objects lie: a folder, or a bucket with its server, its region and the file with its keys."""
+    server = table.text("s3_endpoint") or "", table.text("s3_region") or "", table.folder("s3_credentials") or ""
+    place = table.peek("data")
+    if not isinstance(place, str) or not is_bucket(place):
+        if any(server):
+            table.wrong("data", 'is no bucket, and s3_... are for one: data = "s3://BUCKET/PREFIX"')
+        return table.folder("data", required=True), server
+    endpoint, region, credentials = server
+    found = table.parsed(
+        "data", lambda text: parse_bucket(text, endpoint=endpoint, region=region, credentials=credentials)
+    )
+    return None if found is None else str(found), server
 
 
 def _provider_window(table: _Table) -> tuple[str | None, str | None]:

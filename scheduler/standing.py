@@ -22,14 +22,15 @@ URGENT_S: Final = 7 * 86400.0
 LOST_S: Final = 14 * 86400.0
 """Silence after which all that lay there is made again."""
 
-Said: TypeAlias = Literal["", "away", "readonly", "draining", "gone"]
-"""What the tenant said. away: for a time that was announced. readonly: keeps what it has. draining: is to be emptied.
-gone: will not come back."""
+Said: TypeAlias = Literal["", "away", "readonly", "draining", "leaving", "gone"]
+"""What was said. away: for a time that was announced. readonly: keeps what it has. draining: is to be emptied. leaving:
+said so itself, for a day. gone: will not come back."""
 
 Word: TypeAlias = Literal[
-    "answers", "offline", "suspect", "unmounted", "away", "late", "readonly", "draining", "lost", "gone"
+    "answers", "offline", "suspect", "unmounted", "away", "late", "readonly", "draining", "leaving", "lost", "gone"
 ]
-"""late: it was away, and is not back although the time is over."""
+"""late: it was away, and is not back although the time is over. Of one that was leaving, and is silent after its day,
+nobody expects it back: it is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,8 @@ class Contact:
     """What is known of a peer now. ``silent_s``: how long nothing could be read there, 0 while all is well.
 
     ``unmounted``: it answers and says that its disk is not there, which says nothing about what is on it. ``left_s``:
-    until an absence that was announced ends; negative, for how long it has been over.
+    until an absence that was announced ends, or until the day from which it keeps nothing; negative, for how long that
+    has been over.
     """
 
     answers: bool
@@ -65,21 +67,23 @@ def standing(contact: Contact, *, by_hand: bool = False) -> Standing:
     if said == "gone":
         return Standing(word="gone", state="lost")
     if contact.answers and not contact.unmounted:
-        if said == "draining":
-            return Standing(word="draining", state="draining")
+        if said in ("draining", "leaving"):
+            return Standing(word=said, state="draining")
         if said == "readonly":
             return Standing(word="readonly", state="readonly")
         if said == "away" and contact.left_s > 0:
             return Standing(word="away", state="readonly")
         return Standing(word="answers", state="ok")
+    if said == "leaving" and contact.left_s <= 0:
+        return Standing(word="gone", state="lost")
     announced = said == "away" and contact.left_s > 0
     if by_hand and not announced and not contact.unmounted:
         return Standing(word="lost", state="lost")
     counted = min(contact.silent_s, -contact.left_s) if said == "away" else contact.silent_s
     if counted > LOST_S:
         return Standing(word="lost", state="lost")
-    if said == "draining":
-        return Standing(word="draining", state="draining")
+    if said in ("draining", "leaving"):
+        return Standing(word=said, state="draining")
     state: PeerState = "suspect" if contact.silent_s > URGENT_S else "readonly"
     if contact.unmounted:
         return Standing(word="unmounted", state=state)

@@ -156,7 +156,7 @@ def test_lines_that_can_be_typed_pass(line: str, complete: bool) -> None:
         "restore latest --target out --overwrite perhaps",
         "dataset add photos /srv --copies many",
         "provider",
-        "provider drain",
+        "provider vanish",
         "node list everything",
     ],
 )

@@ -177,13 +177,16 @@ def test_a_whole_file_is_read_as_it_is_meant(tmp_path: Path) -> None:
 def test_coding_and_whom_a_provider_fetches_from_are_declared_or_left_as_they_are(tmp_path: Path) -> None:
     config = read(tmp_path, WHOLE)
     assert config.provider is not None
-    assert (config.datasets[0].coding, config.provider.pull_from) == (None, None)
+    assert (config.datasets[0].coding, config.provider.pull_from, config.provider.notice_s) == (None, None, None)
     coded = WHOLE.replace("copies = 3", 'coding = "2+2"').replace("minimum = 2", "")
     reach = "pull_from = ['public', '10.8.0.0/24']"
     config = read(tmp_path, coded.replace("[tenant.bjorkby]", f"{reach}\n[tenant.bjorkby]"))
     assert config.provider is not None
     assert (config.datasets[0].coding, config.datasets[0].copies) == ((2, 2), None)
     assert config.provider.pull_from == ("public", "10.8.0.0/24")
+    config = read(tmp_path, WHOLE.replace("[tenant.bjorkby]", "notice = '60d'\n[tenant.bjorkby]"))
+    assert config.provider is not None
+    assert config.provider.notice_s == 60 * 86400
     assert MOST_SHARDS == format_sizes.MOST_SHARDS
     with pytest.raises(HomeError, match=r"minimum is 2, which is 3 shards, and the declared peers .* are of 2 owners"):
         read(tmp_path, coded.replace('coding = "2+2"', 'coding = "2+2"\nminimum = 2'))

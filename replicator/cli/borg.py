@@ -55,7 +55,7 @@ def borg() -> None:
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A further tag; `keep` holds them for ever.")
 @click.option("--staging", metavar="DIR", help="Where archives are extracted; must hold the largest of each series.")
 @click.option("--dry-run", is_flag=True, help="Only say which archives would be imported, and as what.")
-@command(keys="owner (keeper): an import is a writer of its own")
+@command(keys="owner (keeper): an import is a writer of its own", run="borg import")
 def borg_import(
     session: Session,
     repository: str,
@@ -129,7 +129,7 @@ def borg_import(
 )
 @click.option("--archive", metavar="NAME", help="What the archive is called; else DATASET-TIME.")
 @click.option("--staging", metavar="DIR", help="Where the snapshot is restored first; must hold all of it.")
-@command(keys="restore (keeper)")
+@command(keys="restore (keeper)", run="borg export")
 def borg_export(
     session: Session, snapshot: str, repository: str, encryption: str | None, archive: str | None, staging: str | None
 ) -> None:

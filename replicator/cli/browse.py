@@ -329,7 +329,7 @@ def _put(data: bytes) -> None:
     "--delete", is_flag=True, help="Remove what the snapshot does not have from the folders that are restored whole."
 )
 @click.option("--dry-run", is_flag=True, help="Read the tree and say what would be restored, and deleted.")
-@command(keys="restore (keeper)")
+@command(keys="restore (keeper)", run="restore")
 def restore(
     session: Session,
     snapshot: str,

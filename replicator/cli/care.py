@@ -93,6 +93,7 @@ def _status_document(found: "Status") -> dict[str, Any]:
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
+        one["leaves"] = moment(one.pop("leaves_ns")) or None
     for one in document["roots"]:
         one["id"] = one.pop("fingerprint")
         for name in ("announced", "heard", "due"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("snapshot")
 @click.argument("paths", nargs=-1)
 @click.option("--output", default="-", metavar="FILE", help="Where to; - is standard output, and the default.")
-@command(keys="restore (keeper)")
+@command(keys="restore (keeper)", run="export")
 def export(session: Session, snapshot: str, paths: tuple[str, ...], output: str) -> None:
     """Write a snapshot, or PATHS of it, as a tar archive that needs nothing of this program to be read.
 

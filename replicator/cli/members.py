@@ -194,9 +194,10 @@ def peer_add(session: Session, code: str, name: str | None, own: bool) -> None:
         session.out.notice(notice)
     pin = added.pin
     session.out.result(
-        {"id": pin.identity.hex(), **_pin_document(pin), "quota": added.quota},
+        {"id": pin.identity.hex(), **_pin_document(pin), "quota": added.quota, "notice_s": added.notice_s},
         [
             f"'{pin.name}' keeps up to {format_size(added.quota)} for this tenant.",
+            *([f"It promises to say so {added.notice_s / DAY_S:.3g} days before it leaves."] if added.notice_s else []),
             f"It says that it is {pin.owner}'s, at {pin.site}, {pin.region}, {pin.country}; `peer set` corrects that.",
             f"For the sheet (`key sheet --addresses`): {pin.endpoints[0]}/{address_form(Identity(pin.identity))}",
         ],
@@ -393,9 +394,16 @@ def _until(state: str, until: str | None, now_ns: int) -> int:
 
 
 def _said(half: "Half", pin: "PeerPin") -> dict[str, str | None]:
-    """Return what the charter says of how a provider stands."""
+    """Return how a provider stands: what the charter says, else what it said itself."""
+    from replicator.engine.notices import notice_of  # noqa: PLC0415 - commands import what they use
+
     said = next((one for one in half.private.standings if one.identity == pin.identity), None)
-    return {"state": said.state if said else "ok", "until": moment(said.until_ns) if said and said.until_ns else None}
+    if said is not None:
+        return {"state": said.state, "until": moment(said.until_ns) if said.until_ns else None}
+    notice = notice_of(half, Identity(pin.identity))
+    if notice is None:
+        return {"state": "ok", "until": None}
+    return {"state": "shrinking" if notice.keeps else "leaving", "until": moment(notice.by_ns)}
 
 
 @peer.command("remove")

@@ -1,4 +1,4 @@
-"""provider init|serve|prove|set|sweep|scrub|invite|status."""
+"""provider init|serve|prove|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`, move in :mod:`.disks`."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -7,12 +7,17 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
+from replicator.cli.disks import move
+from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
+from replicator.clock import DAY_S
 from replicator.config import (
     MOST_STREAMS,
     config_path,
     format_size,
+    is_bucket,
+    parse_bucket,
     parse_duration,
     parse_name,
     parse_size,
@@ -24,6 +29,7 @@ from replicator.ids import address_form
 
 if TYPE_CHECKING:
     from replicator.crypto.sign import SigningKey
+    from replicator.provider.home import Provider
     from replicator.provider.service import ProviderService
     from replicator.provider.state import ProviderState
     from replicator.provider.sweeping import Swept
@@ -39,8 +45,26 @@ def provider() -> None:
     """Offer disk to others: keep objects that this machine cannot read."""
 
 
+for one in (drain, move):
+    provider.add_command(one)
+
+
 @provider.command("init")
-@click.option("--data", required=True, metavar="DIR", help="Where objects are kept; may be a disk of its own.")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DIR",
+    help="Where objects are kept: a folder, maybe on a disk of its own, or a bucket: s3://BUCKET/PREFIX.",
+)
+@click.option("--s3-endpoint", default="", metavar="URL", help="The bucket's server; Amazon's own if nobody says.")
+@click.option("--s3-region", default="", help="Its region, us-east-1 if nobody says.")
+@click.option(
+    "--s3-credentials",
+    default="",
+    metavar="FILE",
+    help="Its keys, as AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=... on two lines; else the systemd credential "
+    "replicator-s3, or the environment.",
+)
 @click.option("--capacity", required=True, metavar="SIZE", help="Bytes offered in all: 500G (10^9) or 500Gi (2^30).")
 @click.option("--country", required=True, help="Two-letter code.")
 @click.option("--region", required=True, help="A part of the country that a disaster would hit as a whole.")
@@ -56,6 +80,9 @@ def provider() -> None:
 def init(
     session: Session,
     data: str,
+    s3_endpoint: str,
+    s3_region: str,
+    s3_credentials: str,
     capacity: str,
     country: str,
     region: str,
@@ -68,8 +95,11 @@ def init(
     lock: str,
     grace: str,
 ) -> None:
-    """Make a provider in this home."""
-    from replicator.provider.home import Terms, init_provider  # noqa: PLC0415 - commands import what they use
+    """Make a provider in this home.
+
+    A bucket has to be there, keep conditional writes and keep no versions: that is tried before anything is made.
+    """
+    from replicator.provider.home import BucketServer, Terms, init_provider  # noqa: PLC0415 - commands import what they use
     from scheduler import RosterError, country_code  # noqa: PLC0415
 
     try:
@@ -92,7 +122,18 @@ def init(
         legal_name=parse_words(legal_name, "a legal name"),
         contact=parse_words(contact, "a contact"),
     )
-    made = init_provider(session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng)
+    server = None
+    if is_bucket(data):
+        data = str(parse_bucket(data, endpoint=s3_endpoint, region=s3_region))
+        keys = os.path.abspath(s3_credentials) if s3_credentials else ""
+        server = BucketServer(endpoint=s3_endpoint, region=s3_region, credentials=keys)
+    elif s3_endpoint or s3_region or s3_credentials:
+        raise UsageError("--s3-... are for a bucket", hint="give --data s3://BUCKET/PREFIX")
+    else:
+        data = os.path.abspath(data)
+    made = init_provider(
+        session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng, server=server
+    )
     try:
         identity, endpoints = made.key.identity, made.offer().endpoints
     finally:
@@ -102,9 +143,9 @@ def init(
             f"others will be told to reach it at {', '.join(endpoints)}; if that is wrong, give --advertise"
         )
     session.out.result(
-        {"id": identity.hex(), "home": session.home, "data": os.path.abspath(data), "listen": listen},
+        {"id": identity.hex(), "home": session.home, "data": data, "listen": listen},
         [
-            f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {os.path.abspath(data)}.",
+            f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {data}.",
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
         ],
     )
@@ -117,6 +158,16 @@ def init(
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
 @click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
 @click.option("--capacity", metavar="SIZE", help="Bytes offered in all; less than is stored deletes nothing.")
+@click.option(
+    "--notice", metavar="TIME", help="How long before it leaves or shrinks this provider says so (60d); 0d: not said."
+)
+@click.option(
+    "--quota",
+    "quotas",
+    metavar="TENANT=SIZE",
+    multiple=True,
+    help="Bytes that this tenant (label or id) may store; less than it stores deletes nothing.",
+)
 @click.option(
     "--pull-from",
     metavar="WHERE",
@@ -133,13 +184,17 @@ def change(
     zone: str | None,
     streams: int | None,
     pull_from: tuple[str, ...],
+    notice: str | None,
+    quotas: tuple[str, ...],
 ) -> None:
     """Change what this provider says about itself, and when and how much at a time tenants may store.
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
     read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
     are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited. A capacity
-    holds at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
+    and a quota hold at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
+    The notice is a promise in the offer: `provider drain` keeps to it. A program that is older than it cannot read the
+    offer.
 
     A tenant may have this provider fetch copies from another one of its providers. It dials no address of a private
     network for that unless --pull-from names it: say "--pull-from public --pull-from 10.8.0.0/24" for a VPN.
@@ -149,16 +204,21 @@ def change(
     size = None if capacity is None else parse_size(capacity)
     if size is not None:
         _check_capacity(session, size)
+    notice_s = None if notice is None else parse_duration(notice)
+    if notice_s is not None:
+        _check_notice(session)
+    grants = [_parse_quota(one) for one in quotas]
     words: dict[str, Any] = {
         key: parse_words(value, what)
         for key, value, what in (("legal_name", legal_name, "a legal name"), ("contact", contact, "a contact"))
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours and not pull_from and size is None:
+    if not words and not hours and not pull_from and not grants and size is None and notice_s is None:
         raise UsageError(
             "nothing to change",
-            hint="give --capacity, --legal-name, --contact, --window, --zone, --streams or --pull-from",
+            hint="give --capacity, --quota, --notice, --legal-name, --contact, --window, --zone, --streams or "
+            "--pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -181,6 +241,12 @@ def change(
             document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
             said = f"{offer.legal_name or '(no legal name)'}, {offer.contact or '(no contact)'}"
             lines.append(f"Offer {offer.number} says: {said}.")
+        if notice_s is not None:
+            offer = opened.change_offer(notice_s=notice_s)
+            document |= {"number": offer.number, "notice_s": offer.notice_s}
+            lines.append(f"Offer {offer.number} promises {_notice_text(offer.notice_s)}.")
+        if grants:
+            document["quotas"] = [_grant(session, opened, name, quota, lines) for name, quota in grants]
         if size is not None:
             offer, state = opened.change_offer(capacity=size), opened.state()
             document |= {"number": offer.number, "capacity": size, "used": state.used, "room": state.room}
@@ -188,6 +254,44 @@ def change(
     finally:
         opened.close()
     session.out.result(document, lines)
+
+
+def _parse_quota(text: str) -> tuple[str, int]:
+    name, found, size = text.rpartition("=")
+    if not found or not name:
+        raise UsageError(f"'{text}' names no tenant and size", hint="write it like --quota bjorkby=100G")
+    return name, parse_size(size)
+
+
+def _grant(session: Session, opened: "Provider", name: str, quota: int, lines: list[str]) -> dict[str, Any]:
+    """Give a tenant another quota; return it for JSON."""
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
+    declared = load_config(session.home).provider
+    tenant = opened.set_quota(name, quota, () if declared is None else declared.tenants)
+    [found] = [one for one in opened.state().tenants if one.id == tenant.hex()]
+    lines.append(f"{found.name} may store {format_size(quota)}, and stores {format_size(found.used)}.")
+    if found.used > quota:
+        lines.append(
+            f"It hears of it at its next contact, and makes {format_size(found.used - quota)} elsewhere. What is "
+            "stored stays until it lets go of it: nothing is deleted for this."
+        )
+    return {"id": found.id, "label": found.label, "quota": quota, "used": found.used}
+
+
+def _notice_text(notice_s: int) -> str:
+    return f"{notice_s / DAY_S:.3g} days of notice before it leaves or shrinks" if notice_s else "no notice"
+
+
+def _check_notice(session: Session) -> None:
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
+    declared = load_config(session.home).provider
+    if declared is not None and declared.notice_s is not None:
+        raise UsageError(
+            f"{config_path(session.home)} declares the notice, and would set it back",
+            hint="change provider.notice there, and start the daemon again",
+        )
 
 
 def _check_capacity(session: Session, size: int) -> None:
@@ -279,7 +383,7 @@ def prove(session: Session) -> None:
     else:
         opened = open_declared(session.home, declared, key=_given_key(), **world)
     try:
-        proof = show(opened, session.fs, session.rng)
+        proof = show(opened, session.rng)
         endpoints = opened.offer().endpoints
     finally:
         opened.close()
@@ -474,6 +578,22 @@ def status(session: Session) -> None:
     session.out.result(found, _status_text(found))
 
 
+def _draining_text(rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in rows:
+        what = f"keeps {format_size(row['keeps'])} of" if row["keeps"] else "has done with"
+        text = f"From {moment(row['by_ns'])[:10]} on it {what} {row['label'] or row['id'][:12]}: "
+        left = f"{format_size(row['left'])} left" if row["left"] else "nothing is left to be made elsewhere"
+        lines.append(text + left + (f", {format_size(row['stuck'])} HAVE NO OTHER PLACE" if row["stuck"] else ""))
+    return lines
+
+
+def _place_text(found: dict[str, Any]) -> str:
+    if is_bucket(found["data"]):
+        return "which answers" if found["mounted"] else "which does NOT ANSWER, or is not the bucket that it was"
+    return f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"
+
+
 def _status_text(found: dict[str, Any]) -> list[str]:
     offer = found["offer"]
     lines = [
@@ -481,9 +601,12 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         f"{offer['owner']}, {offer['site']}, {offer['region']}, {offer['country']}; reached at "
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
-        + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        + _place_text(found),
+        *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
         _hours_text(found["window"], found["zone"], found["streams"]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",
+        *([f"Promises {_notice_text(offer['notice_s'])}"] if offer["notice_s"] else []),
+        *_draining_text(found["draining"]),
         "",
     ]
     if found["tenants"]:

@@ -59,8 +59,15 @@ def finish(session: Session, begun: Begun, error: ReplicatorError | None, code: 
     """Do what follows a run. A request that meant nothing here, or only looked, was none."""
     idle = session.looked or isinstance(error, UsageError | NotFoundError | KeyMissingError)
     _carefully(session, lambda: _write_down(session, begun, error, code, idle=idle))
-    if not idle and code != exits.INTERRUPTED:  # who stopped it knows
+    if not idle and _concerns_others(begun.kind, code):
         _carefully(session, lambda: _tell(session, begun, code, "" if error is None else error.message))
+
+
+def _concerns_others(kind: str, code: int) -> bool:
+    """Say whether people are to hear of a run's end: who stopped it, or asked for it and waits for it, knows."""
+    from replicator.engine.alarms import BY_HAND  # noqa: PLC0415 - commands import what they use
+
+    return code == exits.INTEGRITY if kind in BY_HAND else code != exits.INTERRUPTED
 
 
 def _carefully(session: Session, work: Callable[[], None]) -> None:
@@ -92,6 +99,8 @@ def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, c
 
 
 def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
+    from replicator.engine.alarms import BY_HAND  # noqa: PLC0415 - commands import what they use
+
     config = load_config(session.home)
     if not (channels(config.notify) or config.notify.ping or config.metrics.textfile):
         return
@@ -119,7 +128,7 @@ def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
 
     async def work() -> "list[Told]":
         told = await teller.tell(present, standing, whole=whole)
-        problem = await teller.ping(code, f"{said}\n{standing}")
+        problem = "" if begun.kind in BY_HAND else await teller.ping(code, f"{said}\n{standing}")
         return [*told, *([_ping_told(problem)] if problem else [])]
 
     for one in wait(work()):

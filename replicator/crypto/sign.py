@@ -55,6 +55,8 @@ class Context(enum.Enum):
     ERASURE_REPORT = b"erasure report"
     PERMIT = b"permit"
     PICKUP = b"pickup"
+    NOTICE = b"notice"
+    CLEARING = b"clearing"
 
 
 class SigningKey:

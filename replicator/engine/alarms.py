@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from replicator.clock import DAY_S, moment_of
+from replicator.config import format_size
 from replicator.engine.findings import advice_for
 from replicator.engine.freshness import age_in_words
 from replicator.engine.status import DatasetStatus, PeerStatus, Status, severity, worst_of
@@ -11,6 +12,8 @@ from replicator.notify.alarms import LATE_S, Alarm
 from scheduler.standing import LOST_S
 
 REPAIR: Final = "run `replicator repair`: it stores missing and damaged copies again and deletes nothing"
+BY_HAND: Final = frozenset({"restore", "export", "borg import", "borg export"})
+"""Runs that somebody asked for and sees the end of: they are kept, and ring for damage alone."""
 _FAILED: Final = (1, 6)
 _UNPUBLISHED: Final = 5
 _INTEGRITY: Final = 4
@@ -78,7 +81,8 @@ def alarms_of(found: Status, ended: Iterable[tuple[str, int, str]] = ()) -> list
     ]
     integrity = any(one.kind.weight == "integrity" for one in alarms)
     for kind, code, why in ended:
-        alarms += _of_run(kind, code, why)
+        if kind not in BY_HAND:
+            alarms += _of_run(kind, code, why)
         if code == _INTEGRITY and not integrity:
             text = f"the last `{kind}` found what is not as it was stored{f': {why}' if why else ''}"
             look = "`replicator runs show latest` says what"
@@ -168,6 +172,17 @@ def _of_peer(one: PeerStatus) -> list[Alarm]:
             days = max(1, round((LOST_S - one.silent_s) / DAY_S))
             todo = f"ask its operator; in {days} days its copies will count as lost"
             alarms.append(Alarm(code="peer.silent", about=about, what=since, todo=todo))
+    if one.leaves_ns and not one.stuck:
+        todo = (
+            f"nothing, if there is room elsewhere: the nights make its copies there; {format_size(one.left)} are left"
+        )
+        if one.keeps:
+            todo = "nothing, if there is room elsewhere: the nights move what is more than that"
+        alarms.append(Alarm(code="peer.leaving", about=about, what=one.leaving, todo=todo))
+    if one.stuck:
+        text = f"{one.leaving}, and {format_size(one.stuck)} there have no other place"
+        todo = "add a provider, or room at one (`replicator peer add`), then `replicator repair`"
+        alarms.append(Alarm(code="peer.stuck", about=about, what=text, todo=todo, extent=max(1, one.stuck >> 20)))
     if one.damaged:
         alarms.append(
             Alarm(

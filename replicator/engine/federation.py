@@ -14,6 +14,7 @@ from replicator.clock import day_of
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
+from replicator.engine.notices import ask_notice, in_words, note_notice, notice_of, signed_notice
 from replicator.engine.presence import note_disk
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.engine.shards import Cut, fetch_pack
@@ -65,7 +66,8 @@ Ticket = Callable[[Identity], bytes]
 class Link:
     """A provider that answers. ``free`` shrinks as we send; ``problems`` are what is wrong with it in this run.
 
-    ``owes``: something is to be stored or claimed there again, beside objects.
+    ``owes``: something is to be stored or claimed there again, beside objects. ``notice``: what it says of leaving, as
+    signed, empty if it stays; None: it was not asked.
     """
 
     pin: PeerPin
@@ -75,6 +77,7 @@ class Link:
     free: int
     problems: list[str]
     owes: bool = False
+    notice: bytes | None = None
 
     def owe(self, problem: str) -> None:
         """Note what the next repair makes good."""
@@ -157,6 +160,10 @@ class Federation:
         self.failures.pop(identity, None)
         self.links[identity] = link
         info = link.info
+        if link.notice is not None and note_notice(self.half, identity, link.notice):
+            said = notice_of(self.half, identity)
+            stays = f"{pin.name} stays after all: it has taken back that it leaves or shrinks"
+            self.notices.append(stays if said is None else in_words(pin.name, said))
         if row.incarnation and row.incarnation != info.incarnation:
             self.changed_stores.add(identity)
             # Claims are made anew there: what it says of the earlier ones may be as old as its store.
@@ -211,6 +218,8 @@ class Federation:
         try:
             info = await connection.call("info", Empty(), Info)
             offer = read_offer(info.offer, target)
+            known = bool(signed_notice(self.half, target.identity))
+            notice = await ask_notice(connection, info, offer.provider_key, self.half.tenant, known=known)
         except BaseException:
             await connection.close()
             raise
@@ -225,7 +234,8 @@ class Federation:
             offer_number=max(offer.number, row.offer_number),
             endpoints=tuple(offer.endpoints),
         )
-        return Link(pin=pin, connection=connection, info=info, offer=offer, free=info.free, problems=[]), row
+        link = Link(pin=pin, connection=connection, info=info, offer=offer, free=info.free, problems=[], notice=notice)
+        return link, row
 
     async def _enrol(self, target: Target) -> bytes:
         order = self._ticket(target.identity)

@@ -61,10 +61,11 @@ JOINING: tuple[JoiningRole, ...] = ("node", "maintainer", "drill")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAdded:
-    """A new peer, and what could not be told to whom."""
+    """A new peer, and what could not be told to whom. ``notice_s``: how long before it leaves it promises to say so."""
 
     pin: PeerPin
     quota: int
+    notice_s: int
     notices: list[str]
 
 
@@ -121,7 +122,7 @@ async def add_peer(
     data = keeper.write_charter(edge, private=keeper.with_peers([*others, pin]))
     notices = await spread_charter(keeper, siblings, edge, data)
     quota = door.quota if door.secret else keeper.catalog.peers.get(identity).quota
-    return PeerAdded(pin=pin, quota=quota, notices=notices)
+    return PeerAdded(pin=pin, quota=quota, notice_s=offer.notice_s, notices=notices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

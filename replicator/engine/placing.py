@@ -11,6 +11,7 @@ from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.home import Half
+from replicator.engine.notices import notice_of
 from replicator.engine.presence import disk_away_since
 from replicator.engine.promises import asked_of_indexes, promised
 from replicator.errors import RefusedError, UsageError
@@ -38,7 +39,7 @@ from scheduler.check import Ground as Places
 from scheduler.geography import residency
 from scheduler.schemes import CODING_FROM, spread_out
 from scheduler.shards import count_shards
-from scheduler.standing import Contact, Standing, standing
+from scheduler.standing import Contact, Said, Standing, standing
 
 PACK_KINDS = ("data", "tree")
 LEAST_NEEDED = 2
@@ -256,15 +257,21 @@ class Ground:
         link = self.federation.links.get(identity)
         return link.info.incarnation if link else self.half.catalog.peers.get(identity).incarnation
 
-    def roster(self, *, frozen: bool = False) -> list[Peer]:
-        """Return the peers; with ``frozen`` none takes anything new, so that a plan only judges what is."""
+    def roster(self, *, frozen: bool = False, today: bool = False) -> list[Peer]:
+        """Return the peers; with ``frozen`` none takes anything new, so that a plan only judges what is.
+
+        ``today``: who leaves on a day to come is one that holds, for who asks what is so until then.
+        """
         now = self.federation.edge.clock.now_ns()
         peers = []
         for pin in self.half.peers:
             identity = Identity(pin.identity)
             link = self.federation.links.get(identity)
             row = self.half.catalog.peers.get(identity)
-            state = self.standing(pin, now).state
+            found = self.standing(pin, now)
+            state = found.state
+            if today and found.word == "leaving" and self._by_ns(identity) > now:
+                state = "readonly"
             used, free = (link.info.used, link.free) if link is not None else (row.used, 0)
             quota = link.info.quota if link is not None else row.quota
             capacity = used + max(free, 0) if used <= quota else quota  # a grant that was cut
@@ -272,6 +279,10 @@ class Ground:
                 state = "readonly"
             peers.append(_peer(pin, capacity=capacity, used=used, state=state))
         return peers
+
+    def _by_ns(self, identity: Identity) -> int:
+        notice = notice_of(self.half, identity)
+        return 0 if notice is None else notice.by_ns
 
     def standing(self, pin: PeerPin, now_ns: int) -> Standing:
         """Return how plans take a provider, by what the tenant said of it and what was heard of it."""
@@ -285,27 +296,34 @@ class Ground:
             since_ns = min((one for one in (disk_away_since(self.half, identity), since_ns) if one), default=0)
         # Who was not asked in this run answered when it was asked last, if nothing else is known.
         answers = failure is None and (identity in self.federation.links or not since_ns)
+        word: Said = "" if said is None else said.state
+        until_ns = now_ns if said is None else said.until_ns
+        notice = notice_of(self.half, identity)
+        if notice is not None and not notice.keeps and word not in ("draining", "gone"):
+            word, until_ns = "leaving", notice.by_ns
         contact = Contact(
             answers=answers,
             unmounted=unmounted,
             silent_s=0.0 if answers else max(0, now_ns - since_ns) / NS,
-            said="" if said is None else said.state,
-            left_s=0.0 if said is None else (said.until_ns - now_ns) / NS,
+            said=word,
+            left_s=(until_ns - now_ns) / NS,
         )
         found = standing(contact, by_hand=self.lost_now)
         if found.state == "ok" and identity not in self.federation.links:
             return Standing(word=found.word, state="readonly")
         return found
 
-    def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False) -> Plan:
+    def plan(self, rows: Iterable[ObjectRow], *, frozen: bool = False, today: bool = False) -> Plan:
         """Place packs (rows of other kinds are left out) by what they are promised.
+
+        ``frozen`` and ``today`` are as in :meth:`roster`.
 
         Of a pack that is cut the plan's copies are shards, each on the peer that :meth:`tasks` says.
         """
         rows = [row for row in rows if row.kind in PACK_KINDS]
         held = {name: set(counted) for name, counted in self.counted(rows).items()}
         packs, rules = self.packs(rows)
-        return place(packs, self.roster(frozen=frozen), rules, held, seed=self.half.tenant)
+        return place(packs, self.roster(frozen=frozen, today=today), rules, held, seed=self.half.tenant)
 
     def packs(self, rows: Iterable[ObjectRow]) -> tuple[list[Pack], list[Policy]]:
         """Return packs (rows of other kinds are left out) with the policies that they are kept by now, and those.

@@ -11,6 +11,7 @@ from typing import Any
 
 from replicator.catalog.objects import ObjectRow
 from replicator.engine.audit import survey
+from replicator.engine.clearing import tell_shrinking
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
@@ -106,6 +107,10 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
                     await publisher.claim_everywhere(result)
                     report.let_go = len(await let_go(publisher, rows, result))
                     report.owed = result.owed
+            if not dry_run and isinstance(half, NodeHome):
+                ground.refresh()
+                nowhere = {bytes.fromhex(one["pack"]) for one in wanted["refused"]}
+                await tell_shrinking(half, federation, ground, rows, nowhere)
             report.surplus = len(ground.surplus(rows))
             report.notices = [*federation.notices, *federation.integrity]
             if report.refused or (not dry_run and report.made < len(report.moves)):

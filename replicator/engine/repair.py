@@ -6,6 +6,7 @@ from typing import Literal
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.audit import recheck, survey
+from replicator.engine.clearing import tell_leaving
 from replicator.engine.digest import digest, remember_deletions
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
@@ -79,7 +80,7 @@ class RepairReport:
     """Of the copies made those that their new holder fetched from another one itself."""
     lost_peers: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
-    """Providers that hold copies and gave none now, by name: offline, suspect, unmounted, away, late, draining."""
+    """Providers that hold copies and take none, by name: offline, suspect, unmounted, away, late, draining, leaving."""
     debts: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -283,6 +284,8 @@ async def _mend(
         await publisher.claim_everywhere(result)
         report.let_go = len(await let_go(publisher, rows, result))
         report.owed = result.owed
+        ground.refresh()
+        await tell_leaving(half, federation, ground, rows)
     report.made, report.made_bytes = sender.sent_objects, sender.sent_bytes
     report.pulled = sender.pulls.objects
     report.unreadable = [f"{row.kind} {short(row.name)}" for row in sender.lost]

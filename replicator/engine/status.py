@@ -6,8 +6,10 @@ from typing import Literal
 
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
+from replicator.config import format_size
 from replicator.engine.audit import Audited, PeerView, audited, survey
 from replicator.engine.beside import BesideState, besides
+from replicator.engine.clearing import left_at
 from replicator.engine.digest import Deletions, digest, heard_deletions, remember_deletions
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
@@ -18,10 +20,13 @@ from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.givenup import given_up
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
+from replicator.engine.notices import in_words as notice_in_words
+from replicator.engine.notices import notice_of
 from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
+from replicator.format.charter import PeerPin
 from replicator.format.drill import Drill
 from replicator.format.policy import at_least_as_strong, coding_in_words
 from replicator.ids import Identity, identity_of, short
@@ -95,6 +100,14 @@ class PeerStatus:
     """Since when it has not answered whoever asked it from here."""
     stands: str = "answers"
     """How it is taken in plans, in a word of :mod:`scheduler.standing`."""
+    leaves_ns: int = 0
+    """From when on it keeps no more than ``keeps`` bytes, as it said itself; 0: it said nothing."""
+    keeps: int = 0
+    leaving: str = ""
+    """The same in words, with whether it said so later than promised."""
+    left: int = 0
+    """Bytes there that keep their promise only with it, where it leaves; ``stuck``: of these without other place."""
+    stuck: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -215,6 +228,7 @@ def _judge(
         peer.stands = ground.standing(pin, now).word
         since_ns = half.catalog.peers.get(Identity(pin.identity)).failing_since_ns
         peer.silent_s = max(0, now - since_ns) // NS if since_ns else 0
+        _leaving(half, ground, peer, pin)
         if peer.stands == "gone" and peer.reachable:
             federation.notices.append(
                 f"{peer.name} was said to be gone and answers: `replicator peer set {peer.name} --state ok` if it is"
@@ -248,7 +262,7 @@ def _judge(
         code = 3  # whoever watches this has thirty days to object
     besides = _besides(half)
     late = _beside_problems(besides, now)
-    if code == 0 and late:
+    if code == 0 and (late or any(peer.stuck for peer in peers)):
         code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
@@ -393,7 +407,7 @@ def _dataset(
     newest = published[-1]
     policy = half.catalog.datasets.policies()[newest.policy]
     objects = objects_of(half, published)
-    plan = ground.plan(objects, frozen=True)
+    plan = ground.plan(objects, frozen=True, today=True)
     copies = min(ground.copies_of(objects, policy), default=0)
     gaps = debts_in_words(ground, plan, ground.plan(objects))
     warnings = []
@@ -401,7 +415,7 @@ def _dataset(
     thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
     if thin:
         gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
-    unconfirmed = answering.plan(objects, frozen=True).gaps
+    unconfirmed = answering.plan(objects, frozen=True, today=True).gaps
     if unconfirmed and not gaps:
         gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
     age_s = (now - newest.created_ns) / NS
@@ -446,6 +460,19 @@ def _dataset(
         gaps=gaps,
         warnings=warnings,
     )
+
+
+def _leaving(half: Half, ground: Ground, peer: PeerStatus, pin: PeerPin) -> None:
+    """Say what a provider said of leaving, and how much of what lies there still needs it."""
+    identity = Identity(pin.identity)
+    notice = notice_of(half, identity)
+    if notice is None:
+        return
+    peer.leaves_ns, peer.keeps, peer.leaving = notice.by_ns, notice.keeps, notice_in_words(pin.name, notice)
+    if not notice.keeps:
+        kept = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
+        found = left_at(ground, objects_of(half, kept), identity)
+        peer.left, peer.stuck = found.left, found.stuck
 
 
 def _surplus(half: Half, ground: Ground) -> list[SurplusAt]:
@@ -513,6 +540,14 @@ def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], 
             f"ask after {', '.join(silent)}: silent peers' copies count as lost after 14 days "
             "(`replicator peer set NAME --state away` or `gone` says otherwise)"
         )
+    for peer in peers:
+        if peer.stuck:
+            advice.append(
+                f"{peer.leaving}: {format_size(peer.stuck)} there have no other place; add a provider (`peer add`), "
+                "then run `replicator repair`"
+            )
+        elif peer.left:
+            advice.append(f"{peer.leaving}: `replicator repair`, or the next night, makes its copies elsewhere")
     if any(dataset.state in {"nothing yet", "waiting", "stale"} for dataset in datasets):
         advice.append("run `replicator backup`")
     if half.role == "node" and not datasets:

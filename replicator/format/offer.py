@@ -8,10 +8,11 @@ from replicator.format.charter import Count, Country, Endpoint, Hash, Key, Name,
 from replicator.format.codec import Record, decode, encode, version_of
 
 
-class Offer(Record, frozen=True, kw_only=True, tag=2):
+class Offer(Record, frozen=True, kw_only=True, tag=3):
     """Signed by the provider and numbered: where it is, what it gives, on which terms. A higher number wins.
 
-    ``legal_name`` and ``contact`` are for the records that its tenants must keep; empty: not said.
+    ``legal_name`` and ``contact`` are for the records that its tenants must keep; empty: not said. ``notice_s`` is how
+    long beforehand it says that it leaves or shrinks; 0: not said.
     """
 
     provider_key: Key
@@ -28,6 +29,26 @@ class Offer(Record, frozen=True, kw_only=True, tag=2):
     created_ns: Count
     legal_name: Words = ""
     contact: Words = ""
+    notice_s: Seconds = 0
+
+
+class Offer2(Record, frozen=True, kw_only=True, tag=2):
+    """Version 2: without notice. Written still."""
+
+    provider_key: Key
+    number: Number
+    endpoints: list[Endpoint]
+    capacity: Count
+    owner: Name
+    site: Name
+    region: Name
+    country: Country
+    lock_s: Seconds
+    grace_s: Seconds
+    wire: list[int]
+    created_ns: Count
+    legal_name: Words
+    contact: Words
 
 
 class Offer1(Record, frozen=True, kw_only=True):
@@ -47,23 +68,28 @@ class Offer1(Record, frozen=True, kw_only=True):
     created_ns: Count
 
 
+_EARLIER: dict[int, type[Offer1 | Offer2]] = {1: Offer1, 2: Offer2}
+
+
 def decode_offer(data: bytes) -> Offer:
     """Return an offer of any version, in the newest one's terms.
 
     Raises:
         FormatError: it is none.
     """
-    if version_of(data) != 1:
+    earlier = _EARLIER.get(version_of(data))
+    if earlier is None:
         return decode(Offer, data)
-    return Offer(**msgspec.structs.asdict(decode(Offer1, data)))
+    return Offer(**msgspec.structs.asdict(decode(earlier, data)))
 
 
 def encode_offer(offer: Offer) -> bytes:
-    """Return an offer's bytes: in version 1, which earlier releases read, as long as that says it all."""
-    if offer.legal_name or offer.contact:
+    """Return an offer's bytes: in the earliest version, which earlier releases read, that says it all."""
+    if offer.notice_s:
         return encode(offer)
+    kind = Offer2 if offer.legal_name or offer.contact else Offer1
     values = msgspec.structs.asdict(offer)
-    return encode(Offer1(**{name: values[name] for name in Offer1.__struct_fields__}))
+    return encode(kind(**{name: values[name] for name in kind.__struct_fields__}))
 
 
 class Invite(Record, frozen=True, kw_only=True):

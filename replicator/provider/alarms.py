@@ -10,6 +10,7 @@ from replicator.clock import DAY_S, NS, moment_of
 from replicator.config import format_size
 from replicator.notify.alarms import STALE_S, Alarm
 from replicator.notify.metrics import Gauge
+from replicator.provider.drain import Emptying
 from replicator.provider.state import ProviderState, TenantState
 
 FULL_PERCENT: Final = 1
@@ -25,8 +26,9 @@ def alarms_of(state: ProviderState) -> list[Alarm]:
             Alarm(
                 code="provider.unmounted",
                 about="data folder",
-                what="the disk with the objects is not mounted; nothing is served, and nothing was lost by that",
-                todo="mount it; the daemon takes it up by itself",
+                what="the disk with the objects is not mounted, or their bucket does not answer; nothing is served, "
+                "and nothing was lost by that",
+                todo="mount it, or look at the bucket's server; the daemon takes it up by itself",
             )
         )
     if state.frozen:
@@ -50,6 +52,7 @@ def alarms_of(state: ProviderState) -> list[Alarm]:
         )
     if state.mounted:
         alarms += _of_room(state)
+    alarms += [alarm for one in state.draining for alarm in _of_emptying(one, state.now_ns)]
     alarms += [
         Alarm(
             code="tenant.erased",
@@ -80,10 +83,14 @@ def metrics_of(state: ProviderState) -> list[Gauge]:
     gauges = [
         Gauge(name=f"provider_{name}", meaning=meaning, value=value)
         for name, meaning, value in (
-            ("mounted", "1 if the disk with the objects is there.", int(state.mounted)),
+            ("mounted", "1 if the disk with the objects is there, or their bucket answers.", int(state.mounted)),
             ("used_bytes", "Bytes that tenants' objects count.", state.used),
             ("capacity_bytes", "Bytes that are offered.", state.capacity),
-            ("disk_free_bytes", "Bytes that the disk has left.", state.disk_free),
+            (
+                "disk_free_bytes",
+                "Bytes that the disk has left; of a bucket, of the offer.",
+                state.disk_free,
+            ),
             ("room_bytes", "Bytes that may still be stored.", state.room),
             ("growth_bytes_per_day", "By how much it grew a day, within the last 30.", state.growth),
             ("clock_leap_seconds", "By how much the clock last leapt.", state.clock_leap_s),
@@ -126,6 +133,27 @@ def _of_room(state: ProviderState) -> list[Alarm]:
     if state.days_left is not None and state.days_left < FILLING_DAYS:
         text = f"as it grew of late, {format_size(state.room)} of room are full in {state.days_left:.0f} days"
         return [Alarm(code="provider.filling", about="capacity", what=text, todo=advice)]
+    return []
+
+
+def _of_emptying(one: Emptying, now_ns: int) -> list[Alarm]:
+    """Return what hinders a tenant from being gone by the day that was said, and what would be lost after it."""
+    if not one.left:
+        return []
+    name, day = one.label or one.tenant.hex()[:12], moment_of(one.by_ns)[:10]
+    about = f"leaving {name}"
+    if now_ns >= one.by_ns:
+        text = (
+            f"{name}: the day that it was told, {day}, is over; {format_size(one.left)} are not elsewhere as promised"
+        )
+        todo = (
+            "delete nothing and keep serving until `replicator provider drain` says that nothing is left, or ask them"
+        )
+        return [Alarm(code="drain.late", about=about, what=text, todo=todo, extent=max(1, one.left >> 20))]
+    if one.stuck:
+        text = f"{name}: {format_size(one.stuck)} of what lies here has no other place, and {day} was told"
+        todo = "ask them to find another provider, or give them more time: `replicator provider drain --by`"
+        return [Alarm(code="drain.stuck", about=about, what=text, todo=todo, extent=max(1, one.stuck >> 20))]
     return []
 
 

@@ -12,10 +12,10 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
-6: what holders gave and took, by month."""
+6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -114,6 +114,22 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         ("tenant", "holder", "month"),
     ),
     "kept": ({"tenant": bytes, "month": str, "bytes": int}, ("tenant", "month")),
+    "drains": (
+        {"tenant": bytes, "keeps": int, "by_ns": int, "began_ns": int, "began": int, "signed": bytes},
+        ("tenant",),
+    ),
+    "clearings": (
+        {
+            "tenant": bytes,
+            "writer": bytes,
+            "bytes": int,
+            "stuck": int,
+            "said_ns": int,
+            "notice": bytes,
+            "signed": bytes,
+        },
+        ("tenant", "writer"),
+    ),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
@@ -130,6 +146,7 @@ _BELONGS: dict[str, list[tuple[str, str, str]]] = {
         "objections",
         "traffic",
         "kept",
+        "clearings",
     )
 }
 _WITHOUT_ROWID = ("objects", "claimed")

@@ -4,6 +4,7 @@
                   identity.seed    32 bytes, the provider's private key (0600)
                   identity.pem     the same for ssl (0600)
                   certificate.pem  self-signed: the authority for clients, and what they pin
+                  incoming/        what is on its way into a bucket, if the objects lie in one
                   provider.db      rows; ballast: space to give up on a full disk; lock: held by the daemon
 
 Several processes of one home may have it open; only :meth:`Provider.start` makes the one that answers requests.
@@ -22,8 +23,8 @@ from typing import Any
 
 import msgspec
 
-from replicator.clock import NS, Clock
-from replicator.config import read_window
+from replicator.clock import DAY_S, NS, Clock, day_of
+from replicator.config import is_bucket, parse_bucket, read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
 from replicator.endpoints import PUBLIC, join_endpoint, split_endpoint
@@ -32,27 +33,31 @@ from replicator.format.codec import encode
 from replicator.format.codes import write_code
 from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
 from replicator.fs import Fs, write_atomic
-from replicator.ids import address_form
+from replicator.ids import ObjectName, TenantId, address_form
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
 from replicator.provider.database import Database
-from replicator.provider.datadir import DataDir
+from replicator.provider.databucket import DataBucket, MakeBucket, reaching
+from replicator.provider.datadir import Data, DataDir
 from replicator.provider.days import load_days
+from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, progress, shares, whole_of
 from replicator.provider.erasing import all_erasures
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
-from replicator.provider.objects import used_by_all
+from replicator.provider.moving import Move
+from replicator.provider.objects import levels_of_all, size_of, used_by_all
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
-from replicator.provider.tenants import set_quota
+from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
 from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
+from replicator.store.s3 import open_s3
 from replicator.transport.reachable import Reachable
 from replicator.transport.sources import Sources
 from replicator.wire.messages import WIRE_VERSION
@@ -83,10 +88,22 @@ class Terms:
     contact: str = ""
 
 
-class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """home.json. ``data`` may be edited by hand when the disk moves.
+class BucketServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the bucket is reached that ``data`` names. ``credentials``: the path of a file with its keys.
 
-    ``pull_from``: whom it fetches from (:class:`Reachable`).
+    An empty ``endpoint`` is Amazon's own, an empty ``region`` the usual one.
+    """
+
+    endpoint: str = ""
+    region: str = ""
+    credentials: str = ""
+
+
+class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """home.json. ``data`` may be edited by hand when the disk moves; s3://BUCKET/PREFIX is a bucket of ``server``.
+
+    ``pull_from``: whom it fetches from (:class:`Reachable`). ``moved_from``: where the objects were before, and copies
+    may still lie (:mod:`.moving`).
 
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
     that an earlier release reads the file of who set nothing.
@@ -100,13 +117,24 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zone: str = ""
     streams: int = STREAMS
     pull_from: tuple[str, ...] = (PUBLIC,)
+    moved_from: str = ""
+    server: BucketServer | None = None
 
 
 class Provider:
     """An open provider's home. Close it."""
 
     def __init__(
-        self, *, folder: str, file: HomeFile, key: SigningKey, database: Database, fs: Fs, clock: Clock, rng: Rng
+        self,
+        *,
+        folder: str,
+        file: HomeFile,
+        key: SigningKey,
+        database: Database,
+        fs: Fs,
+        clock: Clock,
+        rng: Rng,
+        make_bucket: MakeBucket,
     ) -> None:
         self.folder = folder
         self.key = key
@@ -116,6 +144,7 @@ class Provider:
         self._fs = fs
         self._clock = clock
         self._rng = rng
+        self._make_bucket = make_bucket
         self._admitted: dict[bytes, DeclaredTenant] = {}
 
     def admit(self, tenants: Iterable[DeclaredTenant]) -> None:
@@ -201,6 +230,10 @@ class Provider:
         self._keep(msgspec.structs.replace(self._file, pull_from=found.words))
         return found
 
+    def set_server(self, server: BucketServer | None) -> None:
+        """Change how the bucket is reached that the objects lie in, from the daemon's next start on."""
+        self._keep(msgspec.structs.replace(self._file, server=server))
+
     def _keep(self, changed: HomeFile) -> None:
         # What config.toml declares is set at each start, and is as a rule what was set at the last.
         if changed != self._file:
@@ -262,9 +295,16 @@ class Provider:
 
         Raises:
             UsageError: more than this provider offers, or nothing.
-            HomeError: nobody could reach this provider yet: its port is not known before it first serves.
+            HomeError: nobody could reach this provider yet: its port is not known before it first serves; or it leaves.
         """
         offer = self.offer()
+        going = whole_of(self._database)
+        if going is not None:
+            raise HomeError(
+                f"this provider has told its tenants that it {'shrinks' if going.keeps else 'leaves'} by "
+                f"{day_of(going.by_ns)}",
+                hint="`provider drain --cancel` takes that back",
+            )
         if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
             raise HomeError(
                 "this provider listens on any free port, and which one is not known yet",
@@ -306,14 +346,149 @@ class Provider:
         if not self._database.write("revoke invite", lambda connection: revoke(connection, invite_id)):
             raise NotFoundError(f"no open invite '{invite_id}'", hint="`provider status` lists them")
 
+    def set_quota(self, text: str, quota: int, declared: Iterable[DeclaredTenant] = ()) -> TenantId:
+        """Give a tenant, named by label or the beginning of its id, another quota; holds at once.
+
+        Raises:
+            NotFoundError: no such tenant, or several.
+            UsageError: it is one of those that are ``declared``, and would be set back.
+        """
+        tenant = tenant_named(self._database, text)
+        found = find_tenant(self._database, tenant)
+        for one in declared:
+            if found is not None and one.root_key == found.root_key:
+                raise UsageError(
+                    f"config.toml declares the quota of '{one.name}', and would set it back",
+                    hint=f"change tenant.{one.name}.quota there, and start the daemon again",
+                )
+        self._database.write("quota", lambda connection: grant(connection, tenant, quota))
+        return tenant
+
+    def plan_drain(self, *, tenant: str | None, size: int | None) -> list[Emptying]:
+        """Return what each tenant would be told to keep, and how much that leaves to be made elsewhere.
+
+        ``tenant``: only this one, which keeps nothing; else all, which keep ``size`` together (None: nothing).
+
+        Raises:
+            NotFoundError: no such tenant, or several.
+            UsageError: ``size`` is no less than what is offered.
+        """
+        offered = self.offer().capacity
+        if size is not None and size >= offered:
+            raise UsageError(
+                f"{size} bytes are no less than the {offered} that are offered",
+                hint="to offer more: `provider set --capacity`",
+            )
+        if tenant is not None:
+            keeps = {bytes(tenant_named(self._database, tenant)): 0}
+        else:
+            uses = {bytes(one): (used_of, quota) for one, used_of, quota in levels_of_all(self._database)}
+            keeps = shares(size or 0, uses)
+        return emptying(self._database, {name: (most, 0) for name, most in keeps.items()})
+
+    def drain(self, plan: Iterable[Emptying], *, size: int | None, whole: bool, by_ns: int, consent: bool) -> bool:
+        """Tell tenants what :meth:`plan_drain` said; return whether the notice is shorter than promised.
+
+        Nothing is deleted by this, then or later.
+
+        Raises:
+            UsageError: the day is over; or the notice is shorter than promised, and nobody consented.
+        """
+        now_ns, promised_s = self._clock.now_ns(), self.offer().notice_s
+        if by_ns <= now_ns:
+            raise UsageError("that day is over", hint="give --by a day to come, such as 2027-01-31 or 60d")
+        keeps = {one.tenant: one.keeps for one in plan}
+        known = {one.tenant: one for one in progress(self._database)}
+        short = by_ns < now_ns + promised_s * NS and any(
+            name not in known or known[name].by_ns > by_ns or known[name].keeps > most for name, most in keeps.items()
+        )
+        if short and not consent:
+            raise UsageError(
+                f"this provider's offer promises {promised_s // DAY_S} days of notice, and these are "
+                f"{(by_ns - now_ns) / NS / DAY_S:.0f}",
+                hint=f"choose a day from {day_of(now_ns + promised_s * NS)} on, or give --yes: tenants will be told "
+                "that it is shorter than promised",
+            )
+        begin(
+            *(self._database, self.key, keeps),
+            whole=(size or 0) if whole else None,
+            by_ns=by_ns,
+            now_ns=now_ns,
+            promised_s=promised_s,
+        )
+        return short
+
+    def cancel_drain(self, tenant: str | None) -> int:
+        """Take back what was said to a tenant, or to all; return to how many.
+
+        Raises:
+            NotFoundError: no such tenant, or several.
+        """
+        return cancel(self._database, None if tenant is None else tenant_named(self._database, tenant))
+
+    def draining(self) -> tuple[Drain | None, list[Emptying]]:
+        """Return what was said of the provider as a whole, and how far each tenant is that was told something."""
+        return whole_of(self._database), progress(self._database)
+
     @property
     def data(self) -> str:
-        """The folder with the objects."""
+        """The folder with the objects, or s3://BUCKET/PREFIX."""
         return self._file.data
 
+    def move_to(self, target: str) -> Move:
+        """Return the move of the objects to another folder; or the end of one that home.json names already.
+
+        Raises:
+            UsageError: they lie in a bucket, or would.
+            HomeError: they lie there, and nothing is left of a move.
+        """
+        if is_bucket(self._file.data) or is_bucket(target):
+            raise UsageError(
+                "only a move from one folder to another is done here",
+                hint="offer the new place as another provider, and drain this one",
+            )
+        file, target = self._file, os.path.abspath(target)
+        source = file.data
+        if file.data == target:
+            if not file.moved_from:
+                raise HomeError(f"{target}: the objects lie there already", hint="give another folder with --data")
+            source = file.moved_from
+
+        def keep(data: str, moved_from: str) -> None:
+            self._keep(msgspec.structs.replace(self._file, data=data, moved_from=moved_from))
+
+        row = self._database.row("SELECT store FROM meta")
+        assert row is not None, "the row is made with the home"
+        return Move(
+            self._fs,
+            source=source,
+            target=target,
+            store=row[0],
+            tenants=all_tenants(self._database),
+            floor=floor_of(self.offer().capacity),
+            keep=keep,
+        )
+
+    def is_stored(self, tenant: TenantId, name: ObjectName) -> bool:
+        """Return whether an object was received and not deleted since."""
+        return size_of(self._database, tenant, name) is not None
+
+    @property
+    def moved_from(self) -> str:
+        """The folder that the objects were in before a move, if copies may still lie there; else empty."""
+        return self._file.moved_from
+
     def mounted(self) -> bool:
-        """Return whether the disk with the objects is there."""
+        """Return whether the disk with the objects is there, or the bucket answers as the one that it was."""
         return self._data().mounted()
+
+    def try_out(self, rng: Rng) -> int:
+        """Write and read back as many bytes as are returned.
+
+        Raises:
+            HomeError: other bytes came back, or the bucket does not do what is relied on.
+        """
+        return self._data().try_out(rng)
 
     def room(self) -> int:
         """Return the bytes that the disk has for this provider: free now, or used by it."""
@@ -329,7 +504,7 @@ class Provider:
         }
         heard_ns, forks = heard(self._database), counts(self._database, "forks")
         changes = counts(self._database, "root_changes")
-        disk_free = data.free_bytes() if mounted else 0
+        disk_free = self._free_at(data, offer, used) if mounted else 0
         log = read_log(self.folder, self._fs)
         tenants = []
         for tenant, label, quota, since_ns, stored in self._database.rows(
@@ -360,15 +535,20 @@ class Provider:
             capacity=offer.capacity,
             used=used,
             disk_free=disk_free,
-            room=max(0, min(offer.capacity - used, disk_free - floor_of(offer.capacity))),
+            room=max(0, min(offer.capacity - used, data.free_bytes() - floor_of(offer.capacity))) if mounted else 0,
             growth=growth(self._database, now_ns),
             clock_leap_s=days.leap_ns // NS,
             frozen=days.frozen(now_ns),
             damaged=len(log.found),
             scrub_ended_ns=log.ended_ns,
             tenants=tuple(tenants),
+            draining=tuple(progress(self._database)),
             erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
         )
+
+    def _free_at(self, data: Data, offer: Offer, used: int) -> int:
+        """Return what to tell of free space; a bucket has no end of its own, and is as large as what is offered."""
+        return max(0, offer.capacity - used) if is_bucket(self._file.data) else data.free_bytes()
 
     def status(self) -> dict[str, Any]:
         """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
@@ -412,9 +592,10 @@ class Provider:
             "streams": self._file.streams,
             "pull_from": list(self._file.pull_from),
             "data": data.path,
+            "moved_from": self.moved_from or None,
             "mounted": mounted,
             "used": used_by_all(self._database),
-            "disk_free": data.free_bytes() if mounted else 0,
+            "disk_free": state.disk_free,
             "scrub": _scrub_document(read_log(self.folder, self._fs)),
             "disk_reserve": floor_of(offer.capacity),
             "growth": state.growth,
@@ -434,6 +615,17 @@ class Provider:
             "holders": [
                 {"id": holder.hex(), "tenant": tenant.hex(), "taken": taken, "given": given}
                 for tenant, holder, taken, given in by_holder(self._database)
+            ],
+            "draining": [
+                {
+                    "id": one.tenant.hex(),
+                    "label": one.label,
+                    "keeps": one.keeps,
+                    "by_ns": one.by_ns,
+                    "left": one.left,
+                    "stuck": one.stuck,
+                }
+                for one in state.draining
             ],
             "erased": [
                 {
@@ -466,10 +658,18 @@ class Provider:
         """Let go of the database."""
         self._database.close()
 
-    def _data(self) -> DataDir:
+    def _data(self) -> Data:
         row = self._database.row("SELECT store FROM meta")
         assert row is not None, "the row is made with the home"
-        return DataDir(self._fs, self._file.data, row[0])
+        return _data_of(
+            self.folder,
+            self._file.data,
+            self._file.server,
+            row[0],
+            fs=self._fs,
+            clock=self._clock,
+            make_bucket=self._make_bucket,
+        )
 
     def _ballast(self) -> Ballast:
         return Ballast(self._fs, os.path.join(self.folder, "ballast"), self._rng)
@@ -488,24 +688,42 @@ def _scrub_document(log: Log) -> dict[str, Any]:
 
 
 def init_provider(
-    home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, rng: Rng, key: SigningKey | None = None
+    home: str,
+    *,
+    data: str,
+    terms: Terms,
+    fs: Fs,
+    clock: Clock,
+    rng: Rng,
+    key: SigningKey | None = None,
+    server: BucketServer | None = None,
+    make_bucket: MakeBucket = open_s3,
 ) -> Provider:
     """Make the provider's half of a home and return it open. A home that was left half made is made anew.
 
-    ``key``: who it shall be; a new key if nobody says.
+    ``key``: who it shall be; a new key if nobody says. ``server`` is of the bucket that ``data`` names.
 
     Raises:
-        HomeError: there is one already, or the data folder belongs to another provider.
+        HomeError: there is one already, the data folder belongs to another provider, or the bucket cannot be relied on.
+        CredentialError: there are no keys for the bucket.
         UsageError: terms that an offer cannot have.
     """
     folder = os.path.join(home, FOLDER)
-    data = os.path.abspath(data)
+    if not is_bucket(data):
+        data, server = os.path.abspath(data), None
     if fs.size(os.path.join(folder, "home.json")) is not None:
         raise HomeError(f"{folder}: a provider lives here already", hint="see 'replicator provider status'")
-    if DataDir(fs, data, b"").in_use():
+    store = rng.bytes(STORE_ID_SIZE)
+    place = _data_of(folder, data, server, store, fs=fs, clock=clock, make_bucket=make_bucket)
+    with reaching(data):
+        in_use = place.in_use()
+    if in_use:
         raise HomeError(
-            f"{data}: belongs to a provider already", hint="give each provider a folder of its own with --data"
+            f"{data}: belongs to a provider already",
+            hint="give each provider a place of its own with --data",
         )
+    if isinstance(place, DataBucket):
+        place.probe(rng)
     key = key or SigningKey(rng.bytes(32))
     signed, _ = sign_offer(
         key,
@@ -535,7 +753,6 @@ def init_provider(
     write_atomic(fs, os.path.join(folder, "certificate.pem"), certificate_pem(provider_certificate(key, rng)))
     fs.create(os.path.join(folder, "provider.db")).close()  # of mode 0600; SQLite's other files follow it
     fs.fsync_dir(folder)
-    store = rng.bytes(STORE_ID_SIZE)
     incarnation = rng.bytes(INCARNATION_SIZE)
     database = _open_database(folder, fs, rng)
     try:
@@ -548,13 +765,34 @@ def init_provider(
         )
     finally:
         database.close()
-    DataDir(fs, data, store).create()
-    file = HomeFile(format=HOME_FORMAT, role=FOLDER, data=data, listen=terms.listen)
+    place.create()
+    file = HomeFile(format=HOME_FORMAT, role=FOLDER, data=data, listen=terms.listen, server=server)
     _write_home_file(fs, folder, file)
-    return open_provider(home, fs=fs, clock=clock, rng=rng)
+    return open_provider(home, fs=fs, clock=clock, rng=rng, make_bucket=make_bucket)
 
 
-def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
+def _data_of(
+    folder: str,
+    data: str,
+    server: BucketServer | None,
+    store: bytes,
+    *,
+    fs: Fs,
+    clock: Clock,
+    make_bucket: MakeBucket,
+) -> Data:
+    if not is_bucket(data):
+        return DataDir(fs, data, store)
+    server = server or BucketServer()
+    try:
+        address = parse_bucket(data, endpoint=server.endpoint, region=server.region, credentials=server.credentials)
+    except UsageError as error:
+        raise HomeError(f"{folder}: {error.message}", hint=error.hint) from error
+    incoming = os.path.join(folder, "incoming")
+    return DataBucket(make_bucket(address), address, store, fs=fs, incoming=incoming, clock=clock)
+
+
+def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng, make_bucket: MakeBucket = open_s3) -> Provider:
     """Open the provider's half of a home.
 
     Raises:
@@ -577,6 +815,7 @@ def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
         fs=fs,
         clock=clock,
         rng=rng,
+        make_bucket=make_bucket,
     )
 
 

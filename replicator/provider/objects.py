@@ -126,3 +126,12 @@ def used_by_all(database: Database) -> int:
     row = database.row("SELECT coalesce(sum(bytes), 0) FROM usage")
     assert row is not None, "an aggregate always gives a row"
     return int(row[0])
+
+
+def levels_of_all(database: Database) -> list[tuple[TenantId, int, int]]:
+    """Return each tenant with the bytes that its objects count and its quota."""
+    rows = database.rows(
+        "SELECT id, (SELECT coalesce(sum(bytes), 0) FROM usage WHERE usage.tenant = tenants.id), quota FROM tenants "
+        "ORDER BY id"
+    )
+    return [(TenantId(tenant), int(used_bytes), int(quota)) for tenant, used_bytes, quota in rows]

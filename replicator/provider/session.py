@@ -20,6 +20,7 @@ from replicator.format.codec import Record, decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.mark import Fence, Mark, Retire
 from replicator.format.merkle import name_of
+from replicator.format.notice import Clearing
 from replicator.format.offer import decode_offer
 from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
 from replicator.format.snapshot import Head
@@ -28,6 +29,7 @@ from replicator.provider.audit import inventory, names_in, prove_all
 from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
+from replicator.provider.drain import keep_clearing, notice_for
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -57,8 +59,7 @@ from replicator.provider.refusals import refusing
 from replicator.provider.succession import changes_of, keep_objection, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
-from replicator.store.base import Incoming
-from replicator.store.folder import FolderObjectStore
+from replicator.store.base import Incoming, ObjectStore
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import (
     MAX_CHECKS,
@@ -81,6 +82,8 @@ from replicator.wire.messages import (
     Info,
     Inventory,
     InventoryRequest,
+    Leaving,
+    LeavingRequest,
     MarkReply,
     Marks,
     MarksRequest,
@@ -136,7 +139,7 @@ class ProviderSession:
             charter_number=tenant.charter_number,
             charter=tenant.charter_name,
             claim=number_of(self._core.database, tenant.id, self._holder.identity),
-            quota=tenant.quota,
+            quota=self._core.quota(tenant),
             used=used(self._core.database, tenant.id),
             free=free,
             now_ns=self._core.clock.now_ns(),
@@ -163,7 +166,8 @@ class ProviderSession:
         found, last, more = arrived_after(
             self._core.database, tenant.id, request.after, largest=request.largest, limit=request.limit
         )
-        names = [name for name, size in found if store.size(name) == size]
+        there = store.sizes([name for name, _ in found])
+        names = [name for (name, size), now in zip(found, there, strict=True) if now == size]
         return Arrivals(incarnation=self._core.incarnation, names=b"".join(names), last=last, more=more)
 
     def prove(self, request: ProveRequest) -> ProveReply:
@@ -214,7 +218,7 @@ class ProviderSession:
                 recent=self._core.claimed_sets,
             ),
         )
-        missing = lacking(self._core.database, tenant.id, names, store.size)
+        missing = lacking(self._core.database, tenant.id, names, store.sizes)
         return ClaimReply(incarnation=self._core.incarnation, number=claim.number, missing=b"".join(missing))
 
     def head(self, request: Signed) -> Signed:
@@ -484,6 +488,17 @@ class ProviderSession:
             ended = pulls.outcome(key, request.permit)
         return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
 
+    def leaving(self, request: LeavingRequest) -> Leaving:
+        """Say whether this provider leaves or shrinks for the tenant, after keeping how far a writer is with it."""
+        tenant, right = self._permit(None)
+        if request.clearing:
+            self._must_be_node(tenant, right)
+            signed = request.clearing
+            clearing = self._signed(Clearing, Context.CLEARING, Signed(statement=signed))
+            self._must_be_ours(clearing.tenant, clearing.provider, tenant)
+            keep_clearing(self._core.database, clearing, self._holder.identity, signed)
+        return Leaving(incarnation=self._core.incarnation, notice=notice_for(self._core.database, tenant.id))
+
     def _pulled(self, receipt: bytes = b"", failed: PullFailure | None = None, *, after_s: float = 0.0) -> PullReply:
         return PullReply(incarnation=self._core.incarnation, receipt=receipt, failed=failed, after_s=after_s)
 
@@ -563,7 +578,7 @@ class ProviderSession:
             def measure() -> tuple[Levels, int]:
                 counted = size_of(self._core.database, tenant.id, name) is not None
                 now = self._core.tenant(self._holder)  # under the lock: of an erased one nothing is taken in any more
-                return self._core.levels(now, self._holder, right.quota if right else 0), 0 if counted else size
+                return self._core.levels(now, self._holder, right.quota if right else 0, size), 0 if counted else size
 
             reservation = self._core.quotas.reserve(tenant.id, self._holder.identity, size=size, measure=measure)
             try:
@@ -642,7 +657,7 @@ _DAMAGED: tuple[Literal["damaged"], str] = ("damaged", "the object is damaged he
 class ProviderUpload:
     """An object on its way in, with its space reserved until commit or abort."""
 
-    def __init__(self, core: Core, store: FolderObjectStore, incoming: Incoming, reservation: Reservation) -> None:
+    def __init__(self, core: Core, store: ObjectStore, incoming: Incoming, reservation: Reservation) -> None:
         self._core = core
         self._store = store
         self._incoming = incoming
@@ -749,5 +764,6 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "retire": lambda session, body: session.retire(_read(Signed, body)),
     "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
     "pull": lambda session, body: session.pull(_read(PullRequest, body)),
+    "leaving": lambda session, body: session.leaving(_read(LeavingRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

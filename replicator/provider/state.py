@@ -5,6 +5,7 @@ from typing import Final
 
 from replicator.clock import DAY_S, NS
 from replicator.provider.database import Database
+from replicator.provider.drain import Emptying
 
 GROWTH_DAYS: Final = 30
 """What came and went in so many days says how fast it fills."""
@@ -66,6 +67,7 @@ class ProviderState:
     damaged: int
     scrub_ended_ns: int
     tenants: tuple[TenantState, ...]
+    draining: tuple[Emptying, ...] = ()
     erased: tuple[tuple[str, int], ...] = ()
 
     @property

@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from replicator.errors import NotFoundError
 from replicator.ids import Identity, TenantId, identity_of
 from replicator.provider.database import Database
 
@@ -60,6 +61,21 @@ def find_tenant(database: Database, tenant: bytes) -> Tenant | None:
 def all_tenants(database: Database) -> list[TenantId]:
     """Return the ids of all tenants, sorted."""
     return [TenantId(tenant) for (tenant,) in database.rows("SELECT id FROM tenants ORDER BY id")]
+
+
+def tenant_named(database: Database, text: str) -> TenantId:
+    """Return the tenant that the operator means: by its label, or by the beginning of its id.
+
+    Raises:
+        NotFoundError: none, or more than one.
+    """
+    rows = database.rows("SELECT id, label FROM tenants ORDER BY id")
+    found = [tenant for tenant, label in rows if label == text]
+    found = found or [tenant for tenant, _ in rows if text and tenant.hex().startswith(text.lower())]
+    if len(found) != 1:
+        known = ", ".join(f"{label or '(no label)'} {tenant.hex()[:12]}" for tenant, label in rows) or "none"
+        raise NotFoundError(f"{'no' if not found else 'more than one'} tenant '{text}' (there are: {known})")
+    return TenantId(found[0])
 
 
 def tenants_of_signer(database: Database, key: bytes) -> list[Tenant]:
@@ -124,6 +140,11 @@ def replace_root(connection: sqlite3.Connection, tenant: bytes, root: bytes, own
 def set_quota(connection: sqlite3.Connection, root_key: bytes, quota: int) -> None:
     """Give a tenant the quota that the operator declared, whatever invites gave it."""
     connection.execute("UPDATE tenants SET quota = ? WHERE root_key = ?", (quota, root_key))
+
+
+def grant(connection: sqlite3.Connection, tenant: bytes, quota: int) -> None:
+    """Give a tenant another quota, whatever it had."""
+    connection.execute("UPDATE tenants SET quota = ? WHERE id = ?", (quota, tenant))
 
 
 def put_holder(connection: sqlite3.Connection, holder: Holder, now_ns: int) -> None:

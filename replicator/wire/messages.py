@@ -19,7 +19,7 @@ from replicator.ids import NAME_SIZE
 WIRE_VERSION = 1
 """What every release speaks that there was so far."""
 PULLS_VERSION = 2
-"""Adds `pull` and `give`, below /v2, and changes nothing else. A provider that does not say it is asked neither."""
+"""Adds what is below /v2, and changes nothing else. A provider that does not say it is asked nothing of that."""
 MAX_REQUEST = 8 << 20
 """Bytes of any request body except an object."""
 MAX_ANSWER = 16 << 20
@@ -407,6 +407,19 @@ class PullReply(Record, frozen=True, kw_only=True):
     after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
+class LeavingRequest(Record, frozen=True, kw_only=True):
+    """Do you leave or shrink? ``clearing`` is the holder's signed Clearing, empty to ask only."""
+
+    clearing: bytes
+
+
+class Leaving(Record, frozen=True, kw_only=True):
+    """``notice`` is the provider's signed Notice for the asking holder's tenant, empty if it stays as it is."""
+
+    incarnation: Incarnation
+    notice: bytes
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -471,6 +484,7 @@ OPS: dict[str, OpSpec] = {
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
+    "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
 /v1/enrol, /v1/erase and /v2/give are the paths without a certificate."""

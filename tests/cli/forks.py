@@ -1,8 +1,9 @@
 """The program, loaded once and forked for each call: starting an interpreter costs more than most calls do.
 
 What is forked behaves as ``python -m replicator`` does, in a process of its own with its own environment, folder and
-descriptors. Terminals, pipes, and whatever the interpreter reads of its environment when it starts are tried with real
-starts instead (test_terminal.py, test_damage.py, and :meth:`Place.run` with ``env``).
+descriptors; only stretching a passphrase, which is slow by design, is done once for each salt, not by each call.
+Terminals, pipes, and whatever the interpreter reads of its environment when it starts are tried with real starts
+instead (test_terminal.py, test_damage.py, and :meth:`Place.run` with ``env``).
 """
 
 import gc
@@ -12,13 +13,16 @@ import os
 import pkgutil
 import runpy
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 STARTED = struct.Struct("<i")
@@ -68,6 +72,7 @@ class Forks:
         self._lock = threading.Lock()
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._stretched = ""
 
     def start(
         self, args: Sequence[str], environment: dict[str, str], folder: Path, stdin: int, stdout: int, stderr: int
@@ -86,13 +91,15 @@ class Forks:
             self._channel.close()
             self._process.wait(timeout=PATIENCE_S)
             self._channel = self._process = None
+            shutil.rmtree(self._stretched)
 
     def _opened(self) -> socket.socket:
         if self._channel is None:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._stretched = tempfile.mkdtemp(prefix="replicator-test-")
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "tests.cli.forks", str(theirs.fileno())],
+                    [sys.executable, "-m", "tests.cli.forks", str(theirs.fileno()), self._stretched],
                     pass_fds=[theirs.fileno()],
                     cwd=Path(__file__).parents[2],
                     env=os.environ | {"PYTHONWARNINGS": "always", "LANG": "C.UTF-8"},
@@ -119,6 +126,23 @@ def _load() -> None:
     for module in pkgutil.walk_packages(replicator.__path__, "replicator."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+
+
+def _remembered(stretch: Callable[..., bytes], folder: Path) -> Callable[..., bytes]:
+    """Return the same function of the same values, whose results lie in a folder that all calls share."""
+
+    def remembered(passphrase: str, salt: bytes, *cost: int) -> bytes:
+        known = folder / sha256(repr((passphrase, salt, cost)).encode()).hexdigest()
+        try:
+            return known.read_bytes()
+        except FileNotFoundError:
+            result = stretch(passphrase, salt, *cost)
+        new = known.with_suffix(f".{os.getpid()}")
+        new.write_bytes(result)
+        new.rename(known)
+        return result
+
+    return remembered
 
 
 def _serve(requests: socket.socket) -> list[str] | None:
@@ -166,6 +190,8 @@ def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
     requests.set_inheritable(False)
     _load()
+    crypto = importlib.import_module("replicator.crypto.passphrase")
+    crypto._stretch = _remembered(crypto._stretch, Path(sys.argv[2]))  # type: ignore[attr-defined]  # a module's name
     gc.freeze()
     with requests:
         args = _serve(requests)

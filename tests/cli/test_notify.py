@@ -54,6 +54,22 @@ def test_a_run_that_failed_says_why_and_what_it_was_about(breakable: Federation)
     assert dataset["error"] in failed["what"]
 
 
+def test_a_restore_is_kept_as_a_run_and_rings_for_damage_alone(breakable: Federation, tmp_path: Path) -> None:
+    path = tmp_path / "said"
+    configure(breakable, "keeper", says_to(path))
+    target = str(tmp_path / "restored")
+    breakable.ok("restore", "latest", "--target", target, home="keeper")
+    whole = breakable.json("runs", "show", "latest", home="keeper")
+    assert (whole["run"], whole["exit"]) == ("restore", 0)
+    assert whole["said"]["target"] == target
+    breakable.fails(1, "restore", "latest", "--target", "/dev/null", home="keeper")
+    failed = breakable.json("runs", "show", "latest", home="keeper")
+    assert (failed["run"], failed["exit"]) == ("restore", 1)
+    assert "/dev/null" in failed["said"]["error"]["message"]
+    assert [one for one in breakable.json("status", home="keeper")["alarms"] if one["about"] == "run restore"] == []
+    assert not path.exists(), "who asked for it has seen it"
+
+
 def test_nobody_is_told_who_is_not_named(federation: Federation) -> None:
     assert "docs/operate/alarms.md" in federation.fails(2, "notify", "--test", home="node")
 

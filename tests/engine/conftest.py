@@ -1,7 +1,7 @@
 """The worlds of the scenarios."""
 
 from tests.scenarios.conftest import (
-    _unwrap_once,
+    _stretch_once,
     fast_folder,
     fresh,
     pytest_pyfunc_call,
@@ -11,4 +11,4 @@ from tests.scenarios.conftest import (
     worlds,
 )
 
-__all__ = ["_unwrap_once", "fast_folder", "fresh", "pytest_pyfunc_call", "source", "templates", "world", "worlds"]
+__all__ = ["_stretch_once", "fast_folder", "fresh", "pytest_pyfunc_call", "source", "templates", "world", "worlds"]

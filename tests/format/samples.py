@@ -65,7 +65,8 @@ from replicator.format.keybag import (
     WriterDomain,
 )
 from replicator.format.mark import Fence, Holders, Mark, Retire, SeenWriter
-from replicator.format.offer import Invite, Offer, Offer1
+from replicator.format.notice import Clearing, Notice
+from replicator.format.offer import Invite, Offer, Offer1, Offer2
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.permit import Permit, Pickup
 from replicator.format.policy import Policy, policy_id
@@ -386,9 +387,18 @@ OFFER = Offer(
     created_ns=NOW,
     legal_name="Bo Ek AB, 556000-0000",
     contact="bo@bo.example",
+    notice_s=60 * 86400,
 )
-OFFER_1 = Offer1(
-    **{name: value for name, value in msgspec.structs.asdict(OFFER).items() if name not in {"legal_name", "contact"}}
+OFFER_2 = Offer2(**{name: value for name, value in msgspec.structs.asdict(OFFER).items() if name != "notice_s"})
+OFFER_1 = Offer1(**{name: getattr(OFFER, name) for name in Offer1.__struct_fields__})
+NOTICE = Notice(tenant=run(0x10, 16), keeps=50 * 10**9, by_ns=NOW + 60 * 86400 * NS, said_ns=NOW, promised_s=60 * 86400)
+CLEARING = Clearing(
+    tenant=run(0x10, 16),
+    provider=run(0xA0, 32),
+    notice=run(0xB0, 32),
+    left=20 * 10**9,
+    stuck=10**9,
+    said_ns=NOW + 86400 * NS,
 )
 INVITE = Invite(
     identity=run(0xA0, 32), endpoints=["127.0.0.1:7710"], secret=run(0x02, 16), quota=100 * 10**9, expires_ns=NOW
@@ -633,6 +643,9 @@ SAMPLES: dict[str, Record] = {
     "pickup": PICKUP,
     "offer": OFFER,
     "offer 1": OFFER_1,
+    "offer 2": OFFER_2,
+    "notice": NOTICE,
+    "clearing": CLEARING,
     "invite": INVITE,
     "directory": DIRECTORY,
     "index": INDEX,

@@ -62,10 +62,11 @@ VERSIONS = {
     "member keys": 3,
     "member keys 2": 2,
     "drill": 2,
+    "offer": 3,
+    "offer 2": 2,
     "forget": 2,
     "node grant": 2,
     "node request": 2,
-    "offer": 2,
 }
 
 

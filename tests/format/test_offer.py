@@ -5,9 +5,9 @@ import pytest
 from rich.pretty import pretty_repr
 
 from replicator.errors import UnsupportedVersionError
-from replicator.format.codec import encode
+from replicator.format.codec import encode, version_of
 from replicator.format.offer import decode_offer, encode_offer
-from tests.format.samples import INVITE, OFFER, OFFER_1, accepted, refused
+from tests.format.samples import INVITE, OFFER, OFFER_1, OFFER_2, accepted, refused
 from tests.format.test_charter import NOT_PLAIN
 
 
@@ -43,12 +43,14 @@ def test_an_invite_shows_whose_it_is_and_never_its_secret() -> None:
         assert repr(INVITE.secret)[2:-1] not in shown
 
 
-def test_an_offer_of_every_version_is_read_and_the_earlier_one_is_written_if_it_says_all() -> None:
-    silent = msgspec.structs.replace(OFFER, legal_name="", contact="")
-    assert (decode_offer(encode(OFFER)), decode_offer(encode(OFFER_1))) == (OFFER, silent)
+def test_an_offer_of_every_version_is_read_and_the_earliest_one_is_written_that_says_all() -> None:
+    named = msgspec.structs.replace(OFFER, notice_s=0)
+    silent = msgspec.structs.replace(named, legal_name="", contact="")
+    assert [decode_offer(encode(one)) for one in (OFFER, OFFER_2, OFFER_1)] == [OFFER, named, silent]
+    assert (encode_offer(OFFER), encode_offer(named)) == (encode(OFFER), encode(OFFER_2))
     assert encode_offer(silent) == encode(OFFER_1)
     for said in ({"legal_name": ""}, {"contact": ""}):
-        partly = msgspec.structs.replace(OFFER, **said)
-        assert encode_offer(partly) == encode(partly)
+        assert version_of(encode_offer(msgspec.structs.replace(named, **said))) == 2
+    assert version_of(encode_offer(msgspec.structs.replace(silent, notice_s=1))) == 3
     with pytest.raises(UnsupportedVersionError):
-        decode_offer(encode(OFFER).replace(b"\x02", b"\x03", 1))
+        decode_offer(encode(OFFER).replace(b"\x03", b"\x04", 1))

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from replicator.crypto.passphrase import unwrap
-from replicator.engine import keeper
+from replicator.crypto import passphrase
 from tests.scenarios.world import World
 
 MEMORY = "/dev/shm"  # noqa: S108 - a thousand syncs cost nothing there; crash tests forget by themselves
@@ -29,10 +28,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _unwrap_once() -> Iterator[None]:
-    """Stretch each passphrase for each wrapped key only once: it takes a tenth of a second by design."""
+def _stretch_once() -> Iterator[None]:
+    """Stretch each passphrase with each salt only once: it takes a tenth of a second by design."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeper, "unwrap", functools.cache(unwrap))
+        patch.setattr(passphrase, "_stretch", functools.cache(passphrase._stretch))
         yield
 
 

@@ -69,3 +69,12 @@ def test_longer_silence_never_makes_a_peer_better(silent: float, said: Said, unm
     shorter = verdict(silent=silent, said=said, unmounted=unmounted, left_s=-silent)
     longer = verdict(silent=silent * 2, said=said, unmounted=unmounted, left_s=-silent * 2)
     assert worth.index(longer[1]) <= worth.index(shorter[1])
+
+
+def test_who_said_that_it_leaves_is_emptied_until_its_day_and_gone_if_it_is_silent_after_it() -> None:
+    assert verdict(said="leaving", left_s=DAY) == ("leaving", "draining")
+    assert verdict(said="leaving", left_s=-DAY) == ("leaving", "draining"), "it is still there, so read from it"
+    assert verdict(said="leaving", left_s=DAY, silent=DAY) == ("leaving", "draining")
+    assert verdict(said="leaving", left_s=DAY, silent=LOST_S + 1) == ("lost", "lost")
+    assert verdict(said="leaving", left_s=0.0, silent=HOUR) == ("gone", "lost")
+    assert verdict(said="leaving", left_s=-HOUR, silent=HOUR, unmounted=True) == ("gone", "lost")

@@ -1,0 +1,145 @@
+"""provider move: a provider's objects on another disk."""
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from replicator.cli import exits
+from replicator.cli.base import Session, command
+from replicator.config import config_path, format_size
+from replicator.errors import LockedError, UsageError
+
+if TYPE_CHECKING:
+    from replicator.provider.home import Provider
+    from replicator.provider.moving import Copied, Move
+
+
+@click.command("move")
+@click.option("--data", required=True, metavar="DIR", help="The new folder: empty, or not there yet.")
+@click.option("--remove-old", is_flag=True, help="Delete the old folder's objects, each once the new one was read.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be copied, or deleted.")
+@command(keys="provider identity")
+def move(session: Session, data: str, *, remove_old: bool, dry_run: bool) -> None:
+    """Move the objects to another disk; stopped anywhere, the same command goes on.
+
+    The daemon may run while most is copied, each object compared with its name. For the end it has to be stopped: run
+    the same command again then, which takes minutes. The old folder stays as it is, under another name for its store,
+    until --remove-old deletes each object in it whose copy was read and is good. Receipts go on counting.
+    """
+    from replicator.provider.daemon import only_daemon  # noqa: PLC0415 - commands import what they use
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        moving = opened.move_to(data)
+        if remove_old:
+            _remove_old(session, opened, moving, dry_run=dry_run)
+            return
+        if opened.data == os.path.abspath(data):
+            moving.settle()
+            session.out.result(
+                {"data": opened.data, "moved_from": opened.moved_from, "switched": True},
+                f"The objects lie in {opened.data}; copies of them still in {opened.moved_from} ({_LET_GO}).",
+            )
+            return
+        plan = moving.plan()
+        document = {
+            "data": plan.target,
+            "moved_from": plan.source,
+            "objects": plan.objects,
+            "bytes": plan.size,
+            "left_objects": plan.left_objects,
+            "left_bytes": plan.left,
+            "room": plan.room,
+            "switched": False,
+        }
+        what = f"{plan.left_objects} of {plan.objects} objects, {format_size(plan.left)} of {format_size(plan.size)},"
+        if dry_run:
+            room = f"there is room for {format_size(plan.room)}"
+            session.out.result(document, f"Would copy {what} from {plan.source} to {plan.target}; {room}.")
+            return
+        _must_agree(session, plan.target)
+        session.out.notice(f"copies {what} to {plan.target}")
+        done = moving.copy()
+        try:
+            with only_daemon(opened.folder):
+                rest = moving.finish()
+        except LockedError:
+            session.worsen(exits.GAPS)
+            session.out.result(
+                document | _copied(done),
+                [
+                    f"{done.objects} objects, {format_size(done.size)}, are copied, and nothing is switched yet.",
+                    "Stop the daemon and run the same command again: it copies what came meanwhile, and switches.",
+                ],
+            )
+            return
+        if rest.damaged:
+            session.worsen(exits.INTEGRITY)
+            session.out.notice(
+                f"INTEGRITY: {len(rest.damaged)} objects were not what they are called, and are set aside: their "
+                "tenants see it and store them again"
+            )
+        done.objects, done.size = done.objects + rest.objects, done.size + rest.size
+        done.damaged, done.removed = rest.damaged, rest.removed
+    finally:
+        opened.close()
+    session.out.result(
+        document | _copied(done) | {"left_objects": 0, "left_bytes": 0, "switched": True},
+        [
+            f"The objects lie in {plan.target} now; {done.objects} were copied by this run, {format_size(done.size)}.",
+            f"Copies still lie in {plan.source}, which is no store any more; later {_LET_GO}.",
+            "If `replicator service install` wrote the unit, run it again: the unit names the folders it may write to.",
+        ],
+    )
+
+
+_LET_GO = "`replicator provider move --data DIR --remove-old` with the new DIR deletes them"
+
+
+def _copied(done: "Copied") -> dict[str, object]:
+    return {
+        "copied_objects": done.objects,
+        "copied_bytes": done.size,
+        "removed": done.removed,
+        "damaged": [{"id": name.hex(), "tenant": tenant.hex()} for tenant, name in done.damaged],
+    }
+
+
+def _must_agree(session: Session, target: str) -> None:
+    """Make sure that config.toml does not send the daemon back.
+
+    Raises:
+        UsageError: it names another folder.
+    """
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
+    declared = load_config(session.home).provider
+    if declared is not None and os.path.abspath(declared.data) != target:
+        raise UsageError(
+            f"{config_path(session.home)} says that the objects lie in {declared.data}",
+            hint=f"write {target} there (provider.data), then run this again; the daemon need not be started for it",
+        )
+
+
+def _remove_old(session: Session, opened: "Provider", moving: "Move", *, dry_run: bool) -> None:
+    source = opened.moved_from
+    done = moving.remove_old(opened.is_stored, dry_run=dry_run)
+    if done.kept:
+        session.worsen(exits.INTEGRITY)
+        session.out.notice(
+            f"INTEGRITY: {done.kept} objects are not, or not good, in the new folder; the old one's are kept. Stop the "
+            "daemon, copy them over, start it again; or let their tenants store them anew"
+        )
+    word = "would be deleted" if dry_run else "deleted"
+    session.out.result(
+        {
+            "moved_from": source,
+            "removed": done.objects,
+            "removed_bytes": done.size,
+            "kept": done.kept,
+            "dry_run": dry_run,
+        },
+        f"{done.objects} objects, {format_size(done.size)}, {word} in {source}; {done.kept} kept.",
+    )
