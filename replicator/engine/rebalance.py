@@ -111,7 +111,7 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
                 ground.refresh()
                 nowhere = {bytes.fromhex(one["pack"]) for one in wanted["refused"]}
                 await tell_shrinking(half, federation, ground, rows, nowhere)
-            report.surplus = len(ground.surplus(rows))
+            report.surplus = report.let_go + len(ground.surplus(rows))
             report.notices = [*federation.notices, *federation.integrity]
             if report.refused or (not dry_run and report.made < len(report.moves)):
                 report.exit_code = 3
