@@ -48,6 +48,7 @@ style: sync
 
 format: sync
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	command -v nixfmt > /dev/null && find nix -name '*.nix' -exec nixfmt {} + || echo "nix/ is left as it is: no nixfmt on PATH"
 
 types: sync
 	$(BIN)/mypy
