@@ -1,8 +1,8 @@
 """Parting with a provider: what it holds is freed there, if the promises hold without it.
 
 Nobody claims anything at who is no peer any more, and no prune asks it. So whoever removes it retires every writer
-there and marks all that lies there, once; it deletes by itself, after its waits. Where it is taken back as a peer within
-them, nodes claim anew, which takes the marks off.
+there and marks all that lies there, once; it deletes by itself, after its waits. Where it is taken back as a peer
+within them, nodes claim anew, which takes the marks off.
 """
 
 from dataclasses import dataclass
