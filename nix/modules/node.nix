@@ -233,15 +233,7 @@ in
     };
 
     settings = lib.mkOption {
-      type = lib.types.attrsOf (
-        lib.types.attrsOf (
-          lib.types.oneOf [
-            lib.types.bool
-            lib.types.int
-            lib.types.str
-          ]
-        )
-      );
+      type = settings.free;
       default = { };
       example = {
         node.spool_limit = "20G";

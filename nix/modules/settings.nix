@@ -182,6 +182,18 @@ in
       '';
     };
 
+  # Tables of config.toml as they are.
+  free = lib.types.attrsOf (
+    lib.types.attrsOf (
+      lib.types.oneOf [
+        lib.types.bool
+        lib.types.int
+        lib.types.str
+        (lib.types.listOf lib.types.str)
+      ]
+    )
+  );
+
   # NixOS has its sendmail at a place of its own.
   notify =
     said:

@@ -639,6 +639,54 @@ lib.runTests {
         streams = 2;
       };
   };
+  testObjectsInABucketHaveNoFolderAndTheirKeysAreACredential = {
+    expr =
+      let
+        made = system' (
+          with' provider {
+            services.replicator.provider = {
+              notice = "60d";
+              bucket = {
+                url = "s3://attic/friends";
+                endpoint = "https://s3.example.org";
+                credentialsFile = "/run/secrets/s3";
+              };
+              settings.provider.advertise = [ "alice.example.org:7144" ];
+            };
+          }
+        );
+      in
+      {
+        failed = failed made;
+        file = {
+          inherit ((builtins.fromTOML (text made.environment.etc."replicator/provider.toml".source)).provider)
+            data
+            s3_endpoint
+            notice
+            advertise
+            ;
+        };
+        secrets = lib.unique (secretsOf made);
+        writes = (service made "replicator-provider").serviceConfig.ReadWritePaths;
+      };
+    expected = {
+      failed = [ ];
+      file = {
+        data = "s3://attic/friends";
+        s3_endpoint = "https://s3.example.org";
+        notice = "60d";
+        advertise = [ "alice.example.org:7144" ];
+      };
+      secrets = [ "replicator-s3:/run/secrets/s3" ];
+      writes = [ "/var/lib/replicator-provider" ];
+    };
+  };
+  testRefusesAServerWithoutABucket = says (with' provider {
+    services.replicator.provider.bucket.endpoint = "https://s3.example.org";
+  }) "and no bucket: set bucket.url";
+  testRefusesABucketWithoutKeys = says (with' provider {
+    services.replicator.provider.bucket.url = "s3://attic";
+  }) "bring the bucket's keys by sops or agenix";
   testWhomAProviderFetchesFromIsInItsFile = {
     expr =
       (builtins.fromTOML (

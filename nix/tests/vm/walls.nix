@@ -40,6 +40,7 @@ in
       };
       provider.metricsFile = "/var/lib/metrics/provider.prom";
       provider.metricsListen = "127.0.0.1:9144";
+      provider.notice = "60d";
       notify.command.run = "true";
       node = {
         enable = true;
@@ -94,7 +95,7 @@ in
     start_all()
     with subtest("no unit's exposure is above 2.0"):
         units = nova.succeed("cd /etc/systemd/system; ls -d replicator*.service").split()
-        assert len(units) >= 20, units
+        assert len(units) >= 22, units
         for unit in units:
             nova.succeed(f"systemd-analyze security --threshold=20 --no-pager {unit} > /run/said || (tail -n 1 /run/said >&2; false)")
     with subtest("no unit of the node takes a passphrase"):
@@ -105,6 +106,9 @@ in
         assert said == ["replicator-backup-files.service", "replicator-backup.service", "replicator-repair.service"], said
     with subtest("systemd finds no fault in any unit"):
         nova.succeed("cd /etc/systemd/system; systemd-analyze verify --man=no --recursive-errors=no replicator*.timer replicator*.path")
+    with subtest("the program takes every file that was made for it"):
+        for name in ("node", "provider", "maintainer", "drill"):
+            nova.succeed(f"replicator check-config /etc/replicator/{name}.toml")
     with subtest("requests of a maintainer and a drill host are made by themselves"):
         nova.wait_until_succeeds("grep -q '^rpl-request' /var/lib/replicator-maintainer/request")
         nova.wait_until_succeeds("grep -q '^rpl-request' /var/lib/replicator-drill/request")
