@@ -36,6 +36,7 @@ in
         disk = {
           devices = [ "/dev/disk/by-id/ata-NOVA" ];
           projectQuota = "60M";
+          luksKeyFile = "/keys/luks";
         };
       };
       provider.metricsFile = "/var/lib/metrics/provider.prom";
@@ -85,6 +86,8 @@ in
         (_: {
           wantedBy = lib.mkForce [ ];
         });
+    # There is no such disk to wait for at boot.
+    environment.etc.crypttab.target = "crypttab.shown";
     environment.etc."keeper/passphrase" = {
       text = "correct-horse-9871-battery";
       mode = "0400";
@@ -101,6 +104,12 @@ in
     with subtest("no unit of the node takes a passphrase"):
         for unit in ("backup", "repair", "verify", "health", "join", "backup-files"):
             nova.fail(f"grep -qi passphrase /etc/systemd/system/replicator-{unit}.service")
+    with subtest("systemd makes of the layout's line a unit that opens the disk with the key, without which the host boots all the same"):
+        nova.succeed("cp /etc/crypttab.shown /etc/crypttab; mkdir /run/made")
+        nova.succeed("$(find -L /usr/lib/systemd /run/current-system/systemd -name systemd-cryptsetup-generator 2>/dev/null | head -n 1) /run/made /run/made /run/made")
+        unit = nova.succeed("cat '/run/made/systemd-cryptsetup@replicator\\x2dreplicator.service'")
+        assert "attach 'replicator-replicator' '/dev/disk/by-partlabel/disk-replicator-objects' '/keys/luks'" in unit, unit
+        nova.succeed("rm /etc/crypttab; test -e /run/made/cryptsetup.target.wants -a ! -e /run/made/cryptsetup.target.requires")
     with subtest("only units that read everybody's files may"):
         said = nova.succeed("cd /etc/systemd/system; grep -l AmbientCapabilities replicator*.service").split()
         assert said == ["replicator-backup-files.service", "replicator-backup.service", "replicator-repair.service"], said
