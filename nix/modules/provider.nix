@@ -44,6 +44,7 @@ let
       inherit listen;
       advertise = if provider.advertise == [ ] then null else provider.advertise;
       pull_from = provider.pullFrom;
+      for_members = provider.forMembers;
     };
     tenant = provider.tenants;
     notify = settings.notify cfg.notify;
@@ -341,6 +342,13 @@ in
       description = "Tenants that need no invite. Others are let in by `replicator-provider provider invite`.";
     };
 
+    forMembers = lib.mkOption {
+      type = lib.types.nullOr sizes.type;
+      default = null;
+      example = "50G";
+      description = "Bytes that each member of the group may store that this provider's home is in, without an invite of its own. Null: as `replicator-provider provider set --for-members` left it.";
+    };
+
     openFirewall = lib.mkEnableOption "the port on all interfaces";
 
     openFirewallOn = lib.mkOption {
@@ -399,6 +407,13 @@ in
             sizes.sum (map (tenant: tenant.quota) (builtins.attrValues provider.tenants))
             <= sizes.parse provider.capacity;
         message = "services.replicator.provider.tenants: their quotas together are more than the capacity of ${toString provider.capacity}: lower a quota, or offer more.";
+      }
+      {
+        assertion =
+          provider.capacity == null
+          || provider.forMembers == null
+          || fits provider.forMembers provider.capacity;
+        message = "services.replicator.provider.forMembers of ${toString provider.forMembers} is more than the capacity of ${toString provider.capacity}: lower it, or offer more.";
       }
       {
         assertion = provider.identity == null || provider.identityFile != null;

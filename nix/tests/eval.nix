@@ -646,6 +646,7 @@ lib.runTests {
           with' provider {
             services.replicator.provider = {
               notice = "60d";
+              forMembers = "50G";
               bucket = {
                 url = "s3://attic/friends";
                 endpoint = "https://s3.example.org";
@@ -663,6 +664,7 @@ lib.runTests {
             data
             s3_endpoint
             notice
+            for_members
             advertise
             ;
         };
@@ -675,6 +677,7 @@ lib.runTests {
         data = "s3://attic/friends";
         s3_endpoint = "https://s3.example.org";
         notice = "60d";
+        for_members = "50G";
         advertise = [ "alice.example.org:7144" ];
       };
       secrets = [ "replicator-s3:/run/secrets/s3" ];
@@ -1133,6 +1136,9 @@ lib.runTests {
       quota = "600G";
     };
   }) "their quotas together are more than the capacity of 500G: lower a quota, or offer more";
+  testRefusesMoreForEachMemberThanIsOffered = says (with' provider {
+    services.replicator.provider.forMembers = "600G";
+  }) "forMembers of 600G is more than the capacity of 500G: lower it, or offer more";
   testRefusesAShortLock = says (with' provider {
     services.replicator.provider.lock = "1d";
   }) "a lock of 1d and a grace of 14d are less than tenants expect";

@@ -91,6 +91,7 @@ in
           helper.succeed("systemctl start replicator-prune")
           shop.succeed("systemctl start replicator-backup")
           helper.succeed("systemctl start replicator-prune")
+          helper.succeed("journalctl --no-pager -u replicator-prune >&2")
           helper.succeed("grep '^replicator_run_exit{run=\"prune\"} 0' /var/lib/metrics/maintainer.prom")
           nova.succeed("replicator-provider provider status --json | grep -E '\"marked_bytes\": *[1-9]'")
       with subtest("the newest snapshot is restored for trial, and nothing of it stays"):
