@@ -91,9 +91,9 @@ in
           helper.succeed("systemctl start replicator-prune")
           shop.succeed("systemctl start replicator-backup")
           helper.succeed("systemctl start replicator-prune")
-          helper.succeed("journalctl --no-pager -u replicator-prune >&2")
           helper.succeed("grep '^replicator_run_exit{run=\"prune\"} 0' /var/lib/metrics/maintainer.prom")
-          nova.succeed("replicator-provider provider status --json | grep -E '\"marked_bytes\": *[1-9]'")
+          kept = nova.succeed("replicator-provider provider status --json || true")
+          assert sum(one["marked_bytes"] for one in json.loads(kept)["tenants"]) > 0, kept
       with subtest("the newest snapshot is restored for trial, and nothing of it stays"):
           helper.succeed("systemctl start replicator-drill; test -z \"$(ls -A /var/lib/replicator-drill/scratch)\"")
           assert "letters" in shop.succeed(f"{KEEPER} drill --list --json")
