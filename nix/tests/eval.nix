@@ -151,6 +151,18 @@ let
       };
     };
   };
+  hosting = {
+    imports = [ self.nixosModules.hosting ];
+    services.replicator.hosting = {
+      enable = true;
+      atATime = 3;
+      up = "10M";
+      tenants = {
+        anna.datasets.files.paths = [ "/srv/anna" ];
+        bo = { };
+      };
+    };
+  };
   stated = {
     imports = [ node ];
     services.replicator.state.shop = {
@@ -955,7 +967,46 @@ lib.runTests {
     ];
   };
 
+  testHostedTenantsHaveAHomeEachAndOneUnit = {
+    expr =
+      let
+        made = system' [ hosting ];
+        unit = (service made "replicator-run-all").serviceConfig;
+        rules = made.systemd.tmpfiles.settings."10-replicator-hosting";
+      in
+      {
+        failed = failed made;
+        inherit (unit) User AmbientCapabilities;
+        runs = lib.hasSuffix "run --all --at-a-time 3 --up 10M" unit.ExecStart;
+        homes = builtins.attrNames rules;
+        file =
+          lib.hasSuffix "replicator-tenant-anna.toml"
+            rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        secrets = secretsOf made;
+      };
+    expected = {
+      failed = [ ];
+      User = "replicator-hosting";
+      AmbientCapabilities = [ "CAP_DAC_READ_SEARCH" ];
+      runs = true;
+      homes = [
+        "/var/lib/replicator-homes"
+        "/var/lib/replicator-homes/anna"
+        "/var/lib/replicator-homes/anna/config.toml"
+        "/var/lib/replicator-homes/bo"
+      ];
+      file = true;
+      secrets = [ ];
+    };
+  };
+
   # --- refusals
+  testRefusesATenantThatNoFolderIsCalled = says (with' hosting {
+    services.replicator.hosting.tenants."../x" = { };
+  }) "small letters, digits and - inside";
+  testRefusesTenantsWithTheNodesUser = says (with' hosting {
+    services.replicator.hosting.user = "replicator";
+  }) "name one that no other unit runs as";
   testRefusesAMisspeltOption = refuses (
     with' node { services.replicator.node.datasets.photos.copis = 3; }
   );

@@ -65,6 +65,10 @@ in
           at = "/srv/storage/.replicator";
         };
       };
+      hosting = {
+        enable = true;
+        tenants.anna.datasets.files.paths = [ "/srv/anna" ];
+      };
       maintainer = {
         enable = true;
         besideNode = true;
@@ -112,12 +116,16 @@ in
         nova.succeed("rm /etc/crypttab; test -e /run/made/cryptsetup.target.wants -a ! -e /run/made/cryptsetup.target.requires")
     with subtest("only units that read everybody's files may"):
         said = nova.succeed("cd /etc/systemd/system; grep -l AmbientCapabilities replicator*.service").split()
-        assert said == ["replicator-backup-files.service", "replicator-backup.service", "replicator-repair.service"], said
+        assert said == ["replicator-backup-files.service", "replicator-backup.service", "replicator-repair.service", "replicator-run-all.service"], said
     with subtest("systemd finds no fault in any unit"):
         nova.succeed("cd /etc/systemd/system; systemd-analyze verify --man=no --recursive-errors=no replicator*.timer replicator*.path")
     with subtest("the program takes every file that was made for it"):
         for name in ("node", "provider", "maintainer", "drill"):
             nova.succeed(f"replicator check-config /etc/replicator/{name}.toml")
+    with subtest("a hosted tenant has a home with what it backs up, and a request for its keeper"):
+        nova.succeed("replicator check-config /var/lib/replicator-homes/anna/config.toml")
+        nova.succeed("replicator-tenant anna node request --name anna-hosted | grep '^rpl-request'")
+        nova.succeed("test $(stat -c %U /var/lib/replicator-homes/anna) = replicator-hosting")
     with subtest("requests of a maintainer and a drill host are made by themselves"):
         nova.wait_until_succeeds("grep -q '^rpl-request' /var/lib/replicator-maintainer/request")
         nova.wait_until_succeeds("grep -q '^rpl-request' /var/lib/replicator-drill/request")
