@@ -144,7 +144,7 @@ def test_a_code_of_a_group_needs_no_certificate(tmp_path: str, monkeypatch: pyte
             group=known.group,
             root=b"",
             door=at.service.identity,
-            code=hash_of_secret(bytes(16)),
+            code=hash_of_secret(bytes(16), door.member),
             label="",
             expires_ns=2**61,
             revoked=False,
