@@ -279,6 +279,7 @@ def peer_show(session: Session, name: str) -> None:
         **_pin_document(pin),
         **said,
         "address": address,
+        "endpoints": list(row.endpoints or pin.endpoints),
         "objects": len(held),
         "used": row.used,
         "free": row.free,

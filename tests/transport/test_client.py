@@ -144,7 +144,7 @@ def test_a_code_of_a_group_needs_no_certificate(tmp_path: str, monkeypatch: pyte
             group=known.group,
             root=b"",
             door=at.service.identity,
-            code=hash_of_secret(bytes(16)),
+            code=hash_of_secret(bytes(16), door.member),
             label="",
             expires_ns=2**61,
             revoked=False,
@@ -477,7 +477,9 @@ def unproved(at: Live, endpoint: str, peer: PeerCertificate) -> TlsConnection:
     host, port = split_endpoint(endpoint)
     reach = Reach(
         name="alice",
+        endpoint="",
         host=host,
+        server_name=None,
         port=port,
         peer=peer.der,
         seed=b"",
