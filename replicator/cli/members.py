@@ -278,6 +278,7 @@ def peer_show(session: Session, name: str) -> None:
         **_pin_document(pin),
         **_said(half, pin),
         "address": address,
+        "endpoints": list(row.endpoints or pin.endpoints),
         "objects": len(held),
         "used": row.used,
         "free": row.free,

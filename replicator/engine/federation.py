@@ -9,12 +9,14 @@ from typing import Self, TypeVar
 import msgspec
 
 from replicator.catalog.peers import PeerRow
+from replicator.charter.offers import verify_offer
 from replicator.charter.verify import signed_hash, verify_change
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
 from replicator.engine.groups import swap_facts
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.notices import ask_notice, in_words, note_notice, notice_of, signed_notice
+from replicator.engine.offers import moved, share_offers
 from replicator.engine.presence import note_disk
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.engine.shards import Cut, fetch_pack
@@ -35,8 +37,8 @@ from replicator.format.claim import Receipt
 from replicator.format.codec import decode
 from replicator.format.container import unwrap_record
 from replicator.format.merkle import name_of
-from replicator.format.offer import Offer, decode_offer
-from replicator.ids import Identity, ObjectName, identity_of, short
+from replicator.format.offer import MOST_ENDPOINTS, Offer
+from replicator.ids import Identity, ObjectName, short
 from replicator.transport.base import Connection, Target
 from replicator.wire.messages import (
     INVENTORY_PAGE,
@@ -121,6 +123,7 @@ class Federation:
 
     async def __aenter__(self) -> Self:
         await self.dial(self.half.peers)
+        await self._share_offers()
         await self._share_charter()
         self.notices += await swap_facts(self.half, self.links)
         return self
@@ -142,6 +145,15 @@ class Federation:
                 # A run beside this one may have claimed there while others were slow to answer.
                 claim = 0 if row.identity in self.changed_stores else peers.get(row.identity).claim_number
                 peers.put(replace(row, claim_number=claim))
+
+    async def _share_offers(self) -> None:
+        """Hand on what providers say of themselves, and dial those anew that have moved, as others know."""
+        news = await share_offers(self.half, list(self.links.values()))
+        self.notices += news.notices
+        self.integrity += news.integrity
+        found = [pin for pin in self.half.peers if pin.identity in news.of and pin.identity in self.failures]
+        if found:
+            await self.dial(found)
 
     async def _dial(self, pin: PeerPin) -> PeerRow:
         identity = Identity(pin.identity)
@@ -183,7 +195,7 @@ class Federation:
         )
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
-        endpoints = tuple(dict.fromkeys((*row.endpoints, *pin.endpoints)))
+        endpoints = tuple(dict.fromkeys((*row.endpoints[:MOST_ENDPOINTS], *pin.endpoints[:MOST_ENDPOINTS])))
         target = Target(
             identity=Identity(pin.identity),
             name=pin.name,
@@ -213,14 +225,13 @@ class Federation:
         if WIRE_VERSION not in info.wire:
             await connection.close()
             raise ProtocolError(pin.name, f"speaks wire versions {info.wire}, this release speaks {WIRE_VERSION}")
-        newest = row.offer if row.offer_number > offer.number else info.offer
-        row = replace(
-            row,
-            certificate=target.certificate or b"",
-            offer=newest,
-            offer_number=max(offer.number, row.offer_number),
-            endpoints=tuple(offer.endpoints),
-        )
+        row = replace(row, certificate=target.certificate or b"")
+        # What it signed first of two with one number, or later than what it shows now, stays its word.
+        if offer.number > row.offer_number:
+            said = moved(pin.name, row.endpoints if row.offer_number else (), offer)
+            if said:
+                self.notices.append(said)
+            row = replace(row, offer=info.offer, offer_number=offer.number, endpoints=tuple(offer.endpoints))
         link = Link(pin=pin, connection=connection, info=info, offer=offer, free=info.free, problems=[], notice=notice)
         return link, row
 
@@ -477,13 +488,12 @@ def read_offer(signed: bytes, target: Target) -> Offer:
         ProtocolError: it did not.
     """
     try:
-        key = signed[:32]
-        offer = decode_offer(verify(signed, Context.OFFER, [key]))
+        found = verify_offer(signed)
     except ReplicatorError as error:
         raise ProtocolError(target.name, f"its offer does not hold ({error})") from error
-    if identity_of(key) != target.identity or offer.provider_key != key:
+    if found.identity != target.identity:
         raise ProtocolError(target.name, "its offer is signed by another key than the one that was pinned")
-    return offer
+    return found.offer
 
 
 async def patiently(edge: Edge, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -22,10 +22,25 @@ from replicator.crypto.certificates import key_of_certificate
 from replicator.endpoints import join_endpoint
 from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.offer import MAX_OFFER
 from replicator.format.sizes import LARGEST, is_allowed
 from replicator.ids import NAME_SIZE, ObjectName
+from replicator.transport.door import Admit, listening, opened
 from replicator.transport.handler import RequestRefusedError, Service, Session
-from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, JoinRequest, Signed, read_enrol_request
+from replicator.transport.probing import Prober
+from replicator.transport.relay import Relay
+from replicator.wire.messages import (
+    BARE,
+    MAX_REQUEST,
+    OPS,
+    STATUS,
+    Empty,
+    JoinRequest,
+    ProbeReply,
+    Signed,
+    WaitReply,
+    read_enrol_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +68,13 @@ ENROL_BURST = 30
 ENROL_PER_S = 1.0
 MAX_PICKUP = 16384
 """Bytes of a pickup with its permit, which anybody may bring."""
+MAX_ANNOUNCED = 2 * MAX_OFFER
+"""Bytes of an offer that anybody may bring."""
+PROBE_BURST = 4
+PROBES_PER_S = 1 / 30
+WAIT_BURST = 60
+WAITS_PER_S = 20.0
+"""Questions of providers that are relayed: each asks again when somebody came, and once a minute else."""
 GIFTS = 3
 """Objects that are on their way to other providers at the same time: they leave the line to whoever restores."""
 GIFT_BURST = 60
@@ -88,14 +110,19 @@ class TokenBucket:
 class Face:
     """The handlers of one provider."""
 
-    def __init__(self, service: Service, clock: Clock) -> None:
+    def __init__(self, service: Service, clock: Clock, prober: Prober | None, relay: Relay | None) -> None:
         self._service = service
+        self._prober = prober
+        self._relay = relay
         self._clock = clock
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._announcements = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._joins = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
+        self._probes = TokenBucket(clock, burst=PROBE_BURST, per_s=PROBES_PER_S)
+        self._waits = TokenBucket(clock, burst=WAIT_BURST, per_s=WAITS_PER_S)
         self._downloads = 0
         self._giving = 0
         self._closing = False
@@ -121,6 +148,9 @@ class Face:
         app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
         app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
         app.router.add_post("/v2/give", self._give)
+        app.router.add_post("/v2/announce", self._announce)
+        app.router.add_post("/v2/probe", self._probe)
+        app.router.add_post("/v2/wait", self._wait)
         app.router.add_post("/v2/join", self._join)
         app.router.add_post("/v{version:[12]}/{op}", self._call)
         app.on_cleanup.append(self._close)
@@ -183,6 +213,28 @@ class Face:
     async def _erase(self, request: web.Request) -> web.Response:
         order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
         return _record(Signed(statement=await self._run(self._service.erase, order)))
+
+    async def _announce(self, request: web.Request) -> web.Response:
+        offer = await _from_anybody(request, self._announcements, "announcements", MAX_ANNOUNCED, _statement)
+        await self._run(self._service.announce, offer)
+        return _record(Empty())
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        if self._prober is None:
+            raise RequestRefusedError("forbidden", "this provider dials nobody")
+        signed = await _from_anybody(request, self._probes, "probes", MAX_ANNOUNCED, _statement)
+        known = await self._run(self._service.known, signed)
+        probed = await self._prober.probe(known.offer.endpoints, known.identity)
+        seen = (request.remote or "")[:64]
+        return _record(ProbeReply(incarnation=self._service.incarnation, probed=probed, seen=seen))
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        if self._relay is None:
+            raise RequestRefusedError("forbidden", "this provider passes connections on to nobody")
+        signed = await _from_anybody(request, self._waits, "questions", MAX_ORDER, _statement)
+        tokens = await self._relay.wait(await self._run(self._service.relays, signed))
+        offer = await self._run(self._service.offer)
+        return _record(WaitReply(incarnation=self._service.incarnation, tokens=tokens, offer=offer))
 
     async def _call(self, request: web.Request) -> web.Response:
         op = request.match_info["op"]
@@ -355,7 +407,7 @@ def _operation(request: web.Request) -> str:
     if request.path.startswith("/v1/objects/"):
         return f"{request.method} object"
     op = request.path[len("/v1/") :]
-    return op if op in OPS or op in ("enrol", "erase", "give", "join") else "unknown"
+    return op if op in OPS or op in BARE else "unknown"
 
 
 def _record(record: Record) -> web.Response:
@@ -369,17 +421,31 @@ def _refusal(error: RequestRefusedError) -> web.Response:
     return response
 
 
+Outside = Callable[[Admit], contextlib.AbstractAsyncContextManager[None]]
+"""What brings connections that came another way than through the listener."""
+
+
 @contextlib.asynccontextmanager
 async def serving(
-    service: Service, clock: Clock, *, host: str, port: int, context: SSLContext, sock: socket.socket | None = None
+    service: Service,
+    clock: Clock,
+    *,
+    host: str,
+    port: int,
+    context: SSLContext,
+    sock: socket.socket | None = None,
+    prober: Prober | None = None,
+    relay: Relay | None = None,
+    outside: Outside | None = None,
 ) -> AsyncIterator[list[str]]:
     """Answer requests inside the block; yields the endpoints ("host:port") listened on, with their real ports.
 
-    ``sock`` listens already; it is taken instead of host and port, and closed at the end.
+    ``sock`` listens already; it is taken instead of host and port, and closed at the end. ``prober`` dials back,
+    ``relay`` passes connections on, ``outside`` brings others.
 
     On leaving, nothing new is taken and requests in flight are finished, for at most a minute.
     """
-    face = Face(service, clock)
+    face = Face(service, clock, prober, relay)
     runner = web.AppRunner(
         face.application(),
         access_log=None,
@@ -390,7 +456,19 @@ async def serving(
         shutdown_timeout=SHUTDOWN_S,
     )
     await runner.setup()
-    try:
+
+    async def admit(client: socket.socket) -> None:
+        server = runner.server
+        assert server is not None, "it is set up"
+        await asyncio.get_running_loop().connect_accepted_socket(server, client, ssl=context)
+
+    @contextlib.asynccontextmanager
+    async def listened() -> AsyncIterator[list[str]]:
+        if relay is not None:
+            listeners = [sock] if sock is not None else listening(host, port)
+            async with opened(listeners, relay, service.identity, admit) as endpoints:
+                yield endpoints
+            return
         site: web.BaseSite
         if sock is None:
             site = web.TCPSite(runner, host, port, ssl_context=context)
@@ -401,6 +479,13 @@ async def serving(
             yield [join_endpoint(address[0], address[1]) for address in runner.addresses]
         finally:
             await site.stop()
-            await face.drain()
+
+    try:
+        async with contextlib.AsyncExitStack() as ways:
+            endpoints = await ways.enter_async_context(listened())
+            if outside is not None:
+                await ways.enter_async_context(outside(admit))
+            yield endpoints
+        await face.drain()
     finally:
         await runner.cleanup()

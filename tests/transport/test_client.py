@@ -451,7 +451,9 @@ def unproved(at: Live, endpoint: str, peer: PeerCertificate) -> TlsConnection:
     host, port = split_endpoint(endpoint)
     reach = Reach(
         name="alice",
+        endpoint="",
         host=host,
+        server_name=None,
         port=port,
         peer=peer.der,
         seed=b"",
