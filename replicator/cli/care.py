@@ -522,7 +522,8 @@ def rebalance(session: Session, dry_run: bool) -> None:
     if not report.moves:
         text = "Nothing has to move."
     if report.surplus:
-        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them"
+        done = f"; this node let go of {report.let_go}" if report.let_go else ""
+        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them{done}"
     session.out.result(
         {
             "moves": [
@@ -542,6 +543,7 @@ def rebalance(session: Session, dry_run: bool) -> None:
             "made_bytes": report.made_bytes,
             "pulled": report.pulled,
             "surplus": report.surplus,
+            "let_go": report.let_go,
             "owed": report.owed,
             "dry_run": dry_run,
         },

@@ -232,7 +232,7 @@ def _judge(
         peer.week = week.get(peer.id)
         peer.stands = ground.standing(pin, now).word
         since_ns = half.catalog.peers.get(Identity(pin.identity)).failing_since_ns
-        peer.silent_s = (now - since_ns) // NS if since_ns else 0
+        peer.silent_s = max(0, now - since_ns) // NS if since_ns else 0
         _leaving(half, ground, peer, pin)
         if peer.stands == "gone" and peer.reachable:
             federation.notices.append(

@@ -7,9 +7,11 @@ blocks. Logs hold operation, status, bytes and milliseconds, never an object's n
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import logging
 import socket
 import traceback
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from ssl import SSLContext
@@ -79,6 +81,10 @@ GIFTS = 3
 """Objects that are on their way to other providers at the same time: they leave the line to whoever restores."""
 GIFT_BURST = 60
 GIFTS_PER_S = 20.0
+SOURCES = 4096
+"""Sources that are remembered, the last ones: who has more addresses than that is all strangers together."""
+CUSTOMER_BITS = 56
+"""What a household is given of IPv6, usually (RIPE-690): 256 networks."""
 SHUTDOWN_S = 60.0
 LINGER_S = 2.0
 """How long a refused body is still read, so that the refusal reaches a client that is writing."""
@@ -87,24 +93,59 @@ _MEDIA = "application/octet-stream"
 
 
 class TokenBucket:
-    """At most ``burst`` at once and ``per_s`` a second in the long run."""
+    """At most ``burst`` at once and ``per_s`` a second in the long run, of all together, and half of it of one source.
+
+    The lower half of what is left is for who has not asked lately: those that ask without end leave it to others.
+    """
 
     def __init__(self, clock: Clock, *, burst: int, per_s: float) -> None:
         self._clock = clock
         self._burst = burst
         self._per_s = per_s
-        self._tokens = float(burst)
-        self._then = clock.monotonic()
+        self._all = (float(burst), clock.monotonic())
+        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """Tokens that are left, and when that was so, by source; the one that was heard longest ago first."""
 
-    def take(self) -> float:
-        """Take one and return 0, or return how many seconds to wait."""
+    def take(self, source: str = "") -> float:
+        """Take one and return 0, or return how many seconds to wait. Without a ``source`` only all together count."""
         now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_s)
-        self._then = now
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) / self._per_s
+        shared = _filled(self._all, now, self._burst, self._per_s)
+        if not source:
+            wait_s = (1 - shared) / self._per_s
+            self._all = (shared - (wait_s <= 0), now)
+            return max(0.0, wait_s)
+        most, per_s = max(1.0, self._burst / 2), self._per_s / 2
+        own = _filled(self._of.get(source), now, most, per_s)
+        reserve = 0.0 if own == most else self._burst / 2
+        wait_s = max((1 - own) / per_s, (1 + reserve - shared) / self._per_s)
+        taken = wait_s <= 0
+        self._all = (shared - taken, now)
+        self._of[source] = (own - taken, now)
+        self._of.move_to_end(source)
+        if len(self._of) > SOURCES:
+            self._of.popitem(last=False)
+        return max(0.0, wait_s)
+
+
+def _filled(known: tuple[float, float] | None, now: float, burst: float, per_s: float) -> float:
+    """Return how many tokens are there now."""
+    return burst if known is None else min(burst, known[0] + (now - known[1]) * per_s)
+
+
+def source_of(address: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the network of an IPv6 address that one customer is given.
+
+    "" for what is none, which counts with all together alone.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:
+            return str(ipaddress.ip_network((found, CUSTOMER_BITS), strict=False))
+        found = found.ipv4_mapped
+    return str(found)
 
 
 class Face:
@@ -368,8 +409,8 @@ async def _read_body(request: web.Request, limit: int = MAX_REQUEST) -> bytes:
 async def _from_anybody(
     request: web.Request, bucket: TokenBucket, what: str, limit: int, read: Callable[[bytes], T]
 ) -> T:
-    """Return what is asked without a certificate: few at a time, from all together, and as little as it takes."""
-    wait_s = bucket.take()
+    """Return what is asked without a certificate: few at a time, fewer of one source, and as little as it takes."""
+    wait_s = bucket.take(source_of(request.remote or ""))
     if wait_s:
         raise RequestRefusedError("busy", f"too many {what}", after_s=wait_s)
     body = await _read_body(request, limit)
