@@ -120,6 +120,7 @@ def test_where_a_provider_is_and_who_relays_it_is_set_shown_and_taken_back(tmp_p
 
 
 @pytest.mark.process
+@pytest.mark.slow  # an answer that is not all good takes six seconds, whatever was found
 def test_a_peer_dials_back_and_an_address_inside_is_not_dialled(federation: Federation) -> None:
     tenant = ("--tenant-home", federation.path / "keeper")
     asked = federation.json("provider", "probe", "bob", *tenant, home="alice", code=3)
@@ -127,8 +128,14 @@ def test_a_peer_dials_back_and_an_address_inside_is_not_dialled(federation: Fede
     assert [(one["open"], one["answers"]) for one in asked["endpoints"]] == [(False, ["private"])]
     address = federation.json("peer", "show", "bob", home="keeper")["address"]
     assert "a number of a private network" in federation.run("provider", "probe", address, home="alice").text
+
+
+@pytest.mark.process
+def test_who_is_no_tenants_provider_is_not_dialled_back(federation: Federation) -> None:
+    address = federation.json("peer", "show", "bob", home="keeper")["address"]
     words = ("--capacity", "1G", "--country", "SE", "--region", "r", "--site", "s", "--owner", "o")
     data = federation.path / "lonely" / "data"
     federation.ok("provider", "init", "--data", data, *words, "--listen", "127.0.0.1:1", home="lonely")
     assert "does not know this provider" in federation.fails(1, "provider", "probe", address, home="lonely")
-    assert "no peer" in federation.fails(1, "provider", "probe", "nobody", *tenant, home="alice")
+    tenant = ("--tenant-home", federation.path / "keeper")
+    assert "no peer" in federation.fails(1, "provider", "probe", "nobody", *tenant, home="lonely")
