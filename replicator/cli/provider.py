@@ -365,9 +365,11 @@ def _check_capacity(session: Session, size: int) -> None:
 
 
 def _check_undeclared(session: Session, field: str) -> None:
+    """Refuse what a start would set back. Capacity and addresses always are, other fields if they are in the file."""
     from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
 
-    if load_config(session.home).provider is not None:
+    declared = load_config(session.home).provider
+    if declared is not None and getattr(declared, field) is not None:
         raise UsageError(
             f"{config_path(session.home)} declares the {field}, and would set it back",
             hint=f"change provider.{field} there, and start the daemon again",

@@ -112,10 +112,11 @@ def test_where_a_provider_is_and_who_relays_it_is_set_shown_and_taken_back(tmp_p
         code = 6 if line == ("--via", "bob") else 2
         assert why in place.fails(code, "provider", "set", *line, home="p")
     assert "no tenant whose peers" in place.fails(2, "provider", "probe", home="p")
-    (tmp_path / "p" / "config.toml").write_text("[provider]\n")
     config = f'data = "{tmp_path / "data"}"\ncapacity = "1G"\nowner = "o"\nsite = "s"\nregion = "r"\ncountry = "SE"\n'
     (tmp_path / "p" / "config.toml").write_text(f"[provider]\n{config}")
-    for option, value in (("--advertise", "a.example:1"), ("--via", relay), ("--relay-for", "members")):
+    place.ok("provider", "set", "--relay-for", "nobody", home="p")
+    (tmp_path / "p" / "config.toml").write_text(f'[provider]\n{config}via = ["nobody"]\nrelay_for = ["members"]\n')
+    for option, value in (("--advertise", "a.example:1"), ("--via", relay), ("--relay-for", "nobody")):
         assert "config.toml declares the" in place.fails(2, "provider", "set", option, value, home="p")
 
 
