@@ -1,4 +1,4 @@
-"""node request|renew|add|list|revoke and peer add|list|show|set|remove."""
+"""node request|renew|add|list|revoke and peer add|list|show|set|remove; peer seed is in :mod:`.carrying`."""
 
 import socket
 from typing import TYPE_CHECKING, Literal
@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from replicator.cli.base import Session, command, common_options, read_code, wait
+from replicator.cli.carrying import seed
 from replicator.cli.output import moment, table
 from replicator.clock import DAY_S, NS
 from replicator.config import MAX_NAME, format_size, parse_end, parse_name, parse_words
@@ -171,6 +172,9 @@ def node_revoke(session: Session, name: str) -> None:
 @common_options
 def peer() -> None:
     """Providers that keep this tenant's objects."""
+
+
+peer.add_command(seed)
 
 
 @peer.command("add")

@@ -1,4 +1,4 @@
-"""provider init|serve|prove|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`, move in :mod:`.disks`."""
+"""provider init|serve|prove|set|sweep|scrub|invite|status; the rest of a provider's life is in modules beside this."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
+from replicator.cli.carrying import adopt
 from replicator.cli.disks import move
 from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
@@ -43,7 +44,7 @@ def provider() -> None:
     """Offer disk to others: keep objects that this machine cannot read."""
 
 
-for one in (drain, move):
+for one in (adopt, drain, move):
     provider.add_command(one)
 
 
@@ -548,7 +549,7 @@ def status(session: Session) -> None:
 def _draining_text(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
-        what = f"keeps {format_size(row['keeps'])} of" if row["keeps"] else "has done with"
+        what = f"keeps {format_size(row['keeps'])} of" if row["keeps"] else "keeps nothing of"
         text = f"From {moment(row['by_ns'])[:10]} on it {what} {row['label'] or row['id'][:12]}: "
         left = f"{format_size(row['left'])} left" if row["left"] else "nothing is left to be made elsewhere"
         lines.append(text + left + (f", {format_size(row['stuck'])} HAVE NO OTHER PLACE" if row["stuck"] else ""))

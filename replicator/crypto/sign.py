@@ -57,6 +57,7 @@ class Context(enum.Enum):
     PICKUP = b"pickup"
     NOTICE = b"notice"
     CLEARING = b"clearing"
+    CARRIED = b"carried"
 
 
 class SigningKey:

@@ -15,6 +15,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.notices import ask_notice, in_words, note_notice, notice_of, signed_notice
 from replicator.engine.presence import note_disk
+from replicator.engine.receipts import is_carried, note_carried, take_receipts
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.engine.shards import Cut, fetch_pack
 from replicator.errors import (
@@ -153,6 +154,8 @@ class Federation:
         self.failures.pop(identity, None)
         self.links[identity] = link
         info = link.info
+        if is_carried(self.half, identity):
+            await self._take_receipts(link)
         if link.notice is not None and note_notice(self.half, identity, link.notice):
             said = notice_of(self.half, identity)
             stays = f"{pin.name} stays after all: it has taken back that it leaves or shrinks"
@@ -179,6 +182,23 @@ class Federation:
             failing_since_ns=0,
             last_error="",
         )
+
+    async def _take_receipts(self, link: Link) -> None:
+        """Count what a disk brought to a provider; until one has come, it is asked at each contact."""
+        try:
+            count = await take_receipts(
+                *(self.half, link.connection),
+                key=link.offer.provider_key,
+                incarnation=link.info.incarnation,
+                identity=link.identity,
+                now_ns=self.edge.clock.now_ns(),
+            )
+        except PeerError as error:
+            self.notices.append(f"receipts of what was carried to {link.pin.name}: {error.reason}")
+            return
+        if count:
+            note_carried(self.half, link.identity, coming=False)
+            self.notices.append(f"{link.pin.name} took in {count} objects from a disk")
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
         endpoints = tuple(dict.fromkeys((*row.endpoints, *pin.endpoints)))

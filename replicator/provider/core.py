@@ -336,6 +336,7 @@ class Core:
                 connection.execute("UPDATE meta SET lives = lives + 1")
                 connection.execute("DELETE FROM marks")
                 connection.execute("DELETE FROM leaving")
+                connection.execute("DELETE FROM receipts")
                 # What root objected to may be what was lost; members hand it on while it waits once more.
                 begin_anew(connection, days=self.days, now_ns=self.clock.now_ns())
 

@@ -15,7 +15,8 @@ from replicator.provider.ballast import Ballast
 SCHEMA_VERSION = 7
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
-6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are."""
+6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are;
+receipts that wait."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -130,6 +131,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         },
         ("tenant", "writer"),
     ),
+    "receipts": ({"tenant": bytes, "name": bytes, "holder": bytes, "receipt": bytes}, ("tenant", "name")),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
@@ -147,6 +149,7 @@ _BELONGS: dict[str, list[tuple[str, str, str]]] = {
         "traffic",
         "kept",
         "clearings",
+        "receipts",
     )
 }
 _WITHOUT_ROWID = ("objects", "claimed")

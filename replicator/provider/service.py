@@ -1,10 +1,12 @@
 """The provider as its transports see it: who asks, and nothing about sockets."""
 
 import logging
+from collections.abc import Callable, Iterator
 
 from replicator.crypto.certificates import client_certificate
 from replicator.fs import Fs
 from replicator.ids import Identity
+from replicator.provider.adopting import Adopted, adopt
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
 from replicator.provider.permits import read_pickup
@@ -13,6 +15,7 @@ from replicator.provider.scrub import Scrubbed, scrub
 from replicator.provider.session import ProviderSession
 from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
+from replicator.store.carried import CarriedDisk
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolReply, EnrolRequest
 
@@ -123,6 +126,14 @@ class ProviderService:
         if done.whole:
             log.info("scrub: everything was read through", extra={"unit": "scrub"})
         return done
+
+    def adopt(self, disk: CarriedDisk, advance: Callable[[int], None]) -> Iterator[Adopted]:
+        """Take in what a disk brings, tenant by tenant.
+
+        Raises:
+            RequestRefusedError: "unavailable": our own disk is not mounted.
+        """
+        return adopt(self._core, disk, advance)
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""

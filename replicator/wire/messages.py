@@ -33,6 +33,8 @@ CHAIN_PAGE = 4096
 MAX_TESTIMONY = 64
 """Providers whose witnesses are kept for a writer."""
 MARKS_PAGE = 10_000
+RECEIPTS_PAGE = 4096
+"""Each has some 250 bytes."""
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -420,6 +422,19 @@ class Leaving(Record, frozen=True, kw_only=True):
     notice: bytes
 
 
+class ReceiptsRequest(Record, frozen=True, kw_only=True):
+    """Receipts that wait for the asking holder; ``got`` are names of those that it has now, and that wait no more."""
+
+    got: Annotated[bytes, msgspec.Meta(max_length=RECEIPTS_PAGE * NAME_SIZE)]
+
+
+class Receipts(Record, frozen=True, kw_only=True):
+    """A page of signed receipts of what was taken in without a connection; none if no more wait."""
+
+    incarnation: Incarnation
+    receipts: list[bytes]
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -485,6 +500,7 @@ OPS: dict[str, OpSpec] = {
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
     "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
+    "receipts": OpSpec(path="receipts", right="write", request=ReceiptsRequest, answer=Receipts, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
 /v1/enrol, /v1/erase and /v2/give are the paths without a certificate."""
