@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: sync borg test test-slow demo style format types layers nix nix-stories check bench bench-peers bench-restores lock clean
+.PHONY: sync borg swift test test-slow demo style format types layers nix nix-stories check bench bench-peers bench-restores lock clean
 
 sync: $(STAMP)
 
@@ -21,6 +21,10 @@ borg: sync
 	@command -v borg > /dev/null \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/borg.txt \
 	  || echo "borg cannot be built here (libssl-dev, libacl1-dev, liblz4-dev, libzstd-dev, libxxhash-dev): its tests are skipped"
+
+# A server of S3 for the slow tests of buckets, in an environment of its own; without it they are skipped, and say so.
+swift:
+	test -x build/swift/bin/swift-proxy-server || { $(PYTHON) -m venv build/swift && build/swift/bin/python -m pip install --quiet --disable-pip-version-check swift==2.38.3; }
 
 # Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
 BEHIND := tests/scenarios tests/engine

@@ -133,6 +133,57 @@ def parse_words(text: str, what: str) -> str:
     return text
 
 
+_BUCKET = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,62})((?:/[A-Za-z0-9._-]+)*)/?")
+_ENDPOINT = re.compile(r"https?://[^/\s@?#]+(?:/[^\s?#]*)?")
+USUAL_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketAddress:
+    """Where a bucket is. ``prefix`` is empty or ends with a slash; ``endpoint`` empty: Amazon's own.
+
+    ``credentials`` is the path of a file with its keys, empty if they are handed over otherwise.
+    """
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = USUAL_REGION
+    credentials: str = ""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def is_bucket(text: str) -> bool:
+    """Return whether a place for objects is meant to be a bucket, not a folder."""
+    return text.startswith("s3://")
+
+
+def parse_bucket(text: str, *, endpoint: str = "", region: str = "", credentials: str = "") -> BucketAddress:
+    """Return the address that s3://BUCKET/PREFIX stands for.
+
+    Raises:
+        UsageError: no bucket, or no address of a server.
+    """
+    found = _BUCKET.fullmatch(text)
+    if found is None or {".", ".."} & set(found[2].split("/")):
+        raise UsageError(
+            f"'{text}' is no bucket", hint="write it like s3://BUCKET/PREFIX, of letters, digits, '.', '_' and '-'"
+        )
+    if endpoint and not _ENDPOINT.fullmatch(endpoint):
+        raise UsageError(f"'{endpoint}' is no address of a server", hint="write it like https://s3.example.org")
+    if region and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", region):
+        raise UsageError(f"'{region}' is no region", hint=f"leave it out, or write it like {USUAL_REGION}")
+    return BucketAddress(
+        bucket=found[1],
+        prefix=f"{found[2].strip('/')}/".lstrip("/"),
+        endpoint=endpoint.rstrip("/"),
+        region=region or USUAL_REGION,
+        credentials=credentials,
+    )
+
+
 def format_size(count: int) -> str:
     """Return bytes for people, in powers of 1000 with three digits."""
     value = float(count)

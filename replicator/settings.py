@@ -21,6 +21,8 @@ from replicator.config import (
     LineSettings,
     config_path,
     format_size,
+    is_bucket,
+    parse_bucket,
     parse_coding,
     parse_duration,
     parse_name,
@@ -108,7 +110,7 @@ class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
     ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` None:
-    as the home has them.
+    as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
     """
 
     data: str
@@ -127,6 +129,9 @@ class DeclaredProvider:
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
     notice_s: int | None = None
+    s3_endpoint: str = ""
+    s3_region: str = ""
+    s3_credentials: str = ""
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -285,6 +290,10 @@ class _Table:
     def take(self, key: str) -> Any:
         self._known.append(key)
         return self._values.pop(key, None)
+
+    def peek(self, key: str) -> Any:
+        """Return a value that is still to be taken."""
+        return self._values.get(key)
 
     def end(self) -> None:
         """Note the keys that are left: nothing takes them."""
@@ -671,7 +680,8 @@ def _tenant(name: str, table: _Table) -> DeclaredTenant | None:
 
 
 def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredProvider | None:
-    data, capacity = table.folder("data", required=True), table.size("capacity", required=True)
+    data, (s3_endpoint, s3_region, s3_credentials) = _data(table)
+    capacity = table.size("capacity", required=True)
     owner, site, region = (table.label(domain, f"a {domain}", required=True) for domain in FAILURE_DOMAINS[:3])
     country = table.parsed("country", _country, required=True)
     listen = table.parsed("listen", _endpoint) or LISTEN
@@ -716,8 +726,26 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         streams=streams,
         pull_from=pull_from,
         notice_s=notice_s,
+        s3_endpoint=s3_endpoint,
+        s3_region=s3_region,
+        s3_credentials=s3_credentials,
         tenants=tenants,
     )
+
+
+def _data(table: _Table) -> tuple[str | None, tuple[str, str, str]]:
+    """Take where the objects lie: a folder, or a bucket with its server, its region and the file with its keys."""
+    server = table.text("s3_endpoint") or "", table.text("s3_region") or "", table.folder("s3_credentials") or ""
+    place = table.peek("data")
+    if not isinstance(place, str) or not is_bucket(place):
+        if any(server):
+            table.wrong("data", 'is no bucket, and s3_... are for one: data = "s3://BUCKET/PREFIX"')
+        return table.folder("data", required=True), server
+    endpoint, region, credentials = server
+    found = table.parsed(
+        "data", lambda text: parse_bucket(text, endpoint=endpoint, region=region, credentials=credentials)
+    )
+    return None if found is None else str(found), server
 
 
 def _provider_window(table: _Table) -> tuple[str | None, str | None]:

@@ -17,6 +17,8 @@ from replicator.config import (
     MOST_STREAMS,
     config_path,
     format_size,
+    is_bucket,
+    parse_bucket,
     parse_duration,
     parse_name,
     parse_size,
@@ -49,7 +51,21 @@ for one in (adopt, drain, move):
 
 
 @provider.command("init")
-@click.option("--data", required=True, metavar="DIR", help="Where objects are kept; may be a disk of its own.")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DIR",
+    help="Where objects are kept: a folder, maybe on a disk of its own, or a bucket: s3://BUCKET/PREFIX.",
+)
+@click.option("--s3-endpoint", default="", metavar="URL", help="The bucket's server; Amazon's own if nobody says.")
+@click.option("--s3-region", default="", help="Its region, us-east-1 if nobody says.")
+@click.option(
+    "--s3-credentials",
+    default="",
+    metavar="FILE",
+    help="Its keys, as AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=... on two lines; else the systemd credential "
+    "replicator-s3, or the environment.",
+)
 @click.option("--capacity", required=True, metavar="SIZE", help="Bytes offered in all: 500G (10^9) or 500Gi (2^30).")
 @click.option("--country", required=True, help="Two-letter code.")
 @click.option("--region", required=True, help="A part of the country that a disaster would hit as a whole.")
@@ -65,6 +81,9 @@ for one in (adopt, drain, move):
 def init(
     session: Session,
     data: str,
+    s3_endpoint: str,
+    s3_region: str,
+    s3_credentials: str,
     capacity: str,
     country: str,
     region: str,
@@ -77,8 +96,11 @@ def init(
     lock: str,
     grace: str,
 ) -> None:
-    """Make a provider in this home."""
-    from replicator.provider.home import Terms, init_provider  # noqa: PLC0415 - commands import what they use
+    """Make a provider in this home.
+
+    A bucket has to be there, keep conditional writes and keep no versions: that is tried before anything is made.
+    """
+    from replicator.provider.home import BucketServer, Terms, init_provider  # noqa: PLC0415 - commands import what they use
     from scheduler import RosterError, country_code  # noqa: PLC0415
 
     try:
@@ -101,7 +123,18 @@ def init(
         legal_name=parse_words(legal_name, "a legal name"),
         contact=parse_words(contact, "a contact"),
     )
-    made = init_provider(session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng)
+    server = None
+    if is_bucket(data):
+        data = str(parse_bucket(data, endpoint=s3_endpoint, region=s3_region))
+        keys = os.path.abspath(s3_credentials) if s3_credentials else ""
+        server = BucketServer(endpoint=s3_endpoint, region=s3_region, credentials=keys)
+    elif s3_endpoint or s3_region or s3_credentials:
+        raise UsageError("--s3-... are for a bucket", hint="give --data s3://BUCKET/PREFIX")
+    else:
+        data = os.path.abspath(data)
+    made = init_provider(
+        session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng, server=server
+    )
     try:
         identity, endpoints = made.key.identity, made.offer().endpoints
     finally:
@@ -111,9 +144,9 @@ def init(
             f"others will be told to reach it at {', '.join(endpoints)}; if that is wrong, give --advertise"
         )
     session.out.result(
-        {"id": identity.hex(), "home": session.home, "data": os.path.abspath(data), "listen": listen},
+        {"id": identity.hex(), "home": session.home, "data": data, "listen": listen},
         [
-            f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {os.path.abspath(data)}.",
+            f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {data}.",
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
         ],
     )
@@ -351,7 +384,7 @@ def prove(session: Session) -> None:
     else:
         opened = open_declared(session.home, declared, key=_given_key(), **world)
     try:
-        proof = show(opened, session.fs, session.rng)
+        proof = show(opened, session.rng)
         endpoints = opened.offer().endpoints
     finally:
         opened.close()
@@ -556,6 +589,12 @@ def _draining_text(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _place_text(found: dict[str, Any]) -> str:
+    if is_bucket(found["data"]):
+        return "which answers" if found["mounted"] else "which does NOT ANSWER, or is not the bucket that it was"
+    return f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"
+
+
 def _status_text(found: dict[str, Any]) -> list[str]:
     offer = found["offer"]
     lines = [
@@ -563,7 +602,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         f"{offer['owner']}, {offer['site']}, {offer['region']}, {offer['country']}; reached at "
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
-        + (f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"),
+        + _place_text(found),
         *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
         _hours_text(found["window"], found["zone"], found["streams"]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",

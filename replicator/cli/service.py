@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from replicator.cli.base import Session, command, common_options
+from replicator.config import is_bucket
 from replicator.errors import HomeError, UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def _wanted(session: Session, config: "Config", user: str | None, start: str) ->
             besides += [one.also_borg for one in node.catalog.datasets.all()]
     if os.path.exists(os.path.join(home, "provider", "home.json")):
         roles.append("provider")
-        writes.append(_data_of(session))
+        data = _data_of(session)
+        writes += [] if is_bucket(data) else [data]
     if config.metrics.textfile is not None:
         writes.append(os.path.dirname(config.metrics.textfile))
     named = config_path(home)

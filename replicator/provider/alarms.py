@@ -26,8 +26,9 @@ def alarms_of(state: ProviderState) -> list[Alarm]:
             Alarm(
                 code="provider.unmounted",
                 about="data folder",
-                what="the disk with the objects is not mounted; nothing is served, and nothing was lost by that",
-                todo="mount it; the daemon takes it up by itself",
+                what="the disk with the objects is not mounted, or their bucket does not answer; nothing is served, "
+                "and nothing was lost by that",
+                todo="mount it, or look at the bucket's server; the daemon takes it up by itself",
             )
         )
     if state.frozen:
@@ -82,10 +83,14 @@ def metrics_of(state: ProviderState) -> list[Gauge]:
     gauges = [
         Gauge(name=f"provider_{name}", meaning=meaning, value=value)
         for name, meaning, value in (
-            ("mounted", "1 if the disk with the objects is there.", int(state.mounted)),
+            ("mounted", "1 if the disk with the objects is there, or their bucket answers.", int(state.mounted)),
             ("used_bytes", "Bytes that tenants' objects count.", state.used),
             ("capacity_bytes", "Bytes that are offered.", state.capacity),
-            ("disk_free_bytes", "Bytes that the disk has left.", state.disk_free),
+            (
+                "disk_free_bytes",
+                "Bytes that the disk has left; of a bucket, of the offer.",
+                state.disk_free,
+            ),
             ("room_bytes", "Bytes that may still be stored.", state.room),
             ("growth_bytes_per_day", "By how much it grew a day, within the last 30.", state.growth),
             ("clock_leap_seconds", "By how much the clock last leapt.", state.clock_leap_s),

@@ -23,8 +23,8 @@ def inventory(
     sizes: list[int] = []
     missing: list[ObjectName] = []
     damaged: list[ObjectName] = []
-    for name, expected in rows[:limit]:
-        size = store.size(name)
+    asked = rows[:limit]
+    for (name, expected), size in zip(asked, store.sizes([name for name, _ in asked]), strict=True):
         if size is None:
             # Quarantine before the row: one that is set aside, or swept, meanwhile must not look lost.
             if store.aside(name):

@@ -3,7 +3,7 @@
 import bisect
 import itertools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from replicator.format.claim import Claim, root_of
 from replicator.format.sizes import SMALLEST
@@ -162,14 +162,19 @@ def _name_at(names: bytes, at: int) -> ObjectName:
 
 
 def lacking(
-    database: Database, tenant: TenantId, names: bytes, size_on_disk: Callable[[ObjectName], int | None]
+    database: Database,
+    tenant: TenantId,
+    names: bytes,
+    sizes_on_disk: Callable[[Sequence[ObjectName]], Sequence[int | None]],
 ) -> list[ObjectName]:
     """Return which of these were never received here, or do not lie on the disk in the size they had then."""
     found = []
     for at in range(0, len(names), PART * NAME_SIZE):  # the lock is for others too
         part = names_in(names[at : at + PART * NAME_SIZE])
         expected = database.read(lambda connection, part=part: sizes_of(connection, tenant, part))  # type: ignore[misc]
-        found += [name for name, size in zip(part, expected, strict=True) if size is None or size_on_disk(name) != size]
+        received = [name for name, size in zip(part, expected, strict=True) if size is not None]
+        there = dict(zip(received, sizes_on_disk(received), strict=True))
+        found += [name for name, size in zip(part, expected, strict=True) if size is None or there[name] != size]
     return found
 
 

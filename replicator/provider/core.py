@@ -16,7 +16,7 @@ from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.database import Database
-from replicator.provider.datadir import DataDir
+from replicator.provider.datadir import Data
 from replicator.provider.days import Days, load_days, store_days, tick
 from replicator.provider.drain import limit_of
 from replicator.provider.erasing import ERASED, Erasure, all_erasures, begin, finish
@@ -40,7 +40,8 @@ from replicator.provider.tenants import Holder, Tenant, all_tenants, find_tenant
 from replicator.provider.traffic import Traffic
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
-from replicator.store.folder import FolderObjectStore
+from replicator.store.base import ObjectStore
+from replicator.store.bucket import BucketError
 from replicator.transport.handler import RequestRefusedError
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Core:
         *,
         key: SigningKey,
         database: Database,
-        data: DataDir,
+        data: Data,
         ballast: Ballast,
         clock: Clock,
         rng: Rng,
@@ -89,7 +90,7 @@ class Core:
         self._attached = False
         self._ticked_ns: int | None = None
         self.gate = Gate()
-        self._stores: dict[TenantId, FolderObjectStore] = {}
+        self._stores: dict[TenantId, ObjectStore] = {}
         ballast.fill()
         self.incarnation = self._meta()[0]
         self.days = self.tick()
@@ -218,18 +219,25 @@ class Core:
         return receipt
 
     def available(self) -> bool:
-        """Return whether our disk is there. One that comes back is taken up as at a start."""
+        """Return whether our disk is there. One that comes back is taken up as at a start.
+
+        A bucket that does not answer meanwhile is asked again the next time.
+        """
         with self._attaching:
             if not self._data.mounted():
                 if self._attached:
-                    log.error("the data folder is not mounted any more")
+                    log.error("the objects are not there any more: the disk is not mounted, or the bucket is another")
                 self._attached = False
             elif not self._attached:
-                self._attach()
-                self._attached = True
+                try:
+                    self._attach()
+                except BucketError as error:
+                    log.error("the bucket with the objects does not work as it should: %s", error.strerror)  # noqa: TRY400 - a traceback has names
+                else:
+                    self._attached = True
             return self._attached
 
-    def store(self, tenant: TenantId) -> FolderObjectStore:
+    def store(self, tenant: TenantId) -> ObjectStore:
         """Return a tenant's objects.
 
         Raises:
@@ -343,7 +351,7 @@ class Core:
         self.database.write("generation", work)
         self.incarnation = incarnation
 
-    def _adopt(self, tenant: TenantId, store: FolderObjectStore) -> None:
+    def _adopt(self, tenant: TenantId, store: ObjectStore) -> None:
         # Left by a crash between link and row, or the database is an older copy: verify, then count it.
         known = {name for (name,) in self.database.rows("SELECT name FROM objects WHERE tenant = ?", (tenant,))}
         strays = [(name, size) for name, size in store.list() if name not in known]

@@ -1,4 +1,4 @@
-"""The folder that objects lie in, often another disk than the home's: is it there, and is it the one we left?
+"""Where objects lie, often on another disk than the home's: is it there, and is it the one we left?
 
 ``.replicator-store`` holds the id of the store: without it the disk is not mounted, which is not the same as
 objects that are missing. ``.generation`` is counted up together with a number in the database: if the two
@@ -8,14 +8,73 @@ differ, one of them was put back from an older copy.
 import errno
 import os
 from contextlib import suppress
+from typing import Protocol
 
+from replicator.errors import HomeError
 from replicator.fs import Fs, write_atomic
 from replicator.ids import TenantId
+from replicator.rng import Rng
+from replicator.store.base import ObjectStore
 from replicator.store.folder import FolderObjectStore
 
 SENTINEL = ".replicator-store"
 GENERATION = ".generation"
+TRIAL = ".replicator-probe"
+TRIAL_SIZE = 16 << 20
+"""One large object."""
 _PARTS = _OBJECTS, _INCOMING, _QUARANTINE = ("objects", "incoming", "quarantine")
+
+
+class Data(Protocol):
+    """Where a provider's objects lie: a folder, or a bucket (:mod:`replicator.provider.databucket`).
+
+    Whatever asks may raise OSError.
+    """
+
+    @property
+    def path(self) -> str:
+        """How people call it."""
+        ...
+
+    def create(self) -> None:
+        """Make it a store."""
+        ...
+
+    def in_use(self) -> bool:
+        """Return whether any provider has ever started on it; what an interrupted init left is free."""
+        ...
+
+    def mounted(self) -> bool:
+        """Return whether our store lies there now."""
+        ...
+
+    def generation(self) -> int:
+        """Return the counter there; -1 if it is not there or cannot be read as one."""
+        ...
+
+    def set_generation(self, number: int) -> None:
+        """Store the counter, durably."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Return what there is left to be written."""
+        ...
+
+    def remove(self, tenant: TenantId) -> None:
+        """Remove everything of a tenant, durably; no error if nothing is there."""
+        ...
+
+    def tenant(self, tenant: TenantId) -> ObjectStore:
+        """Return the store of one tenant; nothing is asked for it."""
+        ...
+
+    def try_out(self, rng: Rng) -> int:
+        """Write and read back as many bytes as are returned.
+
+        Raises:
+            HomeError: other bytes came back.
+        """
+        ...
 
 
 class DataDir:
@@ -79,6 +138,27 @@ class DataDir:
     def quarantine(self, tenant: TenantId) -> str:
         """Return the folder with what was set aside of one tenant."""
         return os.path.join(self.path, tenant.hex(), _QUARANTINE)
+
+    def try_out(self, rng: Rng) -> int:
+        """Write and read back as many bytes as are returned."""
+        path = os.path.join(self.path, TRIAL)
+        if self._fs.size(path) is not None:
+            self._fs.unlink(path)  # an earlier proof was stopped
+        block = rng.bytes(1 << 20)
+        handle = self._fs.create(path)
+        try:
+            for _ in range(TRIAL_SIZE // len(block)):
+                handle.write(block)
+            handle.fsync()
+            for offset in range(0, TRIAL_SIZE, len(block)):
+                if self._fs.read(path, offset, len(block)) != block:
+                    raise HomeError(
+                        f"{path}: the disk gave back other bytes than were written", hint="replace the disk"
+                    )
+        finally:
+            handle.close()
+            self._fs.unlink(path)
+        return TRIAL_SIZE
 
     def tenant(self, tenant: TenantId) -> FolderObjectStore:
         """Return the store of one tenant; the disk is not touched."""

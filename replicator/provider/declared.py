@@ -4,20 +4,16 @@ import os
 from dataclasses import dataclass
 
 from replicator.clock import Clock
-from replicator.config import format_size
+from replicator.config import format_size, is_bucket
 from replicator.crypto.sign import SigningKey
 from replicator.endpoints import split_endpoint
 from replicator.errors import HomeError, KeyMissingError, KeyWrongError, SpaceError
 from replicator.fs import Fs
 from replicator.ids import Identity, address_form
-from replicator.provider.home import Provider, Terms, init_provider, open_provider, shown_endpoint
+from replicator.provider.home import BucketServer, Provider, Terms, init_provider, open_provider, shown_endpoint
 from replicator.provider.quota import floor_of
 from replicator.rng import Rng
 from replicator.settings import DeclaredProvider
-
-PROBE = ".replicator-probe"
-PROBE_SIZE = 16 << 20
-"""One large object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +59,9 @@ def open_declared(
             lock_s=declared.lock_s,
             grace_s=declared.grace_s,
         )
-        provider = init_provider(home, data=declared.data, terms=terms, fs=fs, clock=clock, rng=rng, key=key)
+        provider = init_provider(
+            home, data=declared.data, terms=terms, fs=fs, clock=clock, rng=rng, key=key, server=_server(declared)
+        )
     try:
         _must_be(declared.identity if key is None else key.identity, provider.key.identity, f"the key in {home}")
         _must_lie_there(provider, declared)
@@ -82,6 +80,7 @@ def open_declared(
             provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
         if declared.pull_from is not None:
             provider.set_pull_from(declared.pull_from)
+        provider.set_server(_server(declared))
         provider.listen = declared.listen
         provider.admit(declared.tenants)
     except BaseException:
@@ -90,7 +89,7 @@ def open_declared(
     return provider
 
 
-def prove(provider: Provider, fs: Fs, rng: Rng) -> Proof:
+def prove(provider: Provider, rng: Rng) -> Proof:
     """Show that the disk is there, has room for what is offered, and gives back what was written.
 
     Raises:
@@ -113,27 +112,14 @@ def prove(provider: Provider, fs: Fs, rng: Rng) -> Proof:
         data=provider.data,
         capacity=offer.capacity,
         room=room,
-        written=_write_and_read(provider.data, fs, rng),
+        written=provider.try_out(rng),
     )
 
 
-def _write_and_read(folder: str, fs: Fs, rng: Rng) -> int:
-    path = os.path.join(folder, PROBE)
-    if fs.size(path) is not None:
-        fs.unlink(path)  # an earlier proof was stopped
-    block = rng.bytes(1 << 20)
-    handle = fs.create(path)
-    try:
-        for _ in range(PROBE_SIZE // len(block)):
-            handle.write(block)
-        handle.fsync()
-        for offset in range(0, PROBE_SIZE, len(block)):
-            if fs.read(path, offset, len(block)) != block:
-                raise HomeError(f"{path}: the disk gave back other bytes than were written", hint="replace the disk")
-    finally:
-        handle.close()
-        fs.unlink(path)
-    return PROBE_SIZE
+def _server(declared: DeclaredProvider) -> BucketServer | None:
+    if not is_bucket(declared.data):
+        return None
+    return BucketServer(endpoint=declared.s3_endpoint, region=declared.s3_region, credentials=declared.s3_credentials)
 
 
 def _endpoints(declared: DeclaredProvider, before: list[str]) -> list[str]:
@@ -144,7 +130,8 @@ def _endpoints(declared: DeclaredProvider, before: list[str]) -> list[str]:
 
 
 def _must_lie_there(provider: Provider, declared: DeclaredProvider) -> None:
-    if provider.data != os.path.abspath(declared.data):
+    declared_place = declared.data if is_bucket(declared.data) else os.path.abspath(declared.data)
+    if provider.data.rstrip("/") != declared_place.rstrip("/"):
         raise HomeError(
             f"{provider.folder}: the objects lie in {provider.data}, and provider.data is {declared.data}",
             hint=f"`replicator provider move --data {os.path.abspath(declared.data)}` takes them there",

@@ -4,6 +4,7 @@
                   identity.seed    32 bytes, the provider's private key (0600)
                   identity.pem     the same for ssl (0600)
                   certificate.pem  self-signed: the authority for clients, and what they pin
+                  incoming/        what is on its way into a bucket, if the objects lie in one
                   provider.db      rows; ballast: space to give up on a full disk; lock: held by the daemon
 
 Several processes of one home may have it open; only :meth:`Provider.start` makes the one that answers requests.
@@ -23,7 +24,7 @@ from typing import Any
 import msgspec
 
 from replicator.clock import DAY_S, NS, Clock, day_of
-from replicator.config import read_window
+from replicator.config import is_bucket, parse_bucket, read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, body_of
 from replicator.endpoints import PUBLIC, join_endpoint, split_endpoint
@@ -37,7 +38,8 @@ from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
 from replicator.provider.database import Database
-from replicator.provider.datadir import DataDir
+from replicator.provider.databucket import DataBucket, MakeBucket, reaching
+from replicator.provider.datadir import Data, DataDir
 from replicator.provider.days import load_days
 from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, progress, shares, whole_of
 from replicator.provider.erasing import all_erasures
@@ -55,6 +57,7 @@ from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quo
 from replicator.provider.traffic import by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
+from replicator.store.s3 import open_s3
 from replicator.transport.reachable import Reachable
 from replicator.transport.sources import Sources
 from replicator.wire.messages import WIRE_VERSION
@@ -85,8 +88,19 @@ class Terms:
     contact: str = ""
 
 
+class BucketServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the bucket is reached that ``data`` names. ``credentials``: the path of a file with its keys.
+
+    An empty ``endpoint`` is Amazon's own, an empty ``region`` the usual one.
+    """
+
+    endpoint: str = ""
+    region: str = ""
+    credentials: str = ""
+
+
 class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """home.json. ``data`` may be edited by hand when the disk moves.
+    """home.json. ``data`` may be edited by hand when the disk moves; s3://BUCKET/PREFIX is a bucket of ``server``.
 
     ``pull_from``: whom it fetches from (:class:`Reachable`). ``moved_from``: where the objects were before, and copies
     may still lie (:mod:`.moving`).
@@ -104,13 +118,23 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     streams: int = STREAMS
     pull_from: tuple[str, ...] = (PUBLIC,)
     moved_from: str = ""
+    server: BucketServer | None = None
 
 
 class Provider:
     """An open provider's home. Close it."""
 
     def __init__(
-        self, *, folder: str, file: HomeFile, key: SigningKey, database: Database, fs: Fs, clock: Clock, rng: Rng
+        self,
+        *,
+        folder: str,
+        file: HomeFile,
+        key: SigningKey,
+        database: Database,
+        fs: Fs,
+        clock: Clock,
+        rng: Rng,
+        make_bucket: MakeBucket,
     ) -> None:
         self.folder = folder
         self.key = key
@@ -120,6 +144,7 @@ class Provider:
         self._fs = fs
         self._clock = clock
         self._rng = rng
+        self._make_bucket = make_bucket
         self._admitted: dict[bytes, DeclaredTenant] = {}
 
     def admit(self, tenants: Iterable[DeclaredTenant]) -> None:
@@ -204,6 +229,10 @@ class Provider:
         found = Reachable(words)
         self._keep(msgspec.structs.replace(self._file, pull_from=found.words))
         return found
+
+    def set_server(self, server: BucketServer | None) -> None:
+        """Change how the bucket is reached that the objects lie in, from the daemon's next start on."""
+        self._keep(msgspec.structs.replace(self._file, server=server))
 
     def _keep(self, changed: HomeFile) -> None:
         # What config.toml declares is set at each start, and is as a rule what was set at the last.
@@ -403,15 +432,21 @@ class Provider:
 
     @property
     def data(self) -> str:
-        """The folder with the objects."""
+        """The folder with the objects, or s3://BUCKET/PREFIX."""
         return self._file.data
 
     def move_to(self, target: str) -> Move:
         """Return the move of the objects to another folder; or the end of one that home.json names already.
 
         Raises:
+            UsageError: they lie in a bucket, or would.
             HomeError: they lie there, and nothing is left of a move.
         """
+        if is_bucket(self._file.data) or is_bucket(target):
+            raise UsageError(
+                "only a move from one folder to another is done here",
+                hint="offer the new place as another provider, and drain this one",
+            )
         file, target = self._file, os.path.abspath(target)
         source = file.data
         if file.data == target:
@@ -444,8 +479,16 @@ class Provider:
         return self._file.moved_from
 
     def mounted(self) -> bool:
-        """Return whether the disk with the objects is there."""
+        """Return whether the disk with the objects is there, or the bucket answers as the one that it was."""
         return self._data().mounted()
+
+    def try_out(self, rng: Rng) -> int:
+        """Write and read back as many bytes as are returned.
+
+        Raises:
+            HomeError: other bytes came back, or the bucket does not do what is relied on.
+        """
+        return self._data().try_out(rng)
 
     def room(self) -> int:
         """Return the bytes that the disk has for this provider: free now, or used by it."""
@@ -461,7 +504,7 @@ class Provider:
         }
         heard_ns, forks = heard(self._database), counts(self._database, "forks")
         changes = counts(self._database, "root_changes")
-        disk_free = data.free_bytes() if mounted else 0
+        disk_free = self._free_at(data, offer, used) if mounted else 0
         log = read_log(self.folder, self._fs)
         tenants = []
         for tenant, label, quota, since_ns, stored in self._database.rows(
@@ -492,7 +535,7 @@ class Provider:
             capacity=offer.capacity,
             used=used,
             disk_free=disk_free,
-            room=max(0, min(offer.capacity - used, disk_free - floor_of(offer.capacity))),
+            room=max(0, min(offer.capacity - used, data.free_bytes() - floor_of(offer.capacity))) if mounted else 0,
             growth=growth(self._database, now_ns),
             clock_leap_s=days.leap_ns // NS,
             frozen=days.frozen(now_ns),
@@ -502,6 +545,10 @@ class Provider:
             draining=tuple(progress(self._database)),
             erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
         )
+
+    def _free_at(self, data: Data, offer: Offer, used: int) -> int:
+        """Return what to tell of free space; a bucket has no end of its own, and is as large as what is offered."""
+        return max(0, offer.capacity - used) if is_bucket(self._file.data) else data.free_bytes()
 
     def status(self) -> dict[str, Any]:
         """Return what the operator asks for, from rows and disk as they are now; the daemon need not run."""
@@ -548,7 +595,7 @@ class Provider:
             "moved_from": self.moved_from or None,
             "mounted": mounted,
             "used": used_by_all(self._database),
-            "disk_free": data.free_bytes() if mounted else 0,
+            "disk_free": state.disk_free,
             "scrub": _scrub_document(read_log(self.folder, self._fs)),
             "disk_reserve": floor_of(offer.capacity),
             "growth": state.growth,
@@ -611,10 +658,18 @@ class Provider:
         """Let go of the database."""
         self._database.close()
 
-    def _data(self) -> DataDir:
+    def _data(self) -> Data:
         row = self._database.row("SELECT store FROM meta")
         assert row is not None, "the row is made with the home"
-        return DataDir(self._fs, self._file.data, row[0])
+        return _data_of(
+            self.folder,
+            self._file.data,
+            self._file.server,
+            row[0],
+            fs=self._fs,
+            clock=self._clock,
+            make_bucket=self._make_bucket,
+        )
 
     def _ballast(self) -> Ballast:
         return Ballast(self._fs, os.path.join(self.folder, "ballast"), self._rng)
@@ -633,24 +688,42 @@ def _scrub_document(log: Log) -> dict[str, Any]:
 
 
 def init_provider(
-    home: str, *, data: str, terms: Terms, fs: Fs, clock: Clock, rng: Rng, key: SigningKey | None = None
+    home: str,
+    *,
+    data: str,
+    terms: Terms,
+    fs: Fs,
+    clock: Clock,
+    rng: Rng,
+    key: SigningKey | None = None,
+    server: BucketServer | None = None,
+    make_bucket: MakeBucket = open_s3,
 ) -> Provider:
     """Make the provider's half of a home and return it open. A home that was left half made is made anew.
 
-    ``key``: who it shall be; a new key if nobody says.
+    ``key``: who it shall be; a new key if nobody says. ``server`` is of the bucket that ``data`` names.
 
     Raises:
-        HomeError: there is one already, or the data folder belongs to another provider.
+        HomeError: there is one already, the data folder belongs to another provider, or the bucket cannot be relied on.
+        CredentialError: there are no keys for the bucket.
         UsageError: terms that an offer cannot have.
     """
     folder = os.path.join(home, FOLDER)
-    data = os.path.abspath(data)
+    if not is_bucket(data):
+        data, server = os.path.abspath(data), None
     if fs.size(os.path.join(folder, "home.json")) is not None:
         raise HomeError(f"{folder}: a provider lives here already", hint="see 'replicator provider status'")
-    if DataDir(fs, data, b"").in_use():
+    store = rng.bytes(STORE_ID_SIZE)
+    place = _data_of(folder, data, server, store, fs=fs, clock=clock, make_bucket=make_bucket)
+    with reaching(data):
+        in_use = place.in_use()
+    if in_use:
         raise HomeError(
-            f"{data}: belongs to a provider already", hint="give each provider a folder of its own with --data"
+            f"{data}: belongs to a provider already",
+            hint="give each provider a place of its own with --data",
         )
+    if isinstance(place, DataBucket):
+        place.probe(rng)
     key = key or SigningKey(rng.bytes(32))
     signed, _ = sign_offer(
         key,
@@ -680,7 +753,6 @@ def init_provider(
     write_atomic(fs, os.path.join(folder, "certificate.pem"), certificate_pem(provider_certificate(key, rng)))
     fs.create(os.path.join(folder, "provider.db")).close()  # of mode 0600; SQLite's other files follow it
     fs.fsync_dir(folder)
-    store = rng.bytes(STORE_ID_SIZE)
     incarnation = rng.bytes(INCARNATION_SIZE)
     database = _open_database(folder, fs, rng)
     try:
@@ -693,13 +765,34 @@ def init_provider(
         )
     finally:
         database.close()
-    DataDir(fs, data, store).create()
-    file = HomeFile(format=HOME_FORMAT, role=FOLDER, data=data, listen=terms.listen)
+    place.create()
+    file = HomeFile(format=HOME_FORMAT, role=FOLDER, data=data, listen=terms.listen, server=server)
     _write_home_file(fs, folder, file)
-    return open_provider(home, fs=fs, clock=clock, rng=rng)
+    return open_provider(home, fs=fs, clock=clock, rng=rng, make_bucket=make_bucket)
 
 
-def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
+def _data_of(
+    folder: str,
+    data: str,
+    server: BucketServer | None,
+    store: bytes,
+    *,
+    fs: Fs,
+    clock: Clock,
+    make_bucket: MakeBucket,
+) -> Data:
+    if not is_bucket(data):
+        return DataDir(fs, data, store)
+    server = server or BucketServer()
+    try:
+        address = parse_bucket(data, endpoint=server.endpoint, region=server.region, credentials=server.credentials)
+    except UsageError as error:
+        raise HomeError(f"{folder}: {error.message}", hint=error.hint) from error
+    incoming = os.path.join(folder, "incoming")
+    return DataBucket(make_bucket(address), address, store, fs=fs, incoming=incoming, clock=clock)
+
+
+def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng, make_bucket: MakeBucket = open_s3) -> Provider:
     """Open the provider's half of a home.
 
     Raises:
@@ -722,6 +815,7 @@ def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng) -> Provider:
         fs=fs,
         clock=clock,
         rng=rng,
+        make_bucket=make_bucket,
     )
 
 

@@ -60,8 +60,7 @@ from replicator.provider.refusals import refusing
 from replicator.provider.succession import changes_of, keep_objection, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
-from replicator.store.base import Incoming
-from replicator.store.folder import FolderObjectStore
+from replicator.store.base import Incoming, ObjectStore
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import (
     MAX_CHECKS,
@@ -171,7 +170,8 @@ class ProviderSession:
         found, last, more = arrived_after(
             self._core.database, tenant.id, request.after, largest=request.largest, limit=request.limit
         )
-        names = [name for name, size in found if store.size(name) == size]
+        there = store.sizes([name for name, _ in found])
+        names = [name for (name, size), now in zip(found, there, strict=True) if now == size]
         return Arrivals(incarnation=self._core.incarnation, names=b"".join(names), last=last, more=more)
 
     def prove(self, request: ProveRequest) -> ProveReply:
@@ -222,7 +222,7 @@ class ProviderSession:
                 recent=self._core.claimed_sets,
             ),
         )
-        missing = lacking(self._core.database, tenant.id, names, store.size)
+        missing = lacking(self._core.database, tenant.id, names, store.sizes)
         return ClaimReply(incarnation=self._core.incarnation, number=claim.number, missing=b"".join(missing))
 
     def head(self, request: Signed) -> Signed:
@@ -672,7 +672,7 @@ _DAMAGED: tuple[Literal["damaged"], str] = ("damaged", "the object is damaged he
 class ProviderUpload:
     """An object on its way in, with its space reserved until commit or abort."""
 
-    def __init__(self, core: Core, store: FolderObjectStore, incoming: Incoming, reservation: Reservation) -> None:
+    def __init__(self, core: Core, store: ObjectStore, incoming: Incoming, reservation: Reservation) -> None:
         self._core = core
         self._store = store
         self._incoming = incoming

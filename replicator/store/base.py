@@ -51,9 +51,13 @@ class ObjectStore(Protocol):
 
     Guarantees: an object is there whole or not at all, also after a crash at any moment; what is there is never
     overwritten in place; the same object again is no error and leaves it durable; sizes are only the allowed
-    ones. What :meth:`list`, :meth:`size`, :meth:`aside`, :meth:`prove` and :meth:`check` answer is read from the disk
-    each time.
+    ones. What :meth:`list`, :meth:`size`, :meth:`sizes`, :meth:`aside`, :meth:`prove` and :meth:`check` answer is read
+    from where the objects lie each time. Anything may raise OSError, which says nothing about an object.
     """
+
+    def prepare(self) -> None:
+        """Remove what an interrupted write left. Only while nobody else writes here."""
+        ...
 
     def begin(self, name: ObjectName, size: int) -> Incoming:
         """Begin to store an object.
@@ -76,6 +80,10 @@ class ObjectStore(Protocol):
         """Return the size on the disk now, None if it is not there."""
         ...
 
+    def sizes(self, names: Sequence[ObjectName]) -> Sequence[int | None]:
+        """Return the sizes of several, in their order: what lies far away is asked for them at once."""
+        ...
+
     def prove(self, name: ObjectName, leaves: Sequence[int]) -> list[Proof | None]:
         """Return a proof for each leaf, made from the bytes on the disk and checked against the name.
 
@@ -93,6 +101,10 @@ class ObjectStore(Protocol):
 
     def remove(self, name: ObjectName) -> None:
         """Remove an object for good; no error if it is not there."""
+        ...
+
+    def remove_all(self, names: Sequence[ObjectName]) -> None:
+        """Remove objects for good, also from quarantine; durable on return. No error for what is not there."""
         ...
 
     def list(self) -> list[tuple[ObjectName, int]]:

@@ -114,10 +114,14 @@ class FolderObjectStore:
         """Return the size on the disk now."""
         return self._fs.size(self._path(name))
 
+    def sizes(self, names: Sequence[ObjectName]) -> Sequence[int | None]:
+        """Return the sizes of several."""
+        return [self.size(name) for name in names]
+
     def prove(self, name: ObjectName, leaves: Sequence[int]) -> list[Proof | None]:
         """Return a proof for each leaf; every leaf hash is computed from the disk, none is remembered."""
         try:
-            data = memoryview(self.read(name))
+            data = self.read(name)
         except NotFoundError:
             return [None] * len(leaves)
         except OSError as error:
@@ -125,18 +129,10 @@ class FolderObjectStore:
                 raise
             self.check(name)
             return [None] * len(leaves)
-        pieces = [data[at : at + LEAF_SIZE] for at in range(0, len(data), LEAF_SIZE)]
-        hashes = hashes_of(pieces)
-        found: list[Proof | None] = []
-        for index in leaves:
-            if not 0 <= index < min(leaf_count(len(data)), len(pieces)):
-                found.append(None)
-                continue
-            proof = prove(hashes, len(data), index, bytes(pieces[index]))
-            if not proves(name, index, proof):
-                self.check(name)
-                return [None] * len(leaves)
-            found.append(proof)
+        found = proofs_of(name, data, leaves)
+        if found is None:
+            self.check(name)
+            return [None] * len(leaves)
         return found
 
     def check(self, name: ObjectName) -> State:
@@ -290,6 +286,23 @@ class FolderIncoming:
             self._open = False
             self._handle.close()
             self._store.drop(self._handle.path)
+
+
+def proofs_of(name: ObjectName, data: bytes, leaves: Sequence[int]) -> list[Proof | None] | None:
+    """Return a proof for each leaf of an object, None for those it has not; None for all if it is not that object."""
+    view = memoryview(data)
+    pieces = [view[at : at + LEAF_SIZE] for at in range(0, len(view), LEAF_SIZE)]
+    hashes = hashes_of(pieces)
+    found: list[Proof | None] = []
+    for index in leaves:
+        if not 0 <= index < min(leaf_count(len(view)), len(pieces)):
+            found.append(None)
+            continue
+        proof = prove(hashes, len(view), index, bytes(pieces[index]))
+        if not proves(name, index, proof):
+            return None
+        found.append(proof)
+    return found
 
 
 def _objects(files: Sequence[tuple[str, int]]) -> Iterator[tuple[ObjectName, int]]:

@@ -15,8 +15,8 @@ from tests.provider.tenant import House, Tenant, settle
 class Stand:
     """A provider with one tenant whose keeper and node are enrolled and whose charter is known."""
 
-    def __init__(self, path: str, fs: Fs | None = None) -> None:
-        self.house = House(path, fs=fs or PosixFs())
+    def __init__(self, path: str, fs: Fs | None = None, house: House | None = None) -> None:
+        self.house = house or House(path, fs=fs or PosixFs())
         self.clock = self.house.clock
         self.tenant = Tenant("stand")
         self.provider = self.house.init()

@@ -18,9 +18,11 @@ from replicator.format.offer import Invite
 from replicator.format.snapshot import Head
 from replicator.fs import Fs, PosixFs
 from replicator.ids import Identity, ObjectName, tenant_of
+from replicator.provider.databucket import MakeBucket
 from replicator.provider.home import Provider, Terms, init_provider, open_provider
 from replicator.provider.service import ProviderService
 from replicator.provider.session import ProviderSession
+from replicator.store.s3 import open_s3
 from replicator.wire.messages import CharterNotice, Claims, EnrolReply, EnrolRequest
 from tests.fakes import FakeClock, SeededRng
 
@@ -263,12 +265,17 @@ def put(session: ProviderSession, data: bytes) -> bytes:
 
 @dataclass
 class House:
-    """A provider's home on a real disk, with a clock and a random source of the test's own."""
+    """A provider's home on a real disk, with a clock and a random source of the test's own.
+
+    ``bucket`` is where its objects lie if not in a folder.
+    """
 
     path: str
     fs: Fs = field(default_factory=PosixFs)
     clock: FakeClock = field(default_factory=FakeClock)
     rng: SeededRng = field(default_factory=lambda: SeededRng("house"))
+    bucket: str = ""
+    make_bucket: MakeBucket = open_s3
 
     @property
     def home(self) -> str:
@@ -283,12 +290,18 @@ class House:
     def init(self, **changes: object) -> Provider:
         """Make the home."""
         return init_provider(
-            self.home, data=self.data, terms=terms(**changes), fs=self.fs, clock=self.clock, rng=self.rng
+            self.home,
+            data=self.bucket or self.data,
+            terms=terms(**changes),
+            fs=self.fs,
+            clock=self.clock,
+            rng=self.rng,
+            make_bucket=self.make_bucket,
         )
 
     def open(self) -> Provider:
         """Open the home."""
-        return open_provider(self.home, fs=self.fs, clock=self.clock, rng=self.rng)
+        return open_provider(self.home, fs=self.fs, clock=self.clock, rng=self.rng, make_bucket=self.make_bucket)
 
     def objects(self, tenant: Tenant, folder: str = "objects") -> str:
         """Return a tenant's folder."""
