@@ -12,11 +12,11 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
-6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are;
-receipts that wait."""
+6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are.
+8: receipts that wait."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 

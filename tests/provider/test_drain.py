@@ -205,6 +205,7 @@ def test_a_database_of_the_version_before_gets_the_tables(stand: Stand, tmp_path
     with sqlite3.connect(os.path.join(stand.provider.folder, "provider.db")) as connection:
         connection.execute("DROP TABLE drains")
         connection.execute("DROP TABLE clearings")
+        connection.execute("DROP TABLE receipts")
         connection.execute("PRAGMA user_version = 6")
     connection.close()
     stand.provider = stand.house.open()
