@@ -104,7 +104,9 @@
             if results == [ ] then
               pkgs.emptyFile
             else
-              throw "${name}: ${toString (lib.length results)} failed:\n${lib.concatMapStringsSep "\n" (one: builtins.toJSON one) results}";
+              throw "${name}: ${toString (lib.length results)} failed:\n${
+                lib.concatMapStringsSep "\n" (one: builtins.toJSON one) results
+              }";
           story = name: pkgs.testers.runNixOSTest (import (./tests/vm + "/${name}.nix") here);
         in
         {
@@ -113,12 +115,14 @@
           kompis-os = evaluated "kompis-os" (import ./tests/kompis-os.nix here);
           options = evaluated "options" (import ./tests/options.nix here);
         }
-        // lib.mapAttrs' (name: _: lib.nameValuePair "vm-${lib.removeSuffix ".nix" name}" (story (lib.removeSuffix ".nix" name))) (
-          lib.filterAttrs (name: _: name != "common.nix") (builtins.readDir ./tests/vm)
-        )
+        // lib.mapAttrs' (
+          name: _:
+          lib.nameValuePair "vm-${lib.removeSuffix ".nix" name}" (story (lib.removeSuffix ".nix" name))
+        ) (lib.filterAttrs (name: _: name != "common.nix") (builtins.readDir ./tests/vm))
       );
 
-      formatter = forEach (system: (pkgsOf system).nixfmt);
+      # All of the tree when it is given no files.
+      formatter = forEach (system: (pkgsOf system).nixfmt-tree);
 
       devShells = forEach (
         system:

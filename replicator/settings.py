@@ -109,8 +109,9 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` None:
-    as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` and
+    ``for_members`` None: as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for
+    that.
     """
 
     data: str
@@ -132,6 +133,7 @@ class DeclaredProvider:
     s3_endpoint: str = ""
     s3_region: str = ""
     s3_credentials: str = ""
+    for_members: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -704,6 +706,9 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         table.failed("pull_from", error)
     if pull_from == ():
         table.wrong("pull_from", 'is empty; write: pull_from = ["nobody"]')
+    for_members = table.size("for_members")
+    if for_members and capacity and for_members > capacity:
+        table.wrong("for_members", f"of {format_size(for_members)} is more than the capacity, {format_size(capacity)}")
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -729,6 +734,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         s3_endpoint=s3_endpoint,
         s3_region=s3_region,
         s3_credentials=s3_credentials,
+        for_members=for_members,
         tenants=tenants,
     )
 

@@ -40,7 +40,11 @@ let
       pull_from = provider.pullFrom;
     };
     tenant = provider.tenants;
-    inherit (cfg) notify;
+    notify = settings.notify cfg.notify;
+    metrics = {
+      textfile = provider.metricsFile;
+      listen = provider.metricsListen;
+    };
   });
 
   paths = [
@@ -55,7 +59,10 @@ let
   confined = hardening.base // {
     User = provider.user;
     Group = provider.group;
-    ReadWritePaths = paths;
+    # Without the folder of the metrics it serves, and says so.
+    ReadWritePaths =
+      paths
+      ++ lib.optional (provider.metricsFile != null) "-${builtins.dirOf (toString provider.metricsFile)}";
     LoadCredential =
       lib.optional (provider.identityFile != null) "replicator-identity:${provider.identityFile}"
       ++ lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
@@ -64,19 +71,19 @@ let
   mounted = {
     RequiresMountsFor = paths;
   }
-  // lib.optionalAttrs (provider.mountPoint != null) { AssertPathIsMountPoint = provider.mountPoint; };
+  // lib.optionalAttrs (provider.mountPoint != null) {
+    AssertPathIsMountPoint = provider.mountPoint;
+  };
   fits = lower: upper: sizes.parse lower <= sizes.parse upper;
   days = text: sizes.number (lib.removeSuffix "d" text);
   command = pkgs.writeShellScriptBin "replicator-provider" ''
     # The program as the provider's own user, in its home: replicator-provider provider status
     exec ${pkgs.util-linux}/bin/setpriv --reuid=${provider.user} --regid=${provider.group} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg provider.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg provider.stateDir} ${exe} "$@"
   '';
-  missing =
-    option: value: hint:
-    {
-      assertion = value != null;
-      message = "services.replicator.provider.${option} is not set: ${hint}.";
-    };
+  missing = option: value: hint: {
+    assertion = value != null;
+    message = "services.replicator.provider.${option} is not set: ${hint}.";
+  };
 in
 {
   imports = [ ./common.nix ];
@@ -112,7 +119,11 @@ in
 
     dataDir = lib.mkOption {
       type = lib.types.path;
-      default = if provider.mountPoint == null then "/var/lib/replicator-objects" else "${provider.mountPoint}/objects";
+      default =
+        if provider.mountPoint == null then
+          "/var/lib/replicator-objects"
+        else
+          "${provider.mountPoint}/objects";
       defaultText = lib.literalMD "`objects` below `mountPoint`, else `/var/lib/replicator-objects`";
       description = "Where objects lie, and nothing else.";
     };
@@ -183,7 +194,9 @@ in
 
     advertise = lib.mkOption {
       type = lib.types.listOf (lib.types.strMatching "[^/ ]+:[0-9]{1,5}");
-      default = lib.optional (known "address" != null) "${bracketed me.address}:${toString provider.port}";
+      default = lib.optional (
+        known "address" != null
+      ) "${bracketed me.address}:${toString provider.port}";
       defaultText = lib.literalMD "the host's address in the mesh";
       example = [ "alice.example.org:7144" ];
       description = "HOST:PORT that tenants reach it at, if it is not where it listens.";
@@ -204,7 +217,9 @@ in
     shortLock = lib.mkEnableOption "less time than tenants expect between a theft of their maintenance key and the loss of their data";
 
     window = lib.mkOption {
-      type = lib.types.nullOr (lib.types.strMatching "always|[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]");
+      type = lib.types.nullOr (
+        lib.types.strMatching "always|[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]"
+      );
       default = null;
       example = "22:00-06:00";
       description = "When objects above 1 MiB are taken; what is fetched is not limited. Null: as `replicator-provider provider set --window` left it, at first always.";
@@ -225,7 +240,9 @@ in
     };
 
     pullFrom = lib.mkOption {
-      type = lib.types.nullOr (lib.types.listOf (lib.types.strMatching "public|nobody|[0-9a-fA-F.:]+(/[0-9]{1,3})?"));
+      type = lib.types.nullOr (
+        lib.types.listOf (lib.types.strMatching "public|nobody|[0-9a-fA-F.:]+(/[0-9]{1,3})?")
+      );
       default = null;
       example = [
         "public"
@@ -297,7 +314,14 @@ in
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/var/lib/prometheus-node-exporter/replicator-provider.prom";
-      description = "Where its state is written every quarter of an hour, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the provider's user.";
+      description = "Where its state is written every half hour, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the provider's user.";
+    };
+
+    metricsListen = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "(127\\.0\\.0\\.1|localhost|\\[::1]):[0-9]{1,5}");
+      default = null;
+      example = "127.0.0.1:9144";
+      description = "Where Prometheus is answered, on this machine alone: what it says names tenants.";
     };
   };
 
@@ -316,7 +340,9 @@ in
       {
         assertion =
           provider.capacity == null
-          || sizes.sum (map (tenant: tenant.quota) (builtins.attrValues provider.tenants)) <= sizes.parse provider.capacity;
+          ||
+            sizes.sum (map (tenant: tenant.quota) (builtins.attrValues provider.tenants))
+            <= sizes.parse provider.capacity;
         message = "services.replicator.provider.tenants: their quotas together are more than the capacity of ${toString provider.capacity}: lower a quota, or offer more.";
       }
       {
@@ -332,7 +358,9 @@ in
         message = "services.replicator.provider.stateDir lies in dataDir, which holds objects and nothing else: choose another.";
       }
       {
-        assertion = provider.mountPoint == null || lib.hasPrefix "${toString provider.mountPoint}/" "${toString provider.dataDir}/";
+        assertion =
+          provider.mountPoint == null
+          || lib.hasPrefix "${toString provider.mountPoint}/" "${toString provider.dataDir}/";
         message = "services.replicator.provider.dataDir is not on ${toString provider.mountPoint}: put it there, or name the disk that it is on.";
       }
       {
@@ -371,23 +399,27 @@ in
         description = "replicator: folders of the provider";
         unitConfig = mounted;
         restartIfChanged = false;
-        serviceConfig = hardening.base // hardening.offline // {
-          Type = "oneshot";
-          RemainAfterExit = true;
-          # Gives what it makes to the provider's user, below folders that are root's.
-          CapabilityBoundingSet = [
-            "CAP_CHOWN"
-            "CAP_FOWNER"
-            "CAP_DAC_OVERRIDE"
-          ];
-          PrivateUsers = false;
-          SystemCallFilter = [ "@system-service" ];
-          # The folders themselves are not there yet.
-          ReadWritePaths = lib.unique (map (path: builtins.dirOf path) paths);
-          ExecStart = map (
-            path: "${pkgs.coreutils}/bin/install -d -m 0700 -o ${provider.user} -g ${provider.group} ${lib.escapeShellArg path}"
-          ) paths;
-        };
+        serviceConfig =
+          hardening.base
+          // hardening.offline
+          // {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            # Gives what it makes to the provider's user, below folders that are root's.
+            CapabilityBoundingSet = [
+              "CAP_CHOWN"
+              "CAP_FOWNER"
+              "CAP_DAC_OVERRIDE"
+            ];
+            PrivateUsers = false;
+            SystemCallFilter = [ "@system-service" ];
+            # The folders themselves are not there yet.
+            ReadWritePaths = lib.unique (map (path: builtins.dirOf path) paths);
+            ExecStart = map (
+              path:
+              "${pkgs.coreutils}/bin/install -d -m 0700 -o ${provider.user} -g ${provider.group} ${lib.escapeShellArg path}"
+            ) paths;
+          };
       };
 
       replicator-provider = {
@@ -421,40 +453,6 @@ in
           # Files of 16 MiB for many tenants at once.
           LimitNOFILE = 16384;
         };
-      };
-
-      replicator-provider-metrics = lib.mkIf (provider.metricsFile != null) {
-        description = "replicator: the provider's state for monitoring";
-        inherit environment;
-        requires = [ "replicator-provider-folders.service" ];
-        after = [ "replicator-provider-folders.service" ];
-        unitConfig = {
-          ConditionPathExists = "${provider.stateDir}/provider/home.json";
-        };
-        restartIfChanged = false;
-        path = [ pkgs.coreutils ];
-        script = ''
-          code=0
-          ${exe} provider status --json > "$RUNTIME_DIRECTORY/status.json" || code=$?
-          ${lib.getExe pkgs.python3} ${../scripts/metrics.py} provider "$code" < "$RUNTIME_DIRECTORY/status.json" > ${lib.escapeShellArg "${toString provider.metricsFile}.new"}
-          mv ${lib.escapeShellArg "${toString provider.metricsFile}.new"} ${lib.escapeShellArg (toString provider.metricsFile)}
-          exit "$code"
-        '';
-        serviceConfig = removeAttrs confined [ "LoadCredential" ] // hardening.offline // {
-          Type = "oneshot";
-          RuntimeDirectory = "replicator-provider-metrics";
-          # Whoever collects them reads them.
-          UMask = "0022";
-          ReadWritePaths = paths ++ [ (builtins.dirOf provider.metricsFile) ];
-        };
-      };
-    };
-
-    systemd.timers.replicator-provider-metrics = lib.mkIf (provider.metricsFile != null) {
-      wantedBy = [ "timers.target" ];
-      timerConfig = {
-        OnCalendar = "*:0/15";
-        AccuracySec = "1min";
       };
     };
   };

@@ -135,7 +135,9 @@ in
       lib.mkOption {
         type = lib.types.nullOr lib.types.ints.positive;
         default = null;
-        description = "How many ${if rule == "last" then "of the newest" else rule} snapshots stay. A node cannot forget: `replicator-keeper-todo` prints the command for the keeper.";
+        description = "How many ${
+          if rule == "last" then "of the newest" else rule
+        } snapshots stay. A node cannot forget: `replicator-keeper-todo` prints the command for the keeper.";
       }
     );
     onCalendar = lib.mkOption {
@@ -162,9 +164,11 @@ in
       default = null;
       description = "Two-letter code, if it is not what the provider says of itself.";
     };
-    own = lib.mkEnableOption "counting it to this tenant's own household, so that it never counts as a copy" // {
-      description = "Whether it belongs to this tenant's own household; it never counts as a copy then.";
-    };
+    own =
+      lib.mkEnableOption "counting it to this tenant's own household, so that it never counts as a copy"
+      // {
+        description = "Whether it belongs to this tenant's own household; it never counts as a copy then.";
+      };
   };
 
   # Read by the program itself: a misspelt key or a value that cannot be meant ends the build with its sentence.
@@ -177,6 +181,23 @@ in
         HOME=$TMPDIR ${lib.getExe package} check-config "$target"
       '';
     };
+
+  # NixOS has its sendmail at a place of its own.
+  notify =
+    said:
+    lib.recursiveUpdate (lib.optionalAttrs (said ? sendmail) {
+      sendmail.program = "/run/wrappers/bin/sendmail";
+    }) said;
+
+  # Whether `notify` names a way to somebody.
+  tells =
+    notify:
+    lib.any (way: notify ? ${way}) [
+      "command"
+      "sendmail"
+      "ntfy"
+      "ping"
+    ];
 
   # What only the owner can make true, as commands for the keeper.
   todo =

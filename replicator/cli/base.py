@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from replicator.engine.line import Line
     from replicator.engine.maintainer import MaintainerHome
     from replicator.engine.node import NodeHome
+    from replicator.format.group import GroupFacts
     from replicator.ids import Identity
     from replicator.transport.base import Connection, Network, Target
-    from replicator.wire.messages import EnrolReply, EnrolRequest
+    from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,6 +64,10 @@ class _LateNetwork:
     async def erase(self, target: "Target", order: bytes) -> bytes:
         """Hand over root's signed order to erase a tenant."""
         return await self._tls.erase(target, order)
+
+    async def join(self, target: "Target", request: "JoinRequest") -> "GroupFacts":
+        """Bring a group's code, or one's own word."""
+        return await self._tls.join(target, request)
 
     async def connect(self, target: "Target") -> "Connection":
         """Return a connection to a provider."""

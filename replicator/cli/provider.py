@@ -148,6 +148,7 @@ def init(
         [
             f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {data}.",
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
+            "For friends in a group: replicator provider set --for-members 50G, and replicator group new or join",
         ],
     )
 
@@ -159,6 +160,7 @@ def init(
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
 @click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
 @click.option("--capacity", metavar="SIZE", help="Bytes offered in all; less than is stored deletes nothing.")
+@click.option("--for-members", metavar="SIZE", help="Bytes that each member of this home's group may store; 0: none.")
 @click.option(
     "--notice", metavar="TIME", help="How long before it leaves or shrinks this provider says so (60d); 0d: not said."
 )
@@ -184,6 +186,7 @@ def change(
     window: str | None,
     zone: str | None,
     streams: int | None,
+    for_members: str | None,
     pull_from: tuple[str, ...],
     notice: str | None,
     quotas: tuple[str, ...],
@@ -199,6 +202,9 @@ def change(
 
     A tenant may have this provider fetch copies from another one of its providers. It dials no address of a private
     network for that unless --pull-from names it: say "--pull-from public --pull-from 10.8.0.0/24" for a VPN.
+
+    What members get (--for-members) holds at once, for those who store here already too. All quotas together are never
+    more than the capacity by it: who comes when nothing is left is told so.
     """
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
@@ -215,11 +221,13 @@ def change(
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours and not pull_from and not grants and size is None and notice_s is None:
+    each = None if for_members is None else parse_size(for_members)
+    sizes = (size, notice_s, each)
+    if not words and not hours and not pull_from and not grants and sizes == (None, None, None):
         raise UsageError(
             "nothing to change",
-            hint="give --capacity, --quota, --notice, --legal-name, --contact, --window, --zone, --streams or "
-            "--pull-from",
+            hint="give --capacity, --quota, --for-members, --notice, --legal-name, --contact, --window, --zone, "
+            "--streams or --pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -252,6 +260,11 @@ def change(
             offer, state = opened.change_offer(capacity=size), opened.state()
             document |= {"number": offer.number, "capacity": size, "used": state.used, "room": state.room}
             lines += _capacity_text(offer.number, size, state)
+        if each is not None:
+            _check_for_members(session)
+            opened.set_for_members(each)
+            document["for_members"] = each
+            lines.append(f"Each member of the group may store {format_size(each)} here." if each else _NOTHING_MORE)
     finally:
         opened.close()
     session.out.result(document, lines)
@@ -304,6 +317,20 @@ def _check_capacity(session: Session, size: int) -> None:
         raise UsageError(
             f"{config_path(session.home)} declares the capacity, and would set it back",
             hint="change provider.capacity there, and start the daemon again",
+        )
+
+
+_NOTHING_MORE = "Members of the group may store nothing more here; what they have stored stays."
+
+
+def _check_for_members(session: Session) -> None:
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
+    declared = load_config(session.home).provider
+    if declared is not None and declared.for_members is not None:
+        raise UsageError(
+            f"{config_path(session.home)} declares what members get, and would set it back",
+            hint="change provider.for_members there, and start the daemon again",
         )
 
 
@@ -608,6 +635,11 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         f"Fetches copies from: {', '.join(found['pull_from'])}",
         *([f"Promises {_notice_text(offer['notice_s'])}"] if offer["notice_s"] else []),
         *_draining_text(found["draining"]),
+        *(
+            [f"Keeps up to {format_size(found['for_members'])} for each member of its group"]
+            if found["for_members"]
+            else []
+        ),
         "",
     ]
     if found["tenants"]:

@@ -55,8 +55,15 @@ class Context(enum.Enum):
     ERASURE_REPORT = b"erasure report"
     PERMIT = b"permit"
     PICKUP = b"pickup"
+    AUDIT_RECEIPT = b"audit receipt"
     NOTICE = b"notice"
     CLEARING = b"clearing"
+    GROUP = b"group"
+    MEMBER = b"member"
+    SEAT = b"seat"
+    VOUCHER = b"voucher"
+    ADMISSION = b"admission"
+    EXPULSION = b"expulsion"
     CARRIED = b"carried"
 
 

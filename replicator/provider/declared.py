@@ -81,6 +81,8 @@ def open_declared(
         if declared.pull_from is not None:
             provider.set_pull_from(declared.pull_from)
         provider.set_server(_server(declared))
+        if declared.for_members is not None:
+            provider.set_for_members(declared.for_members)
         provider.listen = declared.listen
         provider.admit(declared.tenants)
     except BaseException:

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from replicator.charter.group import Known
 from replicator.clock import DAY_S, NS, Clock, day_of
 from replicator.config import is_bucket, parse_bucket, read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
@@ -31,6 +32,7 @@ from replicator.endpoints import PUBLIC, join_endpoint, split_endpoint
 from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.codes import write_code
+from replicator.format.group import Fact
 from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName, TenantId, address_form
@@ -43,6 +45,7 @@ from replicator.provider.datadir import Data, DataDir
 from replicator.provider.days import load_days
 from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, progress, shares, whole_of
 from replicator.provider.erasing import all_erasures
+from replicator.provider.groups import enter, known_group, own_member, set_for_members, take
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.moving import Move
@@ -289,6 +292,54 @@ class Provider:
         )
         signed, _ = sign_offer(self.key, changed)
         self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET offer = ?", (signed,)))
+
+    def signed_offer(self) -> bytes:
+        """Return the newest offer as it is signed."""
+        row = self._database.row("SELECT offer FROM meta")
+        assert row is not None, "the row is made with the home"
+        signed: bytes = row[0]
+        return signed
+
+    @property
+    def for_members(self) -> int:
+        """Bytes that each member of its group may store here."""
+        row = self._database.row("SELECT for_members FROM meta")
+        assert row is not None, "the row is made with the home"
+        return int(row[0])
+
+    def set_for_members(self, size: int) -> None:
+        """Give each member of its group so much; 0 for nothing to new ones. The daemon may run.
+
+        Raises:
+            UsageError: more than this provider offers.
+        """
+        capacity = self.offer().capacity
+        if size > capacity:
+            raise UsageError(
+                f"{size} bytes for each member; this provider offers {capacity}", hint="give less, or offer more"
+            )
+        if size != self.for_members:
+            self._database.write("for members", lambda connection: set_for_members(connection, size))
+
+    def group(self) -> Known | None:
+        """Return what it knows of the group that it is in; None if it is in none."""
+        return self._database.read(known_group)
+
+    def group_member(self) -> bytes:
+        """Return which member of its group it is, or is of; empty if it is in none."""
+        return self._database.read(own_member)
+
+    def enter_group(self, known: Known, member: bytes) -> None:
+        """Be in a group from now on, as this member or as this member's, and in no other."""
+        self._database.write("group", lambda connection: enter(connection, known, member))
+
+    def take_facts(self, facts: Iterable[Fact]) -> Known:
+        """Take more facts of its group, also those that its operator signs; return all.
+
+        Raises:
+            IntegrityError: a signature does not hold.
+        """
+        return self._database.write("group", lambda connection: take(connection, facts))
 
     def invite(self, *, quota: int, label: str, valid_s: int = VALID_S) -> str:
         """Return a new code, good for one tenant, once. It is not stored: only its hash is.
@@ -591,6 +642,7 @@ class Provider:
             "zone": self._file.zone,
             "streams": self._file.streams,
             "pull_from": list(self._file.pull_from),
+            "for_members": self.for_members,
             "data": data.path,
             "moved_from": self.moved_from or None,
             "mounted": mounted,

@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable, Iterator
 
 from replicator.crypto.certificates import client_certificate
+from replicator.format.group import GroupFacts
 from replicator.fs import Fs
 from replicator.ids import Identity
 from replicator.provider.adopting import Adopted, adopt
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
+from replicator.provider.groups import declared_member, join, settle_now
 from replicator.provider.permits import read_pickup
 from replicator.provider.refusals import refusing
 from replicator.provider.scrub import Scrubbed, scrub
@@ -17,7 +19,7 @@ from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
 from replicator.store.carried import CarriedDisk
 from replicator.transport.handler import RequestRefusedError
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +56,29 @@ class ProviderService:
             if request.secret:
                 tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
             else:
+                admitted, member = declared_member(self._core.database, request, self._core.admitted)
                 tenant = enrol_by_order(
                     self._core.database,
                     self._core.charters,
                     request,
                     days=self._core.days,
                     now_ns=now_ns,
-                    admitted=self._core.admitted,
+                    admitted=admitted,
                 )
+                if request.root:
+                    settle_now(self._core.database, member)
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled", extra={"unit": "enrol"})
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
+
+    def join(self, request: JoinRequest) -> GroupFacts:
+        """Let in who brings a code of the group that this provider is in; without a code, hear who somebody is.
+
+        Raises:
+            RequestRefusedError: "not-found", "spent", "forbidden", "conflict", "full", "bad-request".
+        """
+        with refusing(integrity="forbidden"):
+            return join(self._core.database, self._core.key, request, now_ns=self._core.clock.now_ns())
 
     def erase(self, order: bytes) -> bytes:
         """Delete a tenant by its root's signed order; return the signed receipt. Needs no certificate.

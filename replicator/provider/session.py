@@ -15,7 +15,7 @@ from replicator.charter.verify import (
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.errors import IntegrityError, RootWaitsError
 from replicator.format.charter import Op, Right
-from replicator.format.claim import Claim, Receipt, Standing, Witness
+from replicator.format.claim import AuditReceipt, Claim, Receipt, Standing, Witness, hash_of
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.mark import Fence, Mark, Retire
@@ -30,6 +30,7 @@ from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.drain import keep_clearing, notice_for
+from replicator.provider.groups import swap
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -71,6 +72,7 @@ from replicator.wire.messages import (
     WIRE_VERSION,
     Arrivals,
     ArrivalsRequest,
+    AttestReply,
     Chain,
     ChainRequest,
     CharterNotice,
@@ -79,6 +81,8 @@ from replicator.wire.messages import (
     ClaimReply,
     Claims,
     Empty,
+    GroupReply,
+    GroupRequest,
     Heads,
     HeadsRequest,
     Info,
@@ -182,6 +186,24 @@ class ProviderSession:
             raise RequestRefusedError("bad-request", f"a name for each leaf, and at most {MAX_PROBES}")
         store = self._core.store(tenant.id)
         return ProveReply(incarnation=self._core.incarnation, proofs=prove_all(store, names, request.leaves))
+
+    def attest(self, request: ProveRequest) -> AttestReply:
+        """Prove leaves from the disk, and sign what was asked and answered."""
+        tenant, _ = self._permit("audit")
+        reply = self.prove(request)
+        core = self._core
+        receipt = AuditReceipt(
+            tenant=tenant.id,
+            auditor=self._holder.identity,
+            incarnation=reply.incarnation,
+            question=hash_of(request),
+            answer=hash_of(reply),
+            probes=len(reply.proofs),
+            shown=sum(proof is not None for proof in reply.proofs),
+            at_ns=core.clock.now_ns(),
+        )
+        signed = core.key.sign(Context.AUDIT_RECEIPT, encode(receipt))
+        return AttestReply(incarnation=reply.incarnation, proofs=reply.proofs, receipt=signed)
 
     def check(self, request: CheckRequest) -> CheckReply:
         """Read objects whole and compare them with their names."""
@@ -492,6 +514,13 @@ class ProviderSession:
             ended = pulls.outcome(key, request.permit)
         return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
 
+    def group(self, request: GroupRequest) -> GroupReply:
+        """Swap facts of the group that this provider is in."""
+        tenant, _ = self._permit(None)
+        if not request.facts:
+            return self._core.database.read(lambda connection: swap(connection, request, tenant.root_key))
+        return self._core.database.write("group", lambda connection: swap(connection, request, tenant.root_key))
+
     def leaving(self, request: LeavingRequest) -> Leaving:
         """Say whether this provider leaves or shrinks for the tenant, after keeping how far a writer is with it."""
         tenant, right = self._permit(None)
@@ -764,6 +793,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
     "arrivals": lambda session, body: session.arrivals(_read(ArrivalsRequest, body)),
     "prove": lambda session, body: session.prove(_read(ProveRequest, body)),
+    "attest": lambda session, body: session.attest(_read(ProveRequest, body)),
     "check": lambda session, body: session.check(_read(CheckRequest, body)),
     "claim": lambda session, body: session.claim(_read(Signed, body)),
     "head": lambda session, body: session.head(_read(Signed, body)),
@@ -780,6 +810,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
     "pull": lambda session, body: session.pull(_read(PullRequest, body)),
     "leaving": lambda session, body: session.leaving(_read(LeavingRequest, body)),
+    "group": lambda session, body: session.group(_read(GroupRequest, body)),
     "receipts": lambda session, body: session.receipts(_read(ReceiptsRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

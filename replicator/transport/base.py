@@ -6,8 +6,9 @@ from typing import Protocol, TypeVar
 
 from replicator.crypto.sign import SigningKey
 from replicator.format.codec import Record
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 A = TypeVar("A", bound=Record)
 Pace = Callable[[int], Awaitable[None]]
@@ -92,6 +93,10 @@ class Network(Protocol):
 
     async def erase(self, target: Target, order: bytes) -> bytes:
         """Hand over root's signed order to erase a tenant, which needs no certificate; return the signed receipt."""
+        ...
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word; return what the provider knows of the group, for a code."""
         ...
 
     async def connect(self, target: Target) -> Connection:

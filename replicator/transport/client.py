@@ -13,6 +13,7 @@ from replicator.aio import aiohttp
 from replicator.endpoints import join_endpoint, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.format.sizes import LARGEST
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Reach, Target
@@ -22,9 +23,11 @@ from replicator.transport.tls import PeerCertificate, client_context, fetch_cert
 from replicator.wire.messages import (
     MAX_ANSWER,
     OPS,
+    PULLS_VERSION,
     WIRE_VERSION,
     EnrolReply,
     EnrolRequest,
+    JoinRequest,
     Signed,
     written_enrol_request,
 )
@@ -71,6 +74,14 @@ class TlsNetwork:
         connection = await self._dial(target, certificate=None)
         try:
             return (await connection.call("erase", Signed(statement=order), Signed)).statement
+        finally:
+            await connection.close()
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word."""
+        connection = await self._dial(target, certificate=None)
+        try:
+            return await connection.call("join", request, GroupFacts)
         finally:
             await connection.close()
 
@@ -142,7 +153,7 @@ class TlsConnection:
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send a request and return its answer."""
         body = encode(request)
-        since = OPS[op].since if op in OPS else WIRE_VERSION
+        since = OPS[op].since if op in OPS else PULLS_VERSION if op == "join" else WIRE_VERSION
         async with self._request("POST", f"/v{since}/{op}", body=body) as (response, moved):
             return self._decode(answer, await self._read(response, MAX_ANSWER, moved))
 

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from replicator.errors import BusyError, FormatError, PeerError, ProtocolError, RefusedError, ReplicatorError
 from replicator.format.codec import decode
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
-from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, Refusal, Refused
+from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, JoinRequest, Refusal, Refused
 
 
 class RequestRefusedError(ReplicatorError):
@@ -97,6 +98,10 @@ class Service(Protocol):
 
     def enrol(self, request: EnrolRequest) -> EnrolReply:
         """Give a certificate for an invite or an order."""
+        ...
+
+    def join(self, request: JoinRequest) -> GroupFacts:
+        """Let somebody into the provider's group for a code, or hear who is in it."""
         ...
 
     def erase(self, order: bytes) -> bytes:

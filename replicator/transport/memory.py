@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from replicator.crypto.certificates import key_of_certificate
 from replicator.errors import FormatError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import RequestRefusedError, Service, Session, peer_error
@@ -19,6 +20,7 @@ from replicator.wire.messages import (
     MAX_REQUEST,
     EnrolReply,
     EnrolRequest,
+    JoinRequest,
     Refused,
     Signed,
     read_enrol_request,
@@ -28,9 +30,9 @@ from replicator.wire.messages import (
 A = TypeVar("A", bound=Record)
 Phase = Literal["before", "during", "after"]
 Faults = Callable[[Identity, str, Phase], None]
-"""Called with the provider, the operation ("enrol", "erase", "connect", "put", "get", "give" or one of OPS) and phase;
-raises what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the answer is
-lost.
+"""Called with the provider, the operation ("enrol", "join", "erase", "connect", "put", "get", "give" or one of OPS) and
+phase; raises what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the
+answer is lost.
 """
 PIECE = 64 << 10
 
@@ -93,6 +95,17 @@ class MemoryNetwork:
             raise refused(target, error) from error
         self.faults(target.identity, "erase", "after")
         return receipt
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word."""
+        service = self.service(target)
+        self.faults(target.identity, "join", "before")
+        try:
+            answer = encode(service.join(decode(JoinRequest, encode(request), limit=MAX_REQUEST)))
+        except RequestRefusedError as error:
+            raise refused(target, error) from error
+        self.faults(target.identity, "join", "after")
+        return decode(GroupFacts, answer, limit=MAX_ANSWER)
 
     async def connect(self, target: Target) -> "MemoryConnection":
         """Return a connection to a provider that answers."""

@@ -25,7 +25,7 @@ from replicator.format.codec import Record, decode, encode
 from replicator.format.sizes import LARGEST, is_allowed
 from replicator.ids import NAME_SIZE, ObjectName
 from replicator.transport.handler import RequestRefusedError, Service, Session
-from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, Signed, read_enrol_request
+from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, JoinRequest, Signed, read_enrol_request
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class Face:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._joins = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
         self._downloads = 0
         self._giving = 0
@@ -120,6 +121,7 @@ class Face:
         app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
         app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
         app.router.add_post("/v2/give", self._give)
+        app.router.add_post("/v2/join", self._join)
         app.router.add_post("/v{version:[12]}/{op}", self._call)
         app.on_cleanup.append(self._close)
         return app
@@ -173,6 +175,10 @@ class Face:
     async def _enrol(self, request: web.Request) -> web.Response:
         wanted = await _from_anybody(request, self._enrolments, "enrolments", MAX_REQUEST, read_enrol_request)
         return _record(await self._run(self._service.enrol, wanted))
+
+    async def _join(self, request: web.Request) -> web.Response:
+        wanted = await _from_anybody(request, self._joins, "who want to join", MAX_REQUEST, _join_request)
+        return _record(await self._run(self._service.join, wanted))
 
     async def _erase(self, request: web.Request) -> web.Response:
         order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
@@ -321,6 +327,10 @@ async def _from_anybody(
         raise RequestRefusedError("bad-request", error.message) from error
 
 
+def _join_request(body: bytes) -> JoinRequest:
+    return decode(JoinRequest, body, limit=MAX_REQUEST)
+
+
 def _statement(body: bytes) -> bytes:
     return decode(Signed, body).statement
 
@@ -345,7 +355,7 @@ def _operation(request: web.Request) -> str:
     if request.path.startswith("/v1/objects/"):
         return f"{request.method} object"
     op = request.path[len("/v1/") :]
-    return op if op in OPS or op in ("enrol", "erase", "give") else "unknown"
+    return op if op in OPS or op in ("enrol", "erase", "give", "join") else "unknown"
 
 
 def _record(record: Record) -> web.Response:

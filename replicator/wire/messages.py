@@ -11,7 +11,8 @@ import msgspec
 
 from replicator.format.charter import Count, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
-from replicator.format.codec import Part, Record, decode, version_of
+from replicator.format.codec import HASH_SIZE, Part, Record, decode, version_of
+from replicator.format.group import MAX_FACT, MAX_FACTS, Fact
 from replicator.format.keybag import SecretRecord
 from replicator.format.merkle import Proof
 from replicator.ids import NAME_SIZE
@@ -33,6 +34,8 @@ CHAIN_PAGE = 4096
 MAX_TESTIMONY = 64
 """Providers whose witnesses are kept for a writer."""
 MARKS_PAGE = 10_000
+Run = Annotated[bytes, msgspec.Meta(max_length=MAX_FACTS * HASH_SIZE)]
+"""Hashes, end to end."""
 RECEIPTS_PAGE = 4096
 """Each has some 250 bytes."""
 
@@ -222,6 +225,14 @@ class ProveReply(Record, frozen=True, kw_only=True):
 
     incarnation: Incarnation
     proofs: list[Proof | None]
+
+
+class AttestReply(Record, frozen=True, kw_only=True):
+    """A ProveReply with a signed AuditReceipt for it."""
+
+    incarnation: Incarnation
+    proofs: list[Proof | None]
+    receipt: bytes
 
 
 class CheckRequest(Record, frozen=True, kw_only=True):
@@ -422,6 +433,40 @@ class Leaving(Record, frozen=True, kw_only=True):
     notice: bytes
 
 
+class GroupRequest(Record, frozen=True, kw_only=True):
+    """What the asker has of a group, as hashes of facts, and ``facts`` that were wanted here.
+
+    ``group`` is zeros where it asks which group its tenant is in.
+    """
+
+    group: Hash
+    have: Run
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
+
+
+class GroupReply(Record, frozen=True, kw_only=True):
+    """Facts of the provider's ``group`` that the asker lacks; ``wanted`` are hashes of those that are lacking here.
+
+    A provider that is in no group, or in another, has zeros and nothing: ``group`` says which only to its members.
+    """
+
+    group: Hash
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
+    wanted: Run
+
+
+class JoinRequest(SecretRecord, frozen=True, kw_only=True):
+    """Without a certificate: let me in by this code's ``secret``, or (empty) just hear who I am.
+
+    ``word`` is the asker's signed Member; ``facts`` say who let it in, for a provider that has not heard.
+    """
+
+    group: Hash
+    secret: Annotated[bytes, msgspec.Meta(max_length=16)]
+    word: Annotated[bytes, msgspec.Meta(max_length=MAX_FACT)]
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
+
+
 class ReceiptsRequest(Record, frozen=True, kw_only=True):
     """Receipts that wait for the asking holder; ``got`` are names of those that it has now, and that wait no more."""
 
@@ -498,9 +543,11 @@ OPS: dict[str, OpSpec] = {
     "fence": OpSpec(path="fence", right="audit", request=Signed, answer=Claims),
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
+    "attest": OpSpec(path="attest", right="audit", request=ProveRequest, answer=AttestReply, since=PULLS_VERSION),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
     "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
+    "group": OpSpec(path="group", right=None, request=GroupRequest, answer=GroupReply, since=PULLS_VERSION),
     "receipts": OpSpec(path="receipts", right="write", request=ReceiptsRequest, answer=Receipts, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
-/v1/enrol, /v1/erase and /v2/give are the paths without a certificate."""
+/v1/enrol, /v1/erase, /v2/give and /v2/join are the paths without a certificate."""

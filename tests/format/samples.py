@@ -35,12 +35,13 @@ from replicator.format.charter import (
     RootChange,
     RootStatement,
 )
-from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
+from replicator.format.claim import AuditReceipt, Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
 from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport, ErasureReport1, GoneProvider
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
+from replicator.format.group import Admission, Expulsion, Fact, Group, GroupFacts, GroupInvite, Member, Seat, Voucher
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -219,6 +220,16 @@ CLAIM = Claim(
     dropped=run(0x40, 32),
     root=set_root([run(0x00, 32), run(0x20, 32)]),
 )
+AUDIT_RECEIPT = AuditReceipt(
+    tenant=run(0x10, 16),
+    auditor=run(0x20, 32),
+    incarnation=run(0x30, 16),
+    question=run(0x40, 32),
+    answer=run(0x50, 32),
+    probes=100,
+    shown=99,
+    at_ns=NOW,
+)
 RECEIPT = Receipt(
     tenant=run(0x10, 16),
     name=run(0xD0, 32),
@@ -341,6 +352,47 @@ PERMIT = Permit(
     length=0,
     issued_ns=NOW,
     expires_ns=NOW + NS,
+)
+GROUP = Group(name="friends", salt=run(0x10, 16), root=b"a signed root statement", created_ns=NOW)
+GROUP_MEMBER = Member(
+    group=run(0x20, 32),
+    number=3,
+    name="alice",
+    root=b"a signed root statement",
+    provider=b"a signed seat",
+    state="left",
+    said_ns=NOW,
+)
+SEAT = Seat(group=run(0x20, 32), member=run(0x30, 32))
+VOUCHER = Voucher(
+    group=run(0x20, 32),
+    root=b"a signed root statement",
+    door=run(0x40, 32),
+    code=run(0x50, 32),
+    label="for bob",
+    expires_ns=NOW,
+    revoked=True,
+)
+ADMISSION = Admission(group=run(0x20, 32), voucher=b"a signed voucher", member=run(0x30, 32), number=3, admitted_ns=NOW)
+EXPULSION = Expulsion(
+    group=run(0x20, 32),
+    root=b"a signed root statement",
+    member=run(0x30, 32),
+    number=3,
+    reason="silent for a year",
+    stay=[run(0x60, 32), run(0x70, 32)],
+    said_ns=NOW,
+)
+GROUP_FACTS = GroupFacts(
+    facts=[Fact(kind="group", signed=b"a signed group"), Fact(kind="admission", signed=b"a signed admission")]
+)
+GROUP_INVITE = GroupInvite(
+    group=run(0x20, 32),
+    name="friends",
+    door=run(0x40, 32),
+    endpoints=["alice.example.org:7144"],
+    secret=run(0x80, 16),
+    expires_ns=NOW,
 )
 PICKUP = Pickup(permit=b"a signed permit", source=run(0xA0, 32), name=run(0x00, 32), offset=0, length=0, asked_ns=NOW)
 ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
@@ -626,6 +678,7 @@ SAMPLES: dict[str, Record] = {
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
+    "audit receipt": AUDIT_RECEIPT,
     "standing": STANDING,
     "erase order": ERASE_ORDER,
     "erase receipt": ERASE_RECEIPT,
@@ -641,6 +694,14 @@ SAMPLES: dict[str, Record] = {
     "holders": HOLDERS,
     "fence": FENCE,
     "retire": RETIRE,
+    "group": GROUP,
+    "member": GROUP_MEMBER,
+    "seat": SEAT,
+    "voucher": VOUCHER,
+    "admission": ADMISSION,
+    "expulsion": EXPULSION,
+    "group facts": GROUP_FACTS,
+    "group invite": GROUP_INVITE,
     "permit": PERMIT,
     "pickup": PICKUP,
     "offer": OFFER,

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from replicator.engine.edge import Edge
 from replicator.format.codec import Record
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Connection, Target
 from replicator.transport.memory import MemoryNetwork
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 A = TypeVar("A", bound=Record)
 Actor = Callable[[Edge], Coroutine[Any, Any, object]]
@@ -60,6 +61,10 @@ class _Network:
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         await self._stage.turn(self._actor)
         return await self._network.enrol(target, request)
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        await self._stage.turn(self._actor)
+        return await self._network.join(target, request)
 
     async def erase(self, target: Target, order: bytes) -> bytes:
         await self._stage.turn(self._actor)

@@ -12,17 +12,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from replicator.charter.group import Voice, found_group, hash_of_secret, merge
 from replicator.crypto.certificates import certificate_pem, client_certificate, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.endpoints import split_endpoint
 from replicator.errors import BusyError, ProtocolError, UnreachableError
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode, encode
+from replicator.format.group import Fact, Group, Member, Voucher
 from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST
 from replicator.ids import ObjectName
@@ -39,6 +42,7 @@ from replicator.wire.messages import (
     Info,
     Inventory,
     InventoryRequest,
+    JoinRequest,
     ProveReply,
     ProveRequest,
     Refused,
@@ -121,6 +125,41 @@ def test_roots_order_to_erase_needs_no_certificate(tmp_path: str) -> None:
         assert await refused(connection.get(name_of(data_object(1)))) == "unauthorized"
         assert await at.network.erase(at.target(STRANGER), at.tenant.erase_order()) == receipt
         await connection.close()
+
+    live(str(tmp_path), work)
+
+
+def test_a_code_of_a_group_needs_no_certificate(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ENROL_BURST", 3)
+    monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
+
+    async def work(at: Live) -> None:
+        door, comer = Voice(key=at.provider.key), Voice(key=STRANGER)
+
+        def word(name: str) -> Callable[[bytes], Member]:
+            return lambda group: Member(group=group, number=1, name=name, root=b"", provider=b"", state="in", said_ns=1)
+
+        known = found_group(door, Group(name="friends", salt=bytes(16), root=b"", created_ns=1), word("alice"))
+        voucher = Voucher(
+            group=known.group,
+            root=b"",
+            door=at.service.identity,
+            code=hash_of_secret(bytes(16)),
+            label="",
+            expires_ns=2**61,
+            revoked=False,
+        )
+        known = merge(known, [Fact(kind="voucher", signed=door.say(Context.VOUCHER, voucher))])
+        said = comer.say(Context.MEMBER, word("bob")(known.group))
+        request = JoinRequest(group=known.group, secret=bytes(16), word=said, facts=[])
+        assert await refused(at.network.join(at.target(STRANGER), request)) == "not-found"
+        at.provider.enter_group(known, at.service.identity)
+        found = merge(None, (await at.network.join(at.target(STRANGER), request)).facts, group=known.group)
+        assert [one.name for one in found.members() if one.state == "in"] == ["alice", "bob"]
+        wrong = msgspec.structs.replace(request, secret=bytes(15) + b"x")
+        assert await refused(at.network.join(at.target(STRANGER), wrong)) == "spent"
+        with pytest.raises(BusyError):
+            await at.network.join(at.target(STRANGER), wrong)
 
     live(str(tmp_path), work)
 

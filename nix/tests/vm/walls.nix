@@ -11,13 +11,6 @@ let
     machines = [ "nova" ];
     providers = [ "nova" ];
   };
-  # A stand-in for nixpkgs may lack programs that nothing here runs.
-  complete = pkgs // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
-    "btrfs-progs"
-    "mariadb"
-    "postgresql"
-    "sqlite"
-  ]) (_: pkgs.bash);
   known = {
     isSystemUser = true;
     group = "users";
@@ -30,7 +23,7 @@ in
       self.nixosModules.default
       self.nixosModules.host
     ]
-    ++ lib.optional (!pkgs ? sqlite) { _module.args.pkgs = lib.mkForce complete; };
+    ++ lib.optional (!pkgs ? sqlite) (common.complete pkgs);
     users.users = lib.genAttrs [ "postgres" "mysql" "app" "nextcloud" ] (_: known);
     users.groups.users = { };
     services.replicator = {
@@ -46,6 +39,8 @@ in
         };
       };
       provider.metricsFile = "/var/lib/metrics/provider.prom";
+      provider.metricsListen = "127.0.0.1:9144";
+      notify.command.run = "true";
       node = {
         enable = true;
         window.end = "07:00";
@@ -79,11 +74,16 @@ in
       };
     };
     # Nothing of it is there to be released or served.
-    systemd.services = lib.genAttrs [
-      "replicator-provider"
-      "replicator-release-cloud"
-      "replicator-release-home"
-    ] (_: { wantedBy = lib.mkForce [ ]; });
+    systemd.services =
+      lib.genAttrs
+        [
+          "replicator-provider"
+          "replicator-release-cloud"
+          "replicator-release-home"
+        ]
+        (_: {
+          wantedBy = lib.mkForce [ ];
+        });
     environment.etc."keeper/passphrase" = {
       text = "correct-horse-9871-battery";
       mode = "0400";
