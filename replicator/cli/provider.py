@@ -194,7 +194,7 @@ def change(
     """Change what this provider says about itself, and when and how much at a time tenants may store.
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
-    read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
+    read them, and calls the offer newer. Hours hold at once: outside of the window tenants
     are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited. A capacity
     and a quota hold at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
     The notice is a promise in the offer: `provider drain` keeps to it. A program that is older than it cannot read the
@@ -239,7 +239,7 @@ def change(
             document |= {"window": file.window, "zone": file.zone, "streams": file.streams}
             lines += [
                 f"{_hours_text(file.window, file.zone, file.streams)}.",
-                "It holds from the daemon's next start on.",
+                "It holds from now on; what was begun is finished.",
             ]
         if pull_from:
             found = opened.set_pull_from(pull_from)

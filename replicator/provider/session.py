@@ -61,6 +61,7 @@ from replicator.provider.refusals import refusing
 from replicator.provider.succession import changes_of, keep_objection, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
+from replicator.provider.traffic import months
 from replicator.store.base import Incoming, ObjectStore
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import (
@@ -104,6 +105,8 @@ from replicator.wire.messages import (
     Succession,
     SuccessionRequest,
     Testimony,
+    Usage,
+    UsageMonth,
     VouchReply,
     VouchRequest,
 )
@@ -532,6 +535,19 @@ class ProviderSession:
             keep_clearing(self._core.database, clearing, self._holder.identity, signed)
         return Leaving(incarnation=self._core.incarnation, notice=notice_for(self._core.database, tenant.id))
 
+    def usage(self) -> Usage:
+        """Say what was kept, taken and given for the tenant, month by month."""
+        tenant, _ = self._permit(None)
+        self._core.note_traffic()
+        return Usage(
+            incarnation=self._core.incarnation,
+            months=[
+                UsageMonth(month=one.month, kept=one.kept, taken=one.taken, given=one.given)
+                for one in months(self._core.database)
+                if one.tenant == tenant.id
+            ],
+        )
+
     def receipts(self, request: ReceiptsRequest) -> Receipts:
         """Give receipts of what was taken in from a disk that the holder signed for."""
         tenant, _ = self._permit("write")
@@ -783,6 +799,11 @@ def _info(session: ProviderSession, body: bytes) -> Record:
     return session.info()
 
 
+def _usage(session: ProviderSession, body: bytes) -> Record:
+    _read(Empty, body)
+    return session.usage()
+
+
 def _claims(session: ProviderSession, body: bytes) -> Record:
     _read(Empty, body)
     return session.claims()
@@ -811,6 +832,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "pull": lambda session, body: session.pull(_read(PullRequest, body)),
     "leaving": lambda session, body: session.leaving(_read(LeavingRequest, body)),
     "group": lambda session, body: session.group(_read(GroupRequest, body)),
+    "usage": _usage,
     "receipts": lambda session, body: session.receipts(_read(ReceiptsRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

@@ -467,6 +467,22 @@ class JoinRequest(SecretRecord, frozen=True, kw_only=True):
     facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
 
 
+class UsageMonth(Part, frozen=True, kw_only=True):
+    """A tenant's month ("2026-11") at a provider, in bytes: ``kept`` at most, ``taken`` in, ``given`` out."""
+
+    month: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}$")]
+    kept: Count
+    taken: Count
+    given: Count
+
+
+class Usage(Record, frozen=True, kw_only=True):
+    """What a provider counted for the asking holder's tenant, the newest month first. Nothing is decided by it."""
+
+    incarnation: Incarnation
+    months: Annotated[list[UsageMonth], msgspec.Meta(max_length=64)]
+
+
 class ReceiptsRequest(Record, frozen=True, kw_only=True):
     """Receipts that wait for the asking holder; ``got`` are names of those that it has now, and that wait no more."""
 
@@ -547,6 +563,7 @@ OPS: dict[str, OpSpec] = {
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
     "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
     "group": OpSpec(path="group", right=None, request=GroupRequest, answer=GroupReply, since=PULLS_VERSION),
+    "usage": OpSpec(path="usage", right=None, request=Empty, answer=Usage, since=PULLS_VERSION),
     "receipts": OpSpec(path="receipts", right="write", request=ReceiptsRequest, answer=Receipts, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
