@@ -80,10 +80,16 @@ def _adopt(core: Core, objects: CarriedObjects, found: Adopted, advance: Callabl
             )
             continue
         known = True
+        session = ProviderSession(core, holder)
+        try:
+            session.must_write()
+        except RequestRefusedError as refused:
+            found.refused = refused.message
+            continue
         for at in range(0, len(carried.names), NAME_SIZE):
             name = ObjectName(carried.names[at : at + NAME_SIZE])
             try:
-                _take(core, objects, holder, name, found, advance)
+                _take(core, objects, session, holder, name, found, advance)
             except RequestRefusedError as refused:
                 if refused.code not in _ENDS:
                     raise
@@ -96,6 +102,7 @@ def _adopt(core: Core, objects: CarriedObjects, found: Adopted, advance: Callabl
 def _take(
     core: Core,
     objects: CarriedObjects,
+    session: ProviderSession,
     holder: Holder,
     name: ObjectName,
     found: Adopted,
@@ -118,7 +125,7 @@ def _take(
     if size is None:
         found.missing += 1
         return
-    upload = ProviderSession(core, holder).begin_put(name, size, at_any_hour=True)
+    upload = session.begin_put(name, size, at_any_hour=True)
     try:
         data = memoryview(objects.read(name, size))
         for at in range(0, len(data), PIECE):

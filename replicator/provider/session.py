@@ -548,6 +548,14 @@ class ProviderSession:
             ],
         )
 
+    def must_write(self) -> None:
+        """Make sure that the holder may store here at this moment.
+
+        Raises:
+            RequestRefusedError: "forbidden".
+        """
+        self._permit("write")
+
     def receipts(self, request: ReceiptsRequest) -> Receipts:
         """Give receipts of what was taken in from a disk that the holder signed for."""
         tenant, _ = self._permit("write")

@@ -22,7 +22,7 @@ from replicator.wire.messages import InventoryRequest, Receipts, ReceiptsRequest
 from tests.crashfs import Crash, CrashFs, no_space
 from tests.fakes import FakeClock, SeededRng
 from tests.provider.stand import Stand
-from tests.provider.tenant import MIB, House, Tenant, data_object
+from tests.provider.tenant import MIB, House, Tenant, data_object, publish_charter, put, right
 
 OBJECTS = [data_object(number) for number in range(1, 5)]
 NAMES = sorted(name_of(data) for data in OBJECTS)
@@ -240,6 +240,21 @@ def test_what_the_statement_does_not_name_and_who_is_no_tenant_here_are_passed_o
     assert (ours.objects, other.refused) == (1, "no tenant here")
     with pytest.raises(HomeError, match="no such folder"):
         CarriedDisk(str(tmp_path / "nowhere"))
+
+
+def test_who_lost_the_right_to_write_has_nothing_taken_in_and_no_lock_renewed(stand: Stand, tmp_path: Path) -> None:
+    disk = bring(stand, tmp_path / "disk")
+    put(stand.node, OBJECTS[0])
+    locks = "SELECT name, lock_until_ns FROM objects ORDER BY name"
+    before = stand.provider._database.rows(locks)
+    keybag = data_object(7)
+    rights = [right(stand.tenant.keeper, "keeper"), right(stand.tenant.node, "node", revoked=True)]
+    publish_charter(stand.keeper, stand.tenant.charter(rights, keybag=name_of(keybag)))
+    stand.clock.advance(86400)
+    found = adopt(stand, disk)
+    assert (found.objects, found.here, "revoked" in found.refused) == (0, 0, True)
+    after = dict(stand.provider._database.rows(locks))
+    assert [after[name] for name, _ in before] == [lock for _, lock in before]
 
 
 def test_a_store_that_was_put_back_knows_no_receipts_that_wait(stand: Stand, tmp_path: Path) -> None:
