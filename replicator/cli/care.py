@@ -28,9 +28,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Ask nobody; answer from what was last heard.")
+@click.option("--all", "everyone", is_flag=True, help="Of every home below --homes: one line each.")
+@click.option("--homes", metavar="DIR", help="For --all: the folder with a home for each tenant; or REPLICATOR_HOMES.")
 @command(keys="none beyond being a member")
-def status(session: Session, offline: bool) -> None:
-    """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof."""
+def status(session: Session, offline: bool, everyone: bool, homes: str | None) -> None:
+    """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof.
+
+    With --all the exit code is the worst of all homes', and one that cannot be opened keeps no other from being looked
+    at.
+    """
+    if everyone:
+        from replicator.cli.everyone import status_all  # noqa: PLC0415 - only who has many tenants needs it
+
+        status_all(session, homes, lambda one: _look(one, offline=offline))
+        return
+    if homes is not None:
+        raise UsageError("--homes is for --all", hint="give both, or --home DIR for one home")
+    session.out.result(*_look(session, offline=offline))
+
+
+def _look(session: Session, *, offline: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return how the home of a session stands, as a document and in words; its exit code becomes the worse of both."""
     from replicator.cli.telling import alarm_documents, alarms_now, remembered  # noqa: PLC0415 - commands import what they use
     from replicator.engine.alarms import acknowledged_exit  # noqa: PLC0415 - likewise
     from replicator.engine.status import status as work  # noqa: PLC0415 - likewise
@@ -42,7 +60,7 @@ def status(session: Session, offline: bool) -> None:
     found.exit_code = acknowledged_exit(found, memory.known)
     alarms = alarm_documents(memory, present, now_ns)
     session.worsen(found.exit_code)
-    session.out.result(_status_document(found) | {"alarms": alarms}, [*_status_text(found), *_alarms_text(alarms)])
+    return _status_document(found) | {"alarms": alarms}, [*_status_text(found), *_alarms_text(alarms)]
 
 
 def _alarms_text(alarms: list[dict[str, Any]]) -> list[str]:
