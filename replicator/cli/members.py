@@ -277,11 +277,12 @@ def peer_show(session: Session, name: str) -> None:
             for one in half.catalog.objects.holdings(peer=Identity(pin.identity))
             if one.state in {"held", "released"}
         ]
+        said = _said(half, pin)
     address = f"{(row.endpoints or tuple(pin.endpoints))[0]}/{address_form(Identity(pin.identity))}"
     document = {
         "id": pin.identity.hex(),
         **_pin_document(pin),
-        **_said(half, pin),
+        **said,
         "address": address,
         "objects": len(held),
         "quota": row.quota,
