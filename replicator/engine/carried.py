@@ -36,6 +36,7 @@ class CarriedConnection:
 
     def __init__(self, objects: CarriedObjects, target: Target) -> None:
         self.target = target
+        self.endpoint = target.name
         self._objects = objects
 
     async def call(self, op: str, request: Record, answer: type[A]) -> A:  # noqa: ARG002 - the protocol's

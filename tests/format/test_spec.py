@@ -24,6 +24,7 @@ from replicator.format import (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )
@@ -47,6 +48,7 @@ MODULES = (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )

@@ -248,7 +248,7 @@ def test_a_database_of_a_version_before_gets_the_tables(stand: Stand) -> None:
     with sqlite3.connect(os.path.join(stand.provider.folder, "provider.db")) as connection:
         for table in ("drains", "clearings", "receipts"):
             connection.execute(f"DROP TABLE {table}")
-        connection.execute("PRAGMA user_version = 8")
+        connection.execute("PRAGMA user_version = 9")
     connection.close()
     stand.provider = stand.house.open()
     stand.service = stand.provider.start()
