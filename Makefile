@@ -68,11 +68,11 @@ check: style types layers test
 bench: sync
 	$(BIN)/python -m pytest bench --benchmark-only
 
-# borg and restic are measured where they are on PATH (bench/peers/install.sh); needs 20 GB at WORK and an hour.
+# The other tools are measured where they are on PATH (bench/peers/install.sh); needs 80 GB at WORK and two hours.
 WORK ?= build/peers
 ROUNDS ?= 3
 bench-peers: sync
-	@for tool in borg restic; do command -v $$tool > /dev/null || echo "$$tool is not on PATH, so it is left out; bench/peers/install.sh installs it"; done
+	@for tool in borg restic rustic kopia; do command -v $$tool > /dev/null || echo "$$tool is not on PATH, so it is left out; bench/peers/install.sh installs it"; done
 	$(BIN)/python -m bench.peers --work $(WORK) --rounds $(ROUNDS)
 
 bench-restores: sync

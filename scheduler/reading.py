@@ -79,6 +79,10 @@ class ReadQueue(Generic[P, K]):
         """Packs that have not come yet."""
         return len(self._holders)
 
+    def __contains__(self, pack: K) -> bool:
+        """Whether a pack is wanted and has not come yet."""
+        return pack in self._holders
+
     @property
     def unbegun(self) -> int:
         """Packs that nobody is fetching."""
@@ -97,8 +101,11 @@ class ReadQueue(Generic[P, K]):
         (line.appendleft if first else line.append)(pack)
         self._bytes[holders] = self._bytes.get(holders, 0) + self._sizes[pack]
 
-    def next(self, peer: P, now: float) -> Fetch[P, K] | None:
-        """What this peer's idle worker begins now, ``None`` for nothing; a pack that is under way elsewhere, too."""
+    def next(self, peer: P, now: float, *, again: bool = True) -> Fetch[P, K] | None:
+        """What this peer's idle worker begins now, ``None`` for nothing.
+
+        With ``again`` that may be a pack that is under way elsewhere, if nothing else is left to begin.
+        """
         mine = [holders for holders, line in self._waiting.items() if peer in holders and line]
         if mine:
             group = max(mine, key=self._shares(peer, now).__getitem__)
@@ -108,10 +115,10 @@ class ReadQueue(Generic[P, K]):
             if not line:
                 del self._waiting[group], self._bytes[group]
         else:
-            again = self._slowest(peer, now)
-            if again is None:
+            slow = self._slowest(peer, now) if again else None
+            if slow is None:
                 return None
-            pack = again
+            pack = slow
         fetch = Fetch(peer, pack, self._sizes[pack], now)
         self._under_way.setdefault(pack, []).append(fetch)
         return fetch
@@ -187,6 +194,17 @@ class ReadQueue(Generic[P, K]):
             return True
         del self._holders[fetch.pack], self._sizes[fetch.pack]
         return False
+
+    def withdraw(self, pack: K) -> bool:
+        """Want a pack no more, unless somebody fetches it already; return whether it was taken out."""
+        if pack not in self._holders or pack in self._under_way:
+            return False
+        holders = self._holders.pop(pack)
+        self._waiting[holders].remove(pack)
+        self._bytes[holders] -= self._sizes.pop(pack)
+        if not self._waiting[holders]:
+            del self._waiting[holders], self._bytes[holders]
+        return True
 
     def gone(self, peer: P) -> list[K]:
         """A peer answers no more: nobody waits for it. Returns the packs that nobody else holds and is fetching.

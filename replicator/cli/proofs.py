@@ -1,5 +1,7 @@
 """What came of proofs, in words and as a document; and `audit`."""
 
+import base64
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -11,7 +13,7 @@ from replicator.config import format_size
 from replicator.ids import Identity
 
 if TYPE_CHECKING:
-    from replicator.engine.audit import Audited
+    from replicator.engine.audit import Audited, PeerView
 
 
 class Proofs(Protocol):
@@ -67,8 +69,33 @@ def week_document(week: "Audited | None") -> dict[str, Any] | None:
     return {
         **proofs_document(week),
         "asked": moment(week.asked_ns),
+        "receipts": receipts_documents(week.signed),
         "one_percent_would_show": round(week.confidence, 4),
     }
+
+
+def _shown(view: "PeerView | None") -> str:
+    return "none" if view is None else proofs_words(view) + ", signed" * bool(view.signed)
+
+
+def receipts_documents(signed: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return receipts for proofs for JSON, with what others need to check them: docs/spec/format.md, AuditReceipt."""
+    from replicator.engine.audit import read_audit_receipt  # noqa: PLC0415 - commands import what they use
+
+    return [
+        {
+            "id": receipt.question.hex(),
+            "answer": receipt.answer.hex(),
+            "auditor": receipt.auditor.hex(),
+            "incarnation": receipt.incarnation.hex(),
+            "probes": receipt.probes,
+            "shown": receipt.shown,
+            "at": moment(receipt.at_ns),
+            "signed": base64.b64encode(one).decode(),
+        }
+        for one in signed
+        for receipt in [read_audit_receipt(one)]
+    ]
 
 
 @click.command()
@@ -78,7 +105,8 @@ def audit(session: Session, probes: int | None) -> None:
     """Ask every provider what it holds, and to prove parts of it that it could not foresee.
 
     A proof is 16 KiB and its path, checked against the object's name alone. Wrong: other bytes came. Absent: what was
-    listed cannot be shown. Late: nothing came in time, which is an outage and no loss. Nothing is repaired.
+    listed cannot be shown. Late: nothing came in time, which is an outage and no loss. Nothing is repaired. A provider
+    signs what it was asked and what it answered; these receipts are kept for sixty days, and are in the JSON.
     """
     from replicator.engine.audit import PROBES, audited  # noqa: PLC0415 - commands import what they use
     from replicator.engine.audit import audit as work  # noqa: PLC0415
@@ -104,6 +132,7 @@ def audit(session: Session, probes: int | None) -> None:
                 "missing": len(view.missing) if view else 0,
                 "damaged": len(view.damaged) if view else 0,
                 **(proofs_document(view) if view else {}),
+                "receipts": receipts_documents(view.signed if view else ()),
                 "week": week_document(week.get(pin.identity.hex())),
                 "problems": problems,
             }
@@ -123,7 +152,7 @@ def audit(session: Session, probes: int | None) -> None:
                     pin.name,
                     row["objects"],
                     format_size(row["bytes"]),
-                    proofs_words(view) if (view := views.get(pin.identity)) else "none",
+                    _shown(views.get(pin.identity)),
                     f"{100 * one.confidence:.1f}% in a week" if (one := week.get(pin.identity.hex())) else "-",
                     "; ".join(said) or "good",
                 )

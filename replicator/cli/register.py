@@ -5,6 +5,7 @@ import html
 import io
 import os
 import re
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,14 +14,18 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.output import moment, plain, table
+from replicator.cli.proofs import week_document
 from replicator.config import format_size
 from replicator.errors import UsageError
 from replicator.fs import write_atomic
 
 if TYPE_CHECKING:
+    from replicator.engine.audit import Audited
     from replicator.engine.register import Register
 
-COLUMNS = ("holder", "legal name", "contact", "country", "dataset", "bytes", "from", "until", "as of")
+COLUMNS = (
+    "holder", "legal name", "contact", "country", "dataset", "bytes", "from", "until", "as of", "proved in a week",
+)  # fmt: skip
 OTHER = "(keys, charters, and what no snapshot names)"
 _AS_FORMULA = re.compile("(^|;)(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 """Before what spreadsheets take for the beginning of a formula, or cut off before one; the last four are full-width.
@@ -39,9 +44,11 @@ def register(session: Session, as_csv: bool, as_html: bool, output: str | None) 
 
     A record of processors as the GDPR's article 30 asks for. Legal names and contacts are those of `peer set`, else
     those that providers state themselves. An object that datasets share is counted for each of them. `until` is empty
-    as long as snapshots are kept; what is marked has the first day on which all of it may be gone.
+    as long as snapshots are kept; what is marked has the first day on which all of it may be gone. The last column is
+    what the holder proved to this home within a week, of all that lies there; the JSON has its signed receipts.
     """
-    from replicator.engine.register import register as run  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.home import has_half  # noqa: PLC0415 - commands import what they use
+    from replicator.engine.register import register as run  # noqa: PLC0415
 
     if as_csv and as_html:
         raise UsageError("--csv and --html are two forms", hint="give one of them")
@@ -50,7 +57,9 @@ def register(session: Session, as_csv: bool, as_html: bool, output: str | None) 
         raise UsageError("--output is for one of two forms", hint="give --csv or --html too")
     if session.as_json and form is not None and output is None:
         raise UsageError("--json and another form cannot both be standard output", hint="give --output FILE too")
-    found = with_library(session, run)
+    with ExitStack() as stack:
+        node = stack.enter_context(session.node()) if has_half(session.home, "node") else None
+        found = with_library(session, lambda library, edge: run(library, edge, node=node))
     for gap in found.gaps:
         session.out.notice(gap)
     if found.gaps:
@@ -85,6 +94,7 @@ def document(found: "Register") -> list[dict[str, Any]]:
             "from": moment(entry.from_ns),
             "until": moment(entry.until_ns),
             "as_of": moment(entry.as_of_ns),
+            "week": week_document(found.proofs.get(entry.holder.identity)),
         }
         for entry in found.entries
     ]
@@ -104,10 +114,18 @@ def _rows(found: "Register") -> list[tuple[str, ...]]:
                 moment(entry.from_ns)[:10],
                 moment(entry.until_ns)[:10],
                 moment(entry.as_of_ns),
+                _proved(found.proofs.get(entry.holder.identity)),
             )
         )
         for entry in found.entries
     ]
+
+
+def _proved(week: "Audited | None") -> str:
+    """Return what a holder proved, and until when, of all that lies there."""
+    if week is None:
+        return ""
+    return f"{week.proved} of {week.probes} proofs, {moment(week.asked_ns)[:10]}" + ", signed" * bool(week.signed)
 
 
 def _table(found: "Register") -> list[str]:

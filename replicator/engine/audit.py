@@ -1,9 +1,14 @@
 """Asking peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
 
+import base64
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import msgspec
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.clock import DAY_S, NS
+from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.asking import ask_all
 from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
@@ -13,13 +18,17 @@ from replicator.engine.givenup import released_there
 from replicator.engine.home import Half
 from replicator.engine.presence import note_disk
 from replicator.engine.sync import sync_all
-from replicator.errors import BusyError, PeerError, UnreachableError
+from replicator.errors import BusyError, PeerError, ProtocolError, RefusedError, ReplicatorError, UnreachableError
+from replicator.format.claim import AuditReceipt, hash_of
+from replicator.format.codec import decode
 from replicator.format.merkle import leaf_count, proves
 from replicator.format.sizes import is_allowed
 from replicator.ids import Identity, ObjectName, short
 from replicator.wire.messages import (
     MAX_CHECKS,
     MAX_PROBES,
+    PULLS_VERSION,
+    AttestReply,
     CheckReply,
     CheckRequest,
     ProveReply,
@@ -36,6 +45,8 @@ LATE_S = 120.0
 _WEEK_NS = 7 * DAY_S * NS
 _KEPT_NS = 60 * DAY_S * NS
 _NAME = 32
+Signed: TypeAlias = bytes
+"""A signed AuditReceipt."""
 AUDIT = "audit"
 """The kind of run under which results are kept."""
 
@@ -62,6 +73,8 @@ class PeerView:
     wrong: int = 0
     absent: int = 0
     late: int = 0
+    signed: "list[Signed]" = field(default_factory=list)
+    """Receipts for these proofs, one for each request."""
     problems: list[str] = field(default_factory=list)
     unnamed: dict[ObjectName, int] = field(default_factory=dict)
     """Sizes of what lies there and is no object that the catalog knows."""
@@ -69,9 +82,13 @@ class PeerView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What a peer proved within the last week, and when it was asked last."""
+    """What a peer proved within the last week, and when it was asked last.
+
+    ``signed`` are its receipts for that, the newest last; none of a provider of an earlier release.
+    """
 
     asked_ns: int
+    signed: tuple[bytes, ...] = ()
     probes: int
     proved: int
     wrong: int
@@ -96,8 +113,14 @@ def audited(half: Half, now_ns: int) -> dict[str, Audited]:
         for peer, counts in peers.items():
             old = found.get(peer)
             sums = {key: counts[key] + (getattr(old, key) if old else 0) for key in _COUNTS}
-            found[peer] = Audited(asked_ns=ended_ns, **sums)
+            signed = (*(old.signed if old else ()), *map(base64.b64decode, counts.get("receipts", ())))
+            found[peer] = Audited(asked_ns=ended_ns, signed=signed, **sums)
     return found
+
+
+def read_audit_receipt(signed: bytes) -> AuditReceipt:
+    """Return what a receipt says that was checked when it was kept."""
+    return decode(AuditReceipt, body_of(signed))
 
 
 _COUNTS = ("probes", "proved", "wrong", "absent", "late")
@@ -135,7 +158,10 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
         newest = max((row.id for row in rows.values()), default=0)
         half.catalog.set_meta(_LOOKED_FOR, newest.to_bytes(8))
     results = {
-        identity.hex(): {key: getattr(view, key) for key in _COUNTS} for identity, view in views.items() if view.probes
+        identity.hex(): {key: getattr(view, key) for key in _COUNTS}
+        | {"receipts": [base64.b64encode(one).decode() for one in view.signed]}
+        for identity, view in views.items()
+        if view.probes
     }
     if results:
         now = edge.clock.now_ns()
@@ -289,10 +315,11 @@ async def _ask(
         request = ProveRequest(names=b"".join(bytes.fromhex(key) for key, _ in part), leaves=[leaf for _, leaf in part])
         asked = edge.clock.monotonic()
         try:
-            reply = await link.connection.call("prove", request, ProveReply)
+            reply, receipt = await _proved(half, link, request)
         except (UnreachableError, BusyError):
             view.late += len(chosen) - start
             break
+        view.signed += receipt
         is_late = edge.clock.monotonic() - asked > LATE_S
         answers = [*reply.proofs, *([None] * (len(part) - len(reply.proofs)))]
         for (key, leaf), proof in zip(part, answers, strict=False):
@@ -309,6 +336,52 @@ async def _ask(
                 view.proved += 1
                 proved.append(row.id)
     half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
+
+
+async def _proved(half: Half, link: Link, request: ProveRequest) -> tuple[ProveReply, list[bytes]]:
+    """Have leaves proved, and the provider's receipt for that if its release signs any.
+
+    A receipt that does not hold is a problem of the provider and costs no proof.
+    """
+    if PULLS_VERSION in link.info.wire:
+        try:
+            answer = await link.connection.call("attest", request, AttestReply)
+        except RefusedError as error:
+            if error.code != "bad-request":  # a build that spoke version 2 before this was in it
+                raise
+        else:
+            reply = ProveReply(incarnation=answer.incarnation, proofs=answer.proofs)
+            try:
+                check_audit_receipt(answer.receipt, link, half, request, reply)
+            except ProtocolError as error:
+                link.problems.append(error.reason)
+                return reply, []
+            return reply, [answer.receipt]
+    return await link.connection.call("prove", request, ProveReply), []
+
+
+def check_audit_receipt(signed: Signed, link: Link, half: Half, request: ProveRequest, reply: ProveReply) -> None:
+    """Check that this provider signed a receipt for this question and answer.
+
+    Raises:
+        ProtocolError: it did not.
+    """
+    try:
+        receipt = decode(AuditReceipt, verify(signed, Context.AUDIT_RECEIPT, [link.offer.provider_key]))
+    except ReplicatorError as error:
+        raise ProtocolError(link.pin.name, f"its receipt for proofs cannot be trusted ({error})") from error
+    expected = msgspec.structs.replace(
+        receipt,
+        tenant=half.tenant,
+        auditor=half.identity,
+        incarnation=link.info.incarnation,
+        question=hash_of(request),
+        answer=hash_of(reply),
+        probes=len(request.leaves),
+        shown=sum(proof is not None for proof in reply.proofs),
+    )
+    if receipt != expected:
+        raise ProtocolError(link.pin.name, "its receipt for proofs is for something else")
 
 
 def _recovery(half: Half, link: Link) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import NS
 from replicator.engine.dismissed import dismissed
-from replicator.engine.federation import Federation
+from replicator.engine.federation import Federation, get_whole, patiently
 from replicator.engine.forgetting import Forgotten
 from replicator.engine.heads import KnownHead
 from replicator.engine.keeper import ReaderHome
@@ -31,6 +31,7 @@ from replicator.errors import (
     KeyWrongError,
     NotFoundError,
     ReplicatorError,
+    UnreachableError,
     UsageError,
 )
 from replicator.format.codec import decode
@@ -278,7 +279,8 @@ class ChunkFetcher:
         self._whom = Preference(library.federation.edge.clock)
         self.fetched: Counter[int] = Counter()
         """Bytes of each pack that was fetched, as often as it was."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        """Where fetching is done."""
         self._process: Fetchers | None = None
         self._kept: KeptPacks | None = None
         self._from_kept: set[int] = set()
@@ -348,7 +350,7 @@ class ChunkFetcher:
             try:
                 reader = self._packs.get(pack)
                 if reader is None:
-                    reader = asyncio.run_coroutine_threadsafe(self.load(pack), self._loop).result()
+                    reader = asyncio.run_coroutine_threadsafe(self.load(pack), self.loop).result()
                 data = reader.chunk(kind, ref.id)
                 if kind != CHUNK_LIST:  # whose length is that of what it lists
                     check_length(ref.id, data, ref.length)
@@ -379,17 +381,93 @@ class ChunkFetcher:
 
     def begin(self, pack: int) -> "Future[bytes]":
         """Fetch a pack as it is, sealed; called from a worker thread. The future's errors are those of :meth:`load`."""
-        return asyncio.run_coroutine_threadsafe(self._fetch(pack), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._fetch(pack), self.loop)
 
-    def fill(self, pack: int, slot: int, slots: "Slots") -> "Future[int]":
-        """Fetch a pack as :meth:`begin` does, into memory; the future is of its size.
+    def peers(self) -> list[Identity]:
+        """Return the providers that answer."""
+        return list(self._library.federation.links)
+
+    def holders(self, pack: int) -> list[Identity]:
+        """Return who can be asked for a whole pack; nobody where that is not how it comes.
+
+        That is where it is cut into shards, of directories, or on this machine already. Where nobody is known to have
+        it, as to a keeper that never looked, everybody may: who has it not says so at once.
+        """
+        row, federation = self.row(pack), self._library.federation
+        if row.kind == "tree" or self._library.keeper.catalog.objects.shards_of(row) is not None:
+            return []
+        if self.is_kept(pack):
+            return []
+        links = [one for one in list(federation.links) if (one, row.name) not in federation.denied]
+        known = set(self._library.holders(row.name))
+        return [one for one in links if one in known] or links
+
+    def is_kept(self, pack: int) -> bool:
+        """Return whether a pack that was filled in comes from this machine the next time."""
+        return self._kept is not None and pack in self._kept
+
+    def size(self, pack: int) -> int:
+        """Return the bytes of a pack."""
+        return self.row(pack).size
+
+    async def bring(self, pack: int, peer: Identity | None) -> bytes:
+        """Return a pack as it is, sealed, from one provider; or with None from whoever has it, or its shards.
+
+        Raises:
+            NotFoundError: nobody within reach has it.
+            IntegrityError: this one answered with other bytes.
+            PeerError: it did not answer, or refused.
+        """
+        if peer is None:
+            return await self._fetch(pack)
+        row = self.row(pack)
+        data = await self._ask(row, peer, get_whole)
+        self.fetched[pack] += row.size
+        return data
+
+    async def fill(self, pack: int, peer: Identity | None, slot: int, memory: "Held", slots: "Slots") -> int:
+        """Fetch a pack as :meth:`bring` does, into a slot; return its size. When it ends, nobody writes there any more.
 
         The process that this takes is started with the first one, where providers can be reached from another process;
         all calls are for the same slots. Call :meth:`close` when they are used no more.
         """
-        from replicator.engine.slots import Held  # noqa: PLC0415 - who only browses does without what restores
+        from replicator.engine.slots import write  # noqa: PLC0415 - who only browses does without what restores
 
-        return asyncio.run_coroutine_threadsafe(self._fill(pack, slot, Held(slots[slot].fd), slots), self._loop)
+        if peer is None:
+            return await self._fill(pack, slot, memory, slots)
+        row = self.row(pack)
+        if any(link.connection.reach() is None for link in self._library.federation.links.values()):
+            size = write(memory.fd, await self._ask(row, peer, get_whole))
+        else:
+            size = await self._ask(row, peer, self._into(slot, slots))
+        self.fetched[pack] += size
+        await self._keep(pack, memory, size)
+        return size
+
+    async def _ask(self, row: ObjectRow, peer: Identity, get: Callable[[Connection, ObjectName], Awaitable[T]]) -> T:
+        federation = self._library.federation
+        link = federation.links.get(peer)
+        if link is None:
+            raise UnreachableError(short(peer), "answers no more")
+        return await patiently(federation.edge, lambda: federation.ask(get, row.name, link))
+
+    def _into(self, slot: int, slots: "Slots") -> "Callable[[Connection, ObjectName], Awaitable[int]]":
+        from replicator.engine.fetchers import Fetchers  # noqa: PLC0415 - who only browses does without
+
+        process = self._process = self._process or Fetchers(slots.descriptors)
+
+        async def get(connection: Connection, name: ObjectName) -> int:
+            return await process.get_into(connection, name, slot)
+
+        return get
+
+    async def _keep(self, pack: int, memory: "Held", size: int) -> None:
+        kept = self._kept
+        if kept is not None:
+            # To its end, also for who is given up: the memory is another pack's then.
+            _, cancelled = await on_thread(lambda _: kept.put(pack, memory.fd, size))
+            if cancelled is not None:
+                raise cancelled
 
     def keep(self, needed: int) -> None:
         """Keep what :meth:`fill` fetches on the keeper's disk until :meth:`close`, as far as there is room.
@@ -480,21 +558,13 @@ class ChunkFetcher:
             size = write(memory.fd, await self._fetch(pack))
         else:
             size = await self._fill_elsewhere(row, pack, slot, slots)
-        if kept is not None:
-            await asyncio.to_thread(lambda: kept.put(pack, memory.fd, size))
+        await self._keep(pack, memory, size)
         return size
 
     async def _fill_elsewhere(self, row: ObjectRow, pack: int, slot: int, slots: "Slots") -> int:
         """Let the process fetch a pack into memory; return its size."""
-        from replicator.engine.fetchers import Fetchers  # noqa: PLC0415 - who only browses does without
-
-        process = self._process = self._process or Fetchers(slots.descriptors, at_once=slots.at_once)
-
-        async def get(connection: Connection, name: ObjectName) -> int:
-            return await process.get_into(connection, name, slot)
-
         with self._asking(row, pack) as (order, came):
-            size = await self._library.federation.fetch_by(get, row.name, order)
+            size = await self._library.federation.fetch_by(self._into(slot, slots), row.name, order)
             came()
         self.fetched[pack] += size
         return size

@@ -412,22 +412,34 @@ class Federation:
         reasons = []
         for link in (*likely, *others):
             try:
-                return await get(link.connection, name)
-            except IntegrityError as error:
-                link.problems.append(str(error))
-                self.integrity.append(str(error))
-                self.denied.add((link.identity, name))
+                return await self.ask(get, name, link)
+            except (IntegrityError, PeerError) as error:
                 reasons.append(str(error))
-            except PeerError as error:
-                reasons.append(str(error))
-                if isinstance(error, RefusedError) and error.code in {"not-found", "damaged"}:
-                    self.denied.add((link.identity, name))
-                if isinstance(error, RefusedError) and error.code == "damaged":
-                    self.integrity.append(str(error))
         raise NotFoundError(
             f"object {short(name)}: no reachable peer has it ({'; '.join(reasons) or 'no peer is reachable'})",
             hint="when more peers answer, try again; `status` says which do not",
         )
+
+    async def ask(self, get: Callable[[Connection, ObjectName], Awaitable[T]], name: ObjectName, link: Link) -> T:
+        """Return what ``get`` returns of one provider; what its answer says about it is noted.
+
+        Raises:
+            IntegrityError: it answered with bytes that are not the object.
+            PeerError: it did not answer, or refused.
+        """
+        try:
+            return await get(link.connection, name)
+        except IntegrityError as error:
+            link.problems.append(str(error))
+            self.integrity.append(str(error))
+            self.denied.add((link.identity, name))
+            raise
+        except RefusedError as error:
+            if error.code in {"not-found", "damaged"}:
+                self.denied.add((link.identity, name))
+            if error.code == "damaged":
+                self.integrity.append(str(error))
+            raise
 
 
 async def get_whole(connection: Connection, name: ObjectName) -> bytes:

@@ -6,9 +6,10 @@ whom to ask, and what an answer says about a provider, stays in the restoring pr
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
-from replicator.engine.fetchframes import Dial, Fetch, Fetched, FromFetcher, Setup, from_fetcher
+from replicator.engine.fetchframes import Dial, Fetch, Fetched, FromFetcher, GiveUp, Setup, from_fetcher
 from replicator.engine.helpers import Helper, close
 from replicator.errors import BusyError, IntegrityError, ProtocolError, RefusedError, ReplicatorError, UnreachableError
 from replicator.ids import ObjectName
@@ -20,7 +21,7 @@ GO_ON: Final = "what has its name is whole: go on with --overwrite if-changed"
 class Fetchers:
     """One fetching process. Used on the loop only; to end it, :meth:`close`."""
 
-    def __init__(self, slots: Sequence[int], *, at_once: int) -> None:
+    def __init__(self, slots: Sequence[int]) -> None:
         """Start it. ``slots`` are descriptors of :mod:`~replicator.engine.slots`, and stay the caller's."""
         self._loop = asyncio.get_running_loop()
         self._helper: Helper[FromFetcher] = Helper.start(
@@ -30,11 +31,13 @@ class Fetchers:
         self._tasks: dict[int, tuple[asyncio.Future[int], str]] = {}
         self._number = 0
         self._ended: ReplicatorError | None = None
-        self._helper.say(Setup(len(slots), at_once), slots)
+        self._helper.say(Setup(len(slots)), slots)
         self._loop.add_reader(self._helper.fileno(), self._hear)
 
     async def get_into(self, connection: Connection, name: ObjectName, slot: int) -> int:
         """Bring an object into a slot over a connection that has a reach; return its size.
+
+        When this is cancelled, it ends once nothing more is written to the slot.
 
         Raises:
             IntegrityError: the provider answered with other bytes.
@@ -50,10 +53,17 @@ class Fetchers:
             provider = self._providers[reach] = len(self._providers)
             self._helper.say(Dial(provider, reach))
         self._number += 1
-        future: asyncio.Future[int] = self._loop.create_future()
-        self._tasks[self._number] = future, reach.name
-        self._helper.say(Fetch(self._number, provider, name, slot))
-        return await future
+        number, future = self._number, self._loop.create_future()
+        self._tasks[number] = future, reach.name
+        self._helper.say(Fetch(number, provider, name, slot))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            with suppress(ReplicatorError):
+                if not future.done():
+                    self._helper.say(GiveUp(number))
+                await asyncio.wait([future])
+            raise
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -73,7 +83,7 @@ class Fetchers:
     def _took(self, message: Fetched) -> None:
         future, name = self._tasks.pop(message.task)
         if future.done():
-            return  # nobody waits for it any more
+            return  # the process was thought to have ended
         if message.problem:
             future.set_exception(_problem(name, message))
         else:
@@ -89,6 +99,8 @@ class Fetchers:
 
 
 def _problem(peer: str, message: Fetched) -> ReplicatorError:
+    if message.problem == "given up":
+        return ReplicatorError("given up")
     if message.problem == "bytes":
         return IntegrityError(message.text)
     if message.problem == "busy":

@@ -7,18 +7,14 @@ import msgspec
 from replicator.engine.mail import Failed, Message
 from replicator.transport.base import Reach
 
-Problem = Literal["", "bytes", "unreachable", "busy", "refused", "protocol"]
-"""Why an object did not come: other bytes than those of its name, or what the provider did or said."""
+Problem = Literal["", "bytes", "unreachable", "busy", "refused", "protocol", "given up"]
+"""Why an object did not come: other bytes than those of its name, what the provider did or said, or nobody wants it."""
 
 
 class Setup(Message, frozen=True):
-    """To a fetcher, first: descriptors of so many ``slots`` come along, memory that holds an object each.
-
-    At most ``at_once`` objects are asked for at the same time.
-    """
+    """To a fetcher, first: descriptors of so many ``slots`` come along, memory that holds an object each."""
 
     slots: int
-    at_once: int
 
 
 class Dial(Message, frozen=True):
@@ -37,6 +33,12 @@ class Fetch(Message, frozen=True):
     slot: int
 
 
+class GiveUp(Message, frozen=True):
+    """To a fetcher: nobody waits for a task. It is answered all the same, once nothing more goes to its slot."""
+
+    task: int
+
+
 class Fetched(Message, frozen=True):
     """From a fetcher: what came of it. ``code`` of a refusal, ``after_s`` of a busy provider."""
 
@@ -48,7 +50,7 @@ class Fetched(Message, frozen=True):
     after_s: float = 0.0
 
 
-ToFetcher: TypeAlias = Setup | Dial | Fetch
+ToFetcher: TypeAlias = Setup | Dial | Fetch | GiveUp
 FromFetcher: TypeAlias = Fetched | Failed
 
 to_fetcher = msgspec.msgpack.Decoder(ToFetcher)

@@ -36,6 +36,11 @@ class KeptPacks:
                 self._file, path = tempfile.mkstemp(prefix="kept-", dir=folder)
                 os.unlink(path)
 
+    def __contains__(self, pack: int) -> bool:
+        """Whether a pack is kept; it may be gone when it is asked for."""
+        with self._lock:
+            return self._places.get(pack, (0, -1))[1] >= 0
+
     def get(self, pack: int, memory: int) -> int | None:
         """Write a pack to memory, given as its descriptor, if it was kept; return its size."""
         with self._lock:

@@ -397,8 +397,8 @@ def _write_renewed(
     keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str, *, again: bool
 ) -> bytes:
     """Write the charter in which a member's new key has the right that its key so far loses."""
-    former = keeper.charter.right_of(former_key)
-    if former is None or not former.role == request.role == "node":
+    former = next((one for one in keeper.charter.charter.rights if one.holder_key == former_key), None)
+    if former is None or (former.revoked and not again) or not former.role == request.role == "node":
         raise UsageError(
             "the key that this machine has so far has no right of a node",
             hint="make a request there in an empty --home: `replicator node request`",
@@ -410,7 +410,7 @@ def _write_renewed(
         msgspec.structs.replace(one, revoked=True) if one.holder_key == former_key else one
         for one in keeper.charter.charter.rights
     ]
-    rights.append(msgspec.structs.replace(former, holder_key=request.key, revoked=former.revoked and not again))
+    rights.append(msgspec.structs.replace(former, holder_key=request.key, revoked=False))
     return write_with_epochs(keeper, edge, private=private, rights=rights)
 
 

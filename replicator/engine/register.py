@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from replicator.catalog.objects import ObjectRow
 from replicator.crypto.sign import body_of
-from replicator.engine.audit import PeerView, survey
+from replicator.engine.audit import Audited, PeerView, audited, survey
 from replicator.engine.browse import Library
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
@@ -56,22 +56,34 @@ class Entry:
 
 @dataclass(slots=True, kw_only=True)
 class Register:
-    """All entries, by holder and dataset. ``gaps``: who could not be asked now."""
+    """All entries, by holder and dataset. ``gaps``: who could not be asked now.
+
+    ``proofs``: what each holder proved within the last week to who keeps this register, with its signed receipts.
+    """
 
     tenant: str
     country: str
     made_ns: int
     entries: list[Entry] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    proofs: dict[Identity, Audited] = field(default_factory=dict)
 
 
-async def register(library: Library, edge: Edge) -> Register:
-    """Return the register, after asking every provider what it holds and what of that it will delete."""
+async def register(library: Library, edge: Edge, *, node: Half | None = None) -> Register:
+    """Return the register, after asking every provider what it holds and what of that it will delete.
+
+    ``node``: the half of this home that asks for proofs each night.
+    """
     keeper, federation = library.keeper, library.federation
     views = await survey(keeper, federation, edge, count=0)
     dying = {identity: await _dying(federation, link) for identity, link in list(federation.links.items())}
     by_dataset = await _objects(library)
     found = Register(tenant=keeper.member.name, country=keeper.private.country, made_ns=edge.clock.now_ns())
+    for half in (keeper, node):
+        for identity_hex, week in audited(half, found.made_ns).items() if half is not None else ():
+            known = found.proofs.get(Identity(bytes.fromhex(identity_hex)))
+            if known is None or known.asked_ns < week.asked_ns:
+                found.proofs[Identity(bytes.fromhex(identity_hex))] = week
     held: dict[Identity, set[int]] = {}
     for holding in keeper.catalog.objects.holdings():
         if holding.state in {"held", "released"}:

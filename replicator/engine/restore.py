@@ -3,9 +3,8 @@
 import asyncio
 import itertools
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -14,8 +13,8 @@ from typing import NamedTuple, Self
 from replicator.crypto.derive import hkdf
 from replicator.engine.browse import ChunkFetcher, Library, OpenSnapshot
 from replicator.engine.edge import Edge
+from replicator.engine.gathering import Gathering
 from replicator.engine.looks import Looks
-from replicator.engine.slots import Slot
 from replicator.engine.writeframes import NewFile, Setup, Wrote
 from replicator.engine.writeframes import Part as FilePart
 from replicator.engine.writers import Order, Writers
@@ -35,8 +34,11 @@ from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 _Entries = Iterator[tuple[TreePath, Entry]]
 _ComingEntries = Iterator[tuple[TreePath, Entry] | None]
 _UNREADABLE = (NotFoundError, IntegrityError, FormatError)
-AT_ONCE = 2
-"""Packs fetched at the same time; each is at most 16 MiB in memory."""
+AHEAD = 3
+"""Packs in memory, 16 MiB each at most, beside those that writers are at; while those wait, more are on their way.
+
+So at least five providers are asked at the same time where that is what a restore waits for.
+"""
 WINDOW = 20_000
 """Chunks and entries that are planned before they are written, while those before them are: what bounds memory.
 
@@ -102,13 +104,6 @@ class _Sent:
     pack: int
     new: int = 0
     places: list[_Place] = field(default_factory=list)
-
-
-class _Coming(NamedTuple):
-    """A pack on its way: as bytes, or into a slot, and then the future is of its size. No future: it is there."""
-
-    future: "Future[bytes] | Future[int] | None" = None
-    slot: Slot | None = None
 
 
 @dataclass(slots=True)
@@ -301,10 +296,10 @@ class _Restoring:
         self._report = report
         self._edge = edge
         self._amiss = amiss
-        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AT_ONCE)
+        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AHEAD)
         self._bell = _Bell()
+        self._gathering = Gathering(fetcher, self._writers, edge.clock, self._bell.ring)
         self._todo: dict[int, list[_Place]] = {}
-        self._fetching: dict[int, _Coming] = {}
         self._windows: Iterator[_Window | None] = iter(())
         self._next: _Window | None = None
         self._has_more = True
@@ -316,9 +311,7 @@ class _Restoring:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for coming in self._fetching.values():
-            if coming.future is not None:
-                coming.future.cancel()
+        self._gathering.close()
         self._writers.close()
         self._bell.close()
 
@@ -442,59 +435,42 @@ class _Restoring:
 
     def _carry_out(self, window: _Window, stop: Stop) -> None:
         self._todo = window.by_pack
+        gathering = self._gathering
+        gathering.turn()
         # What is still at hand first, the rest in the order it was packed in.
-        waiting = deque(sorted(self._todo, key=lambda pack: (not self._writers.has(pack), pack)))
+        gathering.want(sorted(self._todo, key=lambda pack: (not self._writers.has(pack), pack)))
+        is_next_known = False
         while self._todo or self._writers.busy:
             _check(stop)
-            while waiting and len(self._fetching) < AT_ONCE and self._fetch(waiting[0]):
-                waiting.popleft()
+            if self._next is not None and not is_next_known:
+                gathering.want_later(sorted(self._next.by_pack))
+                is_next_known = True
+            gathering.begin()
             moved = self._send_one() or self._writers.poll()
             if not moved and not self._plan_on():
                 moved = self._writers.poll(self._bell, wait=True)
                 self._bell.clear()
             if moved:
                 # A chunk that could not be had from one pack may lie in another, stored there at another time.
-                waiting.extend(pack for pack in self._todo if pack not in self._fetching and pack not in waiting)
-
-    def _fetch(self, pack: int) -> bool:
-        """Begin to fetch a pack; return False if there is no memory for it yet."""
-        writers = self._writers
-        if writers.keep(pack):
-            self._fetching[pack] = _Coming()
-            return True
-        if not writers.has_room():
-            return False
-        future: Future[bytes] | Future[int]
-        slot = None if writers.slots is None else writers.slots.take()
-        if writers.slots is None or slot is None:
-            future = self._fetcher.begin(pack)
-        else:
-            future = self._fetcher.fill(pack, slot.number, writers.slots)
-        self._fetching[pack] = _Coming(future, slot)
-        future.add_done_callback(lambda _: self._bell.ring())
-        return True
+                gathering.want(self._todo)
 
     def _send_one(self) -> bool:
         """Hand a pack that has come to a writer; return False if none has, or none can be taken."""
-        room = self._writers.has_room()
-        pack = next((pack for pack, coming in self._fetching.items() if _is_ready(coming, room=room)), None)
-        if pack is None:
+        found = self._gathering.take(room=self._writers.has_room())
+        if found is None:
             return False
-        future, slot = self._fetching.pop(pack)
+        pack, come = found
         places = self._todo.pop(pack)
-        try:
-            got = None if future is None else future.result()
-        except NotFoundError as error:
-            if slot is not None:
-                slot.uses -= 1
-            self._elsewhere(pack, places, error, self._report.lost)
+        if come.error is not None:
+            self._elsewhere(pack, places, come.error, self._report.lost)
             return True
         orders = list(self._orders(pack, places))
-        if isinstance(got, int):
-            assert slot is not None, "it was fetched into one"
-            self._writers.send_filled(pack, slot, got, orders)
+        if come.slot is not None:
+            assert isinstance(come.got, int), "what is in a slot has its size"
+            self._writers.send_filled(pack, come.slot, come.got, orders)
         else:
-            self._writers.send(pack, got, orders)
+            assert not isinstance(come.got, int), "what is in no slot is itself"
+            self._writers.send(pack, come.got, orders)
         return True
 
     def _orders(self, pack: int, places: list[_Place]) -> Iterator[Order[_Sent]]:
@@ -584,11 +560,6 @@ class _Restoring:
                 self._todo.setdefault(other, []).append(place)
             elif str(why) not in report:
                 report.append(str(why))
-
-
-def _is_ready(coming: _Coming, *, room: bool) -> bool:
-    """Return whether a pack can be handed over: it has come and has a slot, or there is ``room`` for it."""
-    return coming.future is None or (coming.future.done() and (room or coming.slot is not None))
 
 
 def _check(stop: Stop) -> None:

@@ -59,15 +59,17 @@ class Held:
 
 
 class Slots:
-    """A fixed number of slots. ``at_once``: how many may be filled at the same time."""
+    """A fixed number of slots."""
 
-    def __init__(self, count: int, at_once: int) -> None:
-        self.at_once = at_once
+    def __init__(self, count: int) -> None:
         self._slots: list[Slot] = []
         self._loads = 0
         for number in range(count):
             self._slots.append(Slot(number, os.memfd_create("pack", os.MFD_CLOEXEC)))
             os.ftruncate(self._slots[-1].fd, SIZE)
+
+    def __len__(self) -> int:
+        return len(self._slots)
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)

@@ -36,6 +36,10 @@ from replicator.snapshot.looking import Part as LookPart
 ALONE_BYTES: Final = 48 << 20
 """Bytes of packs that are written before a process is started, which takes half a second of a core."""
 
+BEHIND: Final = 2
+"""Packs that are written at the same time, or kept for the next part of a tree: at least so many, and one a writer."""
+AT_FIRST: Final = 2
+"""Packs that come at the same time until there are processes: what has come by then needs memory beside the slots."""
 TREES: Final = 4
 """Packs of directories that those who look have at hand at the same time."""
 MORE: Final = 2
@@ -103,13 +107,13 @@ class Writers(Generic[C]):
     """Up to ``count`` writing processes, none if 0. A context manager, for one thread.
 
     ``took`` is called with an order's context and what became of it. While they write as many packs, ``ahead`` others
-    come or wait.
+    come or wait; while they wait, all of them may come.
     """
 
     def __init__(self, setup: Setup, count: int, took: Callable[[C, Wrote], None], *, ahead: int = 1) -> None:
         self._setup = setup
         self._count = count
-        self._ahead = ahead
+        self._room = max(count, BEHIND) + ahead
         self._took = took
         self._alone: WriteWork | None = WriteWork(setup)
         self._alone_bytes = 0
@@ -137,6 +141,11 @@ class Writers(Generic[C]):
     def slots(self) -> Slots | None:
         """The memory to fetch packs into; None while they are taken as they are, and written without a process."""
         return self._slots
+
+    @property
+    def room(self) -> int:
+        """Packs for which there is memory: on their way, waiting, being written."""
+        return self._room if self._slots is not None or not self._count else AT_FIRST
 
     def keep(self, pack: int) -> bool:
         """Return whether a pack is still in a slot; then it stays there until it is sent from."""
@@ -284,11 +293,11 @@ class Writers(Generic[C]):
 
     def _start(self, look_at: int | None = None) -> None:
         self._alone = None
-        self._slots = Slots(self._count + self._ahead, self._ahead)
+        self._slots = Slots(self._room)
         descriptors = self._slots.descriptors
         setup = replace(self._setup, slots=len(descriptors))
         if look_at is not None:
-            self.trees = Slots(TREES, 1)
+            self.trees = Slots(TREES)
             setup = replace(setup, trees=TREES)
             descriptors += [*self.trees.descriptors, look_at]
         for _ in range(self._count):

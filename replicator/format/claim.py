@@ -7,7 +7,7 @@ import msgspec
 from blake3 import blake3
 
 from replicator.format.charter import Count, Hash, Id16, Number
-from replicator.format.codec import Part, Record, check_run
+from replicator.format.codec import Part, Record, check_run, encode
 
 Incarnation = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
@@ -42,6 +42,23 @@ class Receipt(Record, frozen=True, kw_only=True):
     incarnation: Incarnation
     received_ns: Count
     lock_until_ns: Count
+
+
+class AuditReceipt(Record, frozen=True, kw_only=True):
+    """Signed by a provider: in this incarnation it was asked for proofs by this holder, and answered so.
+
+    ``question`` and ``answer`` are BLAKE3 hashes of the ProveRequest and the ProveReply, as encoded. Of ``probes``
+    leaves it showed ``shown``; whether those are right is not in it, and can be told from the answer by whoever has it.
+    """
+
+    tenant: Id16
+    auditor: Hash
+    incarnation: Incarnation
+    question: Hash
+    answer: Hash
+    probes: Count
+    shown: Count
+    at_ns: Count
 
 
 class Witness(Record, frozen=True, kw_only=True):
@@ -81,6 +98,11 @@ class Standing(Record, frozen=True, kw_only=True):
         writers = [one.writer for one in self.heads]
         if writers != sorted(set(writers)):
             raise ValueError("`heads` are not one a writer, by writer")
+
+
+def hash_of(record: Record) -> bytes:
+    """Return the BLAKE3 hash of a record as encoded."""
+    return blake3(encode(record)).digest()
 
 
 def challenge_of(hashes: Iterable[bytes]) -> bytes:

@@ -15,7 +15,7 @@ from replicator.charter.verify import (
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.errors import IntegrityError, RootWaitsError
 from replicator.format.charter import Op, Right
-from replicator.format.claim import Claim, Receipt, Standing, Witness
+from replicator.format.claim import AuditReceipt, Claim, Receipt, Standing, Witness, hash_of
 from replicator.format.codec import Record, decode, encode
 from replicator.format.container import unwrap_record
 from replicator.format.mark import Fence, Mark, Retire
@@ -70,6 +70,7 @@ from replicator.wire.messages import (
     WIRE_VERSION,
     Arrivals,
     ArrivalsRequest,
+    AttestReply,
     Chain,
     ChainRequest,
     CharterNotice,
@@ -181,6 +182,24 @@ class ProviderSession:
             raise RequestRefusedError("bad-request", f"a name for each leaf, and at most {MAX_PROBES}")
         store = self._core.store(tenant.id)
         return ProveReply(incarnation=self._core.incarnation, proofs=prove_all(store, names, request.leaves))
+
+    def attest(self, request: ProveRequest) -> AttestReply:
+        """Prove leaves from the disk, and sign what was asked and answered."""
+        tenant, _ = self._permit("audit")
+        reply = self.prove(request)
+        core = self._core
+        receipt = AuditReceipt(
+            tenant=tenant.id,
+            auditor=self._holder.identity,
+            incarnation=reply.incarnation,
+            question=hash_of(request),
+            answer=hash_of(reply),
+            probes=len(reply.proofs),
+            shown=sum(proof is not None for proof in reply.proofs),
+            at_ns=core.clock.now_ns(),
+        )
+        signed = core.key.sign(Context.AUDIT_RECEIPT, encode(receipt))
+        return AttestReply(incarnation=reply.incarnation, proofs=reply.proofs, receipt=signed)
 
     def check(self, request: CheckRequest) -> CheckReply:
         """Read objects whole and compare them with their names."""
@@ -759,6 +778,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "inventory": lambda session, body: session.inventory(_read(InventoryRequest, body)),
     "arrivals": lambda session, body: session.arrivals(_read(ArrivalsRequest, body)),
     "prove": lambda session, body: session.prove(_read(ProveRequest, body)),
+    "attest": lambda session, body: session.attest(_read(ProveRequest, body)),
     "check": lambda session, body: session.check(_read(CheckRequest, body)),
     "claim": lambda session, body: session.claim(_read(Signed, body)),
     "head": lambda session, body: session.head(_read(Signed, body)),

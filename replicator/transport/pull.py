@@ -38,6 +38,7 @@ class Pull:
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._late = False
+        self._given_up = False
         self._moved = 0
 
     def get_into(self, name: ObjectName, memory: memoryview) -> int:
@@ -58,6 +59,7 @@ class Pull:
                 raise ProtocolError(self._reach.name, f"an answer of more than {len(memory)} bytes")
             hasher = NameHasher()
             for at in range(0, size, PIECE):
+                self._check()
                 piece = memory[at : min(at + PIECE, size)]
                 if response.readinto(piece) != len(piece):
                     raise UnreachableError(self._reach.name, "the connection broke in the middle of an answer")
@@ -67,6 +69,14 @@ class Pull:
         if hasher.name() != name:
             raise IntegrityError(f"{self._reach.name}: answered with other bytes than object {short(name)}")
         return size
+
+    def give_up(self) -> None:
+        """Let what is being brought end without an answer, now or at the next piece; called from any thread.
+
+        This is used no more then.
+        """
+        self._given_up = True
+        self._cut()
 
     def close(self) -> None:
         """Let go of the socket; idempotent."""
@@ -85,14 +95,20 @@ class Pull:
         connection.request("GET", path)
         return connection.getresponse()
 
+    def _check(self) -> None:
+        if self._given_up:
+            raise UnreachableError(self._reach.name, "given up")
+
     def _dial(self) -> http.client.HTTPConnection:
         reach = self._reach
         connection = http.client.HTTPConnection(reach.host, reach.port)
         connection.auto_open = 0  # by itself it would speak without TLS
+        self._check()
         self._socket = socket.create_connection((reach.host, reach.port), timeout=reach.connect_s)
         self._socket = connection.sock = self._context.wrap_socket(self._socket, do_handshake_on_connect=False)
         self._connection = connection
         connection.sock.do_handshake()
+        self._check()
         if connection.sock.getpeercert(binary_form=True) != reach.peer:
             raise ProtocolError(reach.name, "answers with another key than before")
         connection.sock.settimeout(reach.stall_s)

@@ -225,6 +225,14 @@ class ProveReply(Record, frozen=True, kw_only=True):
     proofs: list[Proof | None]
 
 
+class AttestReply(Record, frozen=True, kw_only=True):
+    """A ProveReply with a signed AuditReceipt for it."""
+
+    incarnation: Incarnation
+    proofs: list[Proof | None]
+    receipt: bytes
+
+
 class CheckRequest(Record, frozen=True, kw_only=True):
     """Objects to read whole and compare with their names now."""
 
@@ -520,6 +528,7 @@ OPS: dict[str, OpSpec] = {
     "fence": OpSpec(path="fence", right="audit", request=Signed, answer=Claims),
     "retire": OpSpec(path="retire", right="audit", request=Signed, answer=Claims),
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
+    "attest": OpSpec(path="attest", right="audit", request=ProveRequest, answer=AttestReply, since=PULLS_VERSION),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
     "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
     "group": OpSpec(path="group", right=None, request=GroupRequest, answer=GroupReply, since=PULLS_VERSION),

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from replicator.errors import IntegrityError, RefusedError, ReplicatorError, Unr
 from replicator.format.merkle import name_of
 from replicator.format.sizes import SMALLEST
 from replicator.ids import ObjectName
+from replicator.provider.session import ProviderSession
 from replicator.transport.base import Connection
 from tests.engine.test_writers import children
 from tests.provider.tenant import data_object
@@ -29,8 +32,8 @@ def fetching(path: str, work: Work) -> None:
     async def inner() -> None:
         async with living(path) as at:
             connection = await at.connect()
-            slots = Slots(2, 2)
-            fetchers = Fetchers(slots.descriptors, at_once=2)
+            slots = Slots(2)
+            fetchers = Fetchers(slots.descriptors)
             try:
                 await work(at, connection, slots, fetchers)
             finally:
@@ -82,8 +85,8 @@ def test_a_provider_that_has_gone_is_unreachable(tmp_path: str) -> None:
             connection = await at.connect()
             await connection.close()
         before = open_fds()
-        slots = Slots(1, 1)
-        fetchers = Fetchers(slots.descriptors, at_once=1)
+        slots = Slots(1)
+        fetchers = Fetchers(slots.descriptors)
         with pytest.raises(UnreachableError, match="alice"):
             await fetchers.get_into(connection, ObjectName(bytes(32)), 0)
         fetchers.close()
@@ -116,5 +119,53 @@ def test_what_is_on_its_way_ends_with_it(tmp_path: str) -> None:
         fetchers.close()
         with pytest.raises(ReplicatorError, match="was closed"):
             await waiting
+
+    fetching(str(tmp_path), work)
+
+
+def test_what_is_given_up_ends_before_it_has_come_and_its_slot_is_free(tmp_path: str) -> None:
+    async def work(_at: Live, connection: Connection, slots: Slots, fetchers: Fetchers) -> None:
+        late, data = data_object(1), data_object(2)
+        for one in (late, data):
+            await connection.put(name_of(one), one)
+        begun, go_on = threading.Event(), threading.Event()
+        real = ProviderSession.get
+
+        def hang(session: ProviderSession, name: ObjectName, *values: Any) -> bytes:
+            if name == name_of(late):
+                begun.set()
+                go_on.wait(60)
+            return real(session, name, *values)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ProviderSession, "get", hang)
+            waiting = asyncio.ensure_future(fetchers.get_into(connection, name_of(late), 0))
+            await asyncio.to_thread(begun.wait, 60)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert not go_on.is_set(), "nobody waited for the provider"
+            assert await fetchers.get_into(connection, name_of(data), 0) == len(data)
+            go_on.set()
+        assert os.pread(slots[0].fd, len(data), 0) == data
+        assert await fetchers.get_into(connection, name_of(late), 1) == len(late)
+
+    fetching(str(tmp_path), work)
+
+
+def test_what_is_given_up_before_its_turn_is_never_asked_for(tmp_path: str) -> None:
+    async def work(_at: Live, connection: Connection, _slots: Slots, fetchers: Fetchers) -> None:
+        data = data_object(1)
+        await connection.put(name_of(data), data)
+        os.kill(fetchers._helper.process.pid, signal.SIGSTOP)
+        waiting = [asyncio.ensure_future(fetchers.get_into(connection, name_of(data), 0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for one in waiting[:2]:
+            one.cancel()
+        await asyncio.sleep(0)
+        os.kill(fetchers._helper.process.pid, signal.SIGCONT)
+        assert await waiting[2] == len(data)
+        await asyncio.wait(waiting)
+        assert [one.cancelled() for one in waiting] == [True, True, False]
 
     fetching(str(tmp_path), work)

@@ -15,7 +15,7 @@ from tests.snapshot.support import open_fds
 @pytest.fixture
 def slots() -> Iterator[Slots]:
     """Two slots."""
-    made = Slots(2, 1)
+    made = Slots(2)
     yield made
     made.close()
 

@@ -34,7 +34,7 @@ from replicator.format.charter import (
     RootChange,
     RootStatement,
 )
-from replicator.format.claim import Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
+from replicator.format.claim import AuditReceipt, Claim, Receipt, Shown, Standing, Witness, challenge_of, set_root
 from replicator.format.codec import Record, encode
 from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
 from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport, ErasureReport1, GoneProvider
@@ -218,6 +218,16 @@ CLAIM = Claim(
     added=run(0x00, 64),
     dropped=run(0x40, 32),
     root=set_root([run(0x00, 32), run(0x20, 32)]),
+)
+AUDIT_RECEIPT = AuditReceipt(
+    tenant=run(0x10, 16),
+    auditor=run(0x20, 32),
+    incarnation=run(0x30, 16),
+    question=run(0x40, 32),
+    answer=run(0x50, 32),
+    probes=100,
+    shown=99,
+    at_ns=NOW,
 )
 RECEIPT = Receipt(
     tenant=run(0x10, 16),
@@ -666,6 +676,7 @@ SAMPLES: dict[str, Record] = {
     "claim": CLAIM,
     "receipt": RECEIPT,
     "witness": WITNESS,
+    "audit receipt": AUDIT_RECEIPT,
     "standing": STANDING,
     "erase order": ERASE_ORDER,
     "erase receipt": ERASE_RECEIPT,

@@ -4,16 +4,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
+
+from replicator.crypto.sign import Context, body_of
+from replicator.format.claim import AuditReceipt, hash_of
 from replicator.format.codec import Record, decode, encode
 from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
+from replicator.provider.session import ProviderSession
 from replicator.transport.handler import Service, Session, Upload
-from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
+from replicator.wire.messages import AttestReply, EnrolReply, EnrolRequest, JoinRequest, ProveReply
 
 R = TypeVar("R", bound=Record)
 Handle = Callable[[Session, bytes], bytes]
 Get = Callable[[Session, ObjectName, int, int | None], bytes]
 BeginPut = Callable[[Session, ObjectName, int], Upload]
+
+
+def proving(lie: Handle) -> dict[str, Handle]:
+    """Return operations of who answers proofs with a lie, and signs that."""
+
+    def attest(session: Session, body: bytes) -> bytes:
+        assert isinstance(session, ProviderSession)
+        told = decode(ProveReply, lie(session, body))
+        honest = decode(AttestReply, session.handle("attest", body))
+        receipt = decode(AuditReceipt, body_of(honest.receipt))
+        shown = sum(proof is not None for proof in told.proofs)
+        receipt = msgspec.structs.replace(receipt, answer=hash_of(told), probes=len(told.proofs), shown=shown)
+        signed = session._core.key.sign(Context.AUDIT_RECEIPT, encode(receipt))
+        return encode(AttestReply(incarnation=told.incarnation, proofs=told.proofs, receipt=signed))
+
+    return {"prove": lie, "attest": attest}
 
 
 @dataclass

@@ -3,18 +3,21 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine import audit as auditing
 from replicator.engine.audit import DEEPER, PROBES, audit, audited
 from replicator.errors import UnreachableError
+from replicator.format.claim import AuditReceipt
 from replicator.format.codec import decode, encode
 from replicator.ids import Identity
 from replicator.provider.session import ProviderSession
-from replicator.transport.handler import Session
+from replicator.transport.handler import RequestRefusedError, Session
 from replicator.transport.memory import Phase
-from replicator.wire.messages import ProveReply, ProveRequest
-from tests.scenarios.liars import Liar
+from replicator.wire.messages import AttestReply, Info, ProveReply, ProveRequest
+from tests.scenarios.liars import Liar, proving
 from tests.scenarios.world import World
 
 
@@ -62,7 +65,7 @@ async def test_all_that_is_asked_of_a_good_provider_is_proved_and_kept(world: Wo
 
 async def test_wrong_proofs_are_an_integrity_failure_and_more_are_asked_for_at_once(world: World, source: str) -> None:
     await world.backup()
-    world.network.add(Liar(world.services[1], ops={"prove": spoil}))
+    world.network.add(Liar(world.services[1], ops=proving(spoil)))
     views, integrity = await look(world, count=20)
     view = views["bob"]
     assert view.wrong >= 2
@@ -81,7 +84,7 @@ async def test_what_was_listed_and_cannot_be_shown_is_absent(world: World, sourc
         request = decode(ProveRequest, body)
         return encode(ProveReply(incarnation=world.services[1].incarnation, proofs=[None] * len(request.leaves)))
 
-    world.network.add(Liar(world.services[1], ops={"prove": nothing}))
+    world.network.add(Liar(world.services[1], ops=proving(nothing)))
     views, integrity = await look(world, count=5)
     view = views["bob"]
     assert (view.proved, view.wrong, view.late) == (0, 0, 0)
@@ -94,7 +97,7 @@ async def test_silence_is_an_outage_and_no_loss(world: World, source: str) -> No
     await world.backup()
 
     def silent(identity: Identity, op: str, phase: Phase) -> None:
-        if op == "prove" and phase == "before" and identity == world.identity(1):
+        if op in {"prove", "attest"} and phase == "before" and identity == world.identity(1):
             raise UnreachableError("bob", "no answer in time")
 
     world.network.faults = silent
@@ -115,7 +118,7 @@ async def test_who_never_proves_anything_does_not_count_for_ever(world: World, s
     await world.backup()
 
     def silent(identity: Identity, op: str, phase: Phase) -> None:
-        if op == "prove" and phase == "before" and identity == world.identity(1):
+        if op in {"prove", "attest"} and phase == "before" and identity == world.identity(1):
             raise UnreachableError("bob", "no answer in time")
 
     world.network.faults = silent
@@ -135,7 +138,7 @@ async def test_a_proof_that_took_minutes_shows_nothing(world: World, source: str
     await world.backup()
 
     def slow(identity: Identity, op: str, phase: Phase) -> None:
-        if op == "prove" and phase == "after" and identity == world.identity(1):
+        if op in {"prove", "attest"} and phase == "after" and identity == world.identity(1):
             world.clock.advance(auditing.LATE_S + 1)
 
     world.network.faults = slow
@@ -154,11 +157,79 @@ async def test_a_night_of_proofs_is_less_than_two_mebibytes(world: World) -> Non
 
     def weigh(session: Session, body: bytes) -> bytes:
         assert isinstance(session, ProviderSession)
-        answer = session.handle("prove", body)
+        answer = session.handle("attest", body)
         taken[world.identity(1)] = taken.get(world.identity(1), 0) + len(answer)
         return answer
 
-    world.network.add(Liar(world.services[1], ops={"prove": weigh}))
+    world.network.add(Liar(world.services[1], ops={"attest": weigh}))
     views, _ = await look(world)
     assert views["bob"].proved == PROBES
     assert 1 << 20 < taken[world.identity(1)] < 2 << 20
+
+
+async def test_a_provider_signs_what_it_was_asked_and_answered_and_the_receipt_is_kept(
+    world: World, source: str
+) -> None:
+    await world.backup()
+    views, _ = await look(world, count=5)
+    [signed] = views["bob"].signed
+    receipt = auditing.read_audit_receipt(signed)
+    node = world.node()
+    try:
+        assert verify(signed, Context.AUDIT_RECEIPT, [world.opened[1].key.public])
+        assert (receipt.tenant, receipt.auditor) == (node.tenant, node.identity)
+        assert (receipt.probes, receipt.shown, receipt.at_ns) == (5, 5, world.clock.now_ns())
+        assert audited(node, world.clock.now_ns())[world.identity(1).hex()].signed == (signed,)
+    finally:
+        node.close()
+    await look(world, count=5)
+    offline = await world.status(offline=True)
+    assert all(peer.week is not None and len(peer.week.signed) == 2 for peer in offline.peers)
+
+
+async def test_who_signs_a_wrong_proof_is_convicted_by_its_own_receipt(world: World, source: str) -> None:
+    await world.backup()
+    world.network.add(Liar(world.services[1], ops=proving(spoil)))
+    views, _ = await look(world, count=20)
+    assert views["bob"].wrong
+    assert len(views["bob"].signed) == 2, "one for each question: it was asked again at once"
+
+
+@pytest.mark.parametrize("what", ["question", "answer", "auditor", "tenant", "incarnation", "shown", "key"])
+async def test_a_receipt_for_something_else_is_told_and_not_kept(what: str, world: World, source: str) -> None:
+    await world.backup()
+
+    def forge(session: Session, body: bytes) -> bytes:
+        assert isinstance(session, ProviderSession)
+        reply = decode(AttestReply, session.handle("attest", body))
+        receipt = decode(AuditReceipt, body_of(reply.receipt))
+        key = world.opened[2 if what == "key" else 1].key
+        if what != "key":
+            value = getattr(receipt, what)
+            other = value + 1 if isinstance(value, int) else bytes(len(value))
+            receipt = msgspec.structs.replace(receipt, **{what: other})
+        return encode(msgspec.structs.replace(reply, receipt=key.sign(Context.AUDIT_RECEIPT, encode(receipt))))
+
+    world.network.add(Liar(world.services[1], ops={"attest": forge}))
+    views, _ = await look(world, count=5)
+    assert counts(views["bob"]) == (5, 5, 0, 0, 0), "the proofs are right all the same"
+    assert views["bob"].signed == []
+    assert any("its receipt for proofs" in text for text in views["bob"].problems)
+    assert len(views["alice"].signed) == 1
+
+
+async def test_a_provider_of_an_earlier_build_proves_without_signing(world: World, source: str) -> None:
+    await world.backup()
+
+    def unknown(_session: Session, _body: bytes) -> bytes:
+        raise RequestRefusedError("bad-request", "no such operation")
+
+    def old(session: Session, body: bytes) -> bytes:
+        found = decode(Info, session.handle("info", body))
+        return encode(msgspec.structs.replace(found, wire=[1]))
+
+    world.network.add(Liar(world.services[1], ops={"attest": unknown}))
+    world.network.add(Liar(world.services[2], ops={"attest": unknown, "info": old}))
+    views, _ = await look(world, count=5)
+    for name in ("bob", "carol"):
+        assert (counts(views[name]), views[name].signed, views[name].problems) == ((5, 5, 0, 0, 0), [], [])

@@ -23,7 +23,7 @@ from replicator.wire.messages import (
     Refusal,
     Signed,
 )
-from tests.scenarios.liars import Liar, NoUpload, changed
+from tests.scenarios.liars import Liar, NoUpload, changed, proving
 from tests.scenarios.world import World
 
 GB = 10**9
@@ -281,14 +281,14 @@ async def test_a_provider_that_keeps_nothing_and_claims_everything_is_found_by_i
 async def test_a_provider_that_proves_nothing_is_not_believed(world: World, source: str) -> None:
     await world.backup()
     silent = changed("prove", ProveReply, lambda reply: msgspec.structs.replace(reply, proofs=[]))
-    world.network.add(Liar(world.services[2], ops=silent))
+    world.network.add(Liar(world.services[2], ops=proving(silent["prove"])))
     assert (await world.status()).exit_code == 4
 
 
 async def test_proofs_of_another_object_are_not_believed(world: World, source: str) -> None:
     await world.backup()
     turned = changed("prove", ProveReply, lambda reply: msgspec.structs.replace(reply, proofs=reply.proofs[::-1]))
-    world.network.add(Liar(world.services[2], ops=turned))
+    world.network.add(Liar(world.services[2], ops=proving(turned["prove"])))
     assert (await world.status()).exit_code == 4
 
 
@@ -349,7 +349,7 @@ async def test_when_every_provider_answers_with_other_bytes_nothing_wrong_is_wri
 # lies in words
 
 
-@pytest.mark.parametrize("op", ["info", "heads", "claim", "head", "inventory", "prove"])
+@pytest.mark.parametrize("op", ["info", "heads", "claim", "head", "inventory", "prove", "attest"])
 @pytest.mark.parametrize("answer", [b"", b"\xc1" * 40, b"\x90"])
 async def test_an_answer_that_cannot_be_read_is_that_providers_fault(
     op: str, answer: bytes, world: World, source: str

@@ -11,6 +11,7 @@ import pytest
 
 from replicator.cli.register import OTHER, _csv, _html, document
 from replicator.clock import DAY_S, NS
+from replicator.engine.audit import audit
 from replicator.engine.members import remove_peer, set_peer
 from replicator.engine.register import RECORDS, Entry, Holder, Register, register
 from replicator.ids import Identity
@@ -162,7 +163,7 @@ def test_what_others_wrote_is_neither_a_formula_nor_markup() -> None:
     ]
     found = Register(tenant="<b>", country="SE", made_ns=NS, entries=entries, gaps=["<i>"])
     rows = list(csv.reader(io.StringIO(_csv(found), newline="")))
-    assert {len(row) for row in rows} == {9}
+    assert {len(row) for row in rows} == {10}
     for text, row in zip(HOSTILE, rows[1:], strict=True):
         for cell in (row[0], row[1], row[2], row[4]):
             assert cell[0] not in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
@@ -174,5 +175,21 @@ def test_what_others_wrote_is_neither_a_formula_nor_markup() -> None:
     page.feed(_html(found))
     assert not page.tags & {"script", "b", "i"}
     assert page.cells[:2] == [HOSTILE[0], HOSTILE[0]]
-    assert page.cells[9 * 5] == HOSTILE[5]
+    assert page.cells[10 * 5] == HOSTILE[5]
     assert OTHER not in page.cells
+
+
+async def test_what_holders_proved_to_either_half_of_a_home_is_in_it(world: World) -> None:
+    await world.backup()
+    node = world.node()
+    try:
+        await audit(node, world.edge, count=5)
+        async with library_of(world) as library:
+            assert (await register(library, world.edge)).proofs == {}
+            found = await register(library, world.edge, node=node)
+    finally:
+        node.close()
+    assert {week.proved for week in found.proofs.values()} == {5}
+    assert found.proofs.keys() == {entry.holder.identity for entry in found.entries}
+    row = document(found)[0]
+    assert (row["week"]["proved"], len(row["week"]["receipts"])) == (5, 1)

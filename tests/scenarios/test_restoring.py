@@ -223,7 +223,7 @@ async def test_a_disk_that_is_full_in_the_middle_is_said_and_what_is_whole_stays
     monkeypatch.undo()
     files = [os.path.join(folder, name) for folder, _, names in os.walk(target) for name in names]
     whole = [path for path in files if ".replicator-" not in path]
-    assert len(whole) == 30
+    assert sum(not path.endswith("large") for path in whole) == 30, "which is of several packs, and may be whole too"
     for path in whole:
         assert read(path) == read(wide + path.removeprefix(restored(target)))
     linked = {os.path.join(restored(target), name) for name in ("0/0/0", "6/link")}  # made anew in any case
@@ -355,9 +355,8 @@ async def test_a_pack_that_two_windows_need_counts_as_often_as_it_is_fetched(
 class Fetching:
     """In place of the fetching process: what it would bring comes from the memory network."""
 
-    def __init__(self, slots: Sequence[int], *, at_once: int) -> None:
+    def __init__(self, slots: Sequence[int]) -> None:
         self._slots = slots
-        self.at_once = at_once
 
     async def get_into(self, connection: Connection, name: ObjectName, slot: int) -> int:
         data = await get_whole(connection, name)

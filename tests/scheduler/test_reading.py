@@ -138,3 +138,22 @@ def test_speeds_follow_what_is_measured_and_nobody_is_never_tried() -> None:
     assert speeds.of("old") == before
     speeds.at_most("old", 1, 1.0)
     assert speeds.of("old") < before
+
+
+def test_nothing_is_begun_again_for_who_only_wants_what_is_new() -> None:
+    queue = queue_of(("a", "one two"))
+    begun(queue, "one")
+    assert queue.next("two", 99.0, again=False) is None
+    assert queue.next("two", 99.0) is not None
+
+
+def test_what_nobody_has_begun_can_be_taken_back() -> None:
+    queue = queue_of(("a", "one"), ("b", "one"))
+    first = begun(queue, "one")
+    assert not queue.withdraw("a")
+    assert "b" in queue
+    assert queue.withdraw("b")
+    assert not queue.withdraw("b")
+    assert "b" not in queue
+    assert queue.next("one", 1.0) is None
+    assert queue.arrived(first, 1.0) == []

@@ -324,6 +324,7 @@ def bodies(known: dict[str, bytes]) -> list[tuple[str, bytes]]:
         ("chain", [1, bytes(32), 0, 10]),
         ("inventory", [1, b"", 10]),
         ("prove", [1, bytes(32), [0]]),
+        ("attest", [1, bytes(32), [0]]),
         ("check", [1, bytes(32)]),
         ("charter", [1, bytes(32)]),
     ]
