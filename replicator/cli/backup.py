@@ -358,6 +358,7 @@ def run(
     lines: list[str] = []
     if has_half(session.home, "node") or not maintains:
         _night_of_node(session, document, lines, most_spool)
+        _night_of_extras(session, document, lines)
     if maintains and (session.has_passphrase or not keeps):
         _night_of_maintenance(session, document, lines, forgets=keeps)
         due = ["content checks and restores on the keeper (`verify` and `drill` there)"]
@@ -421,6 +422,14 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
         lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
     if mended.let_go:
         lines.append(f"repair: {mended.let_go} copies more than promised are let go of, for `prune` to release")
+
+
+def _night_of_extras(session: Session, document: dict[str, Any], lines: list[str]) -> None:
+    from replicator.cli.extra import report_document, report_words, write_all  # noqa: PLC0415
+
+    reports = write_all(session)
+    document["extras"] = [report_document(one) for one in reports]
+    lines += map(report_words, reports)
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:
