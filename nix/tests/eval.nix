@@ -979,9 +979,10 @@ lib.runTests {
         inherit (unit) User AmbientCapabilities;
         runs = lib.hasSuffix "run --all --at-a-time 3 --up 10M" unit.ExecStart;
         homes = builtins.attrNames rules;
-        file =
-          lib.hasSuffix "replicator-tenant-anna.toml"
-            rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        file = rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        paths =
+          (builtins.fromTOML (text made.environment.etc."replicator/tenants/anna.toml".source))
+          .dataset.files.paths;
         secrets = secretsOf made;
       };
     expected = {
@@ -995,7 +996,8 @@ lib.runTests {
         "/var/lib/replicator-homes/anna/config.toml"
         "/var/lib/replicator-homes/bo"
       ];
-      file = true;
+      file = "/etc/replicator/tenants/anna.toml";
+      paths = [ "/srv/anna" ];
       secrets = [ ];
     };
   };
