@@ -22,6 +22,7 @@ OTHER = os.environ.get("REPLICATOR_TEST_BORG", "")
 needs_borg = pytest.mark.skipif(
     shutil.which("borg") is None, reason="borg is not on PATH (`make sync` builds it where its headers are)"
 )
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, for which one must be root")
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh (Debian: openssh-client)")
 
 
@@ -74,6 +75,21 @@ def listening(folder: Path) -> Iterator[str]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
+    """Mount a disk of so many bytes; give what makes it as large as one likes. Needs root."""
+    folder.mkdir()
+
+    def mount(*options: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], check=True)
+
+    mount(f"size={size}")
+    try:
+        yield lambda size: mount("remount", f"size={size}")
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 class Repo:

@@ -14,7 +14,7 @@ from replicator.engine.retain import counted
 from replicator.errors import KeyWrongError, LockedError, SourceError
 from replicator.fs import PosixFs
 from replicator.process import Command, Ended, Heard, Stop, SystemPrograms
-from tests.borg import OTHER, PHRASE, Repo, listening, needs_borg, needs_ssh
+from tests.borg import OTHER, PHRASE, Repo, disk, listening, needs_borg, needs_root, needs_ssh
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
 from tests.scenarios.world import PROMISE, World, write
@@ -47,7 +47,7 @@ async def bring(world: World, repo: Repo, glob: str | None = None, **said: Any) 
             open_node=lambda: NodeHome(home, PosixFs()),
             dataset_of=plain_dataset,
             series=said.pop("series", None),
-            staging=os.path.join(world.root, "staging"),
+            staging=said.pop("staging", os.path.join(world.root, "staging")),
             privileged=ROOT,
             **said,
         )
@@ -214,6 +214,22 @@ async def test_a_repository_behind_ssh_comes_in_as_any_other(world: World, tmp_p
         with pytest.raises(SourceError, match="Connection closed") as caught:
             await bring(world, repo)
         assert "can this user log in there" in caught.value.hint
+    assert await world.differences(str(tmp_path / "s" / "tree")) == []
+
+
+@pytest.mark.slow
+@needs_root
+async def test_an_import_whose_disk_is_full_ends_and_goes_on_when_there_is_room(world: World, tmp_path: Path) -> None:
+    repo, _ = series(tmp_path, 2)
+    with disk(tmp_path / "small", 300_000) as resize:
+        staging = str(tmp_path / "small" / "staging")
+        full = await bring(world, repo, staging=staging)
+        assert (bad(full), len(full.left), full.ended) == (["a-1 SpaceError"], 1, False)
+        assert full.archives[0].error is not None
+        assert "--staging" in full.archives[0].error.hint
+        assert (await world.snapshots(), os.listdir(tmp_path / "small")) == ([], [])
+        resize(10_000_000)
+        assert outcome(await bring(world, repo, staging=staging)) == [("a-1", None, []), ("a-2", None, [])]
     assert await world.differences(str(tmp_path / "s" / "tree")) == []
 
 
