@@ -659,6 +659,7 @@ lib.runTests {
             services.replicator.provider = {
               notice = "60d";
               forMembers = "50G";
+              relayFor = [ "members" ];
               bucket = {
                 url = "s3://attic/friends";
                 endpoint = "https://s3.example.org";
@@ -676,6 +677,7 @@ lib.runTests {
             data
             s3_endpoint
             notice
+            relay_for
             for_members
             advertise
             ;
@@ -690,6 +692,7 @@ lib.runTests {
         s3_endpoint = "https://s3.example.org";
         notice = "60d";
         for_members = "50G";
+        relay_for = [ "members" ];
         advertise = [ "alice.example.org:7144" ];
       };
       secrets = [ "replicator-s3:/run/secrets/s3" ];

@@ -42,6 +42,9 @@ in
       provider.metricsFile = "/var/lib/metrics/provider.prom";
       provider.metricsListen = "127.0.0.1:9144";
       provider.notice = "60d";
+      provider.forMembers = "1M";
+      provider.relayFor = [ "members" ];
+      provider.relayRate = "2M";
       notify.command.run = "true";
       node = {
         enable = true;
