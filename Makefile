@@ -56,8 +56,8 @@ types: sync
 layers: sync
 	$(BIN)/lint-imports
 
-nix:
-	nix/tests/quick
+nix: sync
+	PATH="$(abspath $(BIN)):$$PATH" nix/tests/quick
 
 # The modules' stories in containers; root, Debian, some twenty minutes.
 nix-stories: sync

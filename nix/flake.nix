@@ -32,6 +32,7 @@
         node = ./modules/node.nix;
         provider = ./modules/provider.nix;
         helpers = ./modules/helpers.nix;
+        hosting = ./modules/hosting.nix;
         mesh = ./modules/mesh.nix;
         enrol = ./modules/enrol.nix;
         host = {
@@ -44,6 +45,7 @@
           imports = [
             ./modules/node.nix
             ./modules/helpers.nix
+            ./modules/hosting.nix
             ./modules/mesh.nix
             ./modules/enrol.nix
           ];

@@ -54,6 +54,7 @@ in
       diskSize = said.disk-size or null;
       lock = lib.mkIf (said ? lock) said.lock;
       grace = lib.mkIf (said ? grace) said.grace;
+      notice = lib.mkIf (said ? notice) said.notice;
       openFirewallOn = lib.optional (vpn != null) (org.vpn.${vpn}.interface or vpn);
     };
   };

@@ -51,28 +51,14 @@ let
       up_day = node.rate.upDay;
       down_day = node.rate.downDay;
     };
-    dataset = lib.mapAttrs (name: one: {
-      inherit (one)
-        paths
-        copies
-        coding
-        minimum
-        spread
-        residency
-        snapshot
-        ;
-      exclude = if one.exclude == [ ] then null else one.exclude;
-      exclude_if_present = if one.excludeIfPresent == [ ] then null else one.excludeIfPresent;
-      exclude_larger_than = one.excludeLargerThan;
-      keep_caches = one.keepCaches;
-      one_file_system = one.oneFileSystem;
-      before = before name one;
-      after = after name one;
-      hook_timeout = one.hookTimeout;
-      hook_failure = one.hookFailure;
-      also_borg = one.alsoBorg;
-      keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
-    }) node.datasets;
+    dataset = lib.mapAttrs (
+      name: one:
+      settings.said one
+      // {
+        before = before name one;
+        after = after name one;
+      }
+    ) node.datasets;
     notify = settings.notify cfg.notify;
     metrics.textfile = node.metricsFile;
     peer = lib.mapAttrs (_: peer: peer // { own = if peer.own then true else null; }) node.peers;
@@ -233,15 +219,7 @@ in
     };
 
     settings = lib.mkOption {
-      type = lib.types.attrsOf (
-        lib.types.attrsOf (
-          lib.types.oneOf [
-            lib.types.bool
-            lib.types.int
-            lib.types.str
-          ]
-        )
-      );
+      type = settings.free;
       default = { };
       example = {
         node.spool_limit = "20G";

@@ -19,9 +19,14 @@ let
 
   bracketed = address: if lib.hasInfix ":" address then "[${address}]" else address;
   listen = "${bracketed provider.listenAddress}:${toString provider.port}";
-  file = settings.checked pkgs cfg.package "replicator-provider.toml" (toml {
+  file = settings.checked pkgs cfg.package "replicator-provider.toml" (
+    toml (lib.recursiveUpdate declared provider.settings)
+  );
+  declared = {
     provider = {
-      data = provider.dataDir;
+      data = if inBucket then provider.bucket.url else provider.dataDir;
+      s3_endpoint = provider.bucket.endpoint;
+      s3_region = provider.bucket.region;
       inherit (provider)
         capacity
         owner
@@ -31,6 +36,7 @@ let
         lock
         grace
         identity
+        notice
         window
         streams
         ;
@@ -38,6 +44,7 @@ let
       inherit listen;
       advertise = if provider.advertise == [ ] then null else provider.advertise;
       pull_from = provider.pullFrom;
+      for_members = provider.forMembers;
     };
     tenant = provider.tenants;
     notify = settings.notify cfg.notify;
@@ -45,12 +52,10 @@ let
       textfile = provider.metricsFile;
       listen = provider.metricsListen;
     };
-  });
+  };
 
-  paths = [
-    provider.dataDir
-    provider.stateDir
-  ];
+  inBucket = provider.bucket.url != null;
+  paths = lib.optional (!inBucket) provider.dataDir ++ [ provider.stateDir ];
   environment = {
     REPLICATOR_HOME = provider.stateDir;
     REPLICATOR_CONFIG = "${file}";
@@ -65,6 +70,9 @@ let
       ++ lib.optional (provider.metricsFile != null) "-${builtins.dirOf (toString provider.metricsFile)}";
     LoadCredential =
       lib.optional (provider.identityFile != null) "replicator-identity:${provider.identityFile}"
+      ++ lib.optional (
+        provider.bucket.credentialsFile != null
+      ) "replicator-s3:${provider.bucket.credentialsFile}"
       ++ lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
   };
   # Neither folder may be made on the disk below a mount point that is empty.
@@ -78,6 +86,12 @@ let
   days = text: sizes.number (lib.removeSuffix "d" text);
   command = pkgs.writeShellScriptBin "replicator-provider" ''
     # The program as the provider's own user, in its home: replicator-provider provider status
+    ${lib.optionalString (provider.bucket.credentialsFile != null) ''
+      # The bucket's keys, which root may read here and systemd hands to the daemon.
+      while IFS= read -r line; do
+        case "$line" in AWS_ACCESS_KEY_ID=* | AWS_SECRET_ACCESS_KEY=*) export "$line" ;; esac
+      done < ${lib.escapeShellArg provider.bucket.credentialsFile}
+    ''}
     exec ${pkgs.util-linux}/bin/setpriv --reuid=${provider.user} --regid=${provider.group} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg provider.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg provider.stateDir} ${exe} "$@"
   '';
   missing = option: value: hint: {
@@ -140,6 +154,41 @@ in
       default = null;
       example = "4T";
       description = "How large that disk is, so that an offer above it is refused when the system is built.";
+    };
+
+    bucket = {
+      url = lib.mkOption {
+        type = lib.types.nullOr (lib.types.strMatching "s3://[^/ ]+(/[^ ]*)?");
+        default = null;
+        example = "s3://attic/friends";
+        description = "A bucket of an S3-compatible server that keeps the objects in place of `dataDir`; the home stays on this machine.";
+      };
+      endpoint = lib.mkOption {
+        type = lib.types.nullOr (lib.types.strMatching "https?://[^ ]+");
+        default = null;
+        example = "https://s3.example.org";
+        description = "Where that server answers. Null: Amazon's own.";
+      };
+      region = lib.mkOption {
+        type = lib.types.nullOr lib.types.singleLineStr;
+        default = null;
+        description = "Its region, if it asks for one.";
+      };
+      credentialsFile = lib.mkOption {
+        type = lib.types.nullOr lib.types.externalPath;
+        default = null;
+        example = "/run/secrets/replicator-s3";
+        description = "Its keys, two lines: `AWS_ACCESS_KEY_ID=...` and `AWS_SECRET_ACCESS_KEY=...`. Handed to the daemon as a credential.";
+      };
+    };
+
+    settings = lib.mkOption {
+      type = settings.free;
+      default = { };
+      example = {
+        provider.streams = 2;
+      };
+      description = "Further tables and keys of config.toml, for what has no option here; the program refuses what it does not know when the system is built.";
     };
 
     capacity = lib.mkOption {
@@ -214,6 +263,13 @@ in
       description = "How long a deletion waits after it was asked for. Less than 14 days needs `shortLock`.";
     };
 
+    notice = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "[0-9]{1,4}[smhdw]");
+      default = null;
+      example = "60d";
+      description = "How long before it leaves or shrinks it says so to its tenants; a promise in its offer. Null: as `replicator-provider provider set --notice` left it.";
+    };
+
     shortLock = lib.mkEnableOption "less time than tenants expect between a theft of their maintenance key and the loss of their data";
 
     window = lib.mkOption {
@@ -286,6 +342,13 @@ in
       description = "Tenants that need no invite. Others are let in by `replicator-provider provider invite`.";
     };
 
+    forMembers = lib.mkOption {
+      type = lib.types.nullOr sizes.type;
+      default = null;
+      example = "50G";
+      description = "Bytes that each member of the group may store that this provider's home is in, without an invite of its own. Null: as `replicator-provider provider set --for-members` left it.";
+    };
+
     openFirewall = lib.mkEnableOption "the port on all interfaces";
 
     openFirewallOn = lib.mkOption {
@@ -346,6 +409,13 @@ in
         message = "services.replicator.provider.tenants: their quotas together are more than the capacity of ${toString provider.capacity}: lower a quota, or offer more.";
       }
       {
+        assertion =
+          provider.capacity == null
+          || provider.forMembers == null
+          || fits provider.forMembers provider.capacity;
+        message = "services.replicator.provider.forMembers of ${toString provider.forMembers} is more than the capacity of ${toString provider.capacity}: lower it, or offer more.";
+      }
+      {
         assertion = provider.identity == null || provider.identityFile != null;
         message = "services.replicator.provider.identityFile is not set, and the roster says who this provider is: bring the key ${cfg.name}.identity that `replicator host new ${cfg.name}` wrote, by sops, agenix or --extra-files.";
       }
@@ -359,7 +429,22 @@ in
       }
       {
         assertion =
-          provider.mountPoint == null
+          inBucket
+          || lib.all (key: provider.bucket.${key} == null) [
+            "endpoint"
+            "region"
+            "credentialsFile"
+          ];
+        message = "services.replicator.provider.bucket says how a bucket is reached, and no bucket: set bucket.url, such as \"s3://attic/friends\".";
+      }
+      {
+        assertion = !inBucket || provider.bucket.credentialsFile != null;
+        message = "services.replicator.provider.bucket.credentialsFile is not set: bring the bucket's keys by sops or agenix.";
+      }
+      {
+        assertion =
+          inBucket
+          || provider.mountPoint == null
           || lib.hasPrefix "${toString provider.mountPoint}/" "${toString provider.dataDir}/";
         message = "services.replicator.provider.dataDir is not on ${toString provider.mountPoint}: put it there, or name the disk that it is on.";
       }

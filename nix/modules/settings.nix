@@ -150,6 +150,30 @@ in
     releases = internal;
   };
 
+  # A dataset as config.toml has it.
+  said = one: {
+    inherit (one)
+      paths
+      copies
+      coding
+      minimum
+      spread
+      residency
+      snapshot
+      ;
+    exclude = if one.exclude == [ ] then null else one.exclude;
+    exclude_if_present = if one.excludeIfPresent == [ ] then null else one.excludeIfPresent;
+    exclude_larger_than = one.excludeLargerThan;
+    keep_caches = one.keepCaches;
+    one_file_system = one.oneFileSystem;
+    before = if one.before == "" then null else one.before;
+    after = if one.after == "" then null else one.after;
+    hook_timeout = one.hookTimeout;
+    hook_failure = one.hookFailure;
+    also_borg = one.alsoBorg;
+    keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
+  };
+
   peer.options = {
     address = lib.mkOption {
       type = lib.types.strMatching "[^/ ]+:[0-9]{1,5}/[a-z2-7]{52}";
@@ -181,6 +205,18 @@ in
         HOME=$TMPDIR ${lib.getExe package} check-config "$target"
       '';
     };
+
+  # Tables of config.toml as they are.
+  free = lib.types.attrsOf (
+    lib.types.attrsOf (
+      lib.types.oneOf [
+        lib.types.bool
+        lib.types.int
+        lib.types.str
+        (lib.types.listOf lib.types.str)
+      ]
+    )
+  );
 
   # NixOS has its sendmail at a place of its own.
   notify =

@@ -151,6 +151,18 @@ let
       };
     };
   };
+  hosting = {
+    imports = [ self.nixosModules.hosting ];
+    services.replicator.hosting = {
+      enable = true;
+      atATime = 3;
+      up = "10M";
+      tenants = {
+        anna.datasets.files.paths = [ "/srv/anna" ];
+        bo = { };
+      };
+    };
+  };
   stated = {
     imports = [ node ];
     services.replicator.state.shop = {
@@ -639,6 +651,57 @@ lib.runTests {
         streams = 2;
       };
   };
+  testObjectsInABucketHaveNoFolderAndTheirKeysAreACredential = {
+    expr =
+      let
+        made = system' (
+          with' provider {
+            services.replicator.provider = {
+              notice = "60d";
+              forMembers = "50G";
+              bucket = {
+                url = "s3://attic/friends";
+                endpoint = "https://s3.example.org";
+                credentialsFile = "/run/secrets/s3";
+              };
+              settings.provider.advertise = [ "alice.example.org:7144" ];
+            };
+          }
+        );
+      in
+      {
+        failed = failed made;
+        file = {
+          inherit ((builtins.fromTOML (text made.environment.etc."replicator/provider.toml".source)).provider)
+            data
+            s3_endpoint
+            notice
+            for_members
+            advertise
+            ;
+        };
+        secrets = lib.unique (secretsOf made);
+        writes = (service made "replicator-provider").serviceConfig.ReadWritePaths;
+      };
+    expected = {
+      failed = [ ];
+      file = {
+        data = "s3://attic/friends";
+        s3_endpoint = "https://s3.example.org";
+        notice = "60d";
+        for_members = "50G";
+        advertise = [ "alice.example.org:7144" ];
+      };
+      secrets = [ "replicator-s3:/run/secrets/s3" ];
+      writes = [ "/var/lib/replicator-provider" ];
+    };
+  };
+  testRefusesAServerWithoutABucket = says (with' provider {
+    services.replicator.provider.bucket.endpoint = "https://s3.example.org";
+  }) "and no bucket: set bucket.url";
+  testRefusesABucketWithoutKeys = says (with' provider {
+    services.replicator.provider.bucket.url = "s3://attic";
+  }) "bring the bucket's keys by sops or agenix";
   testWhomAProviderFetchesFromIsInItsFile = {
     expr =
       (builtins.fromTOML (
@@ -904,7 +967,46 @@ lib.runTests {
     ];
   };
 
+  testHostedTenantsHaveAHomeEachAndOneUnit = {
+    expr =
+      let
+        made = system' [ hosting ];
+        unit = (service made "replicator-run-all").serviceConfig;
+        rules = made.systemd.tmpfiles.settings."10-replicator-hosting";
+      in
+      {
+        failed = failed made;
+        inherit (unit) User AmbientCapabilities;
+        runs = lib.hasSuffix "run --all --at-a-time 3 --up 10M" unit.ExecStart;
+        homes = builtins.attrNames rules;
+        file =
+          lib.hasSuffix "replicator-tenant-anna.toml"
+            rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        secrets = secretsOf made;
+      };
+    expected = {
+      failed = [ ];
+      User = "replicator-hosting";
+      AmbientCapabilities = [ "CAP_DAC_READ_SEARCH" ];
+      runs = true;
+      homes = [
+        "/var/lib/replicator-homes"
+        "/var/lib/replicator-homes/anna"
+        "/var/lib/replicator-homes/anna/config.toml"
+        "/var/lib/replicator-homes/bo"
+      ];
+      file = true;
+      secrets = [ ];
+    };
+  };
+
   # --- refusals
+  testRefusesATenantThatNoFolderIsCalled = says (with' hosting {
+    services.replicator.hosting.tenants."../x" = { };
+  }) "small letters, digits and - inside";
+  testRefusesTenantsWithTheNodesUser = says (with' hosting {
+    services.replicator.hosting.user = "replicator";
+  }) "name one that no other unit runs as";
   testRefusesAMisspeltOption = refuses (
     with' node { services.replicator.node.datasets.photos.copis = 3; }
   );
@@ -1085,6 +1187,9 @@ lib.runTests {
       quota = "600G";
     };
   }) "their quotas together are more than the capacity of 500G: lower a quota, or offer more";
+  testRefusesMoreForEachMemberThanIsOffered = says (with' provider {
+    services.replicator.provider.forMembers = "600G";
+  }) "forMembers of 600G is more than the capacity of 500G: lower it, or offer more";
   testRefusesAShortLock = says (with' provider {
     services.replicator.provider.lock = "1d";
   }) "a lock of 1d and a grace of 14d are less than tenants expect";

@@ -187,9 +187,9 @@ class Known:
         }
         out = self._out(since, counting, mine)
         came = self.admissions()
-        brought: dict[bytes, set[bytes]] = {}
-        for voucher, admission, _ in came:
-            brought.setdefault(voucher.code, set()).add(admission.member)
+        brought: dict[tuple[bytes, bytes], set[bytes]] = {}
+        for voucher, admission, by in came:
+            brought.setdefault((by, voucher.code), set()).add(admission.member)
         found = []
         for member, number in since.items():
             said = self._said.get((b"member", member))
@@ -208,8 +208,8 @@ class Known:
                     offer_signed=offer.fact.signed if offer is not None else b"",
                     invited_by=self.invited_by(member),
                     doubled=any(
-                        len(brought[voucher.code]) > 1
-                        for voucher, admission, _ in came
+                        len(brought[by, voucher.code]) > 1
+                        for voucher, admission, by in came
                         if (admission.member, admission.number) == (member, number)
                     ),
                     expelled_by=tuple((by, one.reason) for by, one in sorted(expelled[member].items())),
@@ -281,9 +281,9 @@ def found_group(voice: Voice, group: Group, word: Callable[[bytes], Member]) -> 
     return merge(None, [Fact(kind="group", signed=signed), Fact(kind="member", signed=said)])
 
 
-def hash_of_secret(secret: bytes) -> bytes:
-    """Return what a voucher says of the secret in a code."""
-    return blake3(b"replicator/1 group code\x00" + secret).digest()
+def hash_of_secret(secret: bytes, member: bytes) -> bytes:
+    """Return what a member's voucher says of the secret in a code: another's voucher can not speak of the same."""
+    return blake3(b"replicator/1 group code\x00" + member + secret).digest()
 
 
 def merge(known: Known | None, facts: Iterable[Fact], *, group: bytes | None = None) -> Known:

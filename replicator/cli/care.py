@@ -12,6 +12,7 @@ from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
 from replicator.cli.proofs import proofs_words, week_document
 from replicator.config import format_size
+from replicator.endpoints import join_endpoint, parse_way
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
 
@@ -124,6 +125,11 @@ def _status_document(found: "Status") -> dict[str, Any]:
     return document
 
 
+def _answers(endpoint: str) -> str:
+    way = parse_way(endpoint)
+    return "answers" if way.relay is None else f"answers through a relay at {join_endpoint(way.host, way.port)}"
+
+
 def _deletions_text(found: "Status") -> list[str]:
     lines: list[str] = []
     for one in found.deletions:
@@ -195,7 +201,7 @@ def _status_text(found: "Status") -> list[str]:
                     format_size(one.bytes),
                     one.probes if one.proved == one.probes else proofs_words(one),
                     "; ".join((*([] if one.stands == "answers" else [one.stands]), *one.problems))
-                    or ("answers" if one.reachable else "not asked"),
+                    or (_answers(one.reached) if one.reachable else "not asked"),
                 )
                 for one in found.peers
             ],
@@ -516,7 +522,8 @@ def rebalance(session: Session, dry_run: bool) -> None:
     if not report.moves:
         text = "Nothing has to move."
     if report.surplus:
-        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them"
+        done = f"; this node let go of {report.let_go}" if report.let_go else ""
+        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them{done}"
     session.out.result(
         {
             "moves": [
@@ -536,6 +543,7 @@ def rebalance(session: Session, dry_run: bool) -> None:
             "made_bytes": report.made_bytes,
             "pulled": report.pulled,
             "surplus": report.surplus,
+            "let_go": report.let_go,
             "owed": report.owed,
             "dry_run": dry_run,
         },

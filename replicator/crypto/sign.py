@@ -55,6 +55,7 @@ class Context(enum.Enum):
     ERASURE_REPORT = b"erasure report"
     PERMIT = b"permit"
     PICKUP = b"pickup"
+    WAITING = b"waiting"
     AUDIT_RECEIPT = b"audit receipt"
     NOTICE = b"notice"
     CLEARING = b"clearing"

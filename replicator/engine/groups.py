@@ -59,7 +59,10 @@ async def swap_facts(half: Half, links: Mapping[Identity, "Link"]) -> list[str]:
 
     What one tells is handed on to those that were asked before it.
     """
-    before = known = load_group(half)
+    try:
+        before = known = load_group(half)
+    except HomeError as error:  # no reason to back nothing up
+        return [f"{error.message}: {error.hint}"]
     if before is None or known is None:
         return []
     notices: list[str] = []
@@ -69,7 +72,7 @@ async def swap_facts(half: Half, links: Mapping[Identity, "Link"]) -> list[str]:
             if told.get(identity) == known.hashes:
                 continue
             try:
-                known = await swap_with(link, known)
+                known, _ = await swap_with(link, known)
             except PeerError as error:
                 if not isinstance(error, RefusedError) or error.code not in {"bad-request", "unsupported"}:
                     notices.append(str(error))
@@ -83,27 +86,29 @@ async def swap_facts(half: Half, links: Mapping[Identity, "Link"]) -> list[str]:
     return [*notices, *news(before, known, member_of(half), pinned)]
 
 
-async def swap_with(link: "Link", known: Known) -> Known:
-    """Swap facts with one provider; return all that is known then. A provider that knows no groups tells none.
+async def swap_with(link: "Link", known: Known) -> tuple[Known, bool]:
+    """Swap facts with one provider; return all that is known then, and whether that provider knows as much.
+
+    One that is in no group, in another, or of an earlier build, tells nothing and knows nothing.
 
     Raises:
         PeerError: it does not answer, or refuses.
         IntegrityError, FormatError: what it tells does not hold.
     """
     if PULLS_VERSION not in link.info.wire:
-        return known
+        return known, False
     wanted: set[bytes] = set()
-    for _ in range(2):
+    for _ in range(3):
         bring = known.beside(set(known.hashes) - wanted)
         request = GroupRequest(group=known.group, have=b"".join(known.hashes), facts=bring)
         reply = await link.connection.call("group", request, GroupReply)
         if reply.group != known.group:
-            return known
+            return known, False
         known = merge(known, reply.facts)
         wanted = {reply.wanted[at : at + HASH_SIZE] for at in range(0, len(reply.wanted), HASH_SIZE)}
         if not wanted:
-            break
-    return known
+            return known, True
+    return known, False
 
 
 async def ask_group(half: Half, links: Iterable["Link"]) -> Known | None:
@@ -128,17 +133,21 @@ async def ask_group(half: Half, links: Iterable["Link"]) -> Known | None:
 
 
 def waiting(known: Known, member: bytes, pinned: Collection[Identity]) -> list[Seated]:
-    """Return the members whose providers this tenant might use and does not yet."""
-    return [
-        one
-        for one in known.members((member,))
+    """Return the members whose providers this tenant might use and does not yet, each provider once."""
+    found = {
+        one.provider: one
+        for one in reversed(known.members((member,)))
         if one.state == "in" and one.id != member and one.offer is not None and one.provider not in pinned
-    ]
+    }
+    return list(reversed(found.values()))
 
 
 def group_advice(half: Half) -> list[str]:
     """Return what a person has to do about the group, from what this home knows offline."""
-    known = load_group(half)
+    try:
+        known = load_group(half)
+    except HomeError as error:
+        return [f"{error.message}: {error.hint}"]
     if known is None:
         return []
     member = member_of(half)

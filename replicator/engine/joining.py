@@ -13,7 +13,7 @@ import msgspec
 from replicator.charter.group import Known, Seated, Voice, found_group, hash_of_secret, merge
 from replicator.clock import NS
 from replicator.crypto.sign import Context, SigningKey
-from replicator.endpoints import split_endpoint
+from replicator.endpoints import parse_way
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.groups import ask_group, keep_group, load_group, news, swap_with, waiting
@@ -33,7 +33,7 @@ from replicator.format.charter import PeerPin
 from replicator.format.codec import decode, encode
 from replicator.format.codes import read_code, write_code
 from replicator.format.group import Expulsion, Fact, Group, GroupInvite, Member, Seat, Voucher
-from replicator.format.offer import Offer
+from replicator.format.offer import MOST_ENDPOINTS, Offer
 from replicator.ids import Identity, identity_of, short
 from replicator.transport.base import Target
 from replicator.wire.messages import JoinRequest
@@ -220,7 +220,7 @@ async def invite(here: Here, *, label: str, valid_s: int = VALID_S) -> Invited:
     voice = here.voice()
     if here.provider is not None:
         offer = here.provider.offer()
-        if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
+        if any(parse_way(endpoint).port == 0 for endpoint in offer.endpoints):
             raise HomeError(
                 "this home's provider listens on any free port, and which one is not known yet",
                 hint="run `replicator provider serve` first; it notes the port",
@@ -238,8 +238,13 @@ async def invite(here: Here, *, label: str, valid_s: int = VALID_S) -> Invited:
             if link.identity not in doors:
                 continue
             made, more = _vouch(here, voice, known, link.identity, link.pin.name, link.offer.endpoints, label, valid_s)
-            here.keep(await swap_with(link, more))
-            return made
+            try:
+                more, heard = await swap_with(link, more)
+            except (PeerError, FormatError, IntegrityError):
+                continue
+            if heard:
+                here.keep(more)
+                return made
     raise HomeError(
         "no member's provider answers, and one has to let in who brings the code",
         hint="try again when one does; `replicator group accept` makes members' providers peers of this tenant",
@@ -267,7 +272,7 @@ def _vouch(
         group=known.group,
         root=voice.root,
         door=door,
-        code=hash_of_secret(secret),
+        code=hash_of_secret(secret, voice.member),
         label=label,
         expires_ns=expires_ns,
         revoked=False,
@@ -437,7 +442,7 @@ async def accept(here: Here, seats: Sequence[Seated]) -> Accepted:
         target = Target(
             identity=seat.provider,
             name=seat.name,
-            endpoints=tuple(seat.offer.endpoints),
+            endpoints=tuple(seat.offer.endpoints[:MOST_ENDPOINTS]),
             key=keeper.signing,
             certificate=None,
         )
@@ -532,7 +537,11 @@ def codes(here: Here) -> list[Code]:
     """
     known, member, _ = in_group(here)
     names = {one.id: one.name for one in known.members((member,))}
-    used = {voucher.code: names.get(one.member, short(one.member)) for voucher, one, _ in known.admissions()}
+    used = {
+        voucher.code: names.get(one.member, short(one.member))
+        for voucher, one, by in known.admissions()
+        if by == member
+    }
     now_ns = here.edge.clock.now_ns()
     found = []
     for by, _, voucher, _ in known.vouchers():
@@ -590,10 +599,10 @@ async def _heard(federation: Federation, door: Identity, known: Known) -> list[s
         error = federation.failures.get(door)
         return [str(error) if error is not None else f"provider {short(door)} is no peer of this tenant any more"]
     try:
-        await swap_with(link, known)
+        _, heard = await swap_with(link, known)
     except (PeerError, FormatError, IntegrityError) as error:
         return [str(error)]
-    return []
+    return [] if heard else [f"{link.pin.name} says that it is not in this group"]
 
 
 def find_member(seats: Collection[Seated], name: str) -> Seated:
@@ -605,7 +614,8 @@ def find_member(seats: Collection[Seated], name: str) -> Seated:
     named = [one for one in seats if one.name.casefold() == name.casefold()]
     if len(named) > 1:
         named = [one for one in named if one.state == "in"] or named
-    found = named or [one for one in seats if name and one.id.hex().startswith(name.lower())]
+    # Both: a member could call itself by the beginning of another's id.
+    found = named + [one for one in seats if name and one.id.hex().startswith(name.lower()) and one not in named]
     if len(found) != 1:
         known = ", ".join(f"{one.name} ({short(one.id)})" for one in (found or seats))
         raise NotFoundError(f"{'no' if not found else 'more than one'} member '{name}' (there are: {known})")

@@ -83,6 +83,8 @@ class PeerStatus:
     country: str
     reachable: bool
     contacted_ns: int
+    reached: str = ""
+    """Where it answers: "host:port", or "via:RELAY@host:port"; of one that was not asked, what is tried first."""
     objects: int = 0
     bytes: int = 0
     free: int = 0
@@ -230,7 +232,7 @@ def _judge(
         peer.week = week.get(peer.id)
         peer.stands = ground.standing(pin, now).word
         since_ns = half.catalog.peers.get(Identity(pin.identity)).failing_since_ns
-        peer.silent_s = (now - since_ns) // NS if since_ns else 0
+        peer.silent_s = max(0, now - since_ns) // NS if since_ns else 0
         _leaving(half, ground, peer, pin)
         if peer.stands == "gone" and peer.reachable:
             federation.notices.append(
@@ -527,6 +529,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         country=pin.country,
         reachable=link is not None,
         contacted_ns=row.contacted_ns,
+        reached=link.connection.endpoint if link else next(iter((*row.endpoints, *pin.endpoints)), ""),
         free=row.free,
         problems=list(link.problems) if link else [],
     )

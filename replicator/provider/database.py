@@ -12,11 +12,12 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
 6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are.
-8: the group that this provider is in, and what it gives to members."""
+8: the group that this provider is in, and what it gives to members. 9: what was told of other providers, and what was
+passed on to those that nobody can dial."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -115,6 +116,11 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         ("tenant", "holder", "month"),
     ),
     "kept": ({"tenant": bytes, "month": str, "bytes": int}, ("tenant", "month")),
+    "relayed": ({"identity": bytes, "month": str, "connections": int, "moved": int}, ("identity", "month")),
+    "told": (
+        {"tenant": bytes, "kind": str, "about": bytes, "key": bytes, "number": int, "signed": bytes, "told_ns": int},
+        ("tenant", "kind", "about", "key"),
+    ),
     "drains": (
         {"tenant": bytes, "keeps": int, "by_ns": int, "began_ns": int, "began": int, "signed": bytes},
         ("tenant",),
@@ -148,6 +154,7 @@ _BELONGS: dict[str, list[tuple[str, str, str]]] = {
         "objections",
         "traffic",
         "kept",
+        "told",
         "clearings",
     )
 }
@@ -155,6 +162,7 @@ _WITHOUT_ROWID = ("objects", "claimed")
 _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "tenants": [("root_key",), ("owner_key",)],
     "forks": [("tenant", "writer")],
+    "told": [("kind", "about")],
 }
 
 _UPGRADE_2 = (

@@ -16,7 +16,7 @@ from replicator.crypto.sign import Context, SigningKey, body_of
 from replicator.format.codec import HASH_SIZE
 from replicator.format.group import MAX_MEMBERS, Admission, Fact, GroupFacts
 from replicator.format.offer import decode_offer
-from replicator.ids import Identity, identity_of
+from replicator.ids import Identity, identity_of, root_fingerprint
 from replicator.provider.database import Database
 from replicator.provider.drain import whole_of
 from replicator.provider.tenants import BY_HAND, find_tenant
@@ -93,7 +93,7 @@ def settle(connection: sqlite3.Connection, known: Known) -> None:
     for tenant, root_key, quota, given in rows:
         seat = seats.get(identity_of(root_key))
         own = quota - given
-        if seat is None or given == BY_HAND:
+        if seat is None or seat.id == mine or given == BY_HAND:
             continue
         if (
             seat.state == "left"
@@ -223,8 +223,7 @@ def _open_voucher(connection: sqlite3.Connection, known: Known, ours: Identity, 
     us = seats.get(own_member(connection))
     if us is None or us.state != "in":
         raise RequestRefusedError("forbidden", "this provider has left the group: ask for a code of another member's")
-    code = hash_of_secret(secret)
-    found = [one for one in known.vouchers() if (one[2].code, one[2].door) == (code, ours)]
+    found = [one for one in known.vouchers() if (one[2].code, one[2].door) == (hash_of_secret(secret, one[0]), ours)]
     if not found:
         raise RequestRefusedError("spent", "this code is not known here; ask for a new one")
     member, signed, voucher, root = found[0]
@@ -263,8 +262,10 @@ def declared_member(
         return declared, b""
     seats = {one.id: one for one in database.read(lambda connection: members_here(connection, known))}
     seat = seats.get(identity_of(root.root_key))
-    if seat is None:
+    if seat is None or seat.root is None or seat.id == database.read(own_member):
         return declared, b""
+    if root.number < seat.root.number:
+        raise RequestRefusedError("forbidden", "this member's root has said more since than in this statement")
     if seat.state != "in":
         raise RequestRefusedError("forbidden", "who left the group, or was put out of it, gets nothing new here")
     if whole_of(database) is not None:
@@ -284,7 +285,11 @@ def declared_member(
             f"{format_size(room)}: its operator can give less to each, or offer more",
         )
     if not belongs_to_root(root.tenant, root.root_key, request.handovers):
-        raise RequestRefusedError("forbidden", "this tenant's id is not made of its root key")
+        raise RequestRefusedError(
+            "forbidden",
+            "this tenant's id is not made of its root key; where it is of an earlier build, the operator can declare "
+            f"tenant {root_fingerprint(root.root_key)}",
+        )
     # The quota comes with what the group settles, in which it is counted as the group's.
     quota = here.quota if here is not None else 0
     member = DeclaredTenant(name=seat.name, root_key=root.root_key, quota=quota)

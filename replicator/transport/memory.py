@@ -50,6 +50,8 @@ class MemoryNetwork:
     def __init__(self, *services: Service, faults: Faults = _no_faults) -> None:
         self.services: dict[Identity, Service] = {service.identity: service for service in services}
         self.faults = faults
+        self.addresses: dict[Identity, set[str]] = {}
+        """Where a provider answers, of those that do not answer at whatever is dialled."""
         self.uploaded: dict[Identity, int] = {}
         self.given: dict[Identity, int] = {}
         """Bytes that each provider gave to others."""
@@ -116,9 +118,16 @@ class MemoryNetwork:
     def service(self, target: Target) -> Service:
         """Return the provider, if it answers."""
         found = self.services.get(target.identity)
-        if found is None:
+        if found is None or self.endpoint(target) is None:
             raise UnreachableError(target.name, "no endpoint answers")
         return found
+
+    def endpoint(self, target: Target) -> str | None:
+        """Return at which of its endpoints a provider answers, None if at none of those that are dialled."""
+        here = self.addresses.get(target.identity)
+        if here is None:
+            return target.endpoints[0] if target.endpoints else ""
+        return next((one for one in target.endpoints if one in here), None)
 
     def fetch(self, endpoints: Sequence[str], source: Identity, pickup: bytes, size: int, take: Take) -> None:
         """Let one provider fetch from another: a :class:`~replicator.transport.sources.Sources`, of "give" requests."""
@@ -139,6 +148,16 @@ class MemoryNetwork:
             take(memoryview(data)[at : at + PIECE])
         self.given[source] = self.given.get(source, 0) + size
 
+    def announce(self, endpoints: Sequence[str], other: Identity, offer: bytes) -> None:
+        """Let one provider tell another its offer."""
+        service = self.services.get(other)
+        if service is None or not endpoints:
+            raise UnreachableError("the other provider", "does not answer")
+        try:
+            service.announce(decode(Signed, encode(Signed(statement=offer)), limit=MAX_REQUEST).statement)
+        except RequestRefusedError as error:
+            raise peer_error("the other provider", decode(Refused, encode(error.record()))) from error
+
     def close(self) -> None:
         """Nothing is ever half fetched."""
 
@@ -156,6 +175,7 @@ class MemoryConnection:
 
     def __init__(self, network: MemoryNetwork, target: Target) -> None:
         self.target = target
+        self.endpoint = network.endpoint(target) or ""
         self._network = network
 
     async def call(self, op: str, request: Record, answer: type[A]) -> A:

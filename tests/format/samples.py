@@ -71,6 +71,7 @@ from replicator.format.offer import Invite, Offer, Offer1, Offer2
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.permit import Permit, Pickup
 from replicator.format.policy import Policy, policy_id
+from replicator.format.relay import Waiting
 from replicator.format.snapshot import (
     ChunkList,
     ChunkRef,
@@ -352,6 +353,7 @@ PERMIT = Permit(
     issued_ns=NOW,
     expires_ns=NOW + NS,
 )
+WAITING = Waiting(relay=run(0xB0, 32), asked_ns=NOW)
 GROUP = Group(name="friends", salt=run(0x10, 16), root=b"a signed root statement", created_ns=NOW)
 GROUP_MEMBER = Member(
     group=run(0x20, 32),
@@ -701,6 +703,7 @@ SAMPLES: dict[str, Record] = {
     "group facts": GROUP_FACTS,
     "group invite": GROUP_INVITE,
     "permit": PERMIT,
+    "waiting": WAITING,
     "pickup": PICKUP,
     "offer": OFFER,
     "offer 1": OFFER_1,

@@ -23,6 +23,7 @@ from replicator.format import (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )
@@ -45,6 +46,7 @@ MODULES = (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+from replicator.crypto.passphrase import DEFAULT_COST, Cost, Wrapped, wrap
+from replicator.engine import keeper
 from replicator.engine.edge import Edge, NoProgress
 from replicator.engine.home import Half
 from replicator.engine.joining import Accepted, Here, accept, candidates, invite, join
@@ -15,6 +19,7 @@ from replicator.engine.tenant import create_tenant
 from replicator.fs import PosixFs
 from replicator.ids import Identity
 from replicator.provider.home import Provider, Terms, init_provider, open_provider
+from replicator.rng import Rng
 from replicator.transport.memory import MemoryNetwork
 from tests.fakes import FakeClock, SeededRng
 from tests.scenarios.world import LATER_NS, PASSPHRASE, copy_or_link, move_data
@@ -38,12 +43,12 @@ class Friend:
     def here(self) -> Iterator[Here]:
         """Open what a command would."""
         halves: list[Half] = []
-        keeper = None
+        home = None
         if self.tenant:
-            keeper = KeeperHome(self.home, PosixFs(), lambda _: PASSPHRASE)
-            halves = [keeper, NodeHome(self.home, PosixFs())]
+            home = KeeperHome(self.home, PosixFs(), lambda _: PASSPHRASE)
+            halves = [home, NodeHome(self.home, PosixFs())]
         try:
-            yield Here(edge=self.edge, keeper=keeper, siblings=halves[1:], provider=self.provider)
+            yield Here(edge=self.edge, keeper=home, siblings=halves[1:], provider=self.provider)
         finally:
             for half in halves:
                 half.close()
@@ -154,10 +159,38 @@ class Friends:
                 friend.provider.close()
 
 
+@dataclass
+class _Salted:
+    """Gives one salt to all, and then what another would."""
+
+    rng: Rng
+    salted: bool = False
+
+    def bytes(self, count: int) -> bytes:
+        if self.salted:
+            return self.rng.bytes(count)
+        self.salted = True
+        return bytes(count)
+
+    def below(self, bound: int) -> int:
+        return self.rng.below(bound)
+
+
+def salt_alike(patch: pytest.MonkeyPatch) -> None:
+    """Wrap keys with one salt: a passphrase that is stretched once then does for all friends (see conftest.py)."""
+
+    def salted(words: str, secret: bytes, label: bytes, rng: Rng, cost: Cost = DEFAULT_COST) -> Wrapped:
+        return wrap(words, secret, label, _Salted(rng), cost)
+
+    patch.setattr(keeper, "wrap", salted)
+
+
 def _make(home: str, edge: Edge, name: str, *, tenant: bool, terms: Terms | None) -> None:
     os.makedirs(home)
     if tenant:
-        create_tenant(home, edge, name=name, country="SE", passphrase=PASSPHRASE, keeper_only=False)
+        with pytest.MonkeyPatch.context() as patch:
+            salt_alike(patch)
+            create_tenant(home, edge, name=name, country="SE", passphrase=PASSPHRASE, keeper_only=False)
     if terms is not None:
         data = os.path.join(home, "data")
         init_provider(home, data=data, terms=terms, fs=PosixFs(), clock=edge.clock, rng=edge.rng).close()

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from replicator.charter.offers import VerifiedOffer
 from replicator.crypto.sign import Context, body_of
 from replicator.format.claim import AuditReceipt, hash_of
 from replicator.format.codec import Record, decode, encode
@@ -66,6 +67,18 @@ class Liar:
 
     def give(self, pickup: bytes) -> bytes:
         return (self.gives or self.honest.give)(pickup)
+
+    def announce(self, offer: bytes) -> None:
+        self.honest.announce(offer)
+
+    def known(self, offer: bytes) -> VerifiedOffer:
+        return self.honest.known(offer)
+
+    def relays(self, statement: bytes) -> Identity:
+        return self.honest.relays(statement)
+
+    def offer(self) -> bytes:
+        return self.honest.offer()
 
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))

@@ -18,6 +18,7 @@ from replicator.fs import PosixFs
 from replicator.provider.home import Provider, open_provider
 from replicator.rng import SystemRng
 from replicator.transport.memory import MemoryNetwork
+from tests.scenarios.friends import salt_alike
 from tests.scenarios.world import PASSPHRASE, read, write
 from tests.test_docs import lines_of
 
@@ -52,6 +53,7 @@ class Table:
         write(passphrase, PASSPHRASE.encode())
         os.chmod(passphrase, 0o600)
         monkeypatch.setenv("REPLICATOR_PASSPHRASE_FILE", passphrase)
+        salt_alike(monkeypatch)
         monkeypatch.setattr(base, "_LateNetwork", lambda: self.network)
         monkeypatch.setattr(base, "load_network", lambda: None)
         monkeypatch.setattr(click, "confirm", self._confirm)

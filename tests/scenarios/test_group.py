@@ -1,5 +1,6 @@
 """Groups of friends: nobody is in charge, one code a person, and nothing that anybody says gives rights over data."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 
@@ -37,8 +38,9 @@ from replicator.format.codec import decode, encode
 from replicator.format.codes import write_code
 from replicator.format.group import Fact, Member
 from replicator.ids import Identity
-from replicator.transport.handler import Session
-from replicator.wire.messages import GroupReply
+from replicator.provider.groups import declared_member
+from replicator.transport.handler import RequestRefusedError, Session
+from replicator.wire.messages import EnrolRequest, GroupReply
 from tests.scenarios.friends import GB, Friend, Friends
 from tests.scenarios.liars import Liar
 from tests.scenarios.world import PROMISE, read, write
@@ -509,6 +511,111 @@ async def test_a_thief_of_a_code_gets_a_seat_and_no_disk_is_given_him_copies_una
     assert bob.peers() == ["alice"]  # whom somebody has expelled is taken by name only
     with bob.here() as here:
         assert [one.name for one in candidates(here, ["mallory"])] == ["mallory"]
+
+
+async def test_nobody_elses_voucher_speaks_of_the_same_code(friends: Friends) -> None:
+    """What a voucher says of a secret is known to all members; whose code it is stays the one's who made the secret."""
+    alice, bob, carol = await three(friends)
+    code = read_group_code(await alice.invites("dave"))
+    with alice.here() as here:
+        known = here.known()
+        assert known is not None
+        [mine] = [one for by, _, one, _ in known.vouchers() if by == here.voice().member and one.label == "dave"]
+    with bob.here() as here:
+        voice = here.voice()
+    copied = msgspec.structs.replace(mine, root=voice.root, revoked=True)
+    assert alice.provider is not None
+    alice.provider.take_facts([Fact(kind="voucher", signed=voice.say(Context.VOUCHER, copied))])
+    dave = friends.add("dave")
+    await dave.joins(write_code("group", encode(code)))
+    with dave.here() as here:
+        known, own, _ = in_group(here)
+        inviter = known.invited_by(own)
+        assert [one.name for one in known.members() if one.id == inviter] == ["alice"]
+    del carol
+
+
+async def test_a_home_that_lost_what_it_knew_comes_back_by_a_code(friends: Friends) -> None:
+    alice, bob = friends.add("alice"), friends.add("bob", disk=False)
+    found(alice)
+    await bob.joins(await alice.invites())
+    await go(bob)
+    for half in ("keeper", "node"):
+        os.unlink(os.path.join(bob.home, half, GROUP_FILE))
+    await bob.joins(await alice.invites())
+    assert bob.members() == {"alice": "in", "bob": "in"}
+
+
+async def test_a_damaged_file_of_the_group_stops_no_backup(friends: Friends) -> None:
+    _, bob, _ = await three(friends)
+    write(os.path.join(bob.home, "node", GROUP_FILE), b"\x93\x01")
+    await stores(bob)
+    with bob.here() as here:
+        found_now = await status(here.siblings[0], bob.edge)
+        assert found_now.exit_code == 0
+        assert any("group.bin: damaged" in one for one in found_now.advice)
+    assert await restored(bob) == b"dear reader\n" * 999
+
+
+async def test_a_root_statement_that_is_older_than_a_members_word_enrols_nobody(friends: Friends) -> None:
+    """Its owner key may be in other hands since."""
+    alice, bob, carol = friends.add("alice"), friends.add("bob"), friends.add("carol")
+    found(alice)
+    with bob.here() as here:
+        await join(here, await alice.invites(), called="bob")
+        assert here.keeper is not None
+        old = here.keeper.charter.charter.root
+        root = here.keeper.charter.root
+    assert alice.provider is not None
+    known = alice.provider.group()
+    assert known is not None
+    assert root.number == 1
+    request = EnrolRequest(holder_key=bytes(32), secret=b"", order=b"", root=old)
+    seen = [one for one in known.members() if one.name == "bob"]
+    later = dataclasses.replace(seen[0], root=msgspec.structs.replace(root, number=2))
+    others = [one for one in known.members() if one.name != "bob"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("replicator.provider.groups.members_here", lambda *_: [*others, later])
+        with pytest.raises(RequestRefusedError, match="has said more since"):
+            declared_member(alice.provider._database, request, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("replicator.provider.groups.members_here", lambda *_: [*others, seen[0]])
+        assert declared_member(alice.provider._database, request, {})[1] == root.root_key
+    del carol
+
+
+async def test_who_calls_itself_like_the_id_of_another_is_not_taken_for_it(friends: Friends) -> None:
+    alice, bob, _ = await three(friends)
+    with alice.here() as here:
+        known, own, _ = in_group(here)
+        beginning = find_member(known.members((own,)), "bob").id.hex()[:12]
+    await friends.add("dave").joins(await alice.invites(), beginning)
+    with alice.here() as here:
+        known, own, _ = in_group(here)
+        with pytest.raises(NotFoundError, match="more than one member"):
+            find_member(known.members((own,)), beginning)
+    assert bob.members()[beginning] == "in"
+
+
+async def test_a_quota_that_the_operator_gave_by_hand_is_left_alone(friends: Friends) -> None:
+    alice, bob, _ = await three(friends)
+    assert alice.provider is not None
+    with bob.here() as here:
+        assert here.keeper is not None
+        alice.provider.set_quota(here.keeper.tenant.hex()[:12], 2 * GB)
+    alice.provider.set_for_members(5 * GB)
+    await hear(bob)
+    assert used_and_quota(alice, bob)[1] == 2 * GB
+
+
+async def test_a_provider_that_leaves_takes_no_new_member(friends: Friends) -> None:
+    alice, bob = friends.add("alice"), friends.add("bob")
+    found(alice)
+    assert alice.provider is not None
+    code = await alice.invites()
+    by_ns = alice.clock.now_ns() + 60 * DAY * 10**9
+    alice.provider.drain([], size=None, whole=True, by_ns=by_ns, consent=False)
+    assert "takes nobody new" in (await bob.joins(code)).failures["alice"]
 
 
 async def test_only_whose_it_is_signs_a_leaving(friends: Friends) -> None:

@@ -78,6 +78,7 @@ class _Network:
 class _Connection:
     def __init__(self, connection: Connection, stage: _Stage, actor: str) -> None:
         self.target = connection.target
+        self.endpoint = connection.endpoint
         self._connection = connection
         self._stage = stage
         self._actor = actor
