@@ -281,13 +281,24 @@ class Shape:
             packs=np.concatenate([counts for _, counts in pieces]),
         )
 
-    def blend(self, room: Numbers, shard: int, unit: int, packs: int, *, seed: bytes, rounds: int = ROUNDS) -> Sets:
+    def blend(
+        self, room: Numbers, shard: int, unit: int, packs: int, *, ends: Flags, seed: bytes, rounds: int = ROUNDS
+    ) -> Sets:
         """As `sets` beside packs of other sizes: ``room`` is amounts, of which a shard takes ``shard``.
 
         What is shared out and cut is the room in steps of ``unit``, as if packs were so small: room in whole shards
         would leave out what smaller ones could use, and lean on the other peers of a place too much. Then come those
-        that fit into whole shards only.
+        that fit into whole shards only. ``ends[n]`` says whether shards of the sizes that there are fill n steps to the
+        last: as long as there are others, no peer is left with an end that nothing fits.
         """
+        sets = self._blended(room, shard, unit, packs, ends, seed, rounds)
+        if int(sets.packs.sum()) < packs:
+            # Peers that were passed over for their ends are missing in their places: try without that.
+            other = self._blended(room, shard, unit, packs, np.ones_like(ends), seed, rounds)
+            sets = max(sets, other, key=lambda one: int(one.packs.sum()))
+        return sets
+
+    def _blended(self, room: Numbers, shard: int, unit: int, packs: int, ends: Flags, seed: bytes, rounds: int) -> Sets:
         free = room.copy()
         found = [Sets.none(self.rule.width)]
         if self.tree is not None and len(self.at):
@@ -300,13 +311,17 @@ class Shape:
                     continue
                 tuples, begins, stops = self.tree.cut(self.tree.share(fine, most), most, source)
                 quota = _even(begins, stops, take, most)
-                quota = _trimmed(tuples, quota, free[self.at] // shard)
+                quota = _trimmed(tuples, quota, _clean(free[self.at], shard, unit, ends))
                 some = quota > 0
                 sets = Sets(tuples=self.at[tuples[some]], packs=quota[some].astype(np.int64))
                 free -= sets.load(len(free)).astype(free.dtype) * shard
                 packs -= int(sets.packs.sum())
                 found.append(sets)
-        found.append(self.sets(free // shard, packs, seed=seed, rounds=rounds))
+        for slots in (_clean(free, shard, unit, ends), None):
+            sets = self.sets(free // shard if slots is None else slots, packs, seed=seed, rounds=rounds)
+            free -= sets.load(len(free)).astype(free.dtype) * shard
+            packs -= int(sets.packs.sum())
+            found.append(sets)
         return Sets(
             tuples=np.concatenate([sets.tuples for sets in found]), packs=np.concatenate([sets.packs for sets in found])
         )
@@ -362,6 +377,14 @@ def _even(begins: Numbers, stops: Numbers, take: int, packs: int) -> Numbers:
     ends = stops.astype(object) if packs > 2**30 else stops
     quota: Numbers = (ends * take + first) // packs - (wide * take + first) // packs
     return quota
+
+
+def _clean(room: Numbers, shard: int, unit: int, ends: Flags) -> Numbers:
+    """How many shards fit so that what is left of the room, in whole steps, can be filled to the last."""
+    slots = room // shard
+    rest = ((room - slots * shard) // unit).astype(np.int64)
+    clean: Numbers = np.maximum(slots - (~ends[rest]).astype(slots.dtype), 0)
+    return clean
 
 
 def _trimmed(tuples: Ints, quota: Numbers, room: Numbers) -> Numbers:

@@ -200,6 +200,17 @@ rec {
       # A peer whose label is not said may be anywhere.
       places = domain: lib.length (lib.unique (map (peer: if peer.${domain} == null then peer.address else lib.toLower peer.${domain}) useful));
       spread = if dataset.spread == null then [ "owner" ] else dataset.spread;
+      # What is cut lies at as many peers as there are shards; of copies, minimum says how many: of shards, how many more
+      # than suffice, less one.
+      shards = if dataset.coding == null then null else map lib.toInt (lib.splitString "+" dataset.coding);
+      needed = builtins.head shards;
+      spare = lib.last shards;
+      minimum =
+        if shards == null then
+          dataset.minimum
+        else
+          needed + (if dataset.minimum == null then (spare + 1) / 2 else dataset.minimum - 1);
+      copies = if shards == null then dataset.copies else needed + spare;
       short = what: wanted: lib.concatMap (
         domain:
         lib.optional (wanted != null && places domain < wanted)
@@ -207,8 +218,8 @@ rec {
       ) spread;
     in
     {
-      minimum = short "minimum" dataset.minimum;
-      copies = short "promise" dataset.copies;
+      minimum = short "minimum" minimum;
+      copies = short "promise" copies;
     };
 
   # What the owner types on the keeper so that a roster becomes true.
