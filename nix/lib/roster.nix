@@ -202,9 +202,9 @@ rec {
       spread = if dataset.spread == null then [ "owner" ] else dataset.spread;
       # What is cut lies at as many peers as there are shards; of copies, minimum says how many: of shards, how many more
       # than suffice, less one.
-      shards = if dataset.coding == null then null else map lib.toInt (lib.splitString "+" dataset.coding);
+      shards = if dataset.coding == null then null else map builtins.fromJSON (lib.splitString "+" dataset.coding);
       needed = builtins.head shards;
-      spare = lib.last shards;
+      spare = builtins.elemAt shards 1;
       minimum =
         if shards == null then
           dataset.minimum
