@@ -301,30 +301,50 @@ class Shape:
     def _blended(self, room: Numbers, shard: int, unit: int, packs: int, ends: Flags, seed: bytes, rounds: int) -> Sets:
         free = room.copy()
         found = [Sets.none(self.rule.width)]
+        packs_left = packs
+
+        def take(sets: Sets) -> None:
+            nonlocal free, packs_left
+            free = free - sets.load(len(free)).astype(free.dtype) * shard
+            packs_left -= int(sets.packs.sum())
+            found.append(sets)
+
+        # Where a domain has more than its limit lets packs use, no peer is ever full, and ends do not matter.
+        full = self._full(room // unit)
+        largest = (len(ends) - 1) * unit
+        if shard < largest:
+            # The largest find no place first: what is too small for them is used by the others before anything else.
+            small = np.where(full, free % largest, free)
+            take(self.sets(_clean(small, shard, unit, ends, full), packs_left, seed=seed, rounds=rounds))
         if self.tree is not None and len(self.at):
             source = rng(seed)
             for left in range(rounds, 0, -1):
                 fine = numbers(free[self.at] // unit)
                 most = self.tree.bound(fine)
-                take = min(packs // left, most * unit // shard)
-                if not take:
+                wanted = min(packs_left // left, most * unit // shard)
+                if not wanted:
                     continue
                 tuples, begins, stops = self.tree.cut(self.tree.share(fine, most), most, source)
-                quota = _even(begins, stops, take, most)
-                quota = _trimmed(tuples, quota, _clean(free[self.at], shard, unit, ends))
+                quota = _even(begins, stops, wanted, most)
+                quota = _trimmed(tuples, quota, (free // shard)[self.at])
                 some = quota > 0
-                sets = Sets(tuples=self.at[tuples[some]], packs=quota[some].astype(np.int64))
-                free -= sets.load(len(free)).astype(free.dtype) * shard
-                packs -= int(sets.packs.sum())
-                found.append(sets)
-        for slots in (_clean(free, shard, unit, ends), None):
-            sets = self.sets(free // shard if slots is None else slots, packs, seed=seed, rounds=rounds)
-            free -= sets.load(len(free)).astype(free.dtype) * shard
-            packs -= int(sets.packs.sum())
-            found.append(sets)
+                take(Sets(tuples=self.at[tuples[some]], packs=quota[some].astype(np.int64)))
+        take(self.sets(_clean(free, shard, unit, ends, full), packs_left, seed=seed, rounds=rounds))
+        take(self.sets(free // shard, packs_left, seed=seed, rounds=rounds))
         return Sets(
             tuples=np.concatenate([sets.tuples for sets in found]), packs=np.concatenate([sets.packs for sets in found])
         )
+
+    def _full(self, room: Numbers) -> Flags:
+        """The peers that are full when as many packs are placed as fit into ``room``."""
+        found = np.zeros(len(self.ground), dtype=bool)
+        if len(self.at):
+            judge = self.tree if self.tree is not None else self._mesh
+            inner = numbers(room[self.at])
+            most = judge.bound(inner)
+            _, full = judge.tight(numbers(inner, most + 1), most + 1)
+            found[self.at[full]] = True
+        return found
 
     def _cheapest(self, tree: Tree, room: Numbers, packs: int, most: int) -> tuple[int, Numbers]:
         """How many packs can go to the cheapest peers so that ``most`` still fit in all, and their shards."""
@@ -379,11 +399,11 @@ def _even(begins: Numbers, stops: Numbers, take: int, packs: int) -> Numbers:
     return quota
 
 
-def _clean(room: Numbers, shard: int, unit: int, ends: Flags) -> Numbers:
-    """How many shards fit so that what is left of the room, in whole steps, can be filled to the last."""
+def _clean(room: Numbers, shard: int, unit: int, ends: Flags, full: Flags) -> Numbers:
+    """How many shards fit so that what is left of the room of ``full`` peers can be filled to the last, in steps."""
     slots = room // shard
     rest = ((room - slots * shard) // unit).astype(np.int64)
-    clean: Numbers = np.maximum(slots - (~ends[rest]).astype(slots.dtype), 0)
+    clean: Numbers = np.maximum(slots - (full & ~ends[rest]).astype(slots.dtype), 0)
     return clean
 
 
