@@ -48,6 +48,7 @@ style: sync
 
 format: sync
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	command -v nixfmt > /dev/null && find nix -name '*.nix' -exec nixfmt {} + || echo "nix/ is left as it is: no nixfmt on PATH"
 
 types: sync
 	$(BIN)/mypy
@@ -55,8 +56,8 @@ types: sync
 layers: sync
 	$(BIN)/lint-imports
 
-nix:
-	nix/tests/quick
+nix: sync
+	PATH="$(abspath $(BIN)):$$PATH" nix/tests/quick
 
 # The modules' stories in containers; root, Debian, some twenty minutes.
 nix-stories: sync
@@ -67,11 +68,11 @@ check: style types layers test
 bench: sync
 	$(BIN)/python -m pytest bench --benchmark-only
 
-# borg and restic are measured where they are on PATH (bench/peers/install.sh); needs 20 GB at WORK and an hour.
+# The other tools are measured where they are on PATH (bench/peers/install.sh); needs 80 GB at WORK and two hours.
 WORK ?= build/peers
 ROUNDS ?= 3
 bench-peers: sync
-	@for tool in borg restic; do command -v $$tool > /dev/null || echo "$$tool is not on PATH, so it is left out; bench/peers/install.sh installs it"; done
+	@for tool in borg restic rustic kopia; do command -v $$tool > /dev/null || echo "$$tool is not on PATH, so it is left out; bench/peers/install.sh installs it"; done
 	$(BIN)/python -m bench.peers --work $(WORK) --rounds $(ROUNDS)
 
 bench-restores: sync

@@ -32,6 +32,7 @@
         node = ./modules/node.nix;
         provider = ./modules/provider.nix;
         helpers = ./modules/helpers.nix;
+        hosting = ./modules/hosting.nix;
         mesh = ./modules/mesh.nix;
         enrol = ./modules/enrol.nix;
         host = {
@@ -44,6 +45,7 @@
           imports = [
             ./modules/node.nix
             ./modules/helpers.nix
+            ./modules/hosting.nix
             ./modules/mesh.nix
             ./modules/enrol.nix
           ];
@@ -104,7 +106,9 @@
             if results == [ ] then
               pkgs.emptyFile
             else
-              throw "${name}: ${toString (lib.length results)} failed:\n${lib.concatMapStringsSep "\n" (one: builtins.toJSON one) results}";
+              throw "${name}: ${toString (lib.length results)} failed:\n${
+                lib.concatMapStringsSep "\n" (one: builtins.toJSON one) results
+              }";
           story = name: pkgs.testers.runNixOSTest (import (./tests/vm + "/${name}.nix") here);
         in
         {
@@ -113,12 +117,14 @@
           kompis-os = evaluated "kompis-os" (import ./tests/kompis-os.nix here);
           options = evaluated "options" (import ./tests/options.nix here);
         }
-        // lib.mapAttrs' (name: _: lib.nameValuePair "vm-${lib.removeSuffix ".nix" name}" (story (lib.removeSuffix ".nix" name))) (
-          lib.filterAttrs (name: _: name != "common.nix") (builtins.readDir ./tests/vm)
-        )
+        // lib.mapAttrs' (
+          name: _:
+          lib.nameValuePair "vm-${lib.removeSuffix ".nix" name}" (story (lib.removeSuffix ".nix" name))
+        ) (lib.filterAttrs (name: _: name != "common.nix") (builtins.readDir ./tests/vm))
       );
 
-      formatter = forEach (system: (pkgsOf system).nixfmt);
+      # All of the tree when it is given no files.
+      formatter = forEach (system: (pkgsOf system).nixfmt-tree);
 
       devShells = forEach (
         system:

@@ -27,23 +27,27 @@ python3Packages.buildPythonApplication {
 
   build-system = [ python3Packages.setuptools ];
 
-  dependencies = with python3Packages; [
-    aiohttp
-    blake3
-    click
-    cryptography
-    msgspec
-    numpy
-    pathspec
-    platformdirs
-    pyeclib
-    pyzstd
-    rich
-    segno
-    shamir-mnemonic
-    sqlite-utils
-    zstandard
-  ];
+  dependencies =
+    with python3Packages;
+    [
+      aiohttp
+      blake3
+      click
+      cryptography
+      msgspec
+      numpy
+      pathspec
+      platformdirs
+      pyeclib
+      pyzstd
+      rich
+      segno
+      shamir-mnemonic
+      sqlite-utils
+      zstandard
+    ]
+    # For providers whose objects lie in a bucket.
+    ++ lib.optional (python3Packages ? obstore) python3Packages.obstore;
 
   optional-dependencies.mount = [ python3Packages.mfusepy ];
 

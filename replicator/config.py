@@ -3,7 +3,7 @@
 import datetime
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -226,6 +226,12 @@ class LineSettings:
     up_day: int | None = None
     down: int | None = None
     down_day: int | None = None
+
+
+def at_most(line: LineSettings, up: int) -> LineSettings:
+    """Return limits of which none lets more be sent than ``up``; what may not be sent at all stays so."""
+    up_day = line.up_day if line.up_day == 0 else up if line.up_day is None else min(line.up_day, up)
+    return replace(line, up=up if line.up is None else min(line.up, up), up_day=up_day)
 
 
 def read_window(text: str, zone: str) -> "Window":

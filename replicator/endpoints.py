@@ -1,11 +1,14 @@
-"""Where a provider is reached, as people write it: HOST:PORT, and HOST:PORT/IDENTITY."""
+"""Where a provider is reached, as people write it: HOST:PORT, HOST:PORT/IDENTITY, and via:RELAY@HOST:PORT."""
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from replicator.errors import UsageError
-from replicator.ids import Identity, parse_address_form
+from replicator.ids import Identity, address_form, parse_address_form
 
+VIA = "via:"
+RELAYED = ".via.replicator.invalid"
 PUBLIC = "public"
 NOBODY = "nobody"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -32,18 +35,72 @@ def join_endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to knock. ``relay``: whose door it is, if that one only passes the connection on."""
+
+    host: str
+    port: int
+    relay: Identity | None = None
+
+    def server_name(self, identity: Identity) -> str | None:
+        """Return the name to ask for there, so that a relay knows who is meant; None where the provider itself is."""
+        return None if self.relay is None else relayed_name(identity)
+
+
+def parse_way(endpoint: str) -> Way:
+    """Return what an endpoint of an offer means: "host:port", or "via:IDENTITY@host:port" of a relay.
+
+    Raises:
+        ValueError: neither.
+    """
+    if not endpoint.startswith(VIA):
+        return Way(*split_endpoint(endpoint))
+    relay, at, rest = endpoint[len(VIA) :].partition("@")
+    try:
+        return Way(*split_endpoint(rest if at else endpoint), parse_address_form(relay))
+    except ValueError as error:
+        raise ValueError(f"'{endpoint}' is not via:IDENTITY@HOST:PORT ({error})") from error
+
+
+def via(relay: Identity, endpoint: str) -> str:
+    """Return the endpoint of who is reached through a relay that answers at "host:port"."""
+    return f"{VIA}{address_form(relay)}@{endpoint}"
+
+
+def relayed_name(identity: Identity) -> str:
+    """Return the TLS server name under which a relay is asked for a provider: no name that DNS could ever give out."""
+    return f"{address_form(identity)}{RELAYED}"
+
+
+def relayed_identity(name: str) -> Identity | None:
+    """Return whom such a name means; None for any other."""
+    label, found, rest = name.lower().partition(RELAYED)
+    if not found or rest:
+        return None
+    try:
+        return parse_address_form(label)
+    except ValueError:
+        return None
+
+
 def parse_address(text: str) -> tuple[str, Identity | None]:
-    """Return endpoint and pin of "host:port" or "host:port/PIN" (PIN: hex or base32 identity).
+    """Return endpoint and pin of "host:port" or "host:port/PIN" (PIN: hex or base32 identity); of "via:..." likewise.
 
     Raises:
         UsageError: not such an address.
     """
     endpoint, _, pin = text.strip().partition("/")
     try:
-        split_endpoint(endpoint)
+        way = parse_way(endpoint)
     except ValueError as error:
         raise UsageError(str(error), hint="write a provider's address as example.org:7144") from error
     if not pin:
+        if way.relay is not None:
+            raise UsageError(
+                f"'{endpoint}' is a relay's, and does not say whom it shall pass on to",
+                hint="write via:RELAY@HOST:PORT/IDENTITY, with the identity of the provider that is meant",
+            )
         return endpoint, None
     return endpoint, parse_identity(pin)
 

@@ -29,7 +29,7 @@ from replicator.config import (
     parse_size,
     read_window,
 )
-from replicator.endpoints import parse_address, parse_identity, parse_reach, split_endpoint
+from replicator.endpoints import NOBODY, parse_address, parse_identity, parse_reach, split_endpoint
 from replicator.errors import HomeError, UsageError
 from replicator.ids import Identity, address_form
 from scheduler import PolicyError, RosterError, country_code, fold, residency
@@ -109,8 +109,9 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s`` None:
-    as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s``,
+    ``for_members``, ``via``, ``relay_for`` and ``relay_rate`` (bytes a second) None: as the home has them. ``data`` is
+    an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
     """
 
     data: str
@@ -128,10 +129,14 @@ class DeclaredProvider:
     zone: str | None = None
     streams: int | None = None
     pull_from: tuple[str, ...] | None = None
+    via: tuple[str, ...] | None = None
+    relay_for: tuple[str, ...] | None = None
+    relay_rate: int | None = None
     notice_s: int | None = None
     s3_endpoint: str = ""
     s3_region: str = ""
     s3_credentials: str = ""
+    for_members: int | None = None
     tenants: tuple[DeclaredTenant, ...] = ()
 
 
@@ -704,6 +709,10 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         table.failed("pull_from", error)
     if pull_from == ():
         table.wrong("pull_from", 'is empty; write: pull_from = ["nobody"]')
+    via, relay_for, relay_rate = _relaying(table)
+    for_members = table.size("for_members")
+    if for_members and capacity and for_members > capacity:
+        table.wrong("for_members", f"of {format_size(for_members)} is more than the capacity, {format_size(capacity)}")
     table.end()
     if not (data and capacity and owner and site and region and country):
         if capacity == 0:
@@ -725,12 +734,40 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         zone=zone,
         streams=streams,
         pull_from=pull_from,
+        via=via,
+        relay_for=relay_for,
+        relay_rate=relay_rate,
         notice_s=notice_s,
         s3_endpoint=s3_endpoint,
         s3_region=s3_region,
         s3_credentials=s3_credentials,
+        for_members=for_members,
         tenants=tenants,
     )
+
+
+def _relaying(table: _Table) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None]:
+    """Return at which relays it waits, whom it relays itself, and how many bytes a second for each."""
+    via, relay_for = table.words("via"), table.words("relay_for")
+    for one in via or ():
+        try:
+            if one != NOBODY and parse_address(one)[1] is None:
+                table.wrong("via", f"'{one}' does not say which relay that is; write HOST:PORT/IDENTITY")
+        except UsageError as error:
+            table.failed("via", error)
+    for one in relay_for or ():
+        try:
+            if one not in ("members", NOBODY):
+                parse_identity(one)
+        except UsageError as error:
+            table.failed("relay_for", error)
+    for key, value in (("via", via), ("relay_for", relay_for)):
+        if value == ():
+            table.wrong(key, f'is empty; write: {key} = ["nobody"]')
+    rate = table.size("relay_rate")
+    if rate == 0:
+        table.wrong("relay_rate", 'of 0 passes nothing on; write: relay_for = ["nobody"]')
+    return via, relay_for, rate
 
 
 def _data(table: _Table) -> tuple[str | None, tuple[str, str, str]]:

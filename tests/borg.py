@@ -1,13 +1,14 @@
 """Real Borg repositories for tests. Where there is no borg, what needs one is skipped, and says so."""
 
+import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -21,48 +22,74 @@ OTHER = os.environ.get("REPLICATOR_TEST_BORG", "")
 needs_borg = pytest.mark.skipif(
     shutil.which("borg") is None, reason="borg is not on PATH (`make sync` builds it where its headers are)"
 )
-
-
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd (Debian: openssh-server)")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, for which one must be root")
+needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh (Debian: openssh-client)")
 
 
 @contextmanager
 def listening(folder: Path) -> Iterator[str]:
-    """Run an sshd on loopback for the one who asks; give the command by which borg logs in there."""
-    assert SSHD is not None, "asked for before"
+    """Serve ssh on loopback to who has a key that is made for it; give the command by which borg logs in there.
+
+    Who is let in has commands run as an sshd would: by a shell, here in this process's environment.
+    """
+    import asyncssh
+
+    async def execute(process: "asyncssh.SSHServerProcess[bytes]") -> None:
+        pipe = subprocess.PIPE
+        child = await asyncio.create_subprocess_shell(process.command or "", stdin=pipe, stdout=pipe, stderr=pipe)
+        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        process.exit(await child.wait())
+        await process.wait_closed()
+
+    async def listen() -> "asyncssh.SSHAcceptor":
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[host],
+            authorized_client_keys=asyncssh.import_authorized_keys(user.export_public_key().decode()),
+            process_factory=execute,
+            encoding=None,
+        )
+
+    async def close(listener: "asyncssh.SSHAcceptor") -> None:
+        listener.close()
+        await listener.wait_closed()
+
+    host, user = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
     folder.mkdir(mode=0o700)
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    shutil.copy(folder / "user.pub", folder / "authorized")
-    if os.geteuid() == 0:
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # where it puts privileges away
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    options = {
-        "ListenAddress": f"127.0.0.1:{port}",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "authorized",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PermitRootLogin": "yes",
-        "PidFile": "none",
-    }
-    words = [SSHD, "-D", "-e", "-f", "/dev/null", *(f"-o{name}={value}" for name, value in options.items())]
-    with open(folder / "log", "wb") as log, subprocess.Popen(words, stderr=log) as daemon:
-        try:
-            command = f"ssh -p {port} -i {folder / 'user'} -o BatchMode=yes -o StrictHostKeyChecking=no "
-            command += "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -F /dev/null"
-            for _ in range(100):
-                if (
-                    subprocess.run([*command.split(), "127.0.0.1", "true"], check=False, capture_output=True).returncode
-                    == 0
-                ):
-                    break
-            yield command
-        finally:
-            daemon.terminate()
+    user.write_private_key(folder / "user")
+    (folder / "user").chmod(0o600)
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        listener = asyncio.run_coroutine_threadsafe(listen(), loop).result()
+        port = listener.get_port()
+        (folder / "known").write_text(f"[127.0.0.1]:{port} {host.export_public_key().decode()}")
+        yield (
+            f"ssh -p {port} -i {folder / 'user'} -F /dev/null -o BatchMode=yes -o IdentitiesOnly=yes "
+            f"-o UserKnownHostsFile={folder / 'known'} -o StrictHostKeyChecking=yes -o LogLevel=ERROR"
+        )
+        asyncio.run_coroutine_threadsafe(close(listener), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextmanager
+def disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
+    """Mount a disk of so many bytes; give what makes it as large as one likes. Needs root."""
+    folder.mkdir()
+
+    def mount(*options: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], check=True)
+
+    mount(f"size={size}")
+    try:
+        yield lambda size: mount("remount", f"size={size}")
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 class Repo:
@@ -113,7 +140,9 @@ class Repo:
         """Return what ``borg list --json`` says."""
         return json.loads(self("list", "--json", "--format", "{archive}{comment}{start}", str(self.path)))
 
-    def maker(self, home: str, *, reads: bool = True, programs: Programs | None = None) -> Callable[[Stop], Borg]:
+    def maker(
+        self, home: str, *, reads: bool = True, programs: Programs | None = None, wait_s: int = 0
+    ) -> Callable[[Stop], Borg]:
         """Return what makes our face of it."""
 
         def make(stop: Stop) -> Borg:
@@ -127,7 +156,7 @@ class Repo:
                 home=home,
                 stop=stop,
                 reads=reads,
-                wait_s=0,
+                wait_s=wait_s,
             )
 
         return make

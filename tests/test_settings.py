@@ -87,6 +87,12 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"[provider]\npull_from = ['vpn']", "provider.pull_from: 'vpn' is no network"),
         (b"[provider]\npull_from = ['nobody', 'public']", "provider.pull_from: nobody, and others"),
         (b"[provider]\npull_from = []", "provider.pull_from is empty"),
+        (b"[provider]\nvia = ['a.example:1']", "does not say which relay that is"),
+        (b"[provider]\nvia = ['nowhere']", "provider.via: 'nowhere' is not HOST:PORT"),
+        (b"[provider]\nvia = []", "provider.via is empty"),
+        (b"[provider]\nrelay_for = ['everybody']", "provider.relay_for: 'everybody' is not a provider's identity"),
+        (b"[provider]\nrelay_for = []", "provider.relay_for is empty"),
+        (b"[provider]\nrelay_rate = '0'", "provider.relay_rate of 0 passes nothing on"),
         (b"[tenant.a]\nroot = 'x'", "there is no .provider"),
         (b"[line]\nrate = 5", "line.rate is an unknown key"),
         (b"[line]\nnight = '22-06'", "line.night: '22-06' is no window"),
@@ -190,6 +196,19 @@ def test_coding_and_whom_a_provider_fetches_from_are_declared_or_left_as_they_ar
     assert MOST_SHARDS == format_sizes.MOST_SHARDS
     with pytest.raises(HomeError, match=r"minimum is 2, which is 3 shards, and the declared peers .* are of 2 owners"):
         read(tmp_path, coded.replace('coding = "2+2"', 'coding = "2+2"\nminimum = 2'))
+
+
+def test_whom_a_provider_relays_and_who_relays_it_is_declared(tmp_path: Path) -> None:
+    relay = f"relay.example:7144/{address_form(Identity(bytes(32)))}"
+    declared = f"via = ['{relay}']\nrelay_for = ['members', '{bytes(32).hex()}']\nrelay_rate = '2M'"
+    provider = read(tmp_path, WHOLE.replace("[tenant.bjorkby]", f"{declared}\n[tenant.bjorkby]")).provider
+    assert provider is not None
+    assert (provider.via, provider.relay_for) == ((relay,), ("members", bytes(32).hex()))
+    assert provider.relay_rate == 2_000_000
+    nobody = "via = ['nobody']\nrelay_for = ['nobody']"
+    provider = read(tmp_path, WHOLE.replace("[tenant.bjorkby]", f"{nobody}\n[tenant.bjorkby]")).provider
+    assert provider is not None
+    assert (provider.via, provider.relay_for, provider.relay_rate) == (("nobody",), ("nobody",), None)
 
 
 def test_hours_of_a_provider_are_declared_with_their_zone_or_left_as_they_are(tmp_path: Path) -> None:

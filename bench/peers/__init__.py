@@ -1,1 +1,1 @@
-"""Whole-process comparison with the tools that people would otherwise pick: borg, restic and replicator."""
+"""Whole backups beside the tools that people would otherwise pick: borg, restic, rustic and kopia."""

@@ -1,5 +1,6 @@
 """What is backed up: real trees, large files, incompressible data. Each corpus is a folder made once, from a seed."""
 
+import filecmp
 import os
 import random
 import shutil
@@ -137,6 +138,23 @@ def touch_some(folder: Path, share: float, seed: int) -> int:
                 file.seek(rng.randrange(size - 4096))
                 file.write(rng.randbytes(4096))
     return len(chosen)
+
+
+def restored(target: Path, source: Path) -> Path:
+    """Return where a tool has put the source: under its name, or under its whole path."""
+    whole = target / str(source).lstrip("/")
+    return whole if whole.exists() else target / source.name
+
+
+def compare(source: Path, found: Path) -> None:
+    """Check that what was restored has the same names and bytes."""
+    ours = sorted(path.relative_to(source) for path in source.rglob("*"))
+    if ours != sorted(path.relative_to(found) for path in found.rglob("*")):
+        raise SystemExit(f"{found} has other names than {source}")
+    for path in ours:
+        one, other = source / path, found / path
+        if one.is_file() and not one.is_symlink() and not filecmp.cmp(one, other, shallow=False):
+            raise SystemExit(f"{other} differs from {one}")
 
 
 def remove(folder: Path) -> None:

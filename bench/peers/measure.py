@@ -14,18 +14,26 @@ SAMPLE_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One finished command. ``peak`` is bytes of resident memory, summed over the tree at the worst sample."""
+    """One finished command.
+
+    ``peak`` is bytes of resident memory, summed over its process tree at the worst sample; ``whole`` with the daemon
+    that it talked to, whose CPU is in ``cpu_s`` too.
+    """
 
     wall_s: float
     cpu_s: float
     peak: int
+    whole: int
     code: int
     output: str
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None) -> Run:
-    """Run a command to its end, in a folder; output is kept for error messages only."""
+def run(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None, daemon: int | None = None
+) -> Run:
+    """Run a command to its end, in a folder; output is kept for error messages only. ``daemon`` is a process's id."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    daemon_before = cpu_of(daemon) if daemon is not None else 0.0
     started = time.perf_counter()
     process = subprocess.Popen(
         list(command),
@@ -35,34 +43,39 @@ def run(command: Sequence[str], environment: Mapping[str, str], folder: Path | N
         stderr=subprocess.STDOUT,
         text=True,
     )
-    watch = _Watch(process.pid)
+    watch = _Watch(process.pid, daemon)
     watch.start()
     output, _ = process.communicate()
     wall = time.perf_counter() - started
     watch.stop()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
-    return Run(wall_s=wall, cpu_s=cpu, peak=watch.peak, code=process.returncode, output=output)
+    if daemon is not None:
+        cpu += cpu_of(daemon) - daemon_before
+    return Run(wall_s=wall, cpu_s=cpu, peak=watch.peak, whole=watch.whole, code=process.returncode, output=output)
 
 
 class _Watch(threading.Thread):
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, beside: int | None) -> None:
         super().__init__(daemon=True)
-        self._root = root
+        self._roots = [root] if beside is None else [root, beside]
         self._ended = threading.Event()
         self.peak = 0
+        self.whole = 0
 
     def run(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            self.peak = max(self.peak, sum(resident(pid) for pid in tree(self._root)))
+            own, *others = (sum(resident(pid) for pid in one) for one in trees(self._roots))
+            self.peak = max(self.peak, own)
+            self.whole = max(self.whole, own + sum(others))
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
 
 
-def tree(root: int) -> list[int]:
-    """Return a process and its descendants."""
+def trees(roots: Sequence[int]) -> list[list[int]]:
+    """Return each of these processes with its descendants."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -72,9 +85,10 @@ def tree(root: int) -> list[int]:
             except (OSError, ValueError, IndexError):
                 continue
             parents.setdefault(parent, []).append(int(name))
-    found = [root]
-    for pid in found:
-        found += parents.get(pid, [])
+    found = [[root] for root in roots]
+    for one in found:
+        for pid in one:
+            one += parents.get(pid, [])
     return found
 
 
@@ -91,11 +105,11 @@ def resident(pid: int) -> int:
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU seconds that a running process has used so far."""
+    """Return the CPU seconds that a running process, and what it has waited for, have used so far."""
     ticks = os.sysconf("SC_CLK_TCK")
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / ticks
+    return sum(int(field) for field in fields[11:15]) / ticks
 
 
 def stored(folder: str) -> tuple[int, int]:

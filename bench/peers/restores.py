@@ -13,7 +13,6 @@ whoever writes 200,000 files then takes twice as long.
 """
 
 import argparse
-import filecmp
 import json
 import os
 import random
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import corpora, measure
-from bench.peers.__main__ import RESULTS, machine, warm
+from bench.peers.__main__ import machine, warm
+from bench.peers.report import RESULTS
 from bench.peers.tools import Replicator, Tool, available
 
 FIELDS = ("wall_s", "cpu_s", "peak")
@@ -77,15 +77,15 @@ def _restores(source: Path, target: Path, tools: list[Tool], rounds: int) -> dic
         for tool in tools[number % len(tools) :] + tools[: number % len(tools)]:
             own = _new(target, f"{number}-{tool.name}")
             _note(figures, "full", tool.name, tool.restore(own))
-            found = _root(own, source)
+            found = corpora.restored(own, source)
             if number == 0:
-                _compare(source, found)
+                corpora.compare(source, found)
             if isinstance(tool, Replicator):
                 corpora.touch_some(found, 0.01, corpora.SEED + number)
                 os.sync()
                 _note(figures, "1% changed", tool.name, tool.restore_over(own))
                 if number == 0:
-                    _compare(source, found)
+                    corpora.compare(source, found)
         own = _new(target, f"{number}-cp")
         _note(figures, "full", "cp -a", measure.run(["cp", "-a", str(source), str(own)], os.environ))
         one = rng.choice(files)
@@ -117,23 +117,6 @@ def _new(target: Path, name: str) -> Path:
     own.mkdir(parents=True)
     os.sync()
     return own
-
-
-def _root(target: Path, source: Path) -> Path:
-    """Return where a tool has put the source: under its name, or under its whole path."""
-    whole = target / str(source).lstrip("/")
-    return whole if whole.exists() else target / source.name
-
-
-def _compare(source: Path, target: Path) -> None:
-    """Check names and bytes."""
-    ours = sorted(path.relative_to(source) for path in source.rglob("*"))
-    if ours != sorted(path.relative_to(target) for path in target.rglob("*")):
-        raise SystemExit(f"{target} has other names than {source}")
-    for path in ours:
-        one, other = source / path, target / path
-        if one.is_file() and not one.is_symlink() and not filecmp.cmp(one, other, shallow=False):
-            raise SystemExit(f"{other} differs from {one}")
 
 
 def _table(document: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""The tools, each with the settings that are fairest: encryption on, zstd level 3, repository on the same disk."""
+"""The tools, each with the settings that are fairest: encryption on, zstd level 3, repository on the same disk.
+
+What is left as a tool has it, because its users will: chunk and pack sizes, number of threads, caches.
+"""
 
 import json
 import os
@@ -8,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.peers import measure
 
@@ -19,6 +22,11 @@ class Tool(Protocol):
     """One backup tool with a repository of its own below ``work``."""
 
     name: str
+
+    @property
+    def settings(self) -> Sequence[tuple[str, str]]:
+        """Return what is set, or left as it is, and why."""
+        ...
 
     def version(self) -> str:
         """Return what the program says of itself."""
@@ -44,12 +52,12 @@ class Tool(Protocol):
         """List one folder of it."""
         ...
 
-    def check(self) -> measure.Run:
-        """Read all that is stored, decrypt it and hold it against its ids."""
+    def prune(self) -> measure.Run:
+        """Forget the first of three snapshots and what only that needs."""
         ...
 
-    def prune(self) -> measure.Run:
-        """Forget the first snapshot and what only that needs."""
+    def check(self) -> measure.Run:
+        """Read all that is stored, decrypt it and hold it against its ids."""
         ...
 
     def size(self) -> tuple[int, int]:
@@ -69,9 +77,15 @@ def checked(result: measure.Run, name: str) -> measure.Run:
 
 
 class Borg:
-    """BorgBackup: repokey-blake2 is its fastest authenticated encryption; zstd,3; its default chunker."""
+    """BorgBackup."""
 
     name = "borg"
+    settings = (
+        ("--encryption repokey-blake2", "the fastest of its authenticated encryptions on 64-bit machines"),
+        ("--compression zstd,3", "as all; its default is lz4"),
+        ("check --verify-data", "without it chunks are not decrypted"),
+        ("delete, then compact", "a delete alone gives no room back"),
+    )
 
     def version(self) -> str:
         """Return the version."""
@@ -92,7 +106,7 @@ class Borg:
         checked(measure.run(init, self._environment), self.name)
 
     def backup(self) -> measure.Run:
-        """Make one archive; the file cache sees ctime, size and inode, as ours does."""
+        """Make one archive; its file cache sees ctime, size and inode, as ours does."""
         self._number += 1
         command = ["borg", "create", "--compression", "zstd,3", f"{self._repo}::a{self._number}", str(self._source)]
         return checked(measure.run(command, self._environment), self.name)
@@ -116,7 +130,7 @@ class Borg:
         return checked(measure.run(command, self._environment), self.name)
 
     def check(self) -> measure.Run:
-        """Check everything; without --verify-data chunks would not be decrypted."""
+        """Check everything, with its data."""
         return checked(measure.run(["borg", "check", "--verify-data", str(self._repo)], self._environment), self.name)
 
     def prune(self) -> measure.Run:
@@ -133,9 +147,14 @@ class Borg:
 
 
 class Restic:
-    """restic: its defaults compress with zstd at about level 3 ("auto") and pack to 16 MiB; it uses both cores."""
+    """restic."""
 
     name = "restic"
+    settings = (
+        ("--compression auto (default)", "zstd at its default level, which is 3"),
+        ("check --read-data", "without it packs are not read"),
+        ("forget --keep-last 2 --prune", "which is one command"),
+    )
 
     def version(self) -> str:
         """Return the version."""
@@ -156,7 +175,7 @@ class Restic:
 
     def backup(self) -> measure.Run:
         """Make one snapshot."""
-        command = ["restic", "backup", "--quiet", "--pack-size", "16", str(self._source)]
+        command = ["restic", "backup", "--quiet", str(self._source)]
         return checked(measure.run(command, self._environment), self.name)
 
     def restore(self, target: Path) -> measure.Run:
@@ -192,6 +211,150 @@ class Restic:
         """Nothing runs."""
 
 
+class Rustic:
+    """rustic: another program for restic's format."""
+
+    name = "rustic"
+    settings = (
+        ("init --set-compression 3", "as all; it is its default"),
+        ("check --read-data", "without it packs are not read"),
+        ("forget --keep-last 2 --prune --instant-delete", "else it only marks packs, and deletes them a day later"),
+    )
+
+    def version(self) -> str:
+        """Return the version."""
+        return subprocess.run(["rustic", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def prepare(self, work: Path, source: Path) -> None:
+        """Make an empty repository with a cache of its own."""
+        self._source, self._repo = source, work / "rustic-repo"
+        for folder in (self._repo, work / "rustic-home"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._environment = {
+            **os.environ,
+            "HOME": str(work / "rustic-home"),  # so that no profile of this user is read
+            "RUSTIC_PASSWORD": "correct horse battery",
+            "RUSTIC_REPOSITORY": str(self._repo),
+            "RUSTIC_CACHE_DIR": str(work / "rustic-home" / "cache"),
+            "RUSTIC_NO_PROGRESS": "true",
+        }
+        self._run("init", "--set-compression", "3")
+
+    def backup(self) -> measure.Run:
+        """Make one snapshot."""
+        return self._run("backup", str(self._source))
+
+    def restore(self, target: Path) -> measure.Run:
+        """Restore the newest snapshot."""
+        return self._run("restore", "latest", str(target))
+
+    def restore_one(self, target: Path, path: Path) -> measure.Run:
+        """Restore one file of it."""
+        return self._run("restore", f"latest:{path}", str(target / path.name))
+
+    def list(self, path: Path) -> measure.Run:
+        """List a folder."""
+        return self._run("ls", f"latest:{path}")
+
+    def prune(self) -> measure.Run:
+        """Forget all but the last two of three snapshots, and what only the first needs."""
+        return self._run("forget", "--keep-last", "2", "--prune", "--instant-delete")
+
+    def check(self) -> measure.Run:
+        """Check everything, with its data."""
+        return self._run("check", "--read-data")
+
+    def _run(self, *arguments: str) -> measure.Run:
+        return checked(measure.run(["rustic", *arguments], self._environment), self.name)
+
+    def size(self) -> tuple[int, int]:
+        """Return bytes and files of the repository."""
+        return measure.stored(str(self._repo))
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Kopia:
+    """Kopia."""
+
+    name = "kopia"
+    settings = (
+        ("policy set --global --compression zstd", "as all (its zstd is of level 3); its default is none"),
+        ("snapshot verify --verify-files-percent 100", "without it no file is read"),
+        ("cache clear before that, not measured", "else it reads what a restore has left in its cache, not the store"),
+        ("maintenance run --full --safety none", "else what is not needed goes a day later and in several runs"),
+    )
+
+    def version(self) -> str:
+        """Return the version."""
+        said = subprocess.run(["kopia", "--version"], capture_output=True, text=True, check=True).stdout
+        return f"kopia {said.split()[0]}"
+
+    def prepare(self, work: Path, source: Path) -> None:
+        """Make an empty repository with a cache of its own."""
+        self._source, self._repo, home = source, work / "kopia-repo", work / "kopia-home"
+        for folder in (self._repo, home):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._environment = {
+            **os.environ,
+            "HOME": str(home),
+            "KOPIA_PASSWORD": "correct horse battery",
+            "KOPIA_CONFIG_PATH": str(home / "repository.config"),
+            "KOPIA_CACHE_DIRECTORY": str(home / "cache"),
+            "KOPIA_LOG_DIR": str(home / "log"),
+            "KOPIA_CHECK_FOR_UPDATES": "false",
+        }
+        self._repo.mkdir(parents=True)
+        self._run("repository", "create", "filesystem", "--path", str(self._repo))
+        self._run("policy", "set", "--global", "--compression", "zstd")
+
+    def backup(self) -> measure.Run:
+        """Make one snapshot."""
+        return self._run("snapshot", "create", "--no-progress", str(self._source))
+
+    def restore(self, target: Path) -> measure.Run:
+        """Restore the newest snapshot."""
+        tree = self._snapshots()[-1]["rootEntry"]["obj"]
+        return self._run("snapshot", "restore", "--no-progress", tree, str(target / self._source.name))
+
+    def restore_one(self, target: Path, path: Path) -> measure.Run:
+        """Restore one file of it."""
+        return self._run("snapshot", "restore", "--no-progress", self._in(path), str(target / path.name))
+
+    def list(self, path: Path) -> measure.Run:
+        """List a folder."""
+        return self._run("ls", self._in(path))
+
+    def prune(self) -> measure.Run:
+        """Delete the first of three snapshots and give its room back, which are two commands."""
+        command = 'kopia snapshot delete --delete "$0" && kopia maintenance run --full --safety none'
+        return checked(measure.run(["sh", "-c", command, self._snapshots()[0]["id"]], self._environment), self.name)
+
+    def check(self) -> measure.Run:
+        """Read every file of every snapshot, from the repository."""
+        self._run("cache", "clear")
+        return self._run("snapshot", "verify", "--verify-files-percent", "100")
+
+    def _in(self, path: Path) -> str:
+        return f"{self._snapshots()[-1]['rootEntry']['obj']}/{path.relative_to(self._source)}"
+
+    def _snapshots(self) -> Any:
+        """Return the snapshots as kopia lists them, oldest first."""
+        listed = self._run("snapshot", "list", "--json").output
+        return json.loads(listed[listed.index("[") :])
+
+    def _run(self, *arguments: str) -> measure.Run:
+        return checked(measure.run(["kopia", *arguments], self._environment), self.name)
+
+    def size(self) -> tuple[int, int]:
+        """Return bytes and files of the repository."""
+        return measure.stored(str(self._repo))
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
 class Replicator:
     """This project: a node and one provider daemon over TLS on loopback, one copy, its store on the same disk.
 
@@ -199,6 +362,12 @@ class Replicator:
     """
 
     name = "replicator"
+    settings = (
+        ("a provider over TLS on loopback", "there is no backup without one; the others write to a folder"),
+        ("--copies 1 --minimum 1", "as many as the others store"),
+        ("verify --all", "fetches, opens and hashes everything, through the provider"),
+        ("forget --keep-last 2 --prune", "which marks; providers delete after lock and grace, weeks later"),
+    )
 
     def __init__(self) -> None:
         self._daemon: subprocess.Popen[str] | None = None
@@ -249,13 +418,11 @@ class Replicator:
         self._home = home
 
     def backup(self) -> measure.Run:
-        """Run one backup; the memory of the provider is added."""
-        assert self._daemon is not None, "prepare was called"
-        result = self._measured("backup")
-        return replace(result, peak=result.peak + measure.resident(self._daemon.pid))
+        """Run one backup."""
+        return self._measured("backup")
 
     def restore(self, target: Path) -> measure.Run:
-        """Restore the newest snapshot; a restore's memory is that of the tenant's machine, without the provider's."""
+        """Restore the newest snapshot."""
         return self._measured("restore", "latest", "--target", str(target))
 
     def restore_over(self, target: Path) -> measure.Run:
@@ -279,12 +446,9 @@ class Replicator:
         return self._measured("forget", "--keep-last", "2", "--prune")
 
     def _measured(self, *arguments: str) -> measure.Run:
-        """Run a command; the CPU of the provider is added."""
         assert self._daemon is not None, "prepare was called"
-        before = measure.cpu_of(self._daemon.pid)
         command = [sys.executable, "-m", "replicator", *arguments, "--home", self._home]
-        result = checked(measure.run(command, self._environment), self.name)
-        return replace(result, cpu_s=result.cpu_s + measure.cpu_of(self._daemon.pid) - before)
+        return checked(measure.run(command, self._environment, daemon=self._daemon.pid), self.name)
 
     def size(self) -> tuple[int, int]:
         """Return bytes and files of the provider's store."""
@@ -301,8 +465,5 @@ class Replicator:
 def available() -> list[Tool]:
     """Return the tools that are on PATH, this one always."""
     found: list[Tool] = [Replicator()]
-    if shutil.which("borg"):
-        found.append(Borg())
-    if shutil.which("restic"):
-        found.append(Restic())
+    found += [tool for tool in (Borg(), Restic(), Rustic(), Kopia()) if shutil.which(tool.name)]
     return found

@@ -33,9 +33,9 @@ in
       message = "host.${name} is an archive and in no vpn: others reach it there; add one to host.${name}.vpns.";
     }
   ];
-  warnings = lib.optional (
-    ((org.service.backup or { }).settings or { }).tenant or { } == { }
-  ) "The organisation declares no tenant: add [service.backup.settings.tenant.NAME] with root and quota, or let tenants in by codes (replicator-provider provider invite).";
+  warnings =
+    lib.optional (((org.service.backup or { }).settings or { }).tenant or { } == { })
+      "The organisation declares no tenant: add [service.backup.settings.tenant.NAME] with root and quota, or let tenants in by codes (replicator-provider provider invite).";
 
   # Of the host's own class: no other host's age key opens it. Its public half is the host's identity.
   sops.secrets.replica-key.restartUnits = [ "replicator-provider.service" ];
@@ -54,6 +54,7 @@ in
       diskSize = said.disk-size or null;
       lock = lib.mkIf (said ? lock) said.lock;
       grace = lib.mkIf (said ? grace) said.grace;
+      notice = lib.mkIf (said ? notice) said.notice;
       openFirewallOn = lib.optional (vpn != null) (org.vpn.${vpn}.interface or vpn);
     };
   };

@@ -29,7 +29,10 @@ rec {
       host = org.host.${name};
       vpn = vpnOf host;
     in
-    if vpn == null then null else (host.network or { }).${vpn}.address or "${org.prefix}:${hex4 org.vpn.${vpn}.id}::${hex4 host.id}";
+    if vpn == null then
+      null
+    else
+      (host.network or { }).${vpn}.address or "${org.prefix}:${hex4 org.vpn.${vpn}.id}::${hex4 host.id}";
 
   # The public half of a host's replica-key, which is its identity; null while it has none.
   identityOf =
@@ -38,9 +41,14 @@ rec {
       host = org.host.${name};
       template = org.public-artifacts.default or "public-keys/$class-$entity-$key.pub";
       relative = lib.replaceStrings [ "$class" "$entity" "$key" ] [ "host" name "replica-key" ] template;
-      file = (host.publicKeys or { }).replica-key or (if org ? storePath then org.storePath + "/${relative}" else null);
+      file =
+        (host.publicKeys or { }).replica-key
+          or (if org ? storePath then org.storePath + "/${relative}" else null);
     in
-    if file != null && builtins.pathExists file then lib.removeSuffix "\n" (builtins.readFile file) else null;
+    if file != null && builtins.pathExists file then
+      lib.removeSuffix "\n" (builtins.readFile file)
+    else
+      null;
 
   # "host:ROLE-OR-NAME": hosts with that role, or that host.
   select =
@@ -61,38 +69,40 @@ rec {
 
   # The roster: hosts with the role archive offer their capacity, all others only have names. Tenants are those of
   # [service.backup.settings.tenant.NAME].
-  rosterOf =
-    org:
-    {
-      host = lib.mapAttrs (
-        name: host:
-        let
-          said = settingsOf host;
-        in
-        {
-          address = addressOf org name;
-        }
-        // lib.getAttrs (builtins.filter (key: said ? ${key}) [
-          "owner"
-          "site"
-          "region"
-          "country"
-          "port"
-        ]) said
-        // lib.optionalAttrs (builtins.elem "archive" (host.roles or [ ])) {
-          identity = identityOf org name;
-          capacity = said.capacity or (throw "host.${name} is an archive and offers nothing: set host.${name}.settings.replicator.capacity, such as \"1T\"");
-        }
-      ) org.host;
-      tenant = ((org.service.backup or { }).settings or { }).tenant or { };
-    };
+  rosterOf = org: {
+    host = lib.mapAttrs (
+      name: host:
+      let
+        said = settingsOf host;
+      in
+      {
+        address = addressOf org name;
+      }
+      // lib.getAttrs (builtins.filter (key: said ? ${key}) [
+        "owner"
+        "site"
+        "region"
+        "country"
+        "port"
+      ]) said
+      // lib.optionalAttrs (builtins.elem "archive" (host.roles or [ ])) {
+        identity = identityOf org name;
+        capacity =
+          said.capacity
+            or (throw "host.${name} is an archive and offers nothing: set host.${name}.settings.replicator.capacity, such as \"1T\"");
+      }
+    ) org.host;
+    tenant = ((org.service.backup or { }).settings or { }).tenant or { };
+  };
 
   stateOf = app: app.state or ((app.settings or { }).state or null);
 
   # The apps with a state on a host, by name.
   appsOn =
     org: name:
-    lib.filterAttrs (_: app: builtins.elem name (app.run-on-hosts or [ ]) && stateOf app != null) (org.app or { });
+    lib.filterAttrs (_: app: builtins.elem name (app.run-on-hosts or [ ]) && stateOf app != null) (
+      org.app or { }
+    );
 
   # What [app.NAME.state] says, as one dataset: names of the hosts it goes to, when beside the nights, and its promise.
   datasetOf =
@@ -127,7 +137,9 @@ rec {
       wrongRules = lib.concatMap (
         selector: builtins.filter (rule: !builtins.elem rule rules) (builtins.attrNames kept.${selector})
       ) (builtins.attrNames kept);
-      names = builtins.filter (name: name != host) (lib.unique (lib.concatMap (select org) (builtins.attrNames sends)));
+      names = builtins.filter (name: name != host) (
+        lib.unique (lib.concatMap (select org) (builtins.attrNames sends))
+      );
     in
     if unknown != [ ] then
       throw "${where}.${lib.head unknown} is an unknown key: there is capture, commit, send, keep, copies, minimum, spread, residency, exclude"

@@ -18,12 +18,23 @@ let
   roster = kompis.rosterOf org;
   selected = lib.unique (lib.concatMap (one: one.providers) (builtins.attrValues datasets));
   preserve = (config.o11n or { }).preserve or { };
-  storage = said.storage or (if preserve.enable or false then preserve.storage or "/srv/storage" else null);
+  storage =
+    said.storage or (if preserve.enable or false then preserve.storage or "/srv/storage" else null);
   homeOf = app: (apps.${app}.principal or { }).home or "/var/lib/${app}";
   databaseOf = app: apps.${app}.database or app;
   hasDatabase = app: ((config.o11n or { }).postgresql or { }).databases or { } ? ${app};
+  # Nextcloud's own state is more than a home and a database, and has them both in it.
+  isCloud = app: config.services.replicator.state.${app}.nextcloud.enable;
+  closes =
+    app:
+    let
+      state = config.services.replicator.state.${app};
+    in
+    isCloud app || state.release != "" || state.snapshot.subvolume != null;
   # A capture that closes nothing may run more often than the backup that follows it.
-  often = lib.filterAttrs (_: one: one.capture == "hourly" && one.onCalendar == null) datasets;
+  often = lib.filterAttrs (
+    app: one: one.capture == "hourly" && one.onCalendar == null && hasDatabase app && !closes app
+  ) datasets;
 in
 {
   _file = "replicator/nix/kompis-os/peer.nix";
@@ -35,8 +46,8 @@ in
       inherit name;
       roster = lib.mkDefault roster;
       state = lib.mapAttrs (app: _: {
-        folders = lib.mkDefault [ (homeOf app) ];
-        postgresql = lib.optional (hasDatabase app) (databaseOf app);
+        folders = lib.mkDefault (lib.optional (!isCloud app) (homeOf app));
+        postgresql = lib.optional (hasDatabase app && !isCloud app) (databaseOf app);
       }) apps;
       node = {
         enable = true;
@@ -52,23 +63,25 @@ in
             ;
         }) datasets;
         # Who is selected, not all there are; an archive is no copy of what runs on itself.
-        peers = lib.getAttrs (builtins.filter (peer: builtins.elem peer selected) (builtins.attrNames (replicator.peersOf (replicator.read roster) name))) (
-          replicator.peersOf (replicator.read roster) name
+        peers = lib.getAttrs (builtins.filter (peer: builtins.elem peer selected) (
+          builtins.attrNames (replicator.peersOf (replicator.read roster) name)
+        )) (replicator.peersOf (replicator.read roster) name);
+        grantFile = lib.mkIf (said.grant or false) (
+          config.sops.secrets.replica-grant.path or "/run/secrets/replica-grant"
         );
-        grantFile = lib.mkIf (said.grant or false) (config.sops.secrets.replica-grant.path or "/run/secrets/replica-grant");
         stateDir = lib.mkIf (storage != null) (lib.mkDefault "${toString storage}/replicator");
         dumpDir = lib.mkIf (storage != null) (lib.mkDefault "${toString storage}/replicator-dumps");
       };
     };
-    sops.secrets = lib.mkIf (said.grant or false) { replica-grant.restartUnits = [ "replicator-join.service" ]; };
+    sops.secrets = lib.mkIf (said.grant or false) {
+      replica-grant.restartUnits = [ "replicator-join.service" ];
+    };
     systemd.timers = lib.mapAttrs' (
       app: _:
-      lib.nameValuePair "replicator-capture-${app}" (
-        lib.mkIf (hasDatabase app) {
-          wantedBy = [ "timers.target" ];
-          timerConfig.OnCalendar = "hourly";
-        }
-      )
+      lib.nameValuePair "replicator-capture-${app}" {
+        wantedBy = [ "timers.target" ];
+        timerConfig.OnCalendar = "hourly";
+      }
     ) often;
   };
 }

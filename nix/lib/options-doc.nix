@@ -10,9 +10,7 @@ let
     if value ? text && value ? _type then
       (if value._type == "literalExpression" then "`${value.text}`" else value.text)
     else
-      "`${
-        if builtins.isFunction value || lib.isDerivation value then "..." else builtins.toJSON value
-      }`";
+      "`${if builtins.isFunction value || lib.isDerivation value then "..." else builtins.toJSON value}`";
   # Submodules too, as <name>.
   walk =
     prefix: options:
@@ -28,7 +26,9 @@ let
               [ ]
             else
               walk (path ++ [ "<name>" ]) (
-                removeAttrs (if inner ? getSubOptions then inner.getSubOptions [ ] else subOptions inner) [ "_module" ]
+                removeAttrs (if inner ? getSubOptions then inner.getSubOptions [ ] else subOptions inner) [
+                  "_module"
+                ]
               );
         in
         if !(lib.isOption one) then

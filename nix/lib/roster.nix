@@ -42,14 +42,17 @@ let
   bracketed = address: if lib.hasInfix ":" address then "[${address}]" else address;
   hash = 44; # characters of a WireGuard key in base64
   fitsIdentity = text: builtins.match "[a-z2-7]{52}" text != null;
-  fitsWireguard = text: builtins.stringLength text == hash && builtins.match "[A-Za-z0-9+/]{43}=" text != null;
+  fitsWireguard =
+    text: builtins.stringLength text == hash && builtins.match "[A-Za-z0-9+/]{43}=" text != null;
   fitsRoot = text: builtins.match "[0-9a-f]{64}" text != null;
   fitsEndpoint = text: builtins.match "[^/ ]+:[0-9]{1,5}" text != null;
   fitsSize = text: builtins.isString text && sizes.type.check text;
   twice =
     what: values:
     map (value: "${what} ${value} is given twice: each host has its own") (
-      lib.unique (builtins.filter (value: lib.length (builtins.filter (other: other == value) values) > 1) values)
+      lib.unique (
+        builtins.filter (value: lib.length (builtins.filter (other: other == value) values) > 1) values
+      )
     );
 in
 rec {
@@ -66,7 +69,10 @@ rec {
       };
       wrong = unknown raw ++ problems found;
     in
-    if wrong == [ ] then found else throw "The roster cannot be meant:\n${lib.concatMapStringsSep "\n" (one: "- ${one}") wrong}";
+    if wrong == [ ] then
+      found
+    else
+      throw "The roster cannot be meant:\n${lib.concatMapStringsSep "\n" (one: "- ${one}") wrong}";
 
   unknown =
     raw:
@@ -76,9 +82,10 @@ rec {
         lib.concatLists (
           lib.mapAttrsToList (
             name: values:
-            map (key: "${kind}.${name}.${key} is an unknown key; there is ${lib.concatStringsSep ", " (builtins.attrNames known)}") (
-              builtins.attrNames (removeAttrs values (builtins.attrNames known))
-            )
+            map (
+              key:
+              "${kind}.${name}.${key} is an unknown key; there is ${lib.concatStringsSep ", " (builtins.attrNames known)}"
+            ) (builtins.attrNames (removeAttrs values (builtins.attrNames known)))
           ) (raw.${kind} or { })
         );
     in
@@ -97,32 +104,59 @@ rec {
   problems =
     roster:
     let
-      given = key: builtins.filter (value: value != null) (map (host: host.${key}) (builtins.attrValues roster.host));
+      given =
+        key:
+        builtins.filter (value: value != null) (map (host: host.${key}) (builtins.attrValues roster.host));
       host =
         name: one:
-        lib.optional (builtins.match "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" name == null) "host.${name} cannot be a host's name: small letters, digits and - inside, as in DNS"
-        ++ lib.optional (one.identity != null && !fitsIdentity one.identity) "host.${name}.identity is not an identity: copy all 52 characters that `replicator host new` printed"
-        ++ lib.optional (one.wireguard != null && !fitsWireguard one.wireguard) "host.${name}.wireguard is not a public key of WireGuard: copy all 44 characters that `replicator host new` printed"
-        ++ lib.optional (one.endpoint != null && !fitsEndpoint one.endpoint) "host.${name}.endpoint is not HOST:PORT"
-        ++ lib.optional (one.capacity != null && !fitsSize one.capacity) "host.${name}.capacity is not a size: write it like \"500G\""
-        ++ lib.optional (one.capacity != null && one.identity == null) "host.${name} offers disk and has no identity: `replicator host new ${name}` makes one"
-        ++ lib.optional (one.capacity != null && one.address == null) "host.${name} offers disk and has no address: say where in the mesh it is"
+        lib.optional (
+          builtins.match "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" name == null
+        ) "host.${name} cannot be a host's name: small letters, digits and - inside, as in DNS"
+        ++
+          lib.optional (one.identity != null && !fitsIdentity one.identity)
+            "host.${name}.identity is not an identity: copy all 52 characters that `replicator host new` printed"
+        ++
+          lib.optional (one.wireguard != null && !fitsWireguard one.wireguard)
+            "host.${name}.wireguard is not a public key of WireGuard: copy all 44 characters that `replicator host new` printed"
+        ++ lib.optional (
+          one.endpoint != null && !fitsEndpoint one.endpoint
+        ) "host.${name}.endpoint is not HOST:PORT"
+        ++ lib.optional (
+          one.capacity != null && !fitsSize one.capacity
+        ) "host.${name}.capacity is not a size: write it like \"500G\""
+        ++ lib.optional (
+          one.capacity != null && one.identity == null
+        ) "host.${name} offers disk and has no identity: `replicator host new ${name}` makes one"
+        ++ lib.optional (
+          one.capacity != null && one.address == null
+        ) "host.${name} offers disk and has no address: say where in the mesh it is"
         ++ lib.concatMap (
-          domain: lib.optional (one.capacity != null && one.${domain} == null) "host.${name} offers disk and has no ${domain}: copies are spread over it"
+          domain:
+          lib.optional (
+            one.capacity != null && one.${domain} == null
+          ) "host.${name} offers disk and has no ${domain}: copies are spread over it"
         ) domains
-        ++ lib.optional (one.country != null && builtins.match "[A-Z]{2}" one.country == null) "host.${name}.country is not a two-letter code such as SE";
-      promised = name: sizes.sum (map (tenant: tenant.quota) (builtins.attrValues (tenantsOf roster name)));
+        ++ lib.optional (
+          one.country != null && builtins.match "[A-Z]{2}" one.country == null
+        ) "host.${name}.country is not a two-letter code such as SE";
+      promised =
+        name: sizes.sum (map (tenant: tenant.quota) (builtins.attrValues (tenantsOf roster name)));
       tenant =
         name: one:
-        lib.optional (one.root == null || !fitsRoot one.root) "tenant.${name}.root is not a root key: copy the 64 digits of the id of root in `replicator key list --json`"
-        ++ lib.optional (one.quota != null && !fitsSize one.quota) "tenant.${name}.quota is not a size: write it like \"400G\""
+        lib.optional (one.root == null || !fitsRoot one.root)
+          "tenant.${name}.root is not a root key: copy the 64 digits of the id of root in `replicator key list --json`"
+        ++ lib.optional (
+          one.quota != null && !fitsSize one.quota
+        ) "tenant.${name}.quota is not a size: write it like \"400G\""
         ++ map (at: "tenant.${name}.quotas names ${at}, which offers no disk") (
           builtins.filter (at: (roster.host.${at}.capacity or null) == null) (builtins.attrNames one.quotas)
         )
         ++ map (at: "tenant.${name}.quotas.${at} is not a size: write it like \"400G\"") (
           builtins.filter (at: !fitsSize one.quotas.${at}) (builtins.attrNames one.quotas)
         );
-      single = lib.concatLists (lib.mapAttrsToList host roster.host ++ lib.mapAttrsToList tenant roster.tenant);
+      single = lib.concatLists (
+        lib.mapAttrsToList host roster.host ++ lib.mapAttrsToList tenant roster.tenant
+      );
       together =
         twice "identity" (given "identity")
         ++ twice "wireguard" (given "wireguard")
@@ -151,7 +185,12 @@ rec {
     in
     lib.mapAttrs (_: host: {
       address = addressOf host;
-      inherit (host) owner site region country;
+      inherit (host)
+        owner
+        site
+        region
+        country
+        ;
       own = same host "owner" || same host "site";
     }) (removeAttrs (providers roster) [ name ]);
 
@@ -198,34 +237,40 @@ rec {
         peer: !peer.own && (anywhere || peer.country == null || builtins.elem peer.country allowed)
       ) (builtins.attrValues peers);
       # A peer whose label is not said may be anywhere.
-      places = domain: lib.length (lib.unique (map (peer: if peer.${domain} == null then peer.address else lib.toLower peer.${domain}) useful));
-      spread = if dataset.spread == null then [ "owner" ] else dataset.spread;
-      # What is cut lies at as many peers as there are shards; of copies, minimum says how many: of shards, how many more
-      # than suffice, less one.
-      shards = if dataset.coding == null then null else map builtins.fromJSON (lib.splitString "+" dataset.coding);
-      needed = builtins.head shards;
-      spare = builtins.elemAt shards 1;
-      minimum =
-        if shards == null then
-          dataset.minimum
-        else
-          needed + (if dataset.minimum == null then (spare + 1) / 2 else dataset.minimum - 1);
-      copies = if shards == null then dataset.copies else needed + spare;
-      short = what: wanted: lib.concatMap (
+      places =
         domain:
-        lib.optional (wanted != null && places domain < wanted)
-          "dataset ${name} has a ${what} of ${toString wanted}, and the peers that may hold it are of ${toString (places domain)} ${domain}s: add peers, or lower ${what} or spread"
-      ) spread;
+        lib.length (
+          lib.unique (
+            map (peer: if peer.${domain} == null then peer.address else lib.toLower peer.${domain}) useful
+          )
+        );
+      spread = if dataset.spread == null then [ "owner" ] else dataset.spread;
+      # Shards lie apart as copies do: "4+2" are six, and a minimum of 2 leaves one over the four that suffice.
+      coding = if dataset.coding == null then null else lib.splitString "+" dataset.coding;
+      data = sizes.number (lib.head coding);
+      short =
+        what: wanted: shards:
+        let
+          least = if coding == null then wanted else shards;
+          said = lib.optionalString (coding != null) ", which is ${toString least} shards";
+        in
+        lib.concatMap (
+          domain:
+          lib.optional (wanted != null && places domain < least)
+            "dataset ${name} has a ${what} of ${toString wanted}${said}, and the peers that may hold it are of ${toString (places domain)} ${domain}s: add peers, or lower ${what} or spread"
+        ) spread;
     in
     {
-      minimum = short "minimum" minimum;
-      copies = short "promise" copies;
+      minimum = short "minimum" dataset.minimum (dataset.minimum + data - 1);
+      copies = short "promise" (if coding == null then dataset.copies else dataset.coding) (
+        data + sizes.number (lib.last coding)
+      );
     };
 
   # What the owner types on the keeper so that a roster becomes true.
   keeperCommands =
     roster: name:
-    lib.mapAttrsToList (peer: one: "replicator peer add ${one.address} --name ${peer}${lib.optionalString one.own " --own"}") (
-      peersOf roster name
-    );
+    lib.mapAttrsToList (
+      peer: one: "replicator peer add ${one.address} --name ${peer}${lib.optionalString one.own " --own"}"
+    ) (peersOf roster name);
 }

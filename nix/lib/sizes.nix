@@ -35,11 +35,7 @@ rec {
           power (if builtins.elemAt found 4 == "i" then 1024 else 1000)
             powers.${upper (builtins.substring 0 1 letter)};
       fraction = builtins.elemAt found 2;
-      thousandths =
-        if fraction == null then
-          0
-        else
-          whole (builtins.substring 0 3 (fraction + "00"));
+      thousandths = if fraction == null then 0 else whole (builtins.substring 0 3 (fraction + "00"));
     in
     if found == null then
       throw "'${text}' is not a size: write it like 500G (10^9) or 500Gi (2^30)"

@@ -4,7 +4,14 @@
 let
   isTable = value: builtins.isAttrs value;
   # A path is a name; as JSON it would be copied into the store.
-  flat = value: if builtins.isPath value then toString value else if builtins.isList value then map flat value else value;
+  flat =
+    value:
+    if builtins.isPath value then
+      toString value
+    else if builtins.isList value then
+      map flat value
+    else
+      value;
   key = name: if builtins.match "[A-Za-z0-9_-]+" name != null then name else builtins.toJSON name;
   table =
     path: values:
@@ -14,7 +21,9 @@ let
       tables = lib.filterAttrs (_: isTable) present;
     in
     lib.optionalString (path != [ ] && plain != { }) "\n[${lib.concatMapStringsSep "." key path}]\n"
-    + lib.concatStrings (lib.mapAttrsToList (name: value: "${key name} = ${builtins.toJSON (flat value)}\n") plain)
+    + lib.concatStrings (
+      lib.mapAttrsToList (name: value: "${key name} = ${builtins.toJSON (flat value)}\n") plain
+    )
     + lib.concatStrings (lib.mapAttrsToList (name: value: table (path ++ [ name ]) value) tables);
 in
 table [ ]

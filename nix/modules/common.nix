@@ -49,7 +49,7 @@ in
         sendmail.to = [ "me@example.org" ];
         ping.url_file = "replicator-ping";
       };
-      description = "The table `[notify]` of config.toml: who is told what is new, by a node's runs and a provider's daemon. The program refuses what it does not know when the system is built.";
+      description = "The table `[notify]` of config.toml: who is told what is new, by the runs of a node, a maintainer or a drill host and by a provider's daemon. The program refuses what it does not know when the system is built. A sendmail has to do without the rights of another user or group, as msmtp's does.";
     };
 
     notifyCredentials = lib.mkOption {
@@ -65,7 +65,14 @@ in
       type = lib.types.attrsOf lib.types.anything;
       internal = true;
       readOnly = true;
-      default = if cfg.roster == null then { host = { }; tenant = { }; } else roster.read cfg.roster;
+      default =
+        if cfg.roster == null then
+          {
+            host = { };
+            tenant = { };
+          }
+        else
+          roster.read cfg.roster;
       defaultText = lib.literalMD "the roster, read";
       description = "The roster with every key there.";
     };

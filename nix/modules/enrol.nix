@@ -15,10 +15,12 @@ in
 {
   imports = [ ./provider.nix ];
 
-  options.services.replicator.enrol.enable = lib.mkEnableOption "the proof of key and disk before a provider serves for the first time" // {
-    default = provider.enable;
-    defaultText = lib.literalMD "where there is a provider";
-  };
+  options.services.replicator.enrol.enable =
+    lib.mkEnableOption "the proof of key and disk before a provider serves for the first time"
+    // {
+      default = provider.enable;
+      defaultText = lib.literalMD "where there is a provider";
+    };
 
   config = lib.mkIf (cfg.enrol.enable && provider.enable) {
     systemd.services.replicator-enrol = {
@@ -45,19 +47,20 @@ in
         cat ${proof}
         echo "On each tenant's keeper: replicator peer add ADDRESS, with the address above."
       '';
-      serviceConfig = removeAttrs served.serviceConfig [
-        "ExecStart"
-        "NotifyAccess"
-        "Restart"
-        "RestartSec"
-        "LimitNOFILE"
-        "MemoryMax"
-      ]
-      // {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        TimeoutStartSec = "10min";
-      };
+      serviceConfig =
+        removeAttrs served.serviceConfig [
+          "ExecStart"
+          "NotifyAccess"
+          "Restart"
+          "RestartSec"
+          "LimitNOFILE"
+          "MemoryMax"
+        ]
+        // {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          TimeoutStartSec = "10min";
+        };
     };
     systemd.services.replicator-provider = {
       requires = [ "replicator-enrol.service" ];

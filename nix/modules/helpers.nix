@@ -9,19 +9,33 @@
 let
   cfg = config.services.replicator;
   hardening = import ../lib/hardening.nix;
+  toml = import ../lib/toml.nix { inherit lib; };
+  settings = import ./settings.nix {
+    inherit lib;
+    sizes = import ../lib/sizes.nix { inherit lib; };
+  };
   exe = lib.getExe cfg.package;
 
   helper = role: one: rec {
     user = "replicator-${role}";
+    file = settings.checked pkgs cfg.package "replicator-${role}.toml" (toml {
+      notify = settings.notify cfg.notify;
+      metrics.textfile = one.metricsFile;
+    });
     environment = {
       REPLICATOR_HOME = one.stateDir;
+      REPLICATOR_CONFIG = "${file}";
       HOME = one.stateDir;
     };
     base = hardening.base // {
       Type = "oneshot";
       User = user;
       Group = user;
-      ReadWritePaths = [ one.stateDir ];
+      ReadWritePaths = [
+        one.stateDir
+      ]
+      ++ lib.optional (one.metricsFile != null) "-${builtins.dirOf (toString one.metricsFile)}";
+      LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
       TimeoutStartSec = "infinity";
       Nice = 10;
       IOSchedulingClass = "idle";
@@ -65,12 +79,18 @@ let
         // {
           RemainAfterExit = true;
           TimeoutStartSec = "5min";
-          LoadCredential = credentials ++ lib.optional (one.grantFile != null) "replicator-grant:${one.grantFile}";
+          LoadCredential =
+            credentials ++ lib.optional (one.grantFile != null) "replicator-grant:${one.grantFile}";
         };
     };
+    # What no run is there to tell: that none came.
+    telling = lib.mkIf (settings.tells cfg.notify) (
+      unit "replicator: tell people how a ${role} stands" { ExecStart = "${exe} notify"; }
+    );
+    tellingTimer = lib.mkIf (settings.tells cfg.notify) (timer "*-*-* 08,20:00:00" "10min");
     command = pkgs.writeShellScriptBin user ''
       # The program as the ${role}'s own user, in its home.
-      exec ${pkgs.util-linux}/bin/setpriv --reuid=${user} --regid=${user} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg one.stateDir} HOME=${lib.escapeShellArg one.stateDir} ${exe} "$@"
+      exec ${pkgs.util-linux}/bin/setpriv --reuid=${user} --regid=${user} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg one.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg one.stateDir} ${exe} "$@"
     '';
     folder = {
       d = {
@@ -95,6 +115,11 @@ let
     default = null;
     description = "The keeper's answer to this machine's request, which its join unit prints.";
   };
+  metricsFile = lib.mkOption {
+    type = lib.types.nullOr lib.types.path;
+    default = null;
+    description = "Where each run writes how things stand, as a text file for Prometheus' node exporter. Its folder must exist and be writable by this user.";
+  };
   stateDir =
     role:
     lib.mkOption {
@@ -102,7 +127,8 @@ let
       default = "/var/lib/replicator-${role}";
       description = "The home. Must outlive a reboot.";
     };
-  besideNode = what: lib.mkEnableOption "it although this host is a node: whoever takes the node then ${what}";
+  besideNode =
+    what: lib.mkEnableOption "it although this host is a node: whoever takes the node then ${what}";
 
   maintainer = helper "maintainer" cfg.maintainer;
   drill = helper "drill" cfg.drillHost;
@@ -115,7 +141,7 @@ in
     maintainer = {
       enable = lib.mkEnableOption "this host as a maintainer: it marks what no snapshot needs, and reads neither names nor contents";
       stateDir = stateDir "maintainer";
-      inherit grantFile;
+      inherit grantFile metricsFile;
       onCalendar = lib.mkOption {
         type = lib.types.str;
         default = "Sat *-*-* 06:00:00";
@@ -126,7 +152,7 @@ in
     drillHost = {
       enable = lib.mkEnableOption "this host as a drill host: it restores for trial, and can read everything";
       stateDir = stateDir "drill";
-      inherit grantFile;
+      inherit grantFile metricsFile;
       passphraseFile = lib.mkOption {
         type = lib.types.nullOr lib.types.externalPath;
         default = null;
@@ -167,12 +193,16 @@ in
       };
       users.groups.${maintainer.user} = { };
       environment.systemPackages = [ maintainer.command ];
-      systemd.tmpfiles.settings."10-replicator-maintainer".${toString cfg.maintainer.stateDir} = maintainer.folder;
+      environment.etc."replicator/maintainer.toml".source = maintainer.file;
+      systemd.tmpfiles.settings."10-replicator-maintainer".${toString cfg.maintainer.stateDir} =
+        maintainer.folder;
       systemd.services.replicator-maintainer-join = maintainer.join [ ];
       systemd.services.replicator-prune = maintainer.unit "replicator: mark what no snapshot needs" {
         ExecStart = "${exe} prune";
       };
       systemd.timers.replicator-prune = timer cfg.maintainer.onCalendar "60min";
+      systemd.services.replicator-maintainer-notify = maintainer.telling;
+      systemd.timers.replicator-maintainer-notify = maintainer.tellingTimer;
     })
     (lib.mkIf cfg.drillHost.enable {
       assertions = [
@@ -191,22 +221,24 @@ in
       };
       users.groups.${drill.user} = { };
       environment.systemPackages = [ drill.command ];
+      environment.etc."replicator/drill.toml".source = drill.file;
       systemd.tmpfiles.settings."10-replicator-drill" = {
         ${toString cfg.drillHost.stateDir} = drill.folder;
         ${toString cfg.drillHost.scratch} = drill.folder;
       };
       systemd.services.replicator-drill-join = drill.join [ passphrase ];
       systemd.services.replicator-drill = drill.unit "replicator: restore for trial" {
-        LoadCredential = [ passphrase ];
-        ReadWritePaths = [
-          cfg.drillHost.stateDir
-          cfg.drillHost.scratch
-        ];
+        LoadCredential = drill.base.LoadCredential ++ [ passphrase ];
+        ReadWritePaths = drill.base.ReadWritePaths ++ [ cfg.drillHost.scratch ];
         # A drill that could not compare everything has not shown what it is for.
         SuccessExitStatus = [ ];
-        ExecStart = "${exe} drill --scratch ${cfg.drillHost.scratch} --sample ${lib.replaceStrings [ "%" ] [ "%%" ] cfg.drillHost.sample}";
+        ExecStart = "${exe} drill --scratch ${cfg.drillHost.scratch} --sample ${
+          lib.replaceStrings [ "%" ] [ "%%" ] cfg.drillHost.sample
+        }";
       };
       systemd.timers.replicator-drill = timer cfg.drillHost.onCalendar "1d";
+      systemd.services.replicator-drill-notify = drill.telling;
+      systemd.timers.replicator-drill-notify = drill.tellingTimer;
     })
   ];
 }

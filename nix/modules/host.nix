@@ -96,7 +96,9 @@ in
           }
           {
             assertion = lib.length disk.devices == (if disk.layout == "provider-raid1-xfs" then 2 else 1);
-            message = "services.replicator.host.disk.devices has ${toString (lib.length disk.devices)} devices, and ${disk.layout} takes ${if disk.layout == "provider-raid1-xfs" then "two" else "one"}: name them below /dev/disk/by-id.";
+            message = "services.replicator.host.disk.devices has ${toString (lib.length disk.devices)} devices, and ${disk.layout} takes ${
+              if disk.layout == "provider-raid1-xfs" then "two" else "one"
+            }: name them below /dev/disk/by-id.";
           }
           {
             assertion = lib.all (device: lib.hasPrefix "/dev/disk/by-id/" (toString device)) disk.devices;
@@ -131,7 +133,9 @@ in
       {
         disko.devices = layout.disko.devices;
         boot.swraid.enable = lib.mkIf (disk.layout == "provider-raid1-xfs") layout.boot.swraid.enable;
-        environment.etc.crypttab = lib.mkIf (disk.luksKeyFile != null) { inherit (layout.environment.etc.crypttab) text; };
+        environment.etc.crypttab = lib.mkIf (disk.luksKeyFile != null) {
+          inherit (layout.environment.etc.crypttab) text;
+        };
       }
       (lib.mkIf (disk.projectQuota != null) {
         systemd.services.replicator-project-quota = {
@@ -142,23 +146,26 @@ in
           wantedBy = [ "replicator-provider.service" ];
           unitConfig.RequiresMountsFor = [ disk.mountpoint ];
           restartIfChanged = false;
-          serviceConfig = hardening.base // hardening.offline // {
-            Type = "oneshot";
-            RemainAfterExit = true;
-            ExecStart = quotaTool;
-            ReadWritePaths = [ disk.mountpoint ];
-            # quotactl(2) asks for it, and for the block device.
-            CapabilityBoundingSet = [ "CAP_SYS_ADMIN" ];
-            PrivateUsers = false;
-            PrivateDevices = false;
-            # Named, not opened.
-            DevicePolicy = "closed";
-            SystemCallFilter = [
-              "@system-service"
-              "quotactl"
-              "quotactl_fd"
-            ];
-          };
+          serviceConfig =
+            hardening.base
+            // hardening.offline
+            // {
+              Type = "oneshot";
+              RemainAfterExit = true;
+              ExecStart = quotaTool;
+              ReadWritePaths = [ disk.mountpoint ];
+              # quotactl(2) asks for it, and for the block device.
+              CapabilityBoundingSet = [ "CAP_SYS_ADMIN" ];
+              PrivateUsers = false;
+              PrivateDevices = false;
+              # Named, not opened.
+              DevicePolicy = "closed";
+              SystemCallFilter = [
+                "@system-service"
+                "quotactl"
+                "quotactl_fd"
+              ];
+            };
         };
       })
     ]

@@ -73,8 +73,8 @@ in
     };
     networking.firewall.allowedUDPPorts = lib.optional ((me.endpoint or null) != null) mesh.port;
     # Names for people; the program pins keys.
-    networking.hosts = lib.mapAttrs' (name: host: lib.nameValuePair host.address [ "${name}.replicator" ]) (
-      lib.filterAttrs (_: host: host.address != null) cfg.hosts.host
-    );
+    networking.hosts = lib.mapAttrs' (
+      name: host: lib.nameValuePair host.address [ "${name}.replicator" ]
+    ) (lib.filterAttrs (_: host: host.address != null) cfg.hosts.host);
   };
 }

@@ -17,7 +17,8 @@ let
   done = "/run/replicator-backup";
   exe = lib.getExe cfg.package;
 
-  hook = name: text: if text == "" then null else toString (pkgs.writeShellScript "replicator-${name}" text);
+  hook =
+    name: text: if text == "" then null else toString (pkgs.writeShellScript "replicator-${name}" text);
   # Quiet when all went well; a person reads the rest in the run's summary.
   before =
     name: one:
@@ -33,7 +34,8 @@ let
   after =
     name: one:
     hook "after-${name}" (
-      lib.concatMapStrings (state: "if [ -d ${done} ]; then : > ${done}/${state}; fi\n") one.releases + one.after
+      lib.concatMapStrings (state: "if [ -d ${done} ]; then : > ${done}/${state}; fi\n") one.releases
+      + one.after
     );
 
   byDay = node.rate.upDay != null || node.rate.downDay != null;
@@ -49,29 +51,16 @@ let
       up_day = node.rate.upDay;
       down_day = node.rate.downDay;
     };
-    dataset = lib.mapAttrs (name: one: {
-      inherit (one)
-        paths
-        copies
-        coding
-        minimum
-        spread
-        residency
-        snapshot
-        ;
-      exclude = if one.exclude == [ ] then null else one.exclude;
-      exclude_if_present = if one.excludeIfPresent == [ ] then null else one.excludeIfPresent;
-      exclude_larger_than = one.excludeLargerThan;
-      keep_caches = one.keepCaches;
-      one_file_system = one.oneFileSystem;
-      before = before name one;
-      after = after name one;
-      hook_timeout = one.hookTimeout;
-      hook_failure = one.hookFailure;
-      also_borg = one.alsoBorg;
-      keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
-    }) node.datasets;
-    inherit (cfg) notify;
+    dataset = lib.mapAttrs (
+      name: one:
+      settings.said one
+      // {
+        before = before name one;
+        after = after name one;
+      }
+    ) node.datasets;
+    notify = settings.notify cfg.notify;
+    metrics.textfile = node.metricsFile;
     peer = lib.mapAttrs (_: peer: peer // { own = if peer.own then true else null; }) node.peers;
   } node.settings;
   file = settings.checked pkgs cfg.package "replicator-node.toml" (toml config');
@@ -81,7 +70,12 @@ let
     node.spool
     node.cache
   ];
-  besides = lib.filter (place: place != null) (lib.mapAttrsToList (_: one: one.alsoBorg) node.datasets);
+  # Without the folder of the metrics a night goes on, and says so.
+  writes =
+    paths ++ lib.optional (node.metricsFile != null) "-${builtins.dirOf (toString node.metricsFile)}";
+  besides = lib.filter (place: place != null) (
+    lib.mapAttrsToList (_: one: one.alsoBorg) node.datasets
+  );
   # Archives beside datasets: borg, its passphrase as a credential, and the repositories that are folders.
   withBorg = lib.optionalAttrs (besides != [ ]) {
     path = [
@@ -91,12 +85,16 @@ let
     ];
     environment =
       environment
-      // lib.optionalAttrs (node.borg.passphraseFile != null) { BORG_PASSCOMMAND = "cat %d/borg-passphrase"; }
+      // lib.optionalAttrs (node.borg.passphraseFile != null) {
+        BORG_PASSCOMMAND = "cat %d/borg-passphrase";
+      }
       // lib.optionalAttrs (node.cache != null) { BORG_CACHE_DIR = "${node.cache}/borg"; };
     serviceConfig = {
-      LoadCredential = base.LoadCredential ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
+      LoadCredential =
+        base.LoadCredential
+        ++ lib.optional (node.borg.passphraseFile != null) "borg-passphrase:${node.borg.passphraseFile}";
       # One that is not there, or not mounted, is for borg to name: the night begins without it.
-      ReadWritePaths = paths ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
+      ReadWritePaths = writes ++ map (place: "-${place}") (lib.filter (lib.hasPrefix "/") besides);
     };
   };
   environment = {
@@ -108,7 +106,7 @@ let
     Type = "oneshot";
     User = node.user;
     Group = node.group;
-    ReadWritePaths = paths;
+    ReadWritePaths = writes;
     LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
     TimeoutStartSec = "infinity";
     # After a stop the hook after runs and snapshots are removed.
@@ -129,7 +127,10 @@ let
   unit = description: serviceConfig: {
     inherit description environment serviceConfig;
     wants = [ "network-online.target" ];
-    after = [ "network-online.target" ] ++ lib.optional (cfg.mesh.enable or false) "wireguard-${cfg.mesh.interface}.service";
+    after = [
+      "network-online.target"
+    ]
+    ++ lib.optional (cfg.mesh.enable or false) "wireguard-${cfg.mesh.interface}.service";
     onFailure = cfg.onFailure;
     # A new configuration never ends a night's work that is under way.
     restartIfChanged = false;
@@ -152,7 +153,7 @@ let
   # One after the other, whatever woke them: a second run beside a running one would be refused. The lock is the process's.
   inTurn = words: "${pkgs.util-linux}/bin/flock --no-fork ${node.stateDir}/turn ${exe} ${words}";
   # What no run is there to tell: that none came. A channel that fails is no reason to call the data unsafe.
-  tellThem = lib.optionalString (cfg.notify != { }) "${exe} notify || true\n";
+  tellThem = lib.optionalString (settings.tells cfg.notify) "${exe} notify || true\n";
   often = lib.filterAttrs (_: one: one.onCalendar != null) node.datasets;
 
   unmet = lib.mapAttrs (name: one: roster.unmet node.peers one name) node.datasets;
@@ -218,15 +219,7 @@ in
     };
 
     settings = lib.mkOption {
-      type = lib.types.attrsOf (
-        lib.types.attrsOf (
-          lib.types.oneOf [
-            lib.types.bool
-            lib.types.int
-            lib.types.str
-          ]
-        )
-      );
+      type = settings.free;
       default = { };
       example = {
         node.spool_limit = "20G";
@@ -364,7 +357,7 @@ in
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/var/lib/prometheus-node-exporter/replicator-node.prom";
-      description = "Where the health check writes its answer as a text file for Prometheus' node exporter. Its folder must exist and be writable by the node's user.";
+      description = "Where each run writes how things stand, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the node's user.";
     };
   };
 
@@ -398,7 +391,9 @@ in
           }
           {
             assertion = node.peers == { } || unmet.${name}.minimum == [ ];
-            message = "The declared peers cannot hold what is promised: ${lib.concatStringsSep "; " unmet.${name}.minimum}.";
+            message = "The declared peers cannot hold what is promised: ${
+              lib.concatStringsSep "; " unmet.${name}.minimum
+            }.";
           }
         ]) node.datasets
       )
@@ -423,7 +418,8 @@ in
 
     warnings = lib.concatLists (
       lib.mapAttrsToList (
-        name: _: lib.optionals (node.peers != { }) (map (one: "services.replicator: ${one}.") unmet.${name}.copies)
+        name: _:
+        lib.optionals (node.peers != { }) (map (one: "services.replicator: ${one}.") unmet.${name}.copies)
       ) node.datasets
     );
 
@@ -484,9 +480,11 @@ in
           };
       };
 
-      replicator-backup = lib.recursiveUpdate (lib.recursiveUpdate (unit "replicator: back up" reader) withBorg) {
-        serviceConfig.ExecStart = inTurn "backup";
-      };
+      replicator-backup =
+        lib.recursiveUpdate (lib.recursiveUpdate (unit "replicator: back up" reader) withBorg)
+          {
+            serviceConfig.ExecStart = inTurn "backup";
+          };
 
       replicator-repair = lib.mkIf (node.repair.onCalendar != null) (
         # What is missing at every provider is read from its source again, which is why it may read files.
@@ -497,32 +495,23 @@ in
 
       replicator-verify = lib.mkIf (node.verify.onCalendar != null) (
         lib.recursiveUpdate (unit "replicator: check a sample of what is stored" base) {
-          serviceConfig.ExecStart = inTurn "verify --sample ${lib.replaceStrings [ "%" ] [ "%%" ] node.verify.sample}";
+          serviceConfig.ExecStart = inTurn "verify --sample ${
+            lib.replaceStrings [ "%" ] [ "%%" ] node.verify.sample
+          }";
         }
       );
 
       replicator-health = lib.mkIf (node.health.onCalendar != null) (
         lib.recursiveUpdate (unit "replicator: is the data safe" base) {
-          script =
-            if node.metricsFile == null then
-              ''
-                code=0
-                ${exe} status --offline || code=$?
-                ${tellThem}exit "$code"
-              ''
-            else
-              ''
-                code=0
-                ${exe} status --offline --json > "$REPLICATOR_HOME/health.json" || code=$?
-                ${lib.getExe pkgs.python3} ${../scripts/metrics.py} node "$code" < "$REPLICATOR_HOME/health.json" > ${lib.escapeShellArg "${node.metricsFile}.new"}
-                mv ${lib.escapeShellArg "${node.metricsFile}.new"} ${lib.escapeShellArg node.metricsFile}
-                ${tellThem}exit "$code"
-              '';
+          script = ''
+            code=0
+            ${exe} status --offline || code=$?
+            ${tellThem}exit "$code"
+          '';
           # Below the promise or stale: here a person is told.
-          serviceConfig = lib.optionalAttrs (cfg.notify == { }) hardening.offline // {
+          serviceConfig = lib.optionalAttrs (!settings.tells cfg.notify) hardening.offline // {
             SuccessExitStatus = [ ];
             TimeoutStartSec = "5min";
-            ReadWritePaths = paths ++ lib.optional (node.metricsFile != null) (builtins.dirOf node.metricsFile);
           };
         }
       );
@@ -535,11 +524,14 @@ in
           "replicator-verify.service"
         ];
         # By stopping, systemd ends a run in order: what was sent is kept, and the next one goes on.
-        serviceConfig = hardening.base // hardening.offline // {
-          Type = "oneshot";
-          DynamicUser = true;
-          ExecStart = "${pkgs.coreutils}/bin/true";
-        };
+        serviceConfig =
+          hardening.base
+          // hardening.offline
+          // {
+            Type = "oneshot";
+            DynamicUser = true;
+            ExecStart = "${pkgs.coreutils}/bin/true";
+          };
         restartIfChanged = false;
       };
     }

@@ -19,9 +19,14 @@ let
 
   bracketed = address: if lib.hasInfix ":" address then "[${address}]" else address;
   listen = "${bracketed provider.listenAddress}:${toString provider.port}";
-  file = settings.checked pkgs cfg.package "replicator-provider.toml" (toml {
+  file = settings.checked pkgs cfg.package "replicator-provider.toml" (
+    toml (lib.recursiveUpdate declared provider.settings)
+  );
+  declared = {
     provider = {
-      data = provider.dataDir;
+      data = if inBucket then provider.bucket.url else provider.dataDir;
+      s3_endpoint = provider.bucket.endpoint;
+      s3_region = provider.bucket.region;
       inherit (provider)
         capacity
         owner
@@ -31,6 +36,7 @@ let
         lock
         grace
         identity
+        notice
         window
         streams
         ;
@@ -38,15 +44,18 @@ let
       inherit listen;
       advertise = if provider.advertise == [ ] then null else provider.advertise;
       pull_from = provider.pullFrom;
+      for_members = provider.forMembers;
     };
     tenant = provider.tenants;
-    inherit (cfg) notify;
-  });
+    notify = settings.notify cfg.notify;
+    metrics = {
+      textfile = provider.metricsFile;
+      listen = provider.metricsListen;
+    };
+  };
 
-  paths = [
-    provider.dataDir
-    provider.stateDir
-  ];
+  inBucket = provider.bucket.url != null;
+  paths = lib.optional (!inBucket) provider.dataDir ++ [ provider.stateDir ];
   environment = {
     REPLICATOR_HOME = provider.stateDir;
     REPLICATOR_CONFIG = "${file}";
@@ -55,28 +64,40 @@ let
   confined = hardening.base // {
     User = provider.user;
     Group = provider.group;
-    ReadWritePaths = paths;
+    # Without the folder of the metrics it serves, and says so.
+    ReadWritePaths =
+      paths
+      ++ lib.optional (provider.metricsFile != null) "-${builtins.dirOf (toString provider.metricsFile)}";
     LoadCredential =
       lib.optional (provider.identityFile != null) "replicator-identity:${provider.identityFile}"
+      ++ lib.optional (
+        provider.bucket.credentialsFile != null
+      ) "replicator-s3:${provider.bucket.credentialsFile}"
       ++ lib.mapAttrsToList (name: path: "${name}:${path}") cfg.notifyCredentials;
   };
   # Neither folder may be made on the disk below a mount point that is empty.
   mounted = {
     RequiresMountsFor = paths;
   }
-  // lib.optionalAttrs (provider.mountPoint != null) { AssertPathIsMountPoint = provider.mountPoint; };
+  // lib.optionalAttrs (provider.mountPoint != null) {
+    AssertPathIsMountPoint = provider.mountPoint;
+  };
   fits = lower: upper: sizes.parse lower <= sizes.parse upper;
   days = text: sizes.number (lib.removeSuffix "d" text);
   command = pkgs.writeShellScriptBin "replicator-provider" ''
     # The program as the provider's own user, in its home: replicator-provider provider status
+    ${lib.optionalString (provider.bucket.credentialsFile != null) ''
+      # The bucket's keys, which root may read here and systemd hands to the daemon.
+      while IFS= read -r line; do
+        case "$line" in AWS_ACCESS_KEY_ID=* | AWS_SECRET_ACCESS_KEY=*) export "$line" ;; esac
+      done < ${lib.escapeShellArg provider.bucket.credentialsFile}
+    ''}
     exec ${pkgs.util-linux}/bin/setpriv --reuid=${provider.user} --regid=${provider.group} --init-groups env REPLICATOR_HOME=${lib.escapeShellArg provider.stateDir} REPLICATOR_CONFIG=${file} HOME=${lib.escapeShellArg provider.stateDir} ${exe} "$@"
   '';
-  missing =
-    option: value: hint:
-    {
-      assertion = value != null;
-      message = "services.replicator.provider.${option} is not set: ${hint}.";
-    };
+  missing = option: value: hint: {
+    assertion = value != null;
+    message = "services.replicator.provider.${option} is not set: ${hint}.";
+  };
 in
 {
   imports = [ ./common.nix ];
@@ -112,7 +133,11 @@ in
 
     dataDir = lib.mkOption {
       type = lib.types.path;
-      default = if provider.mountPoint == null then "/var/lib/replicator-objects" else "${provider.mountPoint}/objects";
+      default =
+        if provider.mountPoint == null then
+          "/var/lib/replicator-objects"
+        else
+          "${provider.mountPoint}/objects";
       defaultText = lib.literalMD "`objects` below `mountPoint`, else `/var/lib/replicator-objects`";
       description = "Where objects lie, and nothing else.";
     };
@@ -129,6 +154,41 @@ in
       default = null;
       example = "4T";
       description = "How large that disk is, so that an offer above it is refused when the system is built.";
+    };
+
+    bucket = {
+      url = lib.mkOption {
+        type = lib.types.nullOr (lib.types.strMatching "s3://[^/ ]+(/[^ ]*)?");
+        default = null;
+        example = "s3://attic/friends";
+        description = "A bucket of an S3-compatible server that keeps the objects in place of `dataDir`; the home stays on this machine.";
+      };
+      endpoint = lib.mkOption {
+        type = lib.types.nullOr (lib.types.strMatching "https?://[^ ]+");
+        default = null;
+        example = "https://s3.example.org";
+        description = "Where that server answers. Null: Amazon's own.";
+      };
+      region = lib.mkOption {
+        type = lib.types.nullOr lib.types.singleLineStr;
+        default = null;
+        description = "Its region, if it asks for one.";
+      };
+      credentialsFile = lib.mkOption {
+        type = lib.types.nullOr lib.types.externalPath;
+        default = null;
+        example = "/run/secrets/replicator-s3";
+        description = "Its keys, two lines: `AWS_ACCESS_KEY_ID=...` and `AWS_SECRET_ACCESS_KEY=...`. Handed to the daemon as a credential.";
+      };
+    };
+
+    settings = lib.mkOption {
+      type = settings.free;
+      default = { };
+      example = {
+        provider.streams = 2;
+      };
+      description = "Further tables and keys of config.toml, for what has no option here; the program refuses what it does not know when the system is built.";
     };
 
     capacity = lib.mkOption {
@@ -183,7 +243,9 @@ in
 
     advertise = lib.mkOption {
       type = lib.types.listOf (lib.types.strMatching "[^/ ]+:[0-9]{1,5}");
-      default = lib.optional (known "address" != null) "${bracketed me.address}:${toString provider.port}";
+      default = lib.optional (
+        known "address" != null
+      ) "${bracketed me.address}:${toString provider.port}";
       defaultText = lib.literalMD "the host's address in the mesh";
       example = [ "alice.example.org:7144" ];
       description = "HOST:PORT that tenants reach it at, if it is not where it listens.";
@@ -201,10 +263,19 @@ in
       description = "How long a deletion waits after it was asked for. Less than 14 days needs `shortLock`.";
     };
 
+    notice = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "[0-9]{1,4}[smhdw]");
+      default = null;
+      example = "60d";
+      description = "How long before it leaves or shrinks it says so to its tenants; a promise in its offer. Null: as `replicator-provider provider set --notice` left it.";
+    };
+
     shortLock = lib.mkEnableOption "less time than tenants expect between a theft of their maintenance key and the loss of their data";
 
     window = lib.mkOption {
-      type = lib.types.nullOr (lib.types.strMatching "always|[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]");
+      type = lib.types.nullOr (
+        lib.types.strMatching "always|[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]"
+      );
       default = null;
       example = "22:00-06:00";
       description = "When objects above 1 MiB are taken; what is fetched is not limited. Null: as `replicator-provider provider set --window` left it, at first always.";
@@ -225,7 +296,9 @@ in
     };
 
     pullFrom = lib.mkOption {
-      type = lib.types.nullOr (lib.types.listOf (lib.types.strMatching "public|nobody|[0-9a-fA-F.:]+(/[0-9]{1,3})?"));
+      type = lib.types.nullOr (
+        lib.types.listOf (lib.types.strMatching "public|nobody|[0-9a-fA-F.:]+(/[0-9]{1,3})?")
+      );
       default = null;
       example = [
         "public"
@@ -269,6 +342,13 @@ in
       description = "Tenants that need no invite. Others are let in by `replicator-provider provider invite`.";
     };
 
+    forMembers = lib.mkOption {
+      type = lib.types.nullOr sizes.type;
+      default = null;
+      example = "50G";
+      description = "Bytes that each member of the group may store that this provider's home is in, without an invite of its own. Null: as `replicator-provider provider set --for-members` left it.";
+    };
+
     openFirewall = lib.mkEnableOption "the port on all interfaces";
 
     openFirewallOn = lib.mkOption {
@@ -297,7 +377,14 @@ in
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/var/lib/prometheus-node-exporter/replicator-provider.prom";
-      description = "Where its state is written every quarter of an hour, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the provider's user.";
+      description = "Where its state is written every half hour, as a text file for Prometheus' node exporter. Its folder must exist and be writable by the provider's user.";
+    };
+
+    metricsListen = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "(127\\.0\\.0\\.1|localhost|\\[::1]):[0-9]{1,5}");
+      default = null;
+      example = "127.0.0.1:9144";
+      description = "Where Prometheus is answered, on this machine alone: what it says names tenants.";
     };
   };
 
@@ -316,8 +403,17 @@ in
       {
         assertion =
           provider.capacity == null
-          || sizes.sum (map (tenant: tenant.quota) (builtins.attrValues provider.tenants)) <= sizes.parse provider.capacity;
+          ||
+            sizes.sum (map (tenant: tenant.quota) (builtins.attrValues provider.tenants))
+            <= sizes.parse provider.capacity;
         message = "services.replicator.provider.tenants: their quotas together are more than the capacity of ${toString provider.capacity}: lower a quota, or offer more.";
+      }
+      {
+        assertion =
+          provider.capacity == null
+          || provider.forMembers == null
+          || fits provider.forMembers provider.capacity;
+        message = "services.replicator.provider.forMembers of ${toString provider.forMembers} is more than the capacity of ${toString provider.capacity}: lower it, or offer more.";
       }
       {
         assertion = provider.identity == null || provider.identityFile != null;
@@ -332,7 +428,24 @@ in
         message = "services.replicator.provider.stateDir lies in dataDir, which holds objects and nothing else: choose another.";
       }
       {
-        assertion = provider.mountPoint == null || lib.hasPrefix "${toString provider.mountPoint}/" "${toString provider.dataDir}/";
+        assertion =
+          inBucket
+          || lib.all (key: provider.bucket.${key} == null) [
+            "endpoint"
+            "region"
+            "credentialsFile"
+          ];
+        message = "services.replicator.provider.bucket says how a bucket is reached, and no bucket: set bucket.url, such as \"s3://attic/friends\".";
+      }
+      {
+        assertion = !inBucket || provider.bucket.credentialsFile != null;
+        message = "services.replicator.provider.bucket.credentialsFile is not set: bring the bucket's keys by sops or agenix.";
+      }
+      {
+        assertion =
+          inBucket
+          || provider.mountPoint == null
+          || lib.hasPrefix "${toString provider.mountPoint}/" "${toString provider.dataDir}/";
         message = "services.replicator.provider.dataDir is not on ${toString provider.mountPoint}: put it there, or name the disk that it is on.";
       }
       {
@@ -371,23 +484,27 @@ in
         description = "replicator: folders of the provider";
         unitConfig = mounted;
         restartIfChanged = false;
-        serviceConfig = hardening.base // hardening.offline // {
-          Type = "oneshot";
-          RemainAfterExit = true;
-          # Gives what it makes to the provider's user, below folders that are root's.
-          CapabilityBoundingSet = [
-            "CAP_CHOWN"
-            "CAP_FOWNER"
-            "CAP_DAC_OVERRIDE"
-          ];
-          PrivateUsers = false;
-          SystemCallFilter = [ "@system-service" ];
-          # The folders themselves are not there yet.
-          ReadWritePaths = lib.unique (map (path: builtins.dirOf path) paths);
-          ExecStart = map (
-            path: "${pkgs.coreutils}/bin/install -d -m 0700 -o ${provider.user} -g ${provider.group} ${lib.escapeShellArg path}"
-          ) paths;
-        };
+        serviceConfig =
+          hardening.base
+          // hardening.offline
+          // {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            # Gives what it makes to the provider's user, below folders that are root's.
+            CapabilityBoundingSet = [
+              "CAP_CHOWN"
+              "CAP_FOWNER"
+              "CAP_DAC_OVERRIDE"
+            ];
+            PrivateUsers = false;
+            SystemCallFilter = [ "@system-service" ];
+            # The folders themselves are not there yet.
+            ReadWritePaths = lib.unique (map (path: builtins.dirOf path) paths);
+            ExecStart = map (
+              path:
+              "${pkgs.coreutils}/bin/install -d -m 0700 -o ${provider.user} -g ${provider.group} ${lib.escapeShellArg path}"
+            ) paths;
+          };
       };
 
       replicator-provider = {
@@ -421,40 +538,6 @@ in
           # Files of 16 MiB for many tenants at once.
           LimitNOFILE = 16384;
         };
-      };
-
-      replicator-provider-metrics = lib.mkIf (provider.metricsFile != null) {
-        description = "replicator: the provider's state for monitoring";
-        inherit environment;
-        requires = [ "replicator-provider-folders.service" ];
-        after = [ "replicator-provider-folders.service" ];
-        unitConfig = {
-          ConditionPathExists = "${provider.stateDir}/provider/home.json";
-        };
-        restartIfChanged = false;
-        path = [ pkgs.coreutils ];
-        script = ''
-          code=0
-          ${exe} provider status --json > "$RUNTIME_DIRECTORY/status.json" || code=$?
-          ${lib.getExe pkgs.python3} ${../scripts/metrics.py} provider "$code" < "$RUNTIME_DIRECTORY/status.json" > ${lib.escapeShellArg "${toString provider.metricsFile}.new"}
-          mv ${lib.escapeShellArg "${toString provider.metricsFile}.new"} ${lib.escapeShellArg (toString provider.metricsFile)}
-          exit "$code"
-        '';
-        serviceConfig = removeAttrs confined [ "LoadCredential" ] // hardening.offline // {
-          Type = "oneshot";
-          RuntimeDirectory = "replicator-provider-metrics";
-          # Whoever collects them reads them.
-          UMask = "0022";
-          ReadWritePaths = paths ++ [ (builtins.dirOf provider.metricsFile) ];
-        };
-      };
-    };
-
-    systemd.timers.replicator-provider-metrics = lib.mkIf (provider.metricsFile != null) {
-      wantedBy = [ "timers.target" ];
-      timerConfig = {
-        OnCalendar = "*:0/15";
-        AccuracySec = "1min";
       };
     };
   };

@@ -135,7 +135,9 @@ in
       lib.mkOption {
         type = lib.types.nullOr lib.types.ints.positive;
         default = null;
-        description = "How many ${if rule == "last" then "of the newest" else rule} snapshots stay. A node cannot forget: `replicator-keeper-todo` prints the command for the keeper.";
+        description = "How many ${
+          if rule == "last" then "of the newest" else rule
+        } snapshots stay. A node cannot forget: `replicator-keeper-todo` prints the command for the keeper.";
       }
     );
     onCalendar = lib.mkOption {
@@ -146,6 +148,30 @@ in
     };
     captures = internal;
     releases = internal;
+  };
+
+  # A dataset as config.toml has it.
+  said = one: {
+    inherit (one)
+      paths
+      copies
+      coding
+      minimum
+      spread
+      residency
+      snapshot
+      ;
+    exclude = if one.exclude == [ ] then null else one.exclude;
+    exclude_if_present = if one.excludeIfPresent == [ ] then null else one.excludeIfPresent;
+    exclude_larger_than = one.excludeLargerThan;
+    keep_caches = one.keepCaches;
+    one_file_system = one.oneFileSystem;
+    before = if one.before == "" then null else one.before;
+    after = if one.after == "" then null else one.after;
+    hook_timeout = one.hookTimeout;
+    hook_failure = one.hookFailure;
+    also_borg = one.alsoBorg;
+    keep = if lib.all (value: value == null) (builtins.attrValues one.keep) then null else one.keep;
   };
 
   peer.options = {
@@ -162,9 +188,11 @@ in
       default = null;
       description = "Two-letter code, if it is not what the provider says of itself.";
     };
-    own = lib.mkEnableOption "counting it to this tenant's own household, so that it never counts as a copy" // {
-      description = "Whether it belongs to this tenant's own household; it never counts as a copy then.";
-    };
+    own =
+      lib.mkEnableOption "counting it to this tenant's own household, so that it never counts as a copy"
+      // {
+        description = "Whether it belongs to this tenant's own household; it never counts as a copy then.";
+      };
   };
 
   # Read by the program itself: a misspelt key or a value that cannot be meant ends the build with its sentence.
@@ -177,6 +205,35 @@ in
         HOME=$TMPDIR ${lib.getExe package} check-config "$target"
       '';
     };
+
+  # Tables of config.toml as they are.
+  free = lib.types.attrsOf (
+    lib.types.attrsOf (
+      lib.types.oneOf [
+        lib.types.bool
+        lib.types.int
+        lib.types.str
+        (lib.types.listOf lib.types.str)
+      ]
+    )
+  );
+
+  # NixOS has its sendmail at a place of its own.
+  notify =
+    said:
+    lib.recursiveUpdate (lib.optionalAttrs (said ? sendmail) {
+      sendmail.program = "/run/wrappers/bin/sendmail";
+    }) said;
+
+  # Whether `notify` names a way to somebody.
+  tells =
+    notify:
+    lib.any (way: notify ? ${way}) [
+      "command"
+      "sendmail"
+      "ntfy"
+      "ping"
+    ];
 
   # What only the owner can make true, as commands for the keeper.
   todo =

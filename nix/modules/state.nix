@@ -16,7 +16,10 @@ let
   notes = "/run/replicator-captured";
   done = "/run/replicator-backup";
   name = lib.types.strMatching "[a-zA-Z0-9_][a-zA-Z0-9_-]{0,48}";
-  dumps = one: "${node.dumpDir}/${one}";
+  # Called so that it comes back beside a folder that is called as the state is.
+  dumps = one: "${node.dumpDir}/${one}-dump";
+  # There from before a capture closes something until a release went well; on the disk, so after a power cut too.
+  closed = one: "${node.dumpDir}/.closed-${one}";
   quoted = lib.escapeShellArg;
 
   # Whole or not there: a dump that stops half-way leaves the one before.
@@ -30,19 +33,23 @@ let
       into "globals.sql" "pg_dumpall --globals-only"
       + lib.concatMapStrings (database: into "${database}.sql" "pg_dump ${quoted database}") databases
     );
-  mysql = lib.concatMapStrings (
-    database: into "${database}.sql" "mysqldump --single-transaction --routines --events ${quoted database}"
-  );
+  mysql =
+    databases:
+    lib.optionalString (databases != [ ]) (
+      "if command -v mariadb-dump > /dev/null; then dump=mariadb-dump; else dump=mysqldump; fi\n"
+      + lib.concatMapStrings (
+        database:
+        into "${database}.sql" "\"$dump\" --single-transaction --routines --events ${quoted database}"
+      ) databases
+    );
   sqlite =
     files:
     lib.concatStrings (
-      lib.mapAttrsToList (
-        file: path: ''
-          rm -f ${quoted "${file}.new"}
-          sqlite3 -bail ${quoted path} ${quoted "VACUUM INTO '${file}.new'"}
-          mv ${quoted "${file}.new"} ${quoted file}
-        ''
-      ) files
+      lib.mapAttrsToList (file: path: ''
+        rm -f ${quoted "${file}.new"}
+        sqlite3 -bail -cmd '.timeout 60000' ${quoted path} ${quoted "VACUUM INTO '${file}.new'"}
+        mv ${quoted "${file}.new"} ${quoted file}
+      '') files
     );
   btrfs = one: ''
     if [ -e ${quoted one.snapshot.at} ]; then btrfs subvolume delete ${quoted one.snapshot.at}; fi
@@ -98,7 +105,7 @@ let
         release = lib.mkOption {
           type = lib.types.lines;
           default = "";
-          description = "Shell that undoes what the capture did, when the dataset was read; in every case once more when the backup has ended. It must bear to run twice.";
+          description = "Shell that undoes what the capture did: when the dataset was read, when the backup ended, however that was, and at boot, until it once went well. It must bear a capture that stopped half-way.";
         };
         postgresql = lib.mkOption {
           type = lib.types.listOf lib.types.str;
@@ -147,35 +154,66 @@ let
     };
 
   cloud = config.services.nextcloud or { };
+  cloudData = cloud.datadir or "/var/lib/nextcloud";
+  cloudHost = if (cloud.config.dbhost or null) == null then "localhost" else cloud.config.dbhost;
+  cloudType = cloud.config.dbtype or "sqlite";
+  # By the names that Nextcloud's own units call them: with them occ needs no systemd-run, which is root's.
+  cloudCredentials = lib.concatLists (
+    lib.mapAttrsToList (name: path: lib.optional (path != null) "${name}:${toString path}") {
+      dbpass = cloud.config.dbpassFile or null;
+      s3_secret =
+        if cloud.config.objectstore.s3.enable or false then
+          cloud.config.objectstore.s3.secretFile
+        else
+          null;
+      s3_sse_c_key = cloud.config.objectstore.s3.sseCKeyFile or null;
+      secret_file = cloud.secretFile or null;
+    }
+  );
   cloudDump =
-    if (cloud.config.dbtype or "sqlite") == "pgsql" then
+    if cloudType == "pgsql" then
       into "nextcloud.sql" "pg_dump ${quoted (cloud.config.dbname or "nextcloud")}"
-    else if (cloud.config.dbtype or "sqlite") == "mysql" then
+    else if cloudType == "mysql" then
       mysql [ (cloud.config.dbname or "nextcloud") ]
     else
-      sqlite { "nextcloud.db" = "${cloud.datadir or "/var/lib/nextcloud"}/data/nextcloud.db"; };
+      sqlite { "nextcloud.db" = "${cloudData}/data/nextcloud.db"; };
 
-  captureOf = one: lib.concatStrings [
-    (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --on\n${cloudDump}")
-    (postgresql one.postgresql)
-    (mysql one.mysql)
-    (sqlite one.sqlite)
-    (lib.optionalString (one.snapshot.subvolume != null) (btrfs one))
-    one.capture
-  ];
-  releaseOf = one: lib.concatStrings [
-    (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --off\n")
-    (lib.optionalString (one.snapshot.subvolume != null) ''
-      if [ -e ${quoted one.snapshot.at} ]; then btrfs subvolume delete ${quoted one.snapshot.at}; fi
-    '')
-    one.release
-  ];
+  captureOf =
+    one:
+    lib.concatStrings [
+      (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --on\n${cloudDump}")
+      (postgresql one.postgresql)
+      (mysql one.mysql)
+      (sqlite one.sqlite)
+      (lib.optionalString (one.snapshot.subvolume != null) (btrfs one))
+      one.capture
+    ];
+  releaseOf =
+    one:
+    lib.concatStrings [
+      (lib.optionalString one.nextcloud.enable "nextcloud-occ maintenance:mode --off\n")
+      (lib.optionalString (one.snapshot.subvolume != null) ''
+        if [ -e ${quoted one.snapshot.at} ]; then btrfs subvolume delete ${quoted one.snapshot.at}; fi
+      '')
+      one.release
+    ];
+  # Whose databases ask for a user of their own.
+  kindsOf =
+    one:
+    lib.optional one.nextcloud.enable "nextcloud"
+    ++ lib.optional (one.postgresql != [ ]) "postgresql"
+    ++ lib.optional (one.mysql != [ ]) "mysql";
+  isCloud = one: type: one.nextcloud.enable && cloudType == type;
   packagesOf =
     one:
     one.packages
-    ++ lib.optional (one.postgresql != [ ] || one.nextcloud.enable) (config.services.postgresql.package or pkgs.postgresql)
-    ++ lib.optional (one.mysql != [ ]) (config.services.mysql.package or pkgs.mariadb)
-    ++ lib.optional (one.sqlite != { } || one.nextcloud.enable) pkgs.sqlite
+    ++ lib.optional (one.postgresql != [ ] || isCloud one "pgsql") (
+      config.services.postgresql.package or pkgs.postgresql
+    )
+    ++ lib.optional (one.mysql != [ ] || isCloud one "mysql") (
+      config.services.mysql.package or pkgs.mariadb
+    )
+    ++ lib.optional (one.sqlite != { } || isCloud one "sqlite") pkgs.sqlite
     ++ lib.optional (one.nextcloud.enable && cloud ? occ) cloud.occ
     ++ lib.optional (one.snapshot.subvolume != null) pkgs.btrfs-progs;
 
@@ -200,15 +238,25 @@ let
         RuntimeDirectoryMode = "0755";
         # However it ended: what was captured for this run counts for no other, and nothing stays closed.
         ExecStopPost =
-          lib.optional (before != [ ]) "+${pkgs.coreutils}/bin/rm -f ${lib.concatMapStringsSep " " (name: "${notes}/${name}") before}"
-          ++ lib.optional (
-            behind != [ ]
-          ) "+${pkgs.systemd}/bin/systemctl --no-block start ${lib.concatMapStringsSep " " (name: "replicator-release-${name}.service") behind}";
+          lib.optional (before != [ ])
+            "+${pkgs.coreutils}/bin/rm -f ${lib.concatMapStringsSep " " (name: "${notes}/${name}") before}"
+          ++
+            lib.optional (behind != [ ])
+              "+${pkgs.systemd}/bin/systemctl --no-block start ${
+                lib.concatMapStringsSep " " (name: "replicator-release-${name}.service") behind
+              }";
       };
     };
 
-  # One that is not there yet is nothing to write to.
-  writable = one: map (path: "-${path}") one.writable;
+  # One that is not there yet is nothing to write to. A database in SQLite's WAL mode is read by who may write beside it;
+  # maintenance is a line in Nextcloud's own configuration.
+  writable =
+    one:
+    map (path: "-${path}") (
+      one.writable
+      ++ map (path: builtins.dirOf (toString path)) (builtins.attrValues one.sqlite)
+      ++ lib.optional one.nextcloud.enable cloudData
+    );
 
   unit = one: {
     path = [ pkgs.coreutils ] ++ packagesOf one;
@@ -226,9 +274,12 @@ let
         ];
         # Sockets of databases know their users by uid, which a user namespace of one's own hides.
         PrivateUsers = false;
+        # The user's shared memory is the running database's: removed when a capture ends, it would end that too.
+        RemoveIPC = false;
         # A folder that a service keeps to itself is often below /home or /root for root alone; the rest is hidden.
         ProtectHome = if one.user == "root" then "read-only" else true;
         ReadWritePaths = writable one;
+        LoadCredential = lib.optionals one.nextcloud.enable cloudCredentials;
         Nice = 10;
         IOSchedulingClass = "idle";
       }
@@ -265,35 +316,43 @@ in
 
   config = lib.mkIf (states != { }) {
     assertions = lib.concatLists (
-      lib.mapAttrsToList (
-        state: one:
-        [
-          {
-            assertion = name.check state;
-            message = "services.replicator.state.\"${state}\" cannot be a state's name: letters, digits, - and _, as it becomes part of a unit's.";
-          }
-          {
-            assertion = one.folders != [ ] || captureOf one != "" || one.nextcloud.enable;
-            message = "services.replicator.state.${state} keeps nothing: name folders, or what is to be captured.";
-          }
-          {
-            assertion = one.user != node.user;
-            message = "services.replicator.state.${state}.user is the node's own user: a capture runs as the user whose data it is.";
-          }
-          {
-            assertion = one.sqlite == { } || one.user != "root";
-            message = "services.replicator.state.${state}.user: name the owner of the SQLite files, so that no unit of root opens them.";
-          }
-          {
-            assertion = (one.snapshot.subvolume == null) == (one.snapshot.at == null);
-            message = "services.replicator.state.${state}.snapshot needs subvolume and at, both or neither.";
-          }
-          {
-            assertion = one.snapshot.subvolume == null || one.user == "root";
-            message = "services.replicator.state.${state}.snapshot is made by root: leave user as it is.";
-          }
-        ]
-      ) states
+      lib.mapAttrsToList (state: one: [
+        {
+          assertion = name.check state;
+          message = "services.replicator.state.\"${state}\" cannot be a state's name: letters, digits, - and _, as it becomes part of a unit's.";
+        }
+        {
+          assertion = one.folders != [ ] || captureOf one != "" || one.nextcloud.enable;
+          message = "services.replicator.state.${state} keeps nothing: name folders, or what is to be captured.";
+        }
+        {
+          assertion = lib.length (kindsOf one) < 2;
+          message = "services.replicator.state.${state} captures ${lib.concatStringsSep " and " (kindsOf one)}, which let in users of their own: make a state of each, and give both the same dataset.";
+        }
+        {
+          assertion =
+            !one.nextcloud.enable
+            || cloudType == "sqlite"
+            || builtins.match "/.*|localhost.*" cloudHost != null;
+          message = "services.replicator.state.${state}.nextcloud dumps a database of this host, and services.nextcloud.config.dbhost is ${cloudHost}: leave nextcloud.enable out, and write a capture that reaches it.";
+        }
+        {
+          assertion = one.user != node.user;
+          message = "services.replicator.state.${state}.user is the node's own user: a capture runs as the user whose data it is.";
+        }
+        {
+          assertion = one.sqlite == { } || one.user != "root";
+          message = "services.replicator.state.${state}.user: name the owner of the SQLite files, so that no unit of root opens them.";
+        }
+        {
+          assertion = (one.snapshot.subvolume == null) == (one.snapshot.at == null);
+          message = "services.replicator.state.${state}.snapshot needs subvolume and at, both or neither.";
+        }
+        {
+          assertion = one.snapshot.subvolume == null || one.user == "root";
+          message = "services.replicator.state.${state}.snapshot is made by root: leave user as it is.";
+        }
+      ]) states
     );
 
     services.replicator.node.datasets = lib.mkMerge (
@@ -301,7 +360,7 @@ in
         ${one.dataset} = {
           paths =
             one.folders
-            ++ lib.optional one.nextcloud.enable (cloud.datadir or "/var/lib/nextcloud")
+            ++ lib.optional one.nextcloud.enable cloudData
             ++ lib.optional (captureOf one != "") (dumps state);
           captures = lib.optional (captured ? ${state}) state;
           releases = lib.optional (released ? ${state}) state;
@@ -346,7 +405,10 @@ in
               WorkingDirectory = dumps state;
               ReadWritePaths = (unit one).serviceConfig.ReadWritePaths ++ [ (dumps state) ];
               # As root, outside of the unit's walls: only a capture that went well leaves its note.
-              ExecStartPre = "+${pkgs.coreutils}/bin/rm -f ${notes}/${state}";
+              ExecStartPre = [
+                "+${pkgs.coreutils}/bin/rm -f ${notes}/${state}"
+              ]
+              ++ lib.optional (released ? ${state}) "+${pkgs.coreutils}/bin/touch ${closed state}";
               ExecStartPost = "+${pkgs.coreutils}/bin/touch ${notes}/${state}";
             };
           }
@@ -359,11 +421,14 @@ in
             description = "replicator: ${state} goes on";
             onFailure = cfg.onFailure;
             restartIfChanged = false;
-            script = releaseOf one;
+            # What no capture closed stays as its operator has it: in maintenance, or not set up yet.
+            script =
+              lib.optionalString (captured ? ${state}) "if ! [ -e ${closed state} ]; then exit 0; fi\n"
+              + releaseOf one;
             # Not before the capture that it undoes has ended, and after a power cut too.
             after = [ "replicator-capture-${state}.service" ];
             wantedBy = [ "multi-user.target" ];
-            serviceConfig.ExecStartPost = "+${pkgs.coreutils}/bin/rm -f ${done}/${state}";
+            serviceConfig.ExecStartPost = "+${pkgs.coreutils}/bin/rm -f ${done}/${state} ${closed state}";
           }
         )
       ) released
@@ -371,9 +436,10 @@ in
         {
           replicator-backup = around (builtins.attrNames states);
         }
-        // lib.mapAttrs' (dataset: one: lib.nameValuePair "replicator-backup-${dataset}" (around (one.captures ++ one.releases))) (
-          lib.filterAttrs (_: one: one.onCalendar != null) node.datasets
-        )
+        // lib.mapAttrs' (
+          dataset: one:
+          lib.nameValuePair "replicator-backup-${dataset}" (around (one.captures ++ one.releases))
+        ) (lib.filterAttrs (_: one: one.onCalendar != null) node.datasets)
       );
 
     # The node's hook says "read"; whoever may undo it hears so from systemd.

@@ -83,11 +83,15 @@ let
     expected = true;
   };
   refuses = modules: {
-    expr = (builtins.tryEval (builtins.deepSeq (said modules) (builtins.seq (system' modules).system.build.toplevel.drvPath true))).success;
+    expr =
+      (builtins.tryEval (
+        builtins.deepSeq (said modules) (builtins.seq (system' modules).system.build.toplevel.drvPath true)
+      )).success;
     expected = false;
   };
   refusesOption = modules: path: {
-    expr = (builtins.tryEval (builtins.deepSeq (lib.attrByPath path null (system' modules)) true)).success;
+    expr =
+      (builtins.tryEval (builtins.deepSeq (lib.attrByPath path null (system' modules)) true)).success;
     expected = false;
   };
 
@@ -133,6 +137,32 @@ let
       };
     };
   };
+  helpers = {
+    imports = [ self.nixosModules.helpers ];
+    services.replicator = {
+      maintainer = {
+        enable = true;
+        besideNode = true;
+      };
+      drillHost = {
+        enable = true;
+        besideNode = true;
+        passphraseFile = "/run/secrets/passphrase";
+      };
+    };
+  };
+  hosting = {
+    imports = [ self.nixosModules.hosting ];
+    services.replicator.hosting = {
+      enable = true;
+      atATime = 3;
+      up = "10M";
+      tenants = {
+        anna.datasets.files.paths = [ "/srv/anna" ];
+        bo = { };
+      };
+    };
+  };
   stated = {
     imports = [ node ];
     services.replicator.state.shop = {
@@ -148,7 +178,12 @@ let
   ];
   service = config: name: config.systemd.services.${name};
   configOf = config: config.environment.etc."replicator/node.toml".source;
-  text = source: if builtins.isAttrs source then source.text or (builtins.readFile source) else builtins.readFile source;
+  text =
+    source:
+    if builtins.isAttrs source then
+      source.text or (builtins.readFile source)
+    else
+      builtins.readFile source;
 
   n = system' [ node ];
   p = system' [ provider ];
@@ -159,7 +194,11 @@ let
   sorted = lib.sort (a: b: a < b);
   mine = lib.filterAttrs (name: _: lib.hasPrefix "replicator" name);
   # Everything that a unit of a node may be given: nothing that opens restore, owner or root keys.
-  secretsOf = config: lib.concatMap (unit: lib.toList (unit.serviceConfig.LoadCredential or [ ])) (builtins.attrValues (mine config.systemd.services));
+  secretsOf =
+    config:
+    lib.concatMap (unit: lib.toList (unit.serviceConfig.LoadCredential or [ ])) (
+      builtins.attrValues (mine config.systemd.services)
+    );
 in
 lib.runTests {
   # --- nothing is there unless it is asked for
@@ -182,10 +221,13 @@ lib.runTests {
     };
   };
   testStatesWithoutANodeComeToNothing = {
-    expr = builtins.attrNames (mine (system' [
-      self.nixosModules.node
-      { services.replicator.state.shop.folders = [ "/var/lib/shop" ]; }
-    ]).systemd.services);
+    expr = builtins.attrNames (
+      mine
+        (system' [
+          self.nixosModules.node
+          { services.replicator.state.shop.folders = [ "/var/lib/shop" ]; }
+        ]).systemd.services
+    );
     expected = [ ];
   };
 
@@ -208,16 +250,19 @@ lib.runTests {
     expr = lib.mapAttrs (_: timer: {
       inherit (timer.timerConfig) OnCalendar Persistent FixedRandomDelay;
     }) (mine n.systemd.timers);
-    expected = lib.mapAttrs (_: OnCalendar: {
-      inherit OnCalendar;
-      Persistent = true;
-      FixedRandomDelay = true;
-    }) {
-      replicator-backup = "*-*-* 01:00:00";
-      replicator-health = "*-*-* 12:00:00";
-      replicator-repair = "*-*-* 04:00:00";
-      replicator-verify = "Sun *-*-* 05:00:00";
-    };
+    expected =
+      lib.mapAttrs
+        (_: OnCalendar: {
+          inherit OnCalendar;
+          Persistent = true;
+          FixedRandomDelay = true;
+        })
+        {
+          replicator-backup = "*-*-* 01:00:00";
+          replicator-health = "*-*-* 12:00:00";
+          replicator-repair = "*-*-* 04:00:00";
+          replicator-verify = "Sun *-*-* 05:00:00";
+        };
   };
   testANightIsNotEndedByANewConfiguration = {
     expr = map (name: (service n name).restartIfChanged) [
@@ -246,7 +291,9 @@ lib.runTests {
     };
   };
   testAGrantComesAsACredential = {
-    expr = secretsOf (system' (with' node { services.replicator.node.grantFile = "/run/secrets/grant"; }));
+    expr = secretsOf (
+      system' (with' node { services.replicator.node.grantFile = "/run/secrets/grant"; })
+    );
     expected = [ "replicator-grant:/run/secrets/grant" ];
   };
   testTheFileSaysWhatTheOptionsSay = {
@@ -285,7 +332,8 @@ lib.runTests {
         writes = lib.elem "-/srv/borg" backup.serviceConfig.ReadWritePaths;
         given = backup.serviceConfig.LoadCredential;
         command = backup.environment.BORG_PASSCOMMAND;
-        others = lib.any (lib.hasSuffix "/srv/borg") (service config "replicator-repair").serviceConfig.ReadWritePaths;
+        others = lib.any (lib.hasSuffix "/srv/borg") (service config "replicator-repair")
+        .serviceConfig.ReadWritePaths;
       };
     expected = {
       said = "/srv/borg";
@@ -317,19 +365,24 @@ lib.runTests {
     ];
   };
   testWhoToTell = {
-    expr = (service (system' (with' node { services.replicator.onFailure = [ "mail.service" ]; })) "replicator-health").onFailure;
+    expr =
+      (service (system' (
+        with' node { services.replicator.onFailure = [ "mail.service" ]; }
+      )) "replicator-health").onFailure;
     expected = [ "mail.service" ];
   };
   testBigFoldersCanLieElsewhere = {
     expr =
       let
-        config = system' (with' node {
-          services.replicator.node = {
-            stateDir = "/srv/storage/replicator";
-            spool = "/mnt/big/spool";
-            cache = "/mnt/big/cache";
-          };
-        });
+        config = system' (
+          with' node {
+            services.replicator.node = {
+              stateDir = "/srv/storage/replicator";
+              spool = "/mnt/big/spool";
+              cache = "/mnt/big/cache";
+            };
+          }
+        );
       in
       [
         (service config "replicator-backup").serviceConfig.ReadWritePaths
@@ -356,38 +409,64 @@ lib.runTests {
     };
   };
   testAPathThatIsNoTextIsNamedAndNotCopied = {
-    expr = (builtins.fromTOML (text (configOf (system' (with' node { services.replicator.node.datasets.etc.paths = [ /etc ]; }))))).dataset.etc.paths;
+    expr =
+      (builtins.fromTOML (
+        text (configOf (system' (with' node { services.replicator.node.datasets.etc.paths = [ /etc ]; })))
+      )).dataset.etc.paths;
     expected = [ "/etc" ];
   };
   testTheLineIsLimitedByNightAndByDay = {
-    expr = (builtins.fromTOML (text (configOf (system' (with' node {
-      services.replicator.node = {
-        window.end = "07:00";
-        rate = {
-          up = "5M";
-          upDay = "500k";
-        };
-      };
-    }))))).line;
+    expr =
+      (builtins.fromTOML (
+        text (
+          configOf (
+            system' (
+              with' node {
+                services.replicator.node = {
+                  window.end = "07:00";
+                  rate = {
+                    up = "5M";
+                    upDay = "500k";
+                  };
+                };
+              }
+            )
+          )
+        )
+      )).line;
     expected = {
       night = "01:00-07:00";
       up = "5M";
       up_day = "500k";
     };
   };
-  testRefusesARateByDayWithoutANight = says (with' node { services.replicator.node.rate.upDay = "500k"; }) "say when it ends, with window.end";
+  testRefusesARateByDayWithoutANight = says (with' node {
+    services.replicator.node.rate.upDay = "500k";
+  }) "say when it ends, with window.end";
   testWhatHasNoOptionCanBeSaidAsInTheFile = {
-    expr = (builtins.fromTOML (text (configOf (system' (with' node {
-      services.replicator.node.settings.node.spool_limit = "9G";
-    }))))).node;
+    expr =
+      (builtins.fromTOML (
+        text (
+          configOf (
+            system' (
+              with' node {
+                services.replicator.node.settings.node.spool_limit = "9G";
+              }
+            )
+          )
+        )
+      )).node;
     expected.spool_limit = "9G";
   };
   testTheSameWithoutTheMisspeltOptionIsBuilt = {
-    expr = (builtins.tryEval (builtins.seq (system' [ node ]).system.build.toplevel.drvPath true)).value;
+    expr =
+      (builtins.tryEval (builtins.seq (system' [ node ]).system.build.toplevel.drvPath true)).value;
     expected = true;
   };
   testADatasetBesideTheNightsHasItsOwnTimer = {
-    expr = (system' (with' node { services.replicator.node.datasets.photos.onCalendar = "hourly"; })).systemd.timers.replicator-backup-photos.timerConfig.OnCalendar;
+    expr =
+      (system' (with' node { services.replicator.node.datasets.photos.onCalendar = "hourly"; }))
+      .systemd.timers.replicator-backup-photos.timerConfig.OnCalendar;
     expected = "hourly";
   };
 
@@ -396,7 +475,7 @@ lib.runTests {
     expr = s.services.replicator.node.datasets.shop.paths;
     expected = [
       "/var/lib/shop"
-      "/var/lib/replicator-dumps/shop"
+      "/var/lib/replicator-dumps/shop-dump"
     ];
   };
   testACaptureRunsBeforeTheBackupAsTheUserWhoseDataItIs = {
@@ -419,7 +498,9 @@ lib.runTests {
   testAReleaseIsWokenByTheDatasetsHookAndInEveryCase = {
     expr = {
       path = s.systemd.paths.replicator-release-shop.pathConfig.PathExists;
-      stop = lib.hasInfix "start replicator-release-shop.service" (toString (service s "replicator-backup").serviceConfig.ExecStopPost);
+      stop = lib.hasInfix "start replicator-release-shop.service" (
+        toString (service s "replicator-backup").serviceConfig.ExecStopPost
+      );
     };
     expected = {
       path = "/run/replicator-backup/shop";
@@ -427,17 +508,88 @@ lib.runTests {
     };
   };
   testStatesMayShareADataset = {
-    expr = sorted (system' (with' stated {
-      services.replicator.state.files = {
-        folders = [ "/srv/files" ];
-        dataset = "shop";
-      };
-    })).services.replicator.node.datasets.shop.paths;
+    expr =
+      sorted
+        (system' (
+          with' stated {
+            services.replicator.state.files = {
+              folders = [ "/srv/files" ];
+              dataset = "shop";
+            };
+          }
+        )).services.replicator.node.datasets.shop.paths;
     expected = [
       "/srv/files"
-      "/var/lib/replicator-dumps/shop"
+      "/var/lib/replicator-dumps/shop-dump"
       "/var/lib/shop"
     ];
+  };
+
+  testACaptureWritesBesideWhatItReadsWhereItHasTo = {
+    expr =
+      let
+        config = system' (
+          with' node {
+            services.nextcloud = {
+              datadir = "/srv/cloud";
+              secretFile = "/run/secrets/cloud";
+              config.dbpassFile = "/run/secrets/db";
+            };
+            services.replicator.state = {
+              cloud.nextcloud.enable = true;
+              app = {
+                user = "app";
+                sqlite."app.db" = "/srv/app/app.db";
+              };
+            };
+          }
+        );
+        capture = name: (service config "replicator-capture-${name}").serviceConfig;
+      in
+      {
+        # Maintenance is a line of config.php, and a database in WAL mode has files beside it.
+        writes = [
+          (lib.elem "-/srv/cloud" (capture "cloud").ReadWritePaths)
+          (lib.elem "-/srv/app" (capture "app").ReadWritePaths)
+        ];
+        # Without them occ asks for root.
+        given = map sorted [
+          (capture "cloud").LoadCredential
+          (service config "replicator-release-cloud").serviceConfig.LoadCredential
+          (capture "app").LoadCredential
+        ];
+        inherit (capture "cloud") User;
+      };
+    expected = {
+      writes = [
+        true
+        true
+      ];
+      given = [
+        [
+          "dbpass:/run/secrets/db"
+          "secret_file:/run/secrets/cloud"
+        ]
+        [
+          "dbpass:/run/secrets/db"
+          "secret_file:/run/secrets/cloud"
+        ]
+        [ ]
+      ];
+      User = "nextcloud";
+    };
+  };
+  testWhatNoCaptureClosedIsNotOpened = {
+    expr = {
+      asked = lib.hasInfix "-e /var/lib/replicator-dumps/.closed-shop" (service s "replicator-release-shop")
+      .script;
+      noted = lib.any (lib.hasSuffix "touch /var/lib/replicator-dumps/.closed-shop") (service s "replicator-capture-shop")
+      .serviceConfig.ExecStartPre;
+    };
+    expected = {
+      asked = true;
+      noted = true;
+    };
   };
 
   # --- provider
@@ -459,11 +611,16 @@ lib.runTests {
     };
   };
   testAPortIsOpenedForOneInterface = {
-    expr = (system' (with' provider { services.replicator.provider.openFirewallOn = [ "wg0" ]; })).networking.firewall.interfaces.wg0.allowedTCPPorts;
+    expr =
+      (system' (with' provider { services.replicator.provider.openFirewallOn = [ "wg0" ]; }))
+      .networking.firewall.interfaces.wg0.allowedTCPPorts;
     expected = [ 7144 ];
   };
   testTheDiskHasToBeThere = {
-    expr = (service (system' (with' provider { services.replicator.provider.mountPoint = "/srv/disk"; })) "replicator-provider").unitConfig;
+    expr =
+      (service (system' (
+        with' provider { services.replicator.provider.mountPoint = "/srv/disk"; }
+      )) "replicator-provider").unitConfig;
     expected = {
       AssertPathIsMountPoint = "/srv/disk";
       RequiresMountsFor = [
@@ -473,37 +630,104 @@ lib.runTests {
     };
   };
   testHoursOfAProviderAreInItsFile = {
-    expr = (builtins.fromTOML (text (system' (with' provider {
-      services.replicator.provider = {
+    expr =
+      (builtins.fromTOML (
+        text
+          (system' (
+            with' provider {
+              services.replicator.provider = {
+                window = "22:00-06:00";
+                zone = "Europe/Stockholm";
+                streams = 2;
+              };
+            }
+          )).environment.etc."replicator/provider.toml".source
+      )).provider;
+    expected =
+      (builtins.fromTOML (text p.environment.etc."replicator/provider.toml".source)).provider
+      // {
         window = "22:00-06:00";
         zone = "Europe/Stockholm";
         streams = 2;
       };
-    })).environment.etc."replicator/provider.toml".source)).provider;
-    expected = (builtins.fromTOML (text p.environment.etc."replicator/provider.toml".source)).provider // {
-      window = "22:00-06:00";
-      zone = "Europe/Stockholm";
-      streams = 2;
+  };
+  testObjectsInABucketHaveNoFolderAndTheirKeysAreACredential = {
+    expr =
+      let
+        made = system' (
+          with' provider {
+            services.replicator.provider = {
+              notice = "60d";
+              forMembers = "50G";
+              bucket = {
+                url = "s3://attic/friends";
+                endpoint = "https://s3.example.org";
+                credentialsFile = "/run/secrets/s3";
+              };
+              settings.provider.advertise = [ "alice.example.org:7144" ];
+            };
+          }
+        );
+      in
+      {
+        failed = failed made;
+        file = {
+          inherit ((builtins.fromTOML (text made.environment.etc."replicator/provider.toml".source)).provider)
+            data
+            s3_endpoint
+            notice
+            for_members
+            advertise
+            ;
+        };
+        secrets = lib.unique (secretsOf made);
+        writes = (service made "replicator-provider").serviceConfig.ReadWritePaths;
+      };
+    expected = {
+      failed = [ ];
+      file = {
+        data = "s3://attic/friends";
+        s3_endpoint = "https://s3.example.org";
+        notice = "60d";
+        for_members = "50G";
+        advertise = [ "alice.example.org:7144" ];
+      };
+      secrets = [ "replicator-s3:/run/secrets/s3" ];
+      writes = [ "/var/lib/replicator-provider" ];
     };
   };
+  testRefusesAServerWithoutABucket = says (with' provider {
+    services.replicator.provider.bucket.endpoint = "https://s3.example.org";
+  }) "and no bucket: set bucket.url";
+  testRefusesABucketWithoutKeys = says (with' provider {
+    services.replicator.provider.bucket.url = "s3://attic";
+  }) "bring the bucket's keys by sops or agenix";
   testWhomAProviderFetchesFromIsInItsFile = {
-    expr = (builtins.fromTOML (text (system' (with' provider {
-      services.replicator.provider.pullFrom = [
-        "public"
-        "10.8.0.0/24"
-      ];
-    })).environment.etc."replicator/provider.toml".source)).provider.pull_from;
+    expr =
+      (builtins.fromTOML (
+        text
+          (system' (
+            with' provider {
+              services.replicator.provider.pullFrom = [
+                "public"
+                "10.8.0.0/24"
+              ];
+            }
+          )).environment.etc."replicator/provider.toml".source
+      )).provider.pull_from;
     expected = [
       "public"
       "10.8.0.0/24"
     ];
   };
   testAProvidersKeyComesAsACredential = {
-    expr = secretsOf (system' (with' provider { services.replicator.provider.identityFile = "/run/secrets/key"; }));
+    expr = secretsOf (
+      system' (with' provider { services.replicator.provider.identityFile = "/run/secrets/key"; })
+    );
     expected = [ "replicator-identity:/run/secrets/key" ];
   };
 
-  testWhoIsToldIsInBothFilesAndSecretsAreCredentials = {
+  testWhoIsToldIsInEveryFileAndSecretsAreCredentials = {
     expr =
       let
         told.services.replicator = {
@@ -513,40 +737,115 @@ lib.runTests {
           };
           notifyCredentials.ping = "/run/secrets/ping";
         };
-        made = system' [ provider node told ];
+        made = system' [
+          provider
+          node
+          helpers
+          told
+        ];
       in
       {
-        files = map (name: (builtins.fromTOML (text made.environment.etc."replicator/${name}.toml".source)).notify) [
-          "node"
-          "provider"
-        ];
-        secrets = map (name: (service made name).serviceConfig.LoadCredential) [
-          "replicator-backup"
-          "replicator-health"
-          "replicator-provider"
-        ];
+        files = lib.unique (
+          map (name: (builtins.fromTOML (text made.environment.etc."replicator/${name}.toml".source)).notify)
+            [
+              "node"
+              "provider"
+              "maintainer"
+              "drill"
+            ]
+        );
+        secrets = lib.unique (
+          map (name: lib.head (service made name).serviceConfig.LoadCredential) [
+            "replicator-backup"
+            "replicator-health"
+            "replicator-provider"
+            "replicator-prune"
+            "replicator-drill"
+            "replicator-maintainer-notify"
+            "replicator-drill-notify"
+          ]
+        );
         network = (service made "replicator-health").serviceConfig ? PrivateNetwork;
         tells = lib.hasInfix "notify || true" (service made "replicator-health").script;
         quiet = lib.hasInfix "notify" (service n "replicator-health").script;
+        asked = made.systemd.timers.replicator-drill-notify.timerConfig.Persistent;
       };
     expected = {
-      files = map (_: {
-        sendmail.to = [ "me@example.org" ];
-        ping.url_file = "ping";
-      }) [
-        1
-        2
+      files = [
+        {
+          sendmail = {
+            program = "/run/wrappers/bin/sendmail";
+            to = [ "me@example.org" ];
+          };
+          ping.url_file = "ping";
+        }
       ];
-      secrets = map (_: [ "ping:/run/secrets/ping" ]) [
-        1
-        2
-        3
-      ];
+      secrets = [ "ping:/run/secrets/ping" ];
       network = false;
       tells = true;
       quiet = false;
+      asked = true;
     };
   };
+  testMetricsAreTheProgramsOwnInAFolderThatMayBeMissing = {
+    expr =
+      let
+        made = system' [
+          provider
+          node
+          helpers
+          {
+            services.replicator = {
+              node.metricsFile = "/var/lib/metrics/node.prom";
+              provider.metricsFile = "/var/lib/metrics/provider.prom";
+              provider.metricsListen = "127.0.0.1:9144";
+              maintainer.metricsFile = "/var/lib/metrics/maintainer.prom";
+            };
+          }
+        ];
+        writes = name: lib.elem "-/var/lib/metrics" (service made name).serviceConfig.ReadWritePaths;
+      in
+      {
+        files =
+          map (name: (builtins.fromTOML (text made.environment.etc."replicator/${name}.toml".source)).metrics)
+            [
+              "node"
+              "provider"
+              "maintainer"
+            ];
+        writes = lib.all writes [
+          "replicator-backup"
+          "replicator-repair"
+          "replicator-verify"
+          "replicator-provider"
+          "replicator-prune"
+        ];
+        others = writes "replicator-drill";
+      };
+    expected = {
+      files = [
+        { textfile = "/var/lib/metrics/node.prom"; }
+        {
+          listen = "127.0.0.1:9144";
+          textfile = "/var/lib/metrics/provider.prom";
+        }
+        { textfile = "/var/lib/metrics/maintainer.prom"; }
+      ];
+      writes = true;
+      others = false;
+    };
+  };
+  testRefusesMetricsForTheWholeNetwork =
+    refusesOption
+      (with' provider {
+        services.replicator.provider.metricsListen = "0.0.0.0:9144";
+      })
+      [
+        "services"
+        "replicator"
+        "provider"
+        "metricsListen"
+      ];
 
   # --- host, mesh, enrolment
   testHostHolds = {
@@ -555,7 +854,14 @@ lib.runTests {
   };
   testAHostIsWhatItsStanzaSays = {
     expr = {
-      inherit (h.services.replicator.provider) capacity owner identity listenAddress advertise tenants;
+      inherit (h.services.replicator.provider)
+        capacity
+        owner
+        identity
+        listenAddress
+        advertise
+        tenants
+        ;
     };
     expected = {
       capacity = "4T";
@@ -596,20 +902,28 @@ lib.runTests {
     expected = true;
   };
   testTheMeshHasEveryOtherHost = {
-    expr = map (peer: {
-      inherit (peer) name allowedIPs endpoint persistentKeepalive;
-    }) (system' [
-      self.nixosModules.mesh
-      {
-        services.replicator = {
-          inherit roster;
-          mesh = {
-            enable = true;
-            privateKeyFile = "/keys/wireguard";
-          };
-        };
-      }
-    ]).networking.wireguard.interfaces.wg0.peers;
+    expr =
+      map
+        (peer: {
+          inherit (peer)
+            name
+            allowedIPs
+            endpoint
+            persistentKeepalive
+            ;
+        })
+        (system' [
+          self.nixosModules.mesh
+          {
+            services.replicator = {
+              inherit roster;
+              mesh = {
+                enable = true;
+                privateKeyFile = "/keys/wireguard";
+              };
+            };
+          }
+        ]).networking.wireguard.interfaces.wg0.peers;
     expected = [
       {
         name = "aspen";
@@ -636,16 +950,7 @@ lib.runTests {
   testAMaintainerAndADrillHostAreMachinesOfTheirOwn = {
     expr =
       let
-        config = system' [
-          self.nixosModules.helpers
-          {
-            services.replicator.maintainer.enable = true;
-            services.replicator.drillHost = {
-              enable = true;
-              passphraseFile = "/run/secrets/passphrase";
-            };
-          }
-        ];
+        config = system' [ helpers ];
       in
       [
         (failed config)
@@ -662,57 +967,156 @@ lib.runTests {
     ];
   };
 
-  # --- refusals
-  testRefusesAMisspeltOption = refuses (with' node { services.replicator.node.datasets.photos.copis = 3; });
-  testRefusesAWrongType = refusesOption (with' node { services.replicator.node.datasets.photos.copies = "three"; }) [
-    "services"
-    "replicator"
-    "node"
-    "datasets"
-    "photos"
-    "copies"
-  ];
-  testRefusesASizeThatIsNone = refusesOption (with' provider { services.replicator.provider.capacity = lib.mkForce "much"; }) [
-    "services"
-    "replicator"
-    "provider"
-    "capacity"
-  ];
-  testRefusesAKeyInTheStore = refusesOption (with' provider {
-    services.replicator.provider.identityFile = "${builtins.storeDir}/${lib.concatStrings (lib.genList (_: "0") 32)}-key";
-  }) [
-    "services"
-    "replicator"
-    "provider"
-    "identityFile"
-  ];
-  testRefusesAnUnknownFailureDomain = refusesOption (with' node { services.replicator.node.datasets.photos.spread = [ "house" ]; }) [
-    "services"
-    "replicator"
-    "node"
-    "datasets"
-    "photos"
-    "spread"
-  ];
-  testCodingIsInTheFileInPlaceOfCopies = {
-    expr = (builtins.fromTOML (text (system' (with' node {
-      services.replicator.node.datasets.photos = {
-        copies = lib.mkForce null;
-        coding = "4+2";
+  testHostedTenantsHaveAHomeEachAndOneUnit = {
+    expr =
+      let
+        made = system' [ hosting ];
+        unit = (service made "replicator-run-all").serviceConfig;
+        rules = made.systemd.tmpfiles.settings."10-replicator-hosting";
+      in
+      {
+        failed = failed made;
+        inherit (unit) User AmbientCapabilities;
+        runs = lib.hasSuffix "run --all --at-a-time 3 --up 10M" unit.ExecStart;
+        homes = builtins.attrNames rules;
+        file =
+          lib.hasSuffix "replicator-tenant-anna.toml"
+            rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        secrets = secretsOf made;
       };
-    })).environment.etc."replicator/node.toml".source)).dataset.photos;
-    expected = removeAttrs (builtins.fromTOML (text n.environment.etc."replicator/node.toml".source)).dataset.photos [ "copies" ] // {
-      coding = "4+2";
+    expected = {
+      failed = [ ];
+      User = "replicator-hosting";
+      AmbientCapabilities = [ "CAP_DAC_READ_SEARCH" ];
+      runs = true;
+      homes = [
+        "/var/lib/replicator-homes"
+        "/var/lib/replicator-homes/anna"
+        "/var/lib/replicator-homes/anna/config.toml"
+        "/var/lib/replicator-homes/bo"
+      ];
+      file = true;
+      secrets = [ ];
     };
   };
-  testRefusesCopiesAndCoding = says (with' node { services.replicator.node.datasets.photos.coding = "4+2"; }) "has copies and coding, which are two promises: leave one of them out";
-  testRefusesAMinimumAboveTheCopies = says (with' node { services.replicator.node.datasets.photos.minimum = lib.mkForce 4; }) "minimum of 4 is more than 3 copies: lower it, or raise copies";
-  testRefusesAPolicyThatTheRosterCannotMeet = says (with' node {
-    services.replicator = {
-      inherit roster;
-      node.datasets.photos.residency = [ "NO" ];
-    };
-  }) "dataset photos has a minimum of 2, and the peers that may hold it are of 1 owners: add peers, or lower minimum or spread";
+
+  # --- refusals
+  testRefusesATenantThatNoFolderIsCalled = says (with' hosting {
+    services.replicator.hosting.tenants."../x" = { };
+  }) "small letters, digits and - inside";
+  testRefusesTenantsWithTheNodesUser = says (with' hosting {
+    services.replicator.hosting.user = "replicator";
+  }) "name one that no other unit runs as";
+  testRefusesAMisspeltOption = refuses (
+    with' node { services.replicator.node.datasets.photos.copis = 3; }
+  );
+  testRefusesAWrongType =
+    refusesOption (with' node { services.replicator.node.datasets.photos.copies = "three"; })
+      [
+        "services"
+        "replicator"
+        "node"
+        "datasets"
+        "photos"
+        "copies"
+      ];
+  testRefusesASizeThatIsNone =
+    refusesOption (with' provider { services.replicator.provider.capacity = lib.mkForce "much"; })
+      [
+        "services"
+        "replicator"
+        "provider"
+        "capacity"
+      ];
+  testRefusesAKeyInTheStore =
+    refusesOption
+      (with' provider {
+        services.replicator.provider.identityFile = "${builtins.storeDir}/${
+          lib.concatStrings (lib.genList (_: "0") 32)
+        }-key";
+      })
+      [
+        "services"
+        "replicator"
+        "provider"
+        "identityFile"
+      ];
+  testRefusesAnUnknownFailureDomain =
+    refusesOption (with' node { services.replicator.node.datasets.photos.spread = [ "house" ]; })
+      [
+        "services"
+        "replicator"
+        "node"
+        "datasets"
+        "photos"
+        "spread"
+      ];
+  testCodingIsInTheFileInPlaceOfCopies = {
+    expr =
+      (builtins.fromTOML (
+        text
+          (system' (
+            with' node {
+              services.replicator.node.datasets.photos = {
+                copies = lib.mkForce null;
+                coding = "4+2";
+              };
+            }
+          )).environment.etc."replicator/node.toml".source
+      )).dataset.photos;
+    expected =
+      removeAttrs
+        (builtins.fromTOML (text n.environment.etc."replicator/node.toml".source)).dataset.photos
+        [ "copies" ]
+      // {
+        coding = "4+2";
+      };
+  };
+  testRefusesCopiesAndCoding = says (with' node {
+    services.replicator.node.datasets.photos.coding = "4+2";
+  }) "has copies and coding, which are two promises: leave one of them out";
+  testRefusesAMinimumAboveTheCopies = says (with' node {
+    services.replicator.node.datasets.photos.minimum = lib.mkForce 4;
+  }) "minimum of 4 is more than 3 copies: lower it, or raise copies";
+  testRefusesAPolicyThatTheRosterCannotMeet =
+    says
+      (with' node {
+        services.replicator = {
+          inherit roster;
+          node.datasets.photos.residency = [ "NO" ];
+        };
+      })
+      "dataset photos has a minimum of 2, and the peers that may hold it are of 1 owners: add peers, or lower minimum or spread";
+  testRefusesAMinimumOfShardsThatTheRosterCannotMeet =
+    says
+      (with' node {
+        services.replicator = {
+          inherit roster;
+          node.datasets.photos = {
+            copies = lib.mkForce null;
+            coding = "3+2";
+          };
+        };
+      })
+      "dataset photos has a minimum of 2, which is 4 shards, and the peers that may hold it are of 2 owners";
+  testWarnsOfShardsThatTheRosterCannotMeet = {
+    expr =
+      lib.any
+        (lib.hasInfix "dataset photos has a promise of 2+1, which is 3 shards, and the peers that may hold it are of 2 owners")
+        (system' (
+          with' node {
+            services.replicator = {
+              inherit roster;
+              node.datasets.photos = {
+                copies = lib.mkForce null;
+                minimum = lib.mkForce null;
+                coding = "2+1";
+              };
+            };
+          }
+        )).warnings;
+    expected = true;
+  };
   testWarnsOfAPromiseThatTheRosterCannotMeet = {
     expr = lib.any (lib.hasInfix "dataset photos has a promise of 3, and the peers that may hold it are of 2 owners") inRoster.warnings;
     expected = true;
@@ -721,17 +1125,50 @@ lib.runTests {
     self.nixosModules.node
     { services.replicator.node.enable = true; }
   ] "has nothing to back up: set services.replicator.node.datasets";
-  testRefusesADatasetWithoutPaths = says (with' node { services.replicator.node.datasets.empty = { }; }) "datasets.empty.paths is empty: name what is to be backed up";
-  testRefusesANameThatCannotBe = says (with' node { services.replicator.node.datasets."a:b".paths = [ "/srv" ]; }) "cannot be a dataset's name";
-  testRefusesRootAsANode = says (with' node { services.replicator.node.user = "root"; }) "a node reads by a capability";
-  testRefusesASnapshotByTheNode = says (with' node { services.replicator.node.datasets.photos.snapshot = "btrfs"; }) "let services.replicator.state.photos.snapshot make it, in a unit of its own";
+  testRefusesADatasetWithoutPaths = says (with' node {
+    services.replicator.node.datasets.empty = { };
+  }) "datasets.empty.paths is empty: name what is to be backed up";
+  testRefusesANameThatCannotBe = says (with' node {
+    services.replicator.node.datasets."a:b".paths = [ "/srv" ];
+  }) "cannot be a dataset's name";
+  testRefusesRootAsANode = says (with' node {
+    services.replicator.node.user = "root";
+  }) "a node reads by a capability";
+  testRefusesASnapshotByTheNode = says (with' node {
+    services.replicator.node.datasets.photos.snapshot = "btrfs";
+  }) "let services.replicator.state.photos.snapshot make it, in a unit of its own";
   testRefusesAHostThatTheRosterDoesNotHave = says (with' node {
     networking.hostName = "nova";
     services.replicator = { inherit roster; };
   }) "the roster has no such host: add [host.nova], as `replicator host new nova` prints it";
-  testRefusesACaptureByTheNodesUser = says (with' stated { services.replicator.state.shop.user = lib.mkForce "replicator"; }) "a capture runs as the user whose data it is";
-  testRefusesSqliteAsRoot = says (with' node { services.replicator.state.app.sqlite."app.db" = "/var/lib/app/app.db"; }) "name the owner of the SQLite files";
-  testRefusesAStateThatKeepsNothing = says (with' node { services.replicator.state.empty = { }; }) "keeps nothing: name folders, or what is to be captured";
+  testRefusesACaptureByTheNodesUser = says (with' stated {
+    services.replicator.state.shop.user = lib.mkForce "replicator";
+  }) "a capture runs as the user whose data it is";
+  testRefusesSqliteAsRoot = says (with' node {
+    services.replicator.state.app.sqlite."app.db" = "/var/lib/app/app.db";
+  }) "name the owner of the SQLite files";
+  testRefusesTwoUsersDatabasesInOneState =
+    says
+      (with' node {
+        services.replicator.state.both = {
+          postgresql = [ "shop" ];
+          mysql = [ "wiki" ];
+        };
+      })
+      "captures postgresql and mysql, which let in users of their own: make a state of each, and give both the same dataset";
+  testRefusesNextcloudsDatabaseOnAnotherHost =
+    says
+      (with' node {
+        services.nextcloud.config = {
+          dbtype = "pgsql";
+          dbhost = "db.example.org";
+        };
+        services.replicator.state.cloud.nextcloud.enable = true;
+      })
+      "services.nextcloud.config.dbhost is db.example.org: leave nextcloud.enable out, and write a capture that reaches it";
+  testRefusesAStateThatKeepsNothing = says (with' node {
+    services.replicator.state.empty = { };
+  }) "keeps nothing: name folders, or what is to be captured";
   testRefusesAProviderThatSaysNotWhereItIs = says [
     self.nixosModules.provider
     {
@@ -741,16 +1178,27 @@ lib.runTests {
       };
     }
   ] "services.replicator.provider.site is not set: say in which house it stands";
-  testRefusesAnOfferAboveTheDisk = says (with' provider { services.replicator.provider.diskSize = "400G"; }) "capacity of 500G is more than the disk of 400G: offer less, or correct diskSize";
+  testRefusesAnOfferAboveTheDisk = says (with' provider {
+    services.replicator.provider.diskSize = "400G";
+  }) "capacity of 500G is more than the disk of 400G: offer less, or correct diskSize";
   testRefusesQuotasAboveTheOffer = says (with' provider {
     services.replicator.provider.tenants.bjorkby = {
       inherit root;
       quota = "600G";
     };
   }) "their quotas together are more than the capacity of 500G: lower a quota, or offer more";
-  testRefusesAShortLock = says (with' provider { services.replicator.provider.lock = "1d"; }) "a lock of 1d and a grace of 14d are less than tenants expect";
-  testRefusesAnIdentityWithoutItsKey = says (with' provider { services.replicator.provider.identity = identity "b"; }) "bring the key birch.identity that `replicator host new birch` wrote";
-  testRefusesAHomeAmongTheObjects = says (with' provider { services.replicator.provider.stateDir = "/var/lib/replicator-objects/home"; }) "stateDir lies in dataDir, which holds objects and nothing else";
+  testRefusesMoreForEachMemberThanIsOffered = says (with' provider {
+    services.replicator.provider.forMembers = "600G";
+  }) "forMembers of 600G is more than the capacity of 500G: lower it, or offer more";
+  testRefusesAShortLock = says (with' provider {
+    services.replicator.provider.lock = "1d";
+  }) "a lock of 1d and a grace of 14d are less than tenants expect";
+  testRefusesAnIdentityWithoutItsKey = says (with' provider {
+    services.replicator.provider.identity = identity "b";
+  }) "bring the key birch.identity that `replicator host new birch` wrote";
+  testRefusesAHomeAmongTheObjects = says (with' provider {
+    services.replicator.provider.stateDir = "/var/lib/replicator-objects/home";
+  }) "stateDir lies in dataDir, which holds objects and nothing else";
   testRefusesObjectsBesideTheDisk = says (with' provider {
     services.replicator.provider = {
       mountPoint = "/srv/disk";
@@ -766,10 +1214,18 @@ lib.runTests {
       };
     }
   ] "bring the key shop.wireguard";
-  testRefusesADiskByANameThatChanges = says (with' host { services.replicator.host.disk.devices = lib.mkForce [ "/dev/sda" ]; }) "name them below /dev/disk/by-id; a name like /dev/sda may be another disk at the next boot";
-  testRefusesOneDiskForTwo = says (with' host { services.replicator.host.disk.layout = "provider-raid1-xfs"; }) "has 1 devices, and provider-raid1-xfs takes two";
-  testRefusesAnOfferAboveTheHostsDisk = says (with' host { services.replicator.host.disk.size = lib.mkForce "3T"; }) "capacity of 4T is more than the disk of 3T";
-  testRefusesAKernelLimitBelowTheOffer = says (with' host { services.replicator.host.disk.projectQuota = "4T"; }) "leaves no room beside the capacity of 4T";
+  testRefusesADiskByANameThatChanges = says (with' host {
+    services.replicator.host.disk.devices = lib.mkForce [ "/dev/sda" ];
+  }) "name them below /dev/disk/by-id; a name like /dev/sda may be another disk at the next boot";
+  testRefusesOneDiskForTwo = says (with' host {
+    services.replicator.host.disk.layout = "provider-raid1-xfs";
+  }) "has 1 devices, and provider-raid1-xfs takes two";
+  testRefusesAnOfferAboveTheHostsDisk = says (with' host {
+    services.replicator.host.disk.size = lib.mkForce "3T";
+  }) "capacity of 4T is more than the disk of 3T";
+  testRefusesAKernelLimitBelowTheOffer = says (with' host {
+    services.replicator.host.disk.projectQuota = "4T";
+  }) "leaves no room beside the capacity of 4T";
   testRefusesADrillHostOnANode = says [
     self.nixosModules.default
     node

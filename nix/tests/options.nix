@@ -7,7 +7,13 @@ let
     let
       words = lib.splitString "." (lib.removePrefix "services.replicator." one.name);
       part = if lib.length words > 1 then "${lib.head words}." else "";
-      flat = text: lib.concatStringsSep " " (builtins.filter (word: word != "") (lib.splitString " " (builtins.replaceStrings [ "\n" "|" ] [ " " "\\|" ] text)));
+      flat =
+        text:
+        lib.concatStringsSep " " (
+          builtins.filter (word: word != "") (
+            lib.splitString " " (builtins.replaceStrings [ "\n" "|" ] [ " " "\\|" ] text)
+          )
+        );
       cells = [
         "`${lib.removePrefix "services.replicator.${part}" one.name}`"
         (flat one.type)
@@ -17,13 +23,30 @@ let
     in
     "| ${lib.concatStringsSep " | " cells} |";
   # Types are worded by nixpkgs; what they say differs from release to release.
-  withoutType = text: let parts = lib.splitString " | " text; in [ (lib.head parts) (lib.last parts) ];
+  withoutType =
+    text:
+    let
+      parts = lib.splitString " | " text;
+    in
+    [
+      (lib.head parts)
+      (lib.last parts)
+    ];
+  without = others: builtins.filter (one: !builtins.elem one others);
+  wanted = map withoutType (map row self.lib.optionsDoc);
+  written = map withoutType rows;
   rows = builtins.filter (lib.hasPrefix "| `") (lib.splitString "\n" page);
 in
 lib.runTests {
   testTheReferenceHasEveryOptionAndNoOther = {
-    expr = map withoutType rows;
-    expected = map withoutType (map row self.lib.optionsDoc);
+    expr = {
+      missing = without written wanted;
+      tooMany = without wanted written;
+    };
+    expected = {
+      missing = [ ];
+      tooMany = [ ];
+    };
   };
   testEveryOptionSaysWhatItIsFor = {
     expr = builtins.filter (one: builtins.stringLength one.description < 10) self.lib.optionsDoc;

@@ -42,11 +42,15 @@ let
     let
       filled = {
         host = lib.mapAttrs (_: host: (r.read { host.x = { }; }).host.x // host) raw.host;
-        tenant = lib.mapAttrs (_: tenant: {
-          root = null;
-          quota = null;
-          quotas = { };
-        } // tenant) raw.tenant;
+        tenant = lib.mapAttrs (
+          _: tenant:
+          {
+            root = null;
+            quota = null;
+            quotas = { };
+          }
+          // tenant
+        ) raw.tenant;
       };
     in
     r.unknown raw ++ r.problems filled;
@@ -105,10 +109,17 @@ lib.runTests {
     expected = [ "vega" ];
   };
   testQuotasCanDifferByProvider = {
-    expr = map (name: (r.tenantsOf (r.read (change [ "tenant" "bjorkby" "quotas" ] { vega = "100G"; })) name).bjorkby.quota) [
-      "nova"
-      "vega"
-    ];
+    expr =
+      map
+        (
+          name:
+          (r.tenantsOf (r.read (change [ "tenant" "bjorkby" "quotas" ] { vega = "100G"; })) name)
+          .bjorkby.quota
+        )
+        [
+          "nova"
+          "vega"
+        ];
     expected = [
       "400G"
       "100G"
@@ -146,18 +157,52 @@ lib.runTests {
       8000000000000
     ];
   };
-  testAMisspeltKeyIsNamed = says (change [ "host" "nova" "capacty" ] "1T") "host.nova.capacty is an unknown key; there is address, capacity";
-  testAnIdentityIsCopiedWhole = says (change [ "host" "nova" "identity" ] "abc") "copy all 52 characters";
-  testAnIdentityBelongsToOne = says (change [ "host" "nova" "identity" ] (id "b")) "identity ${id "b"} is given twice";
-  testAKeyOfTheMeshBelongsToOne = says (change [ "host" "nova" "wireguard" ] (key "b")) "is given twice";
-  testAnAddressBelongsToOne = says (change [ "host" "nova" "address" ] "10.7.0.10") "address 10.7.0.10 is given twice";
-  testAProviderSaysWhereItIs = says (change [ "host" "nova" "region" ] null) "host.nova offers disk and has no region";
-  testAProviderHasAKey = says (change [ "host" "nova" "identity" ] null) "`replicator host new nova` makes one";
+  testAMisspeltKeyIsNamed = says (change [
+    "host"
+    "nova"
+    "capacty"
+  ] "1T") "host.nova.capacty is an unknown key; there is address, capacity";
+  testAnIdentityIsCopiedWhole = says (change [
+    "host"
+    "nova"
+    "identity"
+  ] "abc") "copy all 52 characters";
+  testAnIdentityBelongsToOne = says (change [ "host" "nova" "identity" ] (
+    id "b"
+  )) "identity ${id "b"} is given twice";
+  testAKeyOfTheMeshBelongsToOne = says (change [ "host" "nova" "wireguard" ] (
+    key "b"
+  )) "is given twice";
+  testAnAddressBelongsToOne = says (change [
+    "host"
+    "nova"
+    "address"
+  ] "10.7.0.10") "address 10.7.0.10 is given twice";
+  testAProviderSaysWhereItIs = says (change [
+    "host"
+    "nova"
+    "region"
+  ] null) "host.nova offers disk and has no region";
+  testAProviderHasAKey = says (change [
+    "host"
+    "nova"
+    "identity"
+  ] null) "`replicator host new nova` makes one";
   testACountryIsACode = says (change [ "host" "nova" "country" ] "Norway") "two-letter code";
-  testASizeIsOne = says (change [ "host" "nova" "capacity" ] "much") "host.nova.capacity is not a size";
+  testASizeIsOne = says (change [
+    "host"
+    "nova"
+    "capacity"
+  ] "much") "host.nova.capacity is not a size";
   testARootKeyIsCopiedWhole = says (change [ "tenant" "bjorkby" "root" ] "ab") "copy the 64 digits";
-  testQuotasFit = says (change [ "tenant" "bjorkby" "quota" ] "600G") "the quotas of all tenants at vega are more than its capacity of 500G";
-  testAQuotaIsForAProvider = says (change [ "tenant" "bjorkby" "quotas" ] { laptop = "1G"; }) "quotas names laptop, which offers no disk";
+  testQuotasFit = says (change [
+    "tenant"
+    "bjorkby"
+    "quota"
+  ] "600G") "the quotas of all tenants at vega are more than its capacity of 500G";
+  testAQuotaIsForAProvider = says (change [ "tenant" "bjorkby" "quotas" ] {
+    laptop = "1G";
+  }) "quotas names laptop, which offers no disk";
   testAWrongOneIsRefusedAsAWhole = {
     expr = map refused [
       (change [ "host" "nova" "identity" ] "abc")

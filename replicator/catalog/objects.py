@@ -256,6 +256,56 @@ class Objects:
                     [(chunk, object_id, entry) for entry, chunk in enumerate(fresh, len(known))],
                 )
 
+    def become(
+        self, object_id: int, *, writer: bytes, kind: ObjectKind, size: int, policy: bytes = b"", index_id: int | None
+    ) -> None:
+        """Record what an object is that others' indexes called something else; that they did is remembered.
+
+        It stays among the shards of packs that it was said to be one of; what it was said to be cut into is forgotten.
+        """
+        with self._db.transaction("object row") as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO listed (index_id, object_id) "
+                "SELECT index_id, id FROM objects WHERE id = ?1 AND index_id IS NOT NULL UNION "
+                "SELECT p.index_id, s.object_id FROM shards s JOIN objects p ON p.id = s.pack_id "
+                "WHERE s.object_id = ?1 AND p.index_id IS NOT NULL",
+                (object_id,),
+            )
+            connection.execute("DELETE FROM shards WHERE pack_id = ?", (object_id,))
+            connection.execute(
+                "UPDATE objects SET writer = ?, kind = ?, size = ?, policy = ?, index_id = ? WHERE id = ?",
+                (writer, kind, size, policy, index_id, object_id),
+            )
+
+    def also_listed(self, object_ids: Iterable[int], index_id: int, policy: bytes | None = None) -> None:
+        """Remember an index that names objects of another writer, which may be that other's or not.
+
+        ``policy``: what they are kept by from now on, if it is another.
+        """
+        with self._db.transaction("index row") as connection:
+            for object_id in object_ids:
+                connection.execute("INSERT OR IGNORE INTO listed VALUES (?, ?)", (index_id, object_id))
+                if policy is not None:
+                    connection.execute("UPDATE objects SET policy = ? WHERE id = ?", (policy, object_id))
+
+    def listings(self) -> dict[int, list[int]]:
+        """Return the row ids of the indexes that name what another index is believed about, by object."""
+        found: dict[int, list[int]] = {}
+        for object_id, index_id in self._db.rows("SELECT object_id, index_id FROM listed ORDER BY object_id, index_id"):
+            found.setdefault(object_id, []).append(index_id)
+        return found
+
+    def disputes(self) -> dict[tuple[bytes, bytes, bytes], int]:
+        """Return how many objects an index names that are believed to be another writer's.
+
+        By name and writer of the index, and the one who is believed.
+        """
+        rows = self._db.rows(
+            "SELECT i.name, i.writer, o.writer, count(*) FROM listed l JOIN objects o ON o.id = l.object_id "
+            "JOIN objects i ON i.id = l.index_id WHERE o.writer <> i.writer GROUP BY 1, 2, 3 ORDER BY 1, 3"
+        )
+        return {(row[0], row[1], row[2]): int(row[3]) for row in rows}
+
     def set_index(self, object_ids: Iterable[int], index_id: int) -> None:
         """Record that an index object names these packs."""
         with self._db.transaction("index row") as connection:
@@ -307,13 +357,21 @@ class Objects:
             found += self.all(f"name IN ({marks})", part)
         return found
 
+    def rows_of(self, object_ids: Collection[int]) -> list[ObjectRow]:
+        """Return the objects of these row ids."""
+        return [row for marks, part in _marked(sorted(object_ids)) for row in self.all(f"id IN ({marks})", part)]
+
     def of_index_rows(self, index_ids: Collection[int]) -> set[int]:
         """Return the row ids of the packs that index objects list, given their row ids."""
         found: set[int] = set()
         for marks, part in _marked(sorted(index_ids)):
             found.update(
                 row[0]
-                for row in self._db.rows(f"SELECT id FROM objects WHERE index_id IN ({marks})", part)  # noqa: S608
+                for row in self._db.rows(
+                    f"SELECT id FROM objects WHERE index_id IN ({marks}) "  # noqa: S608 - marks only
+                    f"UNION SELECT object_id FROM listed WHERE index_id IN ({marks})",
+                    (*part, *part),
+                )
             )
         return found
 
@@ -331,7 +389,9 @@ class Objects:
         """Return the packs that the named index objects list."""
         found: list[ObjectRow] = []
         for marks, part in _marked(sorted(names)):
-            found += self.all(f"index_id IN (SELECT id FROM objects WHERE name IN ({marks}))", part)  # noqa: S608
+            indexes = f"(SELECT id FROM objects WHERE name IN ({marks}))"  # noqa: S608 - marks only
+            listed = f"SELECT object_id FROM listed WHERE index_id IN {indexes}"  # noqa: S608 - marks only
+            found += self.all(f"index_id IN {indexes} OR id IN ({listed})", (*part, *part))
         return found
 
     def chunk_ids(self, object_id: int) -> bytes:
@@ -448,6 +508,14 @@ class Objects:
                     shard,
                 ).fetchone()
             ]
+            connection.executemany("DELETE FROM listed WHERE index_id = ?1 OR object_id = ?1", gone)
+            # What another index names, too, is that one's writer's from now on.
+            connection.executemany(
+                "UPDATE objects SET (index_id, writer) = (SELECT i.id, i.writer FROM listed l "
+                "JOIN objects i ON i.id = l.index_id WHERE l.object_id = objects.id ORDER BY i.id LIMIT 1) "
+                "WHERE index_id = ?1 AND id IN (SELECT object_id FROM listed)",
+                gone,
+            )
             connection.executemany("UPDATE objects SET index_id = NULL WHERE index_id = ?", gone)
             for table in ("chunks", "pack_ids", "holdings", "claimed"):
                 connection.executemany(f"DELETE FROM {table} WHERE object_id = ?", gone)  # noqa: S608 - own words

@@ -14,7 +14,7 @@ from typing import Any
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _REBUILT = "move it away and run again: a catalog is rebuilt from the federation"
 
 _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
@@ -101,6 +101,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     "pack_ids": ({"object_id": int, "ids": bytes}, ("object_id",)),
     "chunks": ({"id": bytes, "object_id": int, "entry": int}, ("id", "object_id")),
     "shards": ({"pack_id": int, "number": int, "object_id": int, "needed": int}, ("pack_id", "number")),
+    "listed": ({"index_id": int, "object_id": int}, ("index_id", "object_id")),
     "meta": ({"key": str, "value": bytes}, ("key",)),
 }
 _INDEXES: dict[str, list[tuple[str, ...]]] = {
@@ -109,10 +110,11 @@ _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "holdings": [("peer",)],
     "chunks": [("object_id", "entry")],
     "shards": [("object_id",)],
+    "listed": [("object_id",)],
 }
 _UNIQUE = {("objects", ("name",)), ("snapshots", ("writer", "number"))}
 _NOT_NULL = {"pack_ids": {"ids"}}
-_WITHOUT_ROWID = ("chunks", "claimed", "holdings", "shards")
+_WITHOUT_ROWID = ("chunks", "claimed", "holdings", "listed", "shards")
 _AUTOINCREMENT = ("objects",)
 
 

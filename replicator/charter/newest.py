@@ -7,7 +7,7 @@ replaced. What root named last goes before any number, since numbers are the own
 from collections.abc import Sequence
 from itertools import combinations
 
-from replicator.charter.verify import VerifiedCharter
+from replicator.charter.verify import MOST_AHEAD, VerifiedCharter
 
 HIGHEST: int = 2**62
 """The end of the range of a charter's numbers (format.md)."""
@@ -34,19 +34,29 @@ def forks(charters: Sequence[VerifiedCharter]) -> list[tuple[VerifiedCharter, Ve
 
 
 def ranked(charters: Sequence[VerifiedCharter]) -> list[VerifiedCharter]:
-    """Return different charters, the newest first: by root's number, then the owner's, then how many show it."""
+    """Return different charters, the newest first: by root's number, then the owner's, then how many show it.
+
+    What leaps from another that is shown, so that who has that one refuses it, comes after all that does not.
+    """
     shown: dict[bytes, int] = {}
     for charter in charters:
         shown[charter.hash] = shown.get(charter.hash, 0) + 1
     different = list({charter.hash: charter for charter in charters}.values())
-    return sorted(different, key=lambda one: (one.root.number, one.number, shown[one.hash], one.hash), reverse=True)
+    lowest = {one.root.number: one.number for one in sorted(different, key=lambda one: one.number, reverse=True)}
+
+    def rank(one: VerifiedCharter) -> tuple[int, bool, int, int, bytes]:
+        reached = one.number <= lowest[one.root.number] + MOST_AHEAD
+        return one.root.number, reached, one.number, shown[one.hash], one.hash
+
+    return sorted(different, key=rank, reverse=True)
 
 
 def next_number(base: VerifiedCharter, charters: Sequence[VerifiedCharter]) -> int:
     """Return the number of a charter upon ``base`` that every provider which showed one of these can take.
 
     A number may jump, and one that follows directly must name what it follows; so where another charter than ``base``
-    has the highest number, one is left out. A number so high that none is left is passed over.
+    has the highest number, one is left out. A number that cannot be reached from ``base`` is passed over.
     """
-    others = [one.number for one in charters if one.hash != base.hash and base.number <= one.number <= HIGHEST - 2]
+    most = min(base.number + MOST_AHEAD, HIGHEST) - 2
+    others = [one.number for one in charters if one.hash != base.hash and base.number <= one.number <= most]
     return max((base.number + 1, *(number + 2 for number in others)))

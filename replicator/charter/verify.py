@@ -74,6 +74,13 @@ class VerifiedCharter:
         return [right.holder_key for right in self.charter.rights if right.role == "maintainer"]
 
 
+MOST_AHEAD = 1_000_000
+"""How many charters somebody can have missed. A thief of the owner key who may sign any number ends the line with one
+charter of the highest there is; so he would need 10**12 of them, each taken over before the next."""
+HIGHEST_UNSEEN = 2**61
+"""The highest number of a charter where none was seen before: as many as below are left above it."""
+
+
 def signed_hash(signed: bytes) -> bytes:
     """Return the BLAKE3 hash of a signed record: what the next in its chain names as ``previous``."""
     return blake3(signed).digest()
@@ -195,8 +202,9 @@ def verify_charter(
 ) -> VerifiedCharter:
     """Return the charter after checking it against root and against the newest one ``known``.
 
-    A number may jump (charters in between were missed); it never goes back, and one that follows directly must
-    name the known one's hash. The same holds for the root statement inside. A key has one right at most.
+    A number may jump (charters in between were missed), by :data:`MOST_AHEAD` unless root has spoken anew; it never
+    goes back, and one that follows directly must name the known one's hash. The same chain holds for the root statement
+    inside. A key has one right at most.
 
     A charter may be under another root than the pinned one, if changes of root in it lead there and whoever asks has
     waited for each: ``passed`` are their hashes, None for all (a file that was taken over before).
@@ -221,6 +229,8 @@ def verify_charter(
     if known is not None:
         _check_follows(found, known)
     waiting = [one for one in crossed if passed is not None and one.hash not in passed]
+    if known is None and found.number > HIGHEST_UNSEEN:
+        raise IntegrityError(f"charter: number {found.number} is higher than any that honest owners come to")
     if waiting:
         what = f"charter {found.number} is under a root that does not count yet"
         raise RootWaitsError(what, change=waiting[0].signed)
@@ -234,6 +244,11 @@ def _check_follows(found: VerifiedCharter, known: VerifiedCharter) -> None:
         raise IntegrityError("charter: of another tenant")
     if charter.number < known.number:
         raise IntegrityError(f"charter: number {charter.number} is older than {known.number}, which was seen before")
+    if charter.number > known.number + MOST_AHEAD and found.root.number == known.root.number:
+        raise IntegrityError(
+            f"charter: number {charter.number} leaps from {known.number}, by more than {MOST_AHEAD}: whoever has the "
+            "owner key would end the numbers so"
+        )
     if charter.number == known.number and found.hash != known.hash:
         raise IntegrityError(f"charter: two different charters have the number {charter.number}")
     if charter.number == known.number + 1 and charter.previous != known.hash:

@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, wait, wait_in_order
 from replicator.cli.output import moment
 from replicator.cli.proofs import proofs_document, proofs_words
-from replicator.config import format_size, parse_duration, parse_name
+from replicator.config import LEAST_RATE, format_size, parse_duration, parse_name, parse_size
 from replicator.errors import ReplicatorError, UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _backup(
     piped: "PipedCommand | None" = None,
     *,
     now: bool = False,
+    most_spool: int | None = None,
 ) -> "BackupReport":
     from replicator.cli.declared import apply_declared  # noqa: PLC0415 - commands import what they use
     from replicator.engine.backup import backup as work  # noqa: PLC0415 - likewise
@@ -98,7 +99,7 @@ def _backup(
     settle_heap()
     with session.node() as node, session.edge(always_night=now) as edge:
         apply_declared(session, node, config)
-        limit = config.spool_limit
+        limits = [one for one in (config.spool_limit, most_spool) if one is not None]
         report = wait_in_order(
             work(
                 node,
@@ -106,7 +107,7 @@ def _backup(
                 datasets,
                 tags=tags,
                 command=piped,
-                spool_limit=limit,
+                spool_limit=min(limits, default=None),
                 readers=os.cpu_count() or 1,
                 beside=_beside(session, config),
             )
@@ -300,15 +301,57 @@ def _left_out(one: "DatasetReport") -> list[str]:
 @click.option(
     "--spread", metavar="DURATION", help="Begin within so long (1h), each home always equally late: for cron."
 )
+@click.option("--up", metavar="SIZE", help="Bytes a second that may be sent, whatever config.toml allows.")
+@click.option("--spool", metavar="SIZE", help="Bytes that may wait to be sent, whatever config.toml allows.")
+@click.option("--all", "everyone", is_flag=True, help="The night of every home below --homes, in fair turns.")
+@click.option("--homes", metavar="DIR", help="For --all: the folder with a home for each tenant; or REPLICATOR_HOMES.")
+@click.option("--at-a-time", default=2, show_default=True, type=click.IntRange(1, 64), help="For --all: how many run.")
+@click.option("--slice", "slice_", default="1h", show_default=True, help="For --all: how long before others' turns.")
+@click.option("--within", default="20h", show_default=True, help="For --all: how long it may take in all.")
 @command(keys="whatever this home holds", run="run")
-def run(session: Session, spread: str | None) -> None:
+def run(
+    session: Session,
+    spread: str | None,
+    up: str | None,
+    spool: str | None,
+    everyone: bool,
+    homes: str | None,
+    at_a_time: int,
+    slice_: str,
+    within: str,
+) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 
     A node: repairs that are urgent, backup, audit, other repairs, rebalance. A keeper whose passphrase is given
     (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
     prune. A maintainer: prune.
+
+    With --all many tenants' homes have their nights, each as a process of its own: who waited longest begins, line and
+    disk are shared, and one that takes long makes room for others and goes on later. It never gets a passphrase. The
+    exit code is the worst of all.
     """
     from replicator.engine.home import has_half  # noqa: PLC0415
+
+    most_up, most_spool = _part(up, "--up"), _part(spool, "--spool")
+    if everyone:
+        from replicator.cli.everyone import Turns, run_all  # noqa: PLC0415 - only who has many tenants needs it
+
+        if spread is not None:
+            raise UsageError("--spread is for one home", hint="a timer's delay does the same for --all")
+        turns = Turns(
+            at_a_time=at_a_time,
+            slice_s=max(1, parse_duration(slice_)),
+            limit_s=max(1, parse_duration(within)),
+            up=most_up,
+            spool=most_spool,
+        )
+        run_all(session, homes, turns)
+        return
+    if homes is not None:
+        raise UsageError("--homes is for --all", hint="give both, or --home DIR for one home")
+    if most_up is not None and most_up < LEAST_RATE:
+        raise UsageError(f"--up {up} a second is too little", hint=f"at least {format_size(LEAST_RATE)}")
+    session.most_up = most_up
 
     if spread is not None:
         _wait_for_turn(session, parse_duration(spread))
@@ -317,7 +360,7 @@ def run(session: Session, spread: str | None) -> None:
     document: dict[str, Any] = {}
     lines: list[str] = []
     if has_half(session.home, "node") or not maintains:
-        _night_of_node(session, document, lines)
+        _night_of_node(session, document, lines, most_spool)
     if maintains and (session.has_passphrase or not keeps):
         _night_of_maintenance(session, document, lines, forgets=keeps)
         due = ["content checks and restores on the keeper (`verify` and `drill` there)"]
@@ -333,7 +376,14 @@ def run(session: Session, spread: str | None) -> None:
     session.out.result(document, [*lines, *(f"due elsewhere: {one}" for one in due)])
 
 
-def _night_of_node(session: Session, document: dict[str, Any], lines: list[str]) -> None:
+def _part(text: str | None, option: str) -> int | None:
+    size = None if text is None else parse_size(text)
+    if size == 0:
+        raise UsageError(f"{option} of 0 lets nothing pass", hint="leave it out for no limit")
+    return size
+
+
+def _night_of_node(session: Session, document: dict[str, Any], lines: list[str], most_spool: int | None) -> None:
     from replicator.engine.rebalance import rebalance  # noqa: PLC0415
     from replicator.engine.repair import mend_urgent, repair  # noqa: PLC0415
 
@@ -350,7 +400,7 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str])
             return wait(rebalance(node, edge))
 
     urgent = _part_of_night(session, document, "urgent", urgently)
-    report = _backup(session)
+    report = _backup(session, most_spool=most_spool)
     document |= _document(report)
     lines += _text(report)
     mended = _part_of_night(session, document, "repair", mend)

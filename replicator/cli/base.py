@@ -19,7 +19,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.output import Output, aside, silence
 from replicator.clock import SystemClock
-from replicator.config import CONFIG_VARIABLE, LineSettings, config_path, default_home
+from replicator.config import CONFIG_VARIABLE, LineSettings, at_most, config_path, default_home
 from replicator.credentials import credential, read_secret
 from replicator.errors import KeyMissingError, KeyWrongError, ReplicatorError, UsageError
 from replicator.fs import PosixFs
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from replicator.engine.line import Line
     from replicator.engine.maintainer import MaintainerHome
     from replicator.engine.node import NodeHome
+    from replicator.format.group import GroupFacts
     from replicator.ids import Identity
     from replicator.transport.base import Connection, Network, Target
-    from replicator.wire.messages import EnrolReply, EnrolRequest
+    from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,6 +64,10 @@ class _LateNetwork:
     async def erase(self, target: "Target", order: bytes) -> bytes:
         """Hand over root's signed order to erase a tenant."""
         return await self._tls.erase(target, order)
+
+    async def join(self, target: "Target", request: "JoinRequest") -> "GroupFacts":
+        """Bring a group's code, or one's own word."""
+        return await self._tls.join(target, request)
 
     async def connect(self, target: "Target") -> "Connection":
         """Return a connection to a provider."""
@@ -106,6 +111,8 @@ class Session:
         self.code = exits.DONE
         self.error: ReplicatorError | None = None
         """What was said to have gone wrong, last."""
+        self.most_up: int | None = None
+        """Bytes a second that may be sent, beside what config.toml says."""
         self.looked = False
         """A command that can be a run only showed something this time."""
 
@@ -157,11 +164,13 @@ class Session:
             shown.close()
 
     def _line(self, *, always_night: bool) -> "Line | None":
-        if not os.path.lexists(config_path(self.home)) and CONFIG_VARIABLE not in os.environ:
-            return None
-        from replicator.settings import load_config  # noqa: PLC0415 - reading settings takes more than having none
+        settings = LineSettings()
+        if os.path.lexists(config_path(self.home)) or CONFIG_VARIABLE in os.environ:
+            from replicator.settings import load_config  # noqa: PLC0415 - reading settings takes more than having none
 
-        settings = load_config(self.home).line
+            settings = load_config(self.home).line
+        if self.most_up is not None:
+            settings = at_most(settings, self.most_up)
         if settings == LineSettings():
             return None
         from replicator.engine.line import Line  # noqa: PLC0415 - only who limits the line needs the scheduler for it

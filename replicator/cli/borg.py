@@ -71,7 +71,7 @@ def borg_import(
     whom they belong. A run that was stopped goes on where it was, and a later one brings what is new.
     """
     from replicator.engine.borg import environment_of  # noqa: PLC0415 - commands import what they use
-    from replicator.engine.importing import chosen, home_of, import_archives  # noqa: PLC0415
+    from replicator.engine.importing import chosen, home_of, import_archives, writer_left  # noqa: PLC0415
 
     words = [parse_name(tag, "a tag") for tag in tags]
     if dataset is not None:
@@ -99,24 +99,35 @@ def borg_import(
         keeper.owner()
         staged = os.path.abspath(staging) if staging else os.path.join(config.cache or home, "staging")
 
-        report = wait_in_order(
-            import_archives(
-                keeper,
-                siblings,
-                edge,
-                make,
-                found,
-                archives,
-                home=home,
-                open_node=lambda: _node(session, home, config),
-                dataset_of=lambda name: _dataset(keeper, siblings, edge, name),
-                series=dataset,
-                staging=os.path.join(staged, f"borg-{found.id[:16]}"),
-                tags=words,
-                privileged=os.geteuid() == 0,
-                readers=os.cpu_count() or 1,
-            )
+        def open_node() -> "NodeHome":
+            return _node(session, home, config)
+
+        work = import_archives(
+            keeper,
+            siblings,
+            edge,
+            make,
+            found,
+            archives,
+            home=home,
+            open_node=open_node,
+            dataset_of=lambda name: _dataset(keeper, siblings, edge, name),
+            series=dataset,
+            staging=os.path.join(staged, f"borg-{found.id[:16]}"),
+            tags=words,
+            privileged=os.geteuid() == 0,
+            readers=os.cpu_count() or 1,
         )
+        try:
+            report = wait_in_order(work)
+        finally:
+            # However it ended: nobody else says of a writer that nobody runs that it is waited for.
+            left = writer_left(keeper, home, open_node)
+            if left:
+                session.out.notice(
+                    f"'{left}' can write until all is in, and `prune` waits for it: run the import again, or take its "
+                    f"right away with `replicator node revoke '{left}'` (a later import gets another by itself)"
+                )
     _take(session, report)
     session.out.result(_document(report), _text(report))
 

@@ -12,6 +12,7 @@ from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
 from replicator.cli.proofs import proofs_words, week_document
 from replicator.config import format_size
+from replicator.endpoints import join_endpoint, parse_way
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
 
@@ -28,9 +29,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Ask nobody; answer from what was last heard.")
+@click.option("--all", "everyone", is_flag=True, help="Of every home below --homes: one line each.")
+@click.option("--homes", metavar="DIR", help="For --all: the folder with a home for each tenant; or REPLICATOR_HOMES.")
 @command(keys="none beyond being a member")
-def status(session: Session, offline: bool) -> None:
-    """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof."""
+def status(session: Session, offline: bool, everyone: bool, homes: str | None) -> None:
+    """Say whether the data is safe, as of when, and what to do. Asks every provider for inventory and proof.
+
+    With --all the exit code is the worst of all homes', and one that cannot be opened keeps no other from being looked
+    at.
+    """
+    if everyone:
+        from replicator.cli.everyone import status_all  # noqa: PLC0415 - only who has many tenants needs it
+
+        status_all(session, homes, lambda one: _look(one, offline=offline))
+        return
+    if homes is not None:
+        raise UsageError("--homes is for --all", hint="give both, or --home DIR for one home")
+    session.out.result(*_look(session, offline=offline))
+
+
+def _look(session: Session, *, offline: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return how the home of a session stands, as a document and in words; its exit code becomes the worse of both."""
     from replicator.cli.telling import alarm_documents, alarms_now, remembered  # noqa: PLC0415 - commands import what they use
     from replicator.engine.alarms import acknowledged_exit  # noqa: PLC0415 - likewise
     from replicator.engine.status import status as work  # noqa: PLC0415 - likewise
@@ -42,7 +61,7 @@ def status(session: Session, offline: bool) -> None:
     found.exit_code = acknowledged_exit(found, memory.known)
     alarms = alarm_documents(memory, present, now_ns)
     session.worsen(found.exit_code)
-    session.out.result(_status_document(found) | {"alarms": alarms}, [*_status_text(found), *_alarms_text(alarms)])
+    return _status_document(found) | {"alarms": alarms}, [*_status_text(found), *_alarms_text(alarms)]
 
 
 def _alarms_text(alarms: list[dict[str, Any]]) -> list[str]:
@@ -104,6 +123,11 @@ def _status_document(found: "Status") -> dict[str, Any]:
         one["first"] = moment(one.pop("first_ns"))
         one["frozen_until"] = moment(one.pop("frozen_until_ns"))
     return document
+
+
+def _answers(endpoint: str) -> str:
+    way = parse_way(endpoint)
+    return "answers" if way.relay is None else f"answers through a relay at {join_endpoint(way.host, way.port)}"
 
 
 def _deletions_text(found: "Status") -> list[str]:
@@ -177,7 +201,7 @@ def _status_text(found: "Status") -> list[str]:
                     format_size(one.bytes),
                     one.probes if one.proved == one.probes else proofs_words(one),
                     "; ".join((*([] if one.stands == "answers" else [one.stands]), *one.problems))
-                    or ("answers" if one.reachable else "not asked"),
+                    or (_answers(one.reached) if one.reachable else "not asked"),
                 )
                 for one in found.peers
             ],
@@ -498,7 +522,8 @@ def rebalance(session: Session, dry_run: bool) -> None:
     if not report.moves:
         text = "Nothing has to move."
     if report.surplus:
-        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them"
+        done = f"; this node let go of {report.let_go}" if report.let_go else ""
+        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them{done}"
     session.out.result(
         {
             "moves": [
@@ -518,6 +543,7 @@ def rebalance(session: Session, dry_run: bool) -> None:
             "made_bytes": report.made_bytes,
             "pulled": report.pulled,
             "surplus": report.surplus,
+            "let_go": report.let_go,
             "owed": report.owed,
             "dry_run": dry_run,
         },

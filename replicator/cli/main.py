@@ -23,6 +23,7 @@ COMMANDS = {
     "node": ("replicator.cli.members", "node"),
     "peer": ("replicator.cli.members", "peer"),
     "provider": ("replicator.cli.provider", "provider"),
+    "group": ("replicator.cli.group", "group"),
     "domain": ("replicator.cli.domain", "domain"),
     "dataset": ("replicator.cli.dataset", "dataset"),
     "backup": ("replicator.cli.backup", "backup"),

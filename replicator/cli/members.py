@@ -272,12 +272,14 @@ def peer_show(session: Session, name: str) -> None:
             for one in half.catalog.objects.holdings(peer=Identity(pin.identity))
             if one.state in {"held", "released"}
         ]
+        said = _said(half, pin)
     address = f"{(row.endpoints or tuple(pin.endpoints))[0]}/{address_form(Identity(pin.identity))}"
     document = {
         "id": pin.identity.hex(),
         **_pin_document(pin),
-        **_said(half, pin),
+        **said,
         "address": address,
+        "endpoints": list(row.endpoints or pin.endpoints),
         "objects": len(held),
         "used": row.used,
         "free": row.free,
@@ -411,20 +413,34 @@ def _said(half: "Half", pin: "PeerPin") -> dict[str, str | None]:
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @command(keys="owner")
 def peer_remove(session: Session, name: str, dry_run: bool) -> None:
-    """Stop counting on a provider. What it holds is not deleted; run `repair` afterwards."""
+    """Stop counting on a provider. What it holds is marked there and goes, if every promise holds without it."""
     from replicator.engine.members import remove_peer  # noqa: PLC0415
+    from replicator.engine.parting import free_what_it_holds, in_words, look_at_parting  # noqa: PLC0415
 
     with session.edge() as edge, session.keeper() as keeper, session.siblings() as siblings:
         pin = keeper.peer(name)
-        if dry_run:
-            session.out.result(
-                {"id": pin.identity.hex(), "removed": False}, f"Would remove '{pin.name}' ({short(pin.identity)})."
-            )
-            return
-        notices = wait(remove_peer(keeper, siblings, edge, name))
+        keeper.owner()
+        found = wait(look_at_parting(keeper, edge, pin))
+        notices: list[str] = []
+        if not dry_run:
+            notices = wait(remove_peer(keeper, siblings, edge, name))
+            if not found.stays:
+                wait(free_what_it_holds(keeper, edge, pin, found))
     for notice in notices:
         session.out.notice(notice)
+    done = (
+        f"Would remove '{pin.name}' ({short(pin.identity)})" if dry_run else f"'{pin.name}' is no longer in the charter"
+    )
+    after = "" if dry_run or not found.stays else " Run `replicator repair` so that its copies are made elsewhere."
     session.out.result(
-        {"id": pin.identity.hex(), "removed": True},
-        f"'{pin.name}' is no longer in the charter. Run `replicator repair` so that its copies are made elsewhere.",
+        {
+            "id": pin.identity.hex(),
+            "removed": not dry_run,
+            "objects": found.objects,
+            "bytes": found.bytes,
+            "marked": found.marked,
+            "goes": moment(found.first_ns) if found.first_ns else None,
+            "stays": found.stays or None,
+        },
+        f"{done}; {in_words(pin, found, dry_run=dry_run)}.{after}",
     )

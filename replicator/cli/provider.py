@@ -1,4 +1,4 @@
-"""provider init|serve|prove|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`, move in :mod:`.disks`."""
+"""provider init|serve|prove|probe|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`, move in :mod:`.disks`."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,13 @@ from replicator.config import (
     parse_words,
 )
 from replicator.credentials import credential, read_secret
+from replicator.endpoints import NOBODY, parse_way
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
-from replicator.ids import address_form
+from replicator.ids import Identity, address_form
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from replicator.crypto.sign import SigningKey
     from replicator.provider.home import Provider
     from replicator.provider.service import ProviderService
@@ -147,17 +150,25 @@ def init(
         [
             f"Provider {address_form(identity)} offers {format_size(terms.capacity)} in {data}.",
             "Next: replicator provider serve, and for each tenant: replicator provider invite --quota 100G",
+            "For friends in a group: replicator provider set --for-members 50G, and replicator group new or join",
         ],
     )
 
 
 @provider.command("set")
+@click.option(
+    "--advertise",
+    multiple=True,
+    metavar="ADDR",
+    help='HOST:PORT that others reach it at; repeatable, best first. "listen": where it listens.',
+)
 @click.option("--legal-name", help="Whose it is to the law, for the records that tenants keep; '' takes it back.")
 @click.option("--contact", help="How tenants reach whom they have a question to; '' takes it back.")
 @click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
 @click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
 @click.option("--capacity", metavar="SIZE", help="Bytes offered in all; less than is stored deletes nothing.")
+@click.option("--for-members", metavar="SIZE", help="Bytes that each member of this home's group may store; 0: none.")
 @click.option(
     "--notice", metavar="TIME", help="How long before it leaves or shrinks this provider says so (60d); 0d: not said."
 )
@@ -174,20 +185,41 @@ def init(
     multiple=True,
     help='Where tenants may send it for copies: "public" (as it is), "nobody", or networks such as 10.8.0.0/24.',
 )
+@click.option(
+    "--via",
+    metavar="RELAY",
+    multiple=True,
+    help='HOST:PORT/IDENTITY of a provider that passes connections on to this one; "nobody": none.',
+)
+@click.option(
+    "--relay-for",
+    metavar="WHOM",
+    multiple=True,
+    help='Whom it passes connections on to: identities, "members" (providers that tenants here also use), "nobody".',
+)
+@click.option("--relay-rate", metavar="SIZE", help="Bytes a second for each provider that it passes connections on to.")
 @command(keys="provider identity")
 def change(
     session: Session,
+    via: tuple[str, ...],
+    relay_for: tuple[str, ...],
+    relay_rate: str | None,
+    advertise: tuple[str, ...],
     capacity: str | None,
     legal_name: str | None,
     contact: str | None,
     window: str | None,
     zone: str | None,
     streams: int | None,
+    for_members: str | None,
     pull_from: tuple[str, ...],
     notice: str | None,
     quotas: tuple[str, ...],
 ) -> None:
     """Change what this provider says about itself, and when and how much at a time tenants may store.
+
+    A new address goes into its next signed offer. Whoever reaches it, or another provider that has heard, finds it
+    there; the daemon tells the others within half an hour, or at its next start.
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
     read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
@@ -198,12 +230,21 @@ def change(
 
     A tenant may have this provider fetch copies from another one of its providers. It dials no address of a private
     network for that unless --pull-from names it: say "--pull-from public --pull-from 10.8.0.0/24" for a VPN.
+
+    A provider behind a router that lets nobody in waits at another one (--via), which has to allow it (--relay-for)
+    and passes on what it cannot read. Both hold from the daemon's next start on.
+
+    What members get (--for-members) holds at once, for those who store here already too. All quotas together are never
+    more than the capacity by it: who comes when nothing is left is told so.
     """
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
     size = None if capacity is None else parse_size(capacity)
     if size is not None:
         _check_capacity(session, size)
+    for field, given in (("advertise", advertise), ("via", via), ("relay_for", relay_for), ("relay_rate", relay_rate)):
+        if given:
+            _check_undeclared(session, field)
     notice_s = None if notice is None else parse_duration(notice)
     if notice_s is not None:
         _check_notice(session)
@@ -214,11 +255,15 @@ def change(
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    if not words and not hours and not pull_from and not grants and size is None and notice_s is None:
+    each = None if for_members is None else parse_size(for_members)
+    sizes = (size, notice_s, each)
+    relaying = bool(relay_for) or relay_rate is not None
+    reach = advertise or via or relaying
+    if not (words or hours or pull_from or grants or reach) and sizes == (None, None, None):
         raise UsageError(
             "nothing to change",
-            hint="give --capacity, --quota, --notice, --legal-name, --contact, --window, --zone, --streams or "
-            "--pull-from",
+            hint="give --capacity, --quota, --for-members, --notice, --advertise, --via, --relay-for, --legal-name, "
+            "--contact, --window, --zone, --streams or --pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -236,6 +281,20 @@ def change(
             found = opened.set_pull_from(pull_from)
             document["pull_from"] = list(found.words)
             lines.append(f"Fetches copies from: {', '.join(found.words)}, from the daemon's next start on.")
+        if relaying:
+            rate = None if relay_rate is None else parse_size(relay_rate)
+            if rate == 0:
+                raise UsageError("a rate of 0 passes nothing on", hint="say `--relay-for nobody`")
+            changed = opened.set_relay(relay_for or None, rate)
+            document |= {"relay_for": list(changed.relay_for), "relay_rate": changed.relay_rate}
+            lines.append(f"{_relay_text(changed.relay_for, changed.relay_rate)}, from the daemon's next start on.")
+        if via:
+            document["via"] = list(opened.set_via([_relay_address(session, one) for one in via]))
+            lines.append(f"Waits at relays: {', '.join(document['via']) or 'none'}, from the daemon's next start on.")
+        if advertise:
+            offer = opened.advertise(() if advertise == ("listen",) else advertise)
+            document |= {"number": offer.number, "endpoints": offer.endpoints}
+            lines.append(f"Offer {offer.number} says: reached at {', '.join(offer.endpoints)}.")
         if words:
             offer = opened.change_offer(**words)
             document |= {"number": offer.number, "legal_name": offer.legal_name, "contact": offer.contact}
@@ -251,6 +310,11 @@ def change(
             offer, state = opened.change_offer(capacity=size), opened.state()
             document |= {"number": offer.number, "capacity": size, "used": state.used, "room": state.room}
             lines += _capacity_text(offer.number, size, state)
+        if each is not None:
+            _check_for_members(session)
+            opened.set_for_members(each)
+            document["for_members"] = each
+            lines.append(f"Each member of the group may store {format_size(each)} here." if each else _NOTHING_MORE)
     finally:
         opened.close()
     session.out.result(document, lines)
@@ -295,14 +359,32 @@ def _check_notice(session: Session) -> None:
 
 
 def _check_capacity(session: Session, size: int) -> None:
-    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
-
     if not size:
         raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
+    _check_undeclared(session, "capacity")
+
+
+def _check_undeclared(session: Session, field: str) -> None:
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
     if load_config(session.home).provider is not None:
         raise UsageError(
-            f"{config_path(session.home)} declares the capacity, and would set it back",
-            hint="change provider.capacity there, and start the daemon again",
+            f"{config_path(session.home)} declares the {field}, and would set it back",
+            hint=f"change provider.{field} there, and start the daemon again",
+        )
+
+
+_NOTHING_MORE = "Members of the group may store nothing more here; what they have stored stays."
+
+
+def _check_for_members(session: Session) -> None:
+    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
+
+    declared = load_config(session.home).provider
+    if declared is not None and declared.for_members is not None:
+        raise UsageError(
+            f"{config_path(session.home)} declares what members get, and would set it back",
+            hint="change provider.for_members there, and start the daemon again",
         )
 
 
@@ -321,10 +403,61 @@ def _capacity_text(number: int, size: int, state: "ProviderState") -> list[str]:
     return lines
 
 
+def _relay_text(words: "Sequence[str]", rate: int) -> str:
+    return f"Passes connections on to: {', '.join(words) or 'nobody'}, {format_size(rate)}/s for each"
+
+
+def _relay_address(session: Session, text: str) -> str:
+    """Return a relay's address; of a peer of this home's tenant, where it was last heard of."""
+    if "/" in text or text == NOBODY:
+        return text
+    with session.member() as half:
+        pin = half.peer(text)
+        known = half.catalog.peers.get(Identity(pin.identity)).endpoints or tuple(pin.endpoints)
+        direct = [one for one in known if parse_way(one).relay is None]
+        if not direct:
+            raise UsageError(f"{text} is reached through a relay itself", hint="name one that can be dialled")
+        return f"{direct[0]}/{address_form(Identity(pin.identity))}"
+
+
+@provider.command("probe")
+@click.argument("peer", required=False)
+@click.option(
+    "--tenant-home", metavar="DIR", help="Where your keeper or node is, whose peers are asked; else this home."
+)
+@command(keys="provider identity; a member's to ask its tenant's peers")
+def probe(session: Session, peer: str | None, tenant_home: str | None) -> None:
+    """Have another provider dial this one back where it says that it is, and say what is open and what to do.
+
+    PEER is the name of a peer of your tenant, or HOST:PORT/IDENTITY of a provider that one of this one's tenants uses
+    too; without it the tenant's first peers are asked. The daemon has to run. Ends with 3 if an advertised address
+    does not answer, with 1 if nobody could be asked.
+    """
+    from replicator.cli.probing import ask, in_words  # noqa: PLC0415 - commands import what they use
+    from replicator.provider.home import open_provider  # noqa: PLC0415
+
+    opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
+    try:
+        asked = ask(session, opened.key, opened.signed_offer(), peer, tenant_home)
+        offer, listen = opened.offer(), opened.listen
+    finally:
+        opened.close()
+    document, lines, good = in_words(asked, offer.endpoints, listen)
+    if not good:
+        session.worsen(exits.GAPS)
+    session.out.result(document, lines)
+
+
 @provider.command("serve")
 @click.option("--listen", metavar="HOST:PORT", help="Another address than the one given at init; port 0 takes any.")
+@click.option(
+    "--via",
+    metavar="RELAY",
+    multiple=True,
+    help='Wait at a provider that passes connections on: HOST:PORT/IDENTITY, or a peer; "nobody" ends it. Kept.',
+)
 @command(keys="provider identity")
-def serve(session: Session, listen: str | None) -> None:
+def serve(session: Session, listen: str | None, via: tuple[str, ...]) -> None:
     """Serve until told to stop (SIGTERM, SIGINT); requests in flight are finished first.
 
     Where config.toml has [provider], the home is made or changed to be as it says, before. With [notify] people are
@@ -335,6 +468,8 @@ def serve(session: Session, listen: str | None) -> None:
 
     configure()
     config = load_config(session.home)
+    if via:
+        _check_undeclared(session, "via")
 
     def announce(text: str) -> None:
         session.out.result({"listening": text.removeprefix("listening on ")}, text)
@@ -349,6 +484,7 @@ def serve(session: Session, listen: str | None) -> None:
         declared=config.provider,
         key=_given_key(),
         watch=_watch(session, config),
+        via=[_relay_address(session, one) for one in via],
     )
 
 
@@ -436,6 +572,16 @@ def _months_text(months: list[dict[str, Any]]) -> list[str]:
         if row["month"] in shown
     ]
     return ["", *table(("MONTH", "TENANT", "KEPT AT MOST", "CAME IN", "WENT OUT"), rows), ""] if rows else []
+
+
+def _relayed_text(months: list[dict[str, Any]]) -> list[str]:
+    shown = sorted({row["month"] for row in months}, reverse=True)[:_MONTHS_SHOWN]
+    rows = [
+        (row["month"], row["provider"][:12], row["connections"], format_size(row["bytes"]))
+        for row in months
+        if row["month"] in shown
+    ]
+    return table(("MONTH", "PASSED ON TO", "CONNECTIONS", "BYTES"), rows) if rows else []
 
 
 def _scrub_text(log: dict[str, Any]) -> str:
@@ -605,8 +751,16 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
         _hours_text(found["window"], found["zone"], found["streams"]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",
+        *([f"Waits at relays: {', '.join(found['via'])}"] if found["via"] else []),
+        *([f"{_relay_text(found['relay_for'], found['relay_rate'])}"] if found["relay_for"] else []),
+        *_relayed_text(found["relayed"]),
         *([f"Promises {_notice_text(offer['notice_s'])}"] if offer["notice_s"] else []),
         *_draining_text(found["draining"]),
+        *(
+            [f"Keeps up to {format_size(found['for_members'])} for each member of its group"]
+            if found["for_members"]
+            else []
+        ),
         "",
     ]
     if found["tenants"]:

@@ -30,11 +30,24 @@ def service() -> None:
 @click.option("--user", metavar="NAME", help="Who it runs as; else whose the home is.")
 @click.option("--force", is_flag=True, help="Write over units that somebody else wrote.")
 @click.option("--dry-run", is_flag=True, help="Show the units, and write nothing.")
+@click.option("--all", "everyone", is_flag=True, help="One unit for the nights of all homes below --homes.")
+@click.option("--homes", metavar="DIR", help="For --all: the folder with a home for each tenant; or REPLICATOR_HOMES.")
 @command(keys="none beyond a home")
-def install(session: Session, folder: str, start: str, user: str | None, force: bool, dry_run: bool) -> None:
+def install(
+    session: Session,
+    folder: str,
+    start: str,
+    user: str | None,
+    force: bool,
+    dry_run: bool,
+    everyone: bool,
+    homes: str | None,
+) -> None:
     """Write hardened units for what this home is: nights of a node or maintainer, the daemon of a provider.
 
-    Nothing is started: what to type is printed. Keepers have none: what needs a passphrase is not for the night.
+    Nothing is started: what to type is printed. Keepers have none: what needs a passphrase is not for the night. With
+    --all one unit has the nights of many tenants; what each home writes to besides is looked up now, so call it again
+    when a tenant comes whose spool lies elsewhere.
     """
     from replicator.cli.units import MARK, to_enable, units  # noqa: PLC0415 - commands import what they use
     from replicator.fs import write_atomic  # noqa: PLC0415 - likewise
@@ -42,7 +55,12 @@ def install(session: Session, folder: str, start: str, user: str | None, force: 
 
     if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", start):
         raise UsageError(f"'{start}' is no time of day", hint="write it like 01:00")
-    wanted = _wanted(session, load_config(session.home), user, start)
+    if homes is not None and not everyone:
+        raise UsageError("--homes is for --all", hint="give both, or --home DIR for one home")
+    if everyone:
+        wanted = _wanted_of_all(homes, user, start)
+    else:
+        wanted = _wanted(session, load_config(session.home), user, start)
     made = units(wanted)
     if not made:
         raise HomeError(
@@ -74,6 +92,25 @@ def install(session: Session, folder: str, start: str, user: str | None, force: 
     ]
     lines.append(f"Now: systemctl daemon-reload && systemctl enable --now {' '.join(enable)}")
     session.out.result(document, lines)
+
+
+def _wanted_of_all(homes: str | None, user: str | None, start: str) -> "Installed":
+    from dataclasses import replace  # noqa: PLC0415 - commands import what they use
+
+    from replicator.cli.everyone import homes_folder, homes_in  # noqa: PLC0415 - likewise
+    from replicator.settings import load_config  # noqa: PLC0415 - likewise
+
+    folder = os.path.realpath(homes_folder(homes))
+    found = []
+    for name in homes_in(folder, ("node", "maintainer")):
+        one = Session()
+        one.home_option = os.path.join(folder, name)
+        found.append(_wanted(one, load_config(one.home), user, start))
+    writes = [path for one in found for path in one.writes if not path.startswith(f"{folder}{os.sep}")]
+    besides = sorted({path for one in found for path in one.besides})
+    return replace(
+        found[0], home=folder, everyone=True, writes=list(dict.fromkeys([folder, *writes])), besides=besides, config=""
+    )
 
 
 def _wanted(session: Session, config: "Config", user: str | None, start: str) -> "Installed":

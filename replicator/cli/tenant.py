@@ -76,7 +76,10 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
         document["words"] = made.words
         text = sheet_text(name, root_fingerprint(made.root_key), made.words, ())
         lines = [f"Tenant '{name}' is made in {session.home}.", "", text]
-    lines.append("Next: ask friends for invites (`replicator provider invite`) and add them: replicator peer add CODE")
+    lines += [
+        "Next: ask friends for invites (`replicator provider invite`) and add them: replicator peer add CODE",
+        "Friends who all keep each other's backups are quicker with a group: replicator group join CODE",
+    ]
     session.out.result(document, lines)
     if not yes:
         rehearse_at_terminal(session, made.words)

@@ -60,11 +60,17 @@ class Installed:
     config: str = ""
     tells: bool = False
     start: str = "01:00"
+    everyone: bool = False
+    """``home`` is a folder with a home for each tenant, whose nights they are."""
 
 
 def units(wanted: Installed) -> dict[str, str]:
     """Return the units of a home by their names: nights for who has keys, a daemon for a provider."""
     found: dict[str, str] = {}
+    if wanted.everyone:
+        found["replicator-run-all.service"] = _oneshot(wanted, "replicator: everybody's night", "run --all", reads=True)
+        found["replicator-run-all.timer"] = _timer("everybody's night", f"*-*-* {wanted.start}:00", "60min")
+        return found
     if "node" in wanted.roles or "maintainer" in wanted.roles:
         # A node reads everybody's files; a maintainer reads none.
         reads = "node" in wanted.roles
@@ -97,7 +103,8 @@ def _oneshot(wanted: Installed, about: str, words: str, *, reads: bool) -> str:
         *([("AmbientCapabilities", _READER)] if reads else []),
         *([("ReadWritePaths", besides)] if besides else []),
         ("TimeoutStartSec", "infinity"),
-        ("TimeoutStopSec", "15min"),
+        # Of many runs each has a quarter of an hour to stop, side by side.
+        ("TimeoutStopSec", "20min" if wanted.everyone else "15min"),
         ("Nice", "10"),
         ("IOSchedulingClass", "idle"),
         # 3: published, with gaps that are named, and that are told once they stay.
@@ -124,6 +131,7 @@ def _daemon(wanted: Installed) -> str:
 
 
 def _service(wanted: Installed, about: str, more: Sequence[tuple[str, str]], changes: Mapping[str, str]) -> str:
+    variable = "REPLICATOR_HOMES" if wanted.everyone else "REPLICATOR_HOME"
     lines = [
         MARK,
         "[Unit]",
@@ -135,7 +143,7 @@ def _service(wanted: Installed, about: str, more: Sequence[tuple[str, str]], cha
         "[Service]",
         f"User={wanted.user}",
         f"Group={wanted.group}",
-        f"Environment={_word(f'REPLICATOR_HOME={wanted.home}')}",
+        f"Environment={_word(f'{variable}={wanted.home}')}",
         *([f"Environment={_word(f'REPLICATOR_CONFIG={wanted.config}')}"] if wanted.config else []),
         f"ReadWritePaths={' '.join(map(_word, wanted.writes))}",
         *(f"LoadCredential={_word(name)}" for name in wanted.credentials),

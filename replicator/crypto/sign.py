@@ -55,9 +55,16 @@ class Context(enum.Enum):
     ERASURE_REPORT = b"erasure report"
     PERMIT = b"permit"
     PICKUP = b"pickup"
+    WAITING = b"waiting"
     AUDIT_RECEIPT = b"audit receipt"
     NOTICE = b"notice"
     CLEARING = b"clearing"
+    GROUP = b"group"
+    MEMBER = b"member"
+    SEAT = b"seat"
+    VOUCHER = b"voucher"
+    ADMISSION = b"admission"
+    EXPULSION = b"expulsion"
 
 
 class SigningKey:

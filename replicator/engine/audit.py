@@ -124,6 +124,7 @@ def read_audit_receipt(signed: bytes) -> AuditReceipt:
 
 
 _COUNTS = ("probes", "proved", "wrong", "absent", "late")
+_LOOKED_FOR = "looked for"
 
 
 async def audit(half: Half, edge: Edge, *, count: int = PROBES) -> tuple[dict[bytes, PeerView], Federation]:
@@ -153,6 +154,9 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
         federation.links.values(), lambda link: _survey_one(half, federation, edge, link, rows, replaced, count)
     )
     views: dict[bytes, PeerView] = {identity: view for identity, view in found.given.items() if view is not None}
+    if views:
+        newest = max((row.id for row in rows.values()), default=0)
+        half.catalog.set_meta(_LOOKED_FOR, newest.to_bytes(8))
     results = {
         identity.hex(): {key: getattr(view, key) for key in _COUNTS}
         | {"receipts": [base64.b64encode(one).decode() for one in view.signed]}
@@ -164,6 +168,11 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
         half.catalog.record_run(AUDIT, started_ns=began, ended_ns=now, exit_code=0, summary={"peers": results})
         half.catalog.forget_runs(AUDIT, before_ns=now - _KEPT_NS)
     return views
+
+
+def looked_for(half: Half) -> int:
+    """Return the newest object, by its number in the catalog, that a survey has looked for; 0: there was none yet."""
+    return int.from_bytes(half.catalog.meta(_LOOKED_FOR) or b"")
 
 
 async def _survey_one(

@@ -116,7 +116,10 @@ class Said:
 
 @dataclass(slots=True)
 class Done:
-    """A command that came to its end. ``warnings`` are what it could not do of it, the first of ``count``."""
+    """A command that came to its end. ``warnings`` are what it could not do of it, the first of ``count``.
+
+    What borg warns of though it ends well (a lock that somebody who was killed had left, say) is none, and is noted.
+    """
 
     warnings: list[Said] = field(default_factory=list)
     count: int = 0
@@ -392,6 +395,11 @@ class Borg:
         outcome = outcome_of(ended.code)
         if outcome == "failed":
             raise error_of(self.repository, ended, listener.said)
+        if outcome == "good":
+            if listener.progress is not None:
+                for one in listener.said:
+                    listener.progress.note(f"borg: {one.text}")
+            return Done(out=ended.out)
         return Done(warnings=listener.said, count=listener.count, out=ended.out)
 
 

@@ -34,7 +34,10 @@ def dismissed(half: Half) -> set[int]:
     hidden = {row.name for row in snapshots if forgotten.hides(row)}
     records = objects.all("kind IN ('index', 'references', 'snapshot') AND NOT spooled")
     found = {row.id for row in records if row.name not in named and (row.kind != "snapshot" or row.name in hidden)}
-    found |= objects.of_index_rows(found)
+    listings = objects.listings()
+    found |= objects.of_index_rows(found) - listings.keys()
+    named_by = {row.id: row.index_id for row in objects.rows_of(listings)}
+    found |= {pack for pack, others in listings.items() if {named_by[pack], *others} - {None} <= found}
     own = half.identity if half.role == "node" else b""
     remembered = dismissed_packs(half)
     for pack in objects.by_names(forgotten.gone | forgotten.replaced | remembered):

@@ -9,11 +9,15 @@ from typing import Self, TypeVar
 import msgspec
 
 from replicator.catalog.peers import PeerRow
+from replicator.charter.offers import verify_offer
 from replicator.charter.verify import signed_hash, verify_change
+from replicator.clock import day_of
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
+from replicator.engine.groups import swap_facts
 from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.notices import ask_notice, in_words, note_notice, notice_of, signed_notice
+from replicator.engine.offers import moved, share_offers
 from replicator.engine.presence import note_disk
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.engine.shards import Cut, fetch_pack
@@ -33,9 +37,9 @@ from replicator.format.charter import PeerPin, read_charter
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode
 from replicator.format.container import unwrap_record
-from replicator.format.merkle import name_of
-from replicator.format.offer import Offer, decode_offer
-from replicator.ids import Identity, ObjectName, identity_of, short
+from replicator.format.merkle import name_of, proves
+from replicator.format.offer import MOST_ENDPOINTS, Offer
+from replicator.ids import NAME_SIZE, Identity, ObjectName, short
 from replicator.transport.base import Connection, Target
 from replicator.wire.messages import (
     INVENTORY_PAGE,
@@ -46,6 +50,8 @@ from replicator.wire.messages import (
     Info,
     Inventory,
     InventoryRequest,
+    ProveReply,
+    ProveRequest,
     Succession,
     SuccessionRequest,
 )
@@ -53,6 +59,8 @@ from replicator.wire.messages import (
 T = TypeVar("T")
 MAX_BUSY_WAITS = 5
 LONGEST_WAIT_S = 60.0
+SHOWN_AT_ONCE = 4
+"""Objects of which one has to be proved by who was silent: some may be damaged."""
 Ticket = Callable[[Identity], bytes]
 """Returns a signed enrol order for this home's key, or empty bytes if this home cannot make one."""
 
@@ -111,6 +119,8 @@ class Federation:
         self.failures: dict[Identity, ReplicatorError] = {}
         self.notices: list[str] = []
         self.integrity: list[str] = []
+        self.mute: dict[Identity, PeerError] = {}
+        """Why who answers counts as silent: it was silent, or showed nothing, and still shows nothing of ours."""
         self.changed_stores: set[Identity] = set()
         self.successions: dict[Identity, Succession] = {}
         """How far providers are with a change of root, if one is announced."""
@@ -120,7 +130,9 @@ class Federation:
 
     async def __aenter__(self) -> Self:
         await self.dial(self.half.peers)
+        await self._share_offers()
         await self._share_charter()
+        self.notices += await swap_facts(self.half, self.links)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -141,6 +153,15 @@ class Federation:
                 claim = 0 if row.identity in self.changed_stores else peers.get(row.identity).claim_number
                 peers.put(replace(row, claim_number=claim))
 
+    async def _share_offers(self) -> None:
+        """Hand on what providers say of themselves, and dial those anew that have moved, as others know."""
+        news = await share_offers(self.half, list(self.links.values()))
+        self.notices += news.notices
+        self.integrity += news.integrity
+        found = [pin for pin in self.half.peers if pin.identity in news.of and pin.identity in self.failures]
+        if found:
+            await self.dial(found)
+
     async def _dial(self, pin: PeerPin) -> PeerRow:
         identity = Identity(pin.identity)
         row = self.half.catalog.peers.get(identity)
@@ -149,7 +170,7 @@ class Federation:
             link, row = await self._connect(pin, row)
         except ReplicatorError as error:
             self.failures[identity] = error
-            return replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error))
+            return replace(row, failing_since_ns=silent_since(row, now), last_error=str(error))
         self.failures.pop(identity, None)
         self.links[identity] = link
         info = link.info
@@ -169,19 +190,27 @@ class Federation:
         if row.incarnation == info.incarnation and info.claim < row.claim_number:
             link.problems.append("its records went back to an older state than it had signed")
             self.integrity.append(f"{pin.name}: its records went back to an older state than it had signed")
-        return replace(
-            row,
-            incarnation=info.incarnation,
-            quota=info.quota,
-            used=info.used,
-            free=info.free,
-            contacted_ns=now,
-            failing_since_ns=0,
-            last_error="",
+        row = replace(
+            row, incarnation=info.incarnation, quota=info.quota, used=info.used, free=info.free, contacted_ns=now
         )
+        if row.failing_since_ns:
+            # Anybody can say hello: silence ends with something that lies there.
+            try:
+                await shows_something(link, self.edge.rng.bytes(NAME_SIZE))
+            except PeerError as error:
+                since_ns = silent_since(row, now)
+                self.mute[identity] = error
+                link.problems.append(
+                    f"answers, but has shown nothing of what it holds since {day_of(since_ns)}: {error}"
+                )
+                if isinstance(error, RefusedError) and error.code == "unavailable":
+                    note_disk(self.half, identity, now, away=True)
+                return replace(row, failing_since_ns=since_ns, last_error=str(error))
+        self.mute.pop(identity, None)
+        return replace(row, failing_since_ns=0, last_error="")
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
-        endpoints = tuple(dict.fromkeys((*row.endpoints, *pin.endpoints)))
+        endpoints = tuple(dict.fromkeys((*row.endpoints[:MOST_ENDPOINTS], *pin.endpoints[:MOST_ENDPOINTS])))
         target = Target(
             identity=Identity(pin.identity),
             name=pin.name,
@@ -211,14 +240,13 @@ class Federation:
         if WIRE_VERSION not in info.wire:
             await connection.close()
             raise ProtocolError(pin.name, f"speaks wire versions {info.wire}, this release speaks {WIRE_VERSION}")
-        newest = row.offer if row.offer_number > offer.number else info.offer
-        row = replace(
-            row,
-            certificate=target.certificate or b"",
-            offer=newest,
-            offer_number=max(offer.number, row.offer_number),
-            endpoints=tuple(offer.endpoints),
-        )
+        row = replace(row, certificate=target.certificate or b"")
+        # What it signed first of two with one number, or later than what it shows now, stays its word.
+        if offer.number > row.offer_number:
+            said = moved(pin.name, row.endpoints if row.offer_number else (), offer)
+            if said:
+                self.notices.append(said)
+            row = replace(row, offer=info.offer, offer_number=offer.number, endpoints=tuple(offer.endpoints))
         link = Link(pin=pin, connection=connection, info=info, offer=offer, free=info.free, problems=[], notice=notice)
         return link, row
 
@@ -376,7 +404,7 @@ class Federation:
         now = self.edge.clock.now_ns()
         if isinstance(error, RefusedError) and error.code == "unavailable":
             note_disk(self.half, link.identity, now, away=True)
-        self.half.catalog.peers.put(replace(row, failing_since_ns=row.failing_since_ns or now, last_error=str(error)))
+        self.half.catalog.peers.put(replace(row, failing_since_ns=silent_since(row, now), last_error=str(error)))
         await link.connection.close()
 
     async def fetch(self, name: ObjectName, holders: Iterable[Identity]) -> bytes:
@@ -468,6 +496,33 @@ async def inventory_pages(link: Link) -> AsyncIterator[Inventory]:
         after = page.last
 
 
+async def shows_something(link: Link, after: bytes) -> None:
+    """Have a provider list what it holds, and prove a leaf of it; ``after``: from which name on it is asked.
+
+    Raises:
+        PeerError: it does not answer, refuses, or proves nothing of what it lists.
+    """
+    names: list[bytes] = []
+    for start in (after, b""):
+        request = InventoryRequest(after=start, limit=SHOWN_AT_ONCE)
+        page = await link.connection.call("inventory", request, Inventory)
+        names = [page.names[at : at + NAME_SIZE] for at in range(0, len(page.names), NAME_SIZE)][:SHOWN_AT_ONCE]
+        if names:
+            break
+    if not names:
+        return  # it holds nothing and says so; what is missed there is missing
+    prove = ProveRequest(names=b"".join(names), leaves=[0] * len(names))
+    reply = await link.connection.call("prove", prove, ProveReply)
+    pairs = zip(names, reply.proofs, strict=False)
+    if not any(proof is not None and proves(ObjectName(name), 0, proof) for name, proof in pairs):
+        raise ProtocolError(link.pin.name, "lists objects and proves none of them")
+
+
+def silent_since(row: PeerRow, now_ns: int) -> int:
+    """Return since when a provider is silent that is so now; a time to come, by a clock that went wrong, is none."""
+    return min(row.failing_since_ns or now_ns, now_ns)
+
+
 def read_offer(signed: bytes, target: Target) -> Offer:
     """Return a provider's offer after checking that the pinned identity signed it.
 
@@ -475,13 +530,12 @@ def read_offer(signed: bytes, target: Target) -> Offer:
         ProtocolError: it did not.
     """
     try:
-        key = signed[:32]
-        offer = decode_offer(verify(signed, Context.OFFER, [key]))
+        found = verify_offer(signed)
     except ReplicatorError as error:
         raise ProtocolError(target.name, f"its offer does not hold ({error})") from error
-    if identity_of(key) != target.identity or offer.provider_key != key:
+    if found.identity != target.identity:
         raise ProtocolError(target.name, "its offer is signed by another key than the one that was pinned")
-    return offer
+    return found.offer
 
 
 async def patiently(edge: Edge, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -1,8 +1,9 @@
 """Importing a Borg repository: every archive becomes a snapshot with its own time, host, owners and names.
 
 Snapshots of an import are a chain of their own: a node that the keeper enrols for it, whose half of a home lies in
-``imports/`` of the keeper's, and that loses its right when all is in. What is in is known by the ids of repository and
-archive, which are tags of the snapshot.
+``imports/`` of the keeper's, and that loses its right when nothing is left to bring: what is damaged in the repository
+comes, once it is whole, with a key that follows. What is in is known by the ids of repository and archive, which are
+tags of the snapshot.
 """
 
 import fnmatch
@@ -73,7 +74,7 @@ class ImportReport:
     left: list[Archive] = field(default_factory=list)
     node: str = ""
     ended: bool = False
-    """Whether the key that wrote them has lost its right: all is in."""
+    """Whether the key that wrote them has lost its right: all is in, or damaged where it lies."""
     backup: BackupReport = field(default_factory=BackupReport)
     notices: list[str] = field(default_factory=list)
 
@@ -158,7 +159,7 @@ async def import_archives(
             node.close()
     wanted = sorted((one for one in archives if one.id not in known), key=lambda one: (one.start_ns, one.name))
     report.already = len(archives) - len(wanted)
-    if not wanted and not _unfinished(keeper, home, open_node):
+    if not wanted and not writer_left(keeper, home, open_node):
         return report
     behind = [one.start_ns for one in wanted if one.id not in waiting]
     await _enrol(keeper, siblings, edge, home, open_node, repository, min(behind, default=None), report)
@@ -182,23 +183,24 @@ async def import_archives(
                         break  # a lock, a passphrase, a full disk, a provider: the next would meet the same
                 if all(one.error is None for one in report.archives):
                     run.tidy_spool()
-        identity = node.identity
+        identity, waits = node.identity, bool(pending(node))
     finally:
         node.close()
-    if not report.left and all(one.error is None for one in report.archives):
+    stopped = any(one.error is not None and not isinstance(one.error, IntegrityError) for one in report.archives)
+    if not (report.left or stopped or waits):
         report.notices += await revoke_node(keeper, siblings, edge, identity.hex())
         report.ended = True
     return report
 
 
-def _unfinished(keeper: KeeperHome, home: str, open_node: Callable[[], NodeHome]) -> bool:
-    """Return whether an import that has nothing left to import has its key still."""
+def writer_left(keeper: KeeperHome, home: str, open_node: Callable[[], NodeHome]) -> str:
+    """Return what the node of an import is called if its key has its right still: it is waited for, as any other is."""
     if not has_half(home, "node"):
-        return False
+        return ""
     node = open_node()
     try:
         right = keeper.charter.right_of(node.signing.public)
-        return right is not None and not right.revoked
+        return "" if right is None or right.revoked else name_of_key(keeper.private, node.identity)
     finally:
         node.close()
 

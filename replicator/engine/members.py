@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -47,7 +47,7 @@ from replicator.format.keybag import (
     read_node_grant,
     read_node_request,
 )
-from replicator.format.offer import Invite
+from replicator.format.offer import Invite, Offer
 from replicator.fs import write_atomic
 from replicator.ids import Identity, identity_of, root_fingerprint, short
 from replicator.pack.keys import as_index, as_writer
@@ -92,10 +92,33 @@ async def add_peer(
         key=keeper.signing,
         certificate=None,
     )
+    offer = await enrol_with(keeper, edge, target, secret=door.secret)
+    pin = pin_of(
+        offer,
+        name=name or (known.name if known else free_petname(keeper.peers, offer.owner, offer.site)),
+        endpoints=(*offer.endpoints, *door.endpoints),
+        own=own,
+        edge=edge,
+    )
+    if any(other.name == pin.name and other.identity != identity for other in keeper.peers):
+        raise UsageError(f"there is a peer called '{pin.name}' already", hint="give another --name")
+    others = [other for other in keeper.peers if other.identity != identity]
+    data = keeper.write_charter(edge, private=keeper.with_peers([*others, pin]))
+    notices = await spread_charter(keeper, siblings, edge, data)
+    quota = door.quota if door.secret else keeper.catalog.peers.get(identity).quota
+    return PeerAdded(pin=pin, quota=quota, notice_s=offer.notice_s, notices=notices)
+
+
+async def enrol_with(keeper: KeeperHome, edge: Edge, target: Target, *, secret: bytes = b"") -> Offer:
+    """Enrol the keeper with a provider, by an invite's secret or on the owner's word, and keep the certificate.
+
+    Raises:
+        PeerError: the provider does not answer, refuses, or is not what it should be.
+    """
     request = EnrolRequest(
         holder_key=keeper.signing.public,
-        secret=door.secret,
-        order=b"" if door.secret else keeper.ticket(),
+        secret=secret,
+        order=b"" if secret else keeper.ticket(),
         root=keeper.charter.charter.root,
         handovers=keeper.charter.charter.handovers,
     )
@@ -103,26 +126,25 @@ async def add_peer(
     if reply.tenant != keeper.tenant:
         raise ProtocolError(target.name, "enrolled us under another tenant")
     offer = read_offer(reply.offer, target)
-    pin = PeerPin(
-        identity=identity,
-        name=name or (known.name if known else _free_name(keeper.peers, offer.owner, offer.site)),
+    row = keeper.catalog.peers.get(target.identity)
+    endpoints = tuple(dict.fromkeys((*offer.endpoints, *target.endpoints)))
+    keeper.catalog.peers.put(replace(row, certificate=reply.certificate, endpoints=endpoints))
+    return offer
+
+
+def pin_of(offer: Offer, *, name: str, endpoints: Iterable[str], own: bool, edge: Edge) -> PeerPin:
+    """Return the pin of a provider as it says that it is."""
+    return PeerPin(
+        identity=identity_of(offer.provider_key),
+        name=name,
         owner=offer.owner,
         site=offer.site,
         region=offer.region,
         country=offer.country,
-        endpoints=list(dict.fromkeys((*offer.endpoints, *door.endpoints))),
+        endpoints=list(dict.fromkeys(endpoints)),
         own=own,
         added_ns=edge.clock.now_ns(),
     )
-    if any(other.name == pin.name and other.identity != identity for other in keeper.peers):
-        raise UsageError(f"there is a peer called '{pin.name}' already", hint="give another --name")
-    row = keeper.catalog.peers.get(identity)
-    keeper.catalog.peers.put(replace(row, certificate=reply.certificate, endpoints=tuple(pin.endpoints)))
-    others = [other for other in keeper.peers if other.identity != identity]
-    data = keeper.write_charter(edge, private=keeper.with_peers([*others, pin]))
-    notices = await spread_charter(keeper, siblings, edge, data)
-    quota = door.quota if door.secret else keeper.catalog.peers.get(identity).quota
-    return PeerAdded(pin=pin, quota=quota, notice_s=offer.notice_s, notices=notices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +249,8 @@ async def spread_charter(keeper: KeeperHome, siblings: list[Half], edge: Edge, d
         return [*federation.notices, *federation.integrity, *(str(error) for error in federation.failures.values())]
 
 
-def _free_name(peers: list[PeerPin], owner: str, site: str) -> str:
+def free_petname(peers: Iterable[PeerPin], owner: str, site: str) -> str:
+    """Return a petname that no peer has yet."""
     taken = {pin.name for pin in peers}
     for candidate in (owner, f"{owner}-{site}"):
         if candidate[:64] not in taken:
@@ -374,8 +397,8 @@ def _write_renewed(
     keeper: KeeperHome, edge: Edge, request: NodeRequest, former_key: bytes, name: str, *, again: bool
 ) -> bytes:
     """Write the charter in which a member's new key has the right that its key so far loses."""
-    former = keeper.charter.right_of(former_key)
-    if former is None or not former.role == request.role == "node":
+    former = next((one for one in keeper.charter.charter.rights if one.holder_key == former_key), None)
+    if former is None or (former.revoked and not again) or not former.role == request.role == "node":
         raise UsageError(
             "the key that this machine has so far has no right of a node",
             hint="make a request there in an empty --home: `replicator node request`",
@@ -387,7 +410,7 @@ def _write_renewed(
         msgspec.structs.replace(one, revoked=True) if one.holder_key == former_key else one
         for one in keeper.charter.charter.rights
     ]
-    rights.append(msgspec.structs.replace(former, holder_key=request.key, revoked=former.revoked and not again))
+    rights.append(msgspec.structs.replace(former, holder_key=request.key, revoked=False))
     return write_with_epochs(keeper, edge, private=private, rights=rights)
 
 

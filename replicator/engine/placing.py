@@ -288,13 +288,14 @@ class Ground:
         """Return how plans take a provider, by what the tenant said of it and what was heard of it."""
         identity = Identity(pin.identity)
         said = next((one for one in self.half.private.standings if one.identity == identity), None)
-        failure = self.federation.failures.get(identity)
+        mute = self.federation.mute.get(identity)
+        failure = self.federation.failures.get(identity) or mute
         since_ns = self.half.catalog.peers.get(identity).failing_since_ns
         unmounted = isinstance(failure, RefusedError) and failure.code == "unavailable"
         if unmounted:
-            since_ns = disk_away_since(self.half, identity) or since_ns
+            since_ns = min((one for one in (disk_away_since(self.half, identity), since_ns) if one), default=0)
         # Who was not asked in this run answered when it was asked last, if nothing else is known.
-        answers = identity in self.federation.links or (failure is None and not since_ns)
+        answers = failure is None and (identity in self.federation.links or not since_ns)
         word: Said = "" if said is None else said.state
         until_ns = now_ns if said is None else said.until_ns
         notice = notice_of(self.half, identity)
@@ -303,7 +304,7 @@ class Ground:
         contact = Contact(
             answers=answers,
             unmounted=unmounted,
-            silent_s=0.0 if answers else (now_ns - since_ns) / NS,
+            silent_s=0.0 if answers else max(0, now_ns - since_ns) / NS,
             said=word,
             left_s=(until_ns - now_ns) / NS,
         )
@@ -334,12 +335,16 @@ class Ground:
         # One that no index lists yet, or none of a snapshot, is kept by what it was stored under.
         listed = any(row.index_id is not None for row in chosen)
         asked = asked_of_indexes(self.half) if listed else {}
+        further = self.half.catalog.objects.listings() if listed else {}
         policies = self.half.catalog.datasets.policies()
         rules: dict[tuple[bytes, bool], Policy] = {}
         packs = []
         for row in chosen:
             shards = self.shards(row)
-            kept_by = promised(row.policy, asked.get(row.index_id or 0, set()), policies)
+            wanted = set(asked.get(row.index_id or 0, ())).union(
+                *(asked.get(one, ()) for one in further.get(row.id, ()))
+            )
+            kept_by = promised(row.policy, wanted, policies)
             key = (kept_by, shards is None)
             if key not in rules:
                 rules[key] = scheduler_policy(kept_by, policies[kept_by], whole=shards is None)

@@ -11,7 +11,8 @@ def disk_away_since(half: Half, identity: Identity) -> int:
 
 def note_disk(half: Half, identity: Identity, now_ns: int, *, away: bool) -> None:
     """Remember whether the disk was there when something on it was asked for."""
-    if away != bool(disk_away_since(half, identity)):
+    since_ns = disk_away_since(half, identity)
+    if away != bool(since_ns) or since_ns > now_ns:  # a time to come is of a clock that went wrong
         half.catalog.set_meta(_place(identity), now_ns.to_bytes(8) if away else b"")
 
 

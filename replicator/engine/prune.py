@@ -1,10 +1,11 @@
 """Finding out all that a plan to prune stands on, without a content key; whatever is not known is a gap."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import must_be_own
 from replicator.crypto.sign import Context, verify
@@ -14,6 +15,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, moved_beside
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
+from replicator.engine.marking import gone_writers
 from replicator.engine.placing import PACK_KINDS, Ground, pack_id
 from replicator.engine.pruneplan import (
     MAX_UNUSED,
@@ -107,20 +109,21 @@ async def look(
     else:
         await _read_domains(half, federation, names.values(), known)
     moved = {one.index for one in forgotten.moved}
+    listing = _listing(half, names, known)
     packs = [
         PackFacts(
             number=row.id,
             name=row.name,
-            index=names[row.index_id],
+            index=index,
             writer=row.writer,
-            domain=known.domains[names[row.index_id]],
+            domain=known.domains[index],
             kind=row.kind,
             policy=row.policy,
             size=row.size,
-            moved=names[row.index_id] in moved,
+            moved=index in moved,
         )
         for row in objects.all("kind IN ('data', 'tree') AND NOT lost AND index_id IS NOT NULL")
-        if names.get(row.index_id) in known.domains  # of others nothing is decided
+        if (index := listing(row)) in known.domains  # of others nothing is decided
     ]
     packs.sort(key=lambda one: (not one.moved, one.number))
     records = [
@@ -154,6 +157,23 @@ async def look(
         kept=known.kept,
         changes=known.changes,
     )
+
+
+def _listing(half: Half, names: Mapping[int | None, bytes], known: _Known) -> Callable[[ObjectRow], bytes]:
+    """Return what says the name of the index that a pack is judged by, empty if none is known.
+
+    Where several nodes call it their own it is one that a kept snapshot names, of a node that was not revoked.
+    """
+    objects = half.catalog.objects
+    further, gone = objects.listings(), gone_writers(half)
+    named = {name for one in known.kept for name in one.indexes}
+    worse = {row.id: (row.name not in named, row.writer in gone) for row in objects.all("kind = 'index'")}
+
+    def of(row: ObjectRow) -> bytes:
+        by = [one for one in (row.index_id, *further.get(row.id, ())) if one is not None and one in worse]
+        return names[min(by, key=lambda one: worse[one])] if by else b""
+
+    return of
 
 
 def _made_up_for(half: Half, federation: Federation, views: Mapping[bytes, PeerView]) -> set[bytes]:

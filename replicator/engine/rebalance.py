@@ -22,6 +22,7 @@ from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, 
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.repair import Way, published, way_of
 from replicator.engine.send import Sender
+from replicator.engine.spare import let_go
 from replicator.engine.sync import sync_all
 from replicator.ids import Identity, short
 from scheduler import PackId, Peer, PeerId, Policy
@@ -53,6 +54,8 @@ class RebalanceReport:
     pulled: int = 0
     surplus: int = 0
     """Copies that are not needed any more, all together."""
+    let_go: int = 0
+    """Of these, those that this node gave up in this run."""
     notices: list[str] = field(default_factory=list)
     owed: list[str] = field(default_factory=list)
     exit_code: int = 0
@@ -100,13 +103,15 @@ async def rebalance(half: Half, edge: Edge, *, dry_run: bool = False) -> Rebalan
                 report.pulled = sender.pulls.objects
                 if isinstance(half, NodeHome):
                     result = Published()
-                    await Publisher(half, federation, edge, half.spool()).claim_everywhere(result)
+                    publisher = Publisher(half, federation, edge, half.spool())
+                    await publisher.claim_everywhere(result)
+                    report.let_go = len(await let_go(publisher, rows, result))
                     report.owed = result.owed
             if not dry_run and isinstance(half, NodeHome):
                 ground.refresh()
                 nowhere = {bytes.fromhex(one["pack"]) for one in wanted["refused"]}
                 await tell_shrinking(half, federation, ground, rows, nowhere)
-            report.surplus = len(ground.surplus(rows))
+            report.surplus = report.let_go + len(ground.surplus(rows))
             report.notices = [*federation.notices, *federation.integrity]
             if report.refused or (not dry_run and report.made < len(report.moves)):
                 report.exit_code = 3

@@ -7,7 +7,7 @@ from typing import Literal
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import HOUR_S, NS
 from replicator.config import format_size
-from replicator.engine.audit import Audited, PeerView, audited, survey
+from replicator.engine.audit import Audited, PeerView, audited, looked_for, survey
 from replicator.engine.beside import BesideState, besides
 from replicator.engine.clearing import left_at
 from replicator.engine.digest import Deletions, digest, heard_deletions, remember_deletions
@@ -18,6 +18,7 @@ from replicator.engine.findings import Findings, KeptFinding, advice_for, in_wor
 from replicator.engine.forgetting import without_forgotten
 from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.givenup import given_up
+from replicator.engine.groups import group_advice
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.notices import in_words as notice_in_words
@@ -33,7 +34,8 @@ from replicator.ids import Identity, identity_of, short
 from replicator.notify.alarms import LATE_S, STALE_S
 
 ADOPTED = "(snapshots from an earlier life of this home)"
-State = Literal["safe", "below promise", "below minimum", "damaged", "stale", "waiting", "nothing yet"]
+State = Literal["safe", "below promise", "below minimum", "damaged", "stale", "waiting", "unknown", "nothing yet"]
+"""Unknown: this home has asked nobody yet who holds the newest of it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class PeerStatus:
     country: str
     reachable: bool
     contacted_ns: int
+    reached: str = ""
+    """Where it answers: "host:port", or "via:RELAY@host:port"; of one that was not asked, what is tried first."""
     objects: int = 0
     bytes: int = 0
     free: int = 0
@@ -205,8 +209,9 @@ def _judge(
     ended = {
         short(identity_of(right.holder_key)) for right in half.charter.charter.rights if right.revoked
     }  # nobody waits for anything newer of theirs
+    unseen = set() if asked else _unseen(half, groups)
     datasets = [
-        _dataset(half, ground, answering, key, name, rows, damaged, now, awaited=bool(key) and key not in ended)
+        _dataset(half, ground, answering, key, name, rows, damaged, now, unseen, awaited=bool(key) and key not in ended)
         for key, name, rows in groups
     ]
     for one, (_, _, rows) in zip(datasets, groups, strict=True):
@@ -227,7 +232,7 @@ def _judge(
         peer.week = week.get(peer.id)
         peer.stands = ground.standing(pin, now).word
         since_ns = half.catalog.peers.get(Identity(pin.identity)).failing_since_ns
-        peer.silent_s = (now - since_ns) // NS if since_ns else 0
+        peer.silent_s = max(0, now - since_ns) // NS if since_ns else 0
         _leaving(half, ground, peer, pin)
         if peer.stands == "gone" and peer.reachable:
             federation.notices.append(
@@ -237,7 +242,7 @@ def _judge(
     problems += [problem for problem in federation.integrity if problem not in problems]
     roots = announced(half, federation.successions, now)
     problems = [*(one.text for one in roots), *problems]
-    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked)]
+    advice = [*(one.advice for one in roots), *_advice(half, datasets, peers, asked=asked), *group_advice(half)]
     code = worst_of(severity(dataset.state) for dataset in datasets)
     if federation.integrity or any(peer.damaged for peer in peers):
         code = 4
@@ -288,6 +293,18 @@ def _judge(
         roots=roots,
         exit_code=code,
     )
+
+
+def _unseen(half: Half, groups: list[tuple[str, str, list[SnapshotRow]]]) -> set[bytes]:
+    """Return the snapshots that came to be known here after providers were last asked what they hold.
+
+    A node has receipts of its own; who only reads has to ask.
+    """
+    if half.role == "node":
+        return set()
+    names = [row.name for _, _, rows in groups for row in rows]
+    newest = looked_for(half)
+    return {bytes(row.name) for row in half.catalog.objects.by_names(names) if row.id > newest}
 
 
 def _besides(half: Half) -> dict[str, BesideState]:
@@ -398,6 +415,7 @@ def _dataset(
     rows: list[SnapshotRow],
     damaged: set[int],
     now: int,
+    unseen: set[bytes],
     *,
     awaited: bool,
 ) -> DatasetStatus:
@@ -406,7 +424,8 @@ def _dataset(
         return DatasetStatus(id=key, name=name, state="waiting" if rows else "nothing yet")
     newest = published[-1]
     policy = half.catalog.datasets.policies()[newest.policy]
-    objects = objects_of(half, published)
+    looked = [row for row in published if row.name not in unseen]
+    objects = objects_of(half, looked)
     plan = ground.plan(objects, frozen=True, today=True)
     copies = min(ground.copies_of(objects, policy), default=0)
     gaps = debts_in_words(ground, plan, ground.plan(objects))
@@ -438,6 +457,12 @@ def _dataset(
         state = "below minimum"
     if any(row.id in damaged for row in half.catalog.objects.stored(objects)):
         state = "damaged"
+    if len(looked) < len(published):
+        gaps.append(
+            f"no provider was asked yet from here whether it holds {len(published) - len(looked)} of {len(published)} "
+            "snapshots: `replicator status` asks"
+        )
+        state = "unknown" if state in {"safe", "below promise"} else state
     if len(rows) > len(published) and state == "safe":
         state = "below promise"
         gaps.append(f"{len(rows) - len(published)} newer snapshots wait to be published")
@@ -504,6 +529,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         country=pin.country,
         reachable=link is not None,
         contacted_ns=row.contacted_ns,
+        reached=link.connection.endpoint if link else next(iter((*row.endpoints, *pin.endpoints)), ""),
         free=row.free,
         problems=list(link.problems) if link else [],
     )

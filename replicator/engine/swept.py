@@ -41,6 +41,7 @@ def drop_swept(half: Half) -> int:
     }
     # An index stays as long as one of its packs does: without it nobody could tell which pack that is.
     stay = {row.index_id for row in objects.all("index_id IS NOT NULL") if row.id not in gone}
+    stay |= {index for pack, indexes in objects.listings().items() if pack not in gone for index in indexes}
     gone -= {row_id for row_id in gone if row_id in stay}
     objects.forget(sorted(gone))
     return len(gone)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from replicator.catalog.objects import ObjectKind, ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_link
 from replicator.charter.verify import NO_PREVIOUS
@@ -9,8 +10,10 @@ from replicator.clock import day_of
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more
+from replicator.engine.handing import name_of_key
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
+from replicator.engine.marking import gone_writers
 from replicator.engine.memory import Memory
 from replicator.engine.ownchain import note_continued
 from replicator.engine.shards import Cut
@@ -25,11 +28,12 @@ from replicator.errors import (
 from replicator.format.codec import decode
 from replicator.format.container import Kind
 from replicator.format.index import Index
-from replicator.format.policy import Policy, policy_id
+from replicator.format.policy import Policy, at_least_as_strong, policy_id
+from replicator.format.sizes import shard_size
 from replicator.format.snapshot import Snapshot
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.keys import DomainKeys
-from replicator.pack.sealed import open_object
+from replicator.pack.sealed import open_locator, open_object
 
 
 async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
@@ -47,6 +51,8 @@ async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]
         del federation.integrity[said[1] : told[1]]
         await _sync_chains(half, federation, heads)
     await _sync_moved(half, federation)
+    await _settle_contested(half, federation)
+    _say_contested(half, federation)
     return heads
 
 
@@ -248,15 +254,18 @@ async def read_snapshot(
     """
     data = await federation.fetch(name, holders)
     snapshot, signed = open_signed_snapshot(half, data)
-    half.catalog.objects.add(
-        name=name,
-        writer=half.whose(snapshot.writer),
-        kind="snapshot",
-        size=len(data),
-        spooled=False,
-        created_ns=snapshot.created_ns,
-    )
+    _add_opened(half, name, "snapshot", half.whose(snapshot.writer), len(data), snapshot.created_ns)
     return snapshot, signed
+
+
+def _add_opened(half: Half, name: bytes, kind: ObjectKind, writer: bytes, size: int, created_ns: int) -> int:
+    """Remember a record that was opened, and so is what it is, whatever somebody's index called it; return its row."""
+    objects = half.catalog.objects
+    with half.catalog.database.transaction("object row"):
+        known = objects.by_name(name)
+        if known is not None and known.kind != kind:
+            objects.become(known.id, writer=writer, kind=kind, size=size, index_id=None)
+        return objects.add(name=name, writer=writer, kind=kind, size=size, spooled=False, created_ns=created_ns)
 
 
 def open_snapshot(half: Half, data: bytes) -> Snapshot:
@@ -310,20 +319,16 @@ async def _remember(
                 half, federation, ObjectName(index_name), snapshot.writer, domain=snapshot.domain, holders=holders
             )
     for reference in snapshot.references:
-        if objects.by_name(reference) is None:
+        known = objects.by_name(reference)
+        if known is None or known.kind != "references":
             try:
                 data = await federation.fetch(ObjectName(reference), holders)
             except NotFoundError as error:  # a restore does without
                 federation.notices.append(f"references of snapshot {snapshot.number}: {error}")
                 continue
-            objects.add(
-                name=reference,
-                writer=half.whose(snapshot.writer),
-                kind="references",
-                size=len(data),
-                spooled=False,
-                created_ns=snapshot.created_ns,
-            )
+            if known is None or _is_kind(half, data, snapshot.domain, Kind.REFERENCES):
+                writer = half.whose(snapshot.writer)
+                _add_opened(half, reference, "references", writer, len(data), snapshot.created_ns)
     half.catalog.snapshots.put(
         SnapshotRow(
             name=name,
@@ -342,6 +347,13 @@ async def _remember(
             gaps=(),
         )
     )
+
+
+def _is_kind(half: Half, data: bytes, domain: bytes, kind: Kind) -> bool:
+    try:
+        return open_locator(data, len(data), half.keys(domain)).kind == kind
+    except ReplicatorError:
+        return False
 
 
 async def fetch_index(
@@ -406,31 +418,54 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
     policies: dict[bytes, Policy] = {policy_id(policy): policy for policy in index.policies}
     for policy in index.policies:
         half.catalog.datasets.remember(policy)
-    objects = half.catalog.objects
+    objects, gone = half.catalog.objects, gone_writers(half)
     with half.catalog.database.transaction("index row"):
-        row = objects.add(
-            name=name,
-            writer=owner,
-            kind="index",
-            size=size,
-            spooled=False,
-            created_ns=index.created_ns,
-        )
+        row = _add_opened(half, name, "index", owner, size, index.created_ns)
         for pack in index.packs:
             if pack.policy not in policies:
                 raise IntegrityError(f"index {short(name)}: a pack has a policy that it does not contain")
             cut = Cut.said(pack, policies[pack.policy])
+            kind: ObjectKind = "data" if pack.kind == Kind.DATA_PACK else "tree"
             known = objects.by_name(pack.name)
-            if known is not None and (known.writer != owner or not (own_word or known.index_id in {None, row})):
-                # A writer has the say over its own packs alone, a maintainer over none that a writer's index lists, and
-                # over this home's nobody but this home.
+            if known is not None and known.writer != owner:
+                # One of the two wrote it, and the other is in wrong hands. A home can tell of its own packs, and people
+                # have told where one of the two was revoked.
+                theirs = known.writer != half.identity
+                rightly = (
+                    owner == half.identity or known.kind == "shard" or (known.writer in gone and owner not in gone)
+                )
+                if theirs and own_word and rightly:
+                    objects.become(known.id, writer=owner, kind=kind, size=pack.size, policy=pack.policy, index_id=row)
+                else:
+                    if theirs:
+                        objects.also_lists(known.id, pack.ids)
+                    if own_word:
+                        better = _stronger(half, known, pack.policy, policies) if theirs else None
+                        objects.also_listed([known.id], row, better)
+                    if cut is not None:  # its shards are known to be somebody's, whoever is right
+                        for shard in cut.names:
+                            objects.add(
+                                name=shard,
+                                writer=owner,
+                                kind="shard",
+                                size=shard_size(pack.size, cut.needed),
+                                policy=pack.policy,
+                                spooled=False,
+                                created_ns=index.created_ns,
+                            )
+                    continue
+            elif known is not None and not (own_word or known.index_id in {None, row}):
+                # A maintainer has no say over a pack that a writer's index lists.
                 if known.writer != half.identity:
                     objects.also_lists(known.id, pack.ids)
                 continue
+            if cut is not None:
+                shards = [one for one in objects.by_names(cut.names) if one.writer != half.identity]
+                objects.also_listed([one.id for one in shards if (one.writer, one.kind) != (owner, "shard")], row)
             objects.add(
                 name=pack.name,
                 writer=owner,
-                kind="data" if pack.kind == Kind.DATA_PACK else "tree",
+                kind=kind,
                 size=pack.size,
                 policy=pack.policy,
                 index_id=row,
@@ -440,3 +475,39 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
                 shards=() if cut is None else cut.names,
                 needed=0 if cut is None else cut.needed,
             )
+
+
+def _stronger(half: Half, known: ObjectRow, policy: bytes, policies: Mapping[bytes, Policy]) -> bytes | None:
+    """Return the policy if it promises all that an object's own does, and more."""
+    own = half.catalog.datasets.policies().get(known.policy)
+    return policy if own is None or at_least_as_strong(policies[policy], own) else None
+
+
+async def _settle_contested(half: Half, federation: Federation) -> None:
+    """Believe the other one of two nodes, now that the one that was believed is revoked."""
+    gone = gone_writers(half)
+    for name, writer, believed in half.catalog.objects.disputes():
+        if believed in gone and writer not in gone:
+            try:
+                index, size = await fetch_index(half, federation, ObjectName(name))
+                take_index(half, ObjectName(name), index, size, writer)
+            except ReplicatorError as error:
+                federation.notices.append(f"index {short(name)}, which a revoked node's contradicts: {error}")
+
+
+def _say_contested(half: Half, federation: Federation) -> None:
+    """Say of which nodes each calls its own what the other does, until one of them is revoked and its indexes gone."""
+    gone = gone_writers(half)
+    counts: dict[tuple[bytes, ...], int] = {}
+    for (_, writer, believed), count in half.catalog.objects.disputes().items():
+        pair = tuple(sorted((believed, writer)))
+        counts[pair] = counts.get(pair, 0) + count
+    for pair, count in sorted(counts.items()):
+        names = sorted(name_of_key(half.private, Identity(one)) for one in pair)
+        text = (
+            f"{names[0]} and {names[1]} both list {count} objects as their own, and only one of them can have written "
+            "these: the other is in wrong hands, or was cloned. Find out which, and `replicator node revoke` it"
+        )
+        told = federation.notices if gone.intersection(pair) else federation.integrity
+        if text not in told:
+            told.append(text)

@@ -25,14 +25,12 @@ from replicator.engine.home import Half
 from replicator.engine.marking import gone_writers
 from replicator.engine.pruneplan import DeadObject
 from replicator.engine.roots import heard
+from replicator.engine.shown import FORGET, RECORD, SHARD, SNAPSHOT, UNREADABLE, first_leaves, kind_of
 from replicator.engine.sync import open_snapshot
-from replicator.errors import NotFoundError, PeerError, ReplicatorError
+from replicator.errors import NotFoundError, ReplicatorError
 from replicator.format.charter import read_charter
-from replicator.format.container import RECORD_MAGIC, Kind, unwrap_record
-from replicator.format.merkle import proves
+from replicator.format.container import unwrap_record
 from replicator.ids import Identity, ObjectName
-from replicator.pack.sealed import open_locator
-from replicator.wire.messages import MAX_PROBES, ProveReply, ProveRequest
 
 WAIT_NS: Final = 7 * DAY_S * NS
 """How long an object has to be without a name, as this home sees it, before it is marked."""
@@ -44,15 +42,9 @@ nothing, as an owner key in wrong hands can make it (crypto.md §8), the sheet o
 MOST: Final = 100_000
 """Objects that are looked at; with more, the others follow when these are gone."""
 _SEEN: Final = "unnamed objects"
-_UNREADABLE, _CHARTER, _KEYBAG, _FORGET, _SNAPSHOT = "unreadable", "charter", "keybag", "forget", "snapshot"
-_SHARD = "shard"
-_WORDS: Final = {
-    Kind.DATA_PACK: "data",
-    Kind.TREE_PACK: "tree",
-    Kind.INDEX: "index",
-    Kind.REFERENCES: "references",
-    Kind.FORGET: _FORGET,
-}
+_CHARTER, _KEYBAG = "charter", "keybag"
+_READS: Final = b"2"
+"""Goes up when this release can tell more of an object than an earlier one: what that could not is looked at again."""
 
 
 class _Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -101,7 +93,7 @@ async def find_unnamed(
     packs = objects.all("kind IN ('data', 'tree') AND index_id IS NULL")
     # No key opens a shard: of these this home knows what they are, as it stored them itself.
     parts = objects.shards_only_of({row.id for row in packs})
-    rows = {row.id: row for row in objects.stored(packs) if row.kind != _SHARD or row.id in parts}
+    rows = {row.id: row for row in objects.stored(packs) if row.kind != SHARD or row.id in parts}
     shards = {rows[number].name for number in parts}
     sizes: dict[bytes, int] = {row.name: row.size for row in rows.values()}
     found = Unnamed()
@@ -116,7 +108,7 @@ async def find_unnamed(
     names = sorted(set().union(*found.lying.values()), key=lambda name: (name not in before, name))[:MOST]
     now_ns = edge.clock.now_ns()
     seen = {name: before.get(name) or _Seen(name=name, size=sizes[name], since_ns=now_ns) for name in names}
-    seen |= {name: replace(seen[name], kind=_SHARD) for name in seen.keys() & shards}
+    seen |= {name: replace(seen[name], kind=SHARD) for name in seen.keys() & shards}
     seen |= await _judged(half, federation, found.lying, [one for one in seen.values() if not one.kind])
     if note:
         # What a silent provider may have is remembered as long as it is silent.
@@ -128,7 +120,7 @@ async def find_unnamed(
 def _remembered(half: Half) -> dict[bytes, _Seen]:
     """Return what was seen before; what it is counts only if this home could make of it then what it can now."""
     kept = half.catalog.meta(_SEEN) or b""
-    digest = able(half)
+    digest = able(half) + _READS
     try:
         rows = msgspec.msgpack.decode(kept[len(digest) :], type=list[_Seen])
     except msgspec.DecodeError:
@@ -140,7 +132,7 @@ def _remembered(half: Half) -> dict[bytes, _Seen]:
 
 def _remember(half: Half, seen: Iterable[_Seen]) -> None:
     rows = sorted(seen, key=lambda one: one.name)[:MOST]
-    half.catalog.set_meta(_SEEN, able(half) + msgspec.msgpack.encode(rows))
+    half.catalog.set_meta(_SEEN, able(half) + _READS + msgspec.msgpack.encode(rows))
 
 
 async def _judged(
@@ -148,37 +140,26 @@ async def _judged(
 ) -> dict[bytes, _Seen]:
     """Have the first leaf of each proved, which shows what it is to who has the index keys; return what came of it."""
     found: dict[bytes, _Seen] = {}
-    for link in list(federation.links.values()):
-        here = [one for one in unjudged if one.name not in found and one.name in lying.get(link.identity, ())]
-        for at in range(0, len(here), MAX_PROBES):
-            part = here[at : at + MAX_PROBES]
-            request = ProveRequest(names=b"".join(one.name for one in part), leaves=[0] * len(part))
-            try:
-                reply = await link.connection.call("prove", request, ProveReply)
-            except PeerError as error:
-                federation.notices.append(f"what nothing names there is not looked at: {error}")
-                break
-            for one, proof in zip(part, reply.proofs, strict=False):
-                if proof is not None and proves(one.name, 0, proof):
-                    found[one.name] = await _judge(half, federation, one, proof.leaf, proof.size)
+    by_name = {one.name: one for one in unjudged}
+    keys = [half.keys(domain) for domain in half.domain_ids]
+    async for name, leaf, size in first_leaves(federation, lying, by_name):
+        one, kind = by_name[name], kind_of(leaf, size, keys)
+        if kind == RECORD:
+            found[name] = await _which_record(half, federation, one)
+        elif kind == SNAPSHOT:
+            found[name] = await _snapshot(half, federation, one)
+        else:
+            found[name] = replace(one, kind=kind)
     return found
 
 
-async def _judge(half: Half, federation: Federation, one: _Seen, leaf: bytes, size: int) -> _Seen:
-    if leaf.startswith(RECORD_MAGIC):
-        try:
-            return _record(half, one, unwrap_record(await federation.fetch(ObjectName(one.name), ())))
-        except NotFoundError:
-            return one
-        except ReplicatorError:
-            return replace(one, kind=_UNREADABLE)
-    for domain in half.domain_ids:
-        try:
-            kind = open_locator(leaf, size, half.keys(domain)).kind
-        except ReplicatorError:
-            continue  # another domain's, a part of something, or of a later release
-        return await _snapshot(half, federation, one) if kind == Kind.SNAPSHOT else replace(one, kind=_WORDS[kind])
-    return replace(one, kind=_UNREADABLE)
+async def _which_record(half: Half, federation: Federation, one: _Seen) -> _Seen:
+    try:
+        return _record(half, one, unwrap_record(await federation.fetch(ObjectName(one.name), ())))
+    except NotFoundError:
+        return one
+    except ReplicatorError:
+        return replace(one, kind=UNREADABLE)
 
 
 async def _snapshot(half: Half, federation: Federation, one: _Seen) -> _Seen:
@@ -188,8 +169,8 @@ async def _snapshot(half: Half, federation: Federation, one: _Seen) -> _Seen:
     except NotFoundError:
         return one
     except ReplicatorError:
-        return replace(one, kind=_UNREADABLE)
-    return replace(one, kind=_SNAPSHOT, number=snapshot.number, other=snapshot.writer)
+        return replace(one, kind=UNREADABLE)
+    return replace(one, kind=SNAPSHOT, number=snapshot.number, other=snapshot.writer)
 
 
 def _record(half: Half, one: _Seen, body: bytes) -> _Seen:
@@ -199,7 +180,7 @@ def _record(half: Half, one: _Seen, body: bytes) -> _Seen:
     except ReplicatorError:
         return replace(one, kind=_KEYBAG)
     if charter.tenant != half.tenant:
-        return replace(one, kind=_UNREADABLE)
+        return replace(one, kind=UNREADABLE)
     return replace(one, kind=_CHARTER, number=charter.number, other=charter.keybag)
 
 
@@ -209,11 +190,11 @@ def _decide(half: Half, seen: Collection[_Seen], found: Unnamed, published: Mapp
     staying |= {
         one.name
         for one in seen
-        if one.kind == _SNAPSHOT and one.number > published.get(one.other, 0) and one.other not in gone
+        if one.kind == SNAPSHOT and one.number > published.get(one.other, 0) and one.other not in gone
     }
     waiting = []
     for one in seen:
-        if one.kind in {"", _FORGET, _UNREADABLE} or one.name in staying:
+        if one.kind in {"", FORGET, UNREADABLE} or one.name in staying:
             continue
         due_ns = one.since_ns + (RECORDS_WAIT_NS if one.kind in {_CHARTER, _KEYBAG} else WAIT_NS)
         if now_ns >= due_ns:
@@ -225,12 +206,11 @@ def _decide(half: Half, seen: Collection[_Seen], found: Unnamed, published: Mapp
             f"{len(waiting)} objects ({format_size(sum(one.size for _, one in waiting))}) are named by nothing yet: a "
             f"backup may be storing them; if it stays so, they are marked from {day_of(max(waiting, key=_due)[0])} on"
         )
-    unreadable = [one for one in seen if one.kind == _UNREADABLE]
+    unreadable = [one for one in seen if one.kind == UNREADABLE]
     if unreadable:
         found.stays.append(
             f"{len(unreadable)} objects ({format_size(sum(one.size for one in unreadable))}) are named by nothing and "
-            "opened by no key of this home: of a domain that was erased, of a later release, or shards that another "
-            "machine stored and never listed; they stay"
+            "opened by no key of this home: of a domain that was erased, or of a later release; they stay"
         )
 
 

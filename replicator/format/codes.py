@@ -1,7 +1,8 @@
 """Codes that people pass on: a kind, base32 without confusion, a checksum.
 
-``rpl-invite-…``, ``rpl-request-…``, ``rpl-renewal-…``, ``rpl-grant-…``: lower case, hyphens and white space are
-free, the last five bytes are BLAKE3 over kind and content, so that a slip of the pen is told from a wrong code.
+``rpl-invite-…``, ``rpl-request-…``, ``rpl-renewal-…``, ``rpl-grant-…``, ``rpl-group-…``: lower case, hyphens and
+white space are free, the last five bytes are BLAKE3 over kind and content, so that a slip of the pen is told from a
+wrong code.
 """
 
 import base64
@@ -12,7 +13,7 @@ from blake3 import blake3
 
 from replicator.errors import KeyWrongError
 
-CodeKind = Literal["invite", "request", "renewal", "grant"]
+CodeKind = Literal["invite", "request", "renewal", "grant", "group"]
 _CHECK = 5
 _PREFIX = "rpl-"
 
@@ -35,7 +36,8 @@ def code_kind(code: str) -> CodeKind:
         if clean.startswith(f"{_PREFIX}{kind}-"):
             return kind
     raise KeyWrongError(
-        "this is not a replicator code", hint="a code begins with rpl-invite-, rpl-request-, rpl-renewal- or rpl-grant-"
+        "this is not a replicator code",
+        hint="a code begins with rpl-invite-, rpl-request-, rpl-renewal-, rpl-grant- or rpl-group-",
     )
 
 

@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from replicator.errors import FormatError, UnsupportedVersionError
 from replicator.format.sizes import LARGEST, is_class, size_class
 
+FAMILY = b"RPL"
+"""What every whole object begins with, in this format and any later one; of a pack's shards only the first does."""
 MAGIC = b"RPLOBJ\x00"
 VERSION = 1
 SUITE = 1

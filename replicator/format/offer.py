@@ -1,11 +1,16 @@
 """A provider's word about itself, and the invite it hands to a person."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from replicator.format.charter import Count, Country, Endpoint, Hash, Key, Name, Number, Seconds, Words
 from replicator.format.codec import Record, decode, encode, version_of
+
+MAX_OFFER: Final = 8192
+"""Bytes of a signed offer that is handed on: eight long addresses, and the longest words for everything else."""
+MOST_ENDPOINTS: Final = 8
+"""Addresses that anybody tries of one offer: who makes one up writes as many as he likes into it."""
 
 
 class Offer(Record, frozen=True, kw_only=True, tag=3):

@@ -4,13 +4,13 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
-from replicator.crypto.sign import SigningKey, body_of
+from replicator.crypto.sign import SigningKey
 from replicator.errors import HomeError, ReplicatorError
-from replicator.format.offer import Offer, decode_offer
+from replicator.format.offer import Offer
 from replicator.ids import Identity, ObjectName, TenantId, identity_of
 from replicator.lru import Lru
 from replicator.provider.ballast import Ballast
@@ -23,8 +23,10 @@ from replicator.provider.erasing import ERASED, Erasure, all_erasures, begin, fi
 from replicator.provider.gate import Gate
 from replicator.provider.hours import ALWAYS_TAKEN, Hours
 from replicator.provider.objects import record, used, used_by, used_by_all
+from replicator.provider.offers import own_offer
 from replicator.provider.pulling import Pulls
 from replicator.provider.quota import Levels, Quotas
+from replicator.provider.relaying import Relayed
 from replicator.provider.succession import begin_anew
 from replicator.provider.sweep import Limits, Marked
 from replicator.provider.sweeping import (
@@ -69,6 +71,7 @@ class Core:
         admitted: Mapping[bytes, DeclaredTenant],
         hours: Hours,
         pulls: Pulls | None = None,
+        relay_for: Sequence[str] = (),
     ) -> None:
         self.key = key
         self.admitted = admitted
@@ -80,6 +83,8 @@ class Core:
         self.quotas = Quotas(hours.streams)
         self.hours = hours
         self.traffic = Traffic()
+        self.relay_for = relay_for
+        self.relayed = Relayed()
         self.pulls = pulls
         self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
         """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
@@ -114,6 +119,7 @@ class Core:
         """Write down what came and went; nothing that matters waits for that."""
         try:
             self.traffic.write_down(self.database, now_ns)
+            self.relayed.write_down(self.database, now_ns)
         except (ReplicatorError, sqlite3.Error) as error:
             log.warning("what came and went was not written down (%s)", error)
 
@@ -162,9 +168,7 @@ class Core:
 
     def offer(self) -> tuple[bytes, Offer]:
         """Return the signed offer and what it says; another process of this home may have changed it."""
-        row = self.database.row("SELECT offer FROM meta")
-        assert row is not None, "the row is made with the home"
-        return row[0], decode_offer(body_of(row[0]))
+        return own_offer(self.database)
 
     def tenant(self, holder: Holder) -> Tenant:
         """Return the holder's tenant.

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 from replicator.clock import Clock
@@ -17,16 +17,20 @@ from replicator.endpoints import split_endpoint
 from replicator.errors import HomeError, LockedError, ReplicatorError
 from replicator.fs import Fs
 from replicator.provider.declared import open_declared
-from replicator.provider.home import Provider, open_provider
+from replicator.provider.home import Provider, open_provider, relays_in
 from replicator.provider.service import ProviderService
 from replicator.provider.watch import Watch
 from replicator.rng import Rng
 from replicator.settings import DeclaredProvider
 from replicator.systemd import handed_socket, notify
+from replicator.transport.door import Admit
 from replicator.transport.handler import RequestRefusedError
+from replicator.transport.probing import Prober
+from replicator.transport.relay import Relay
 from replicator.transport.server import serving
 from replicator.transport.sources import TlsSources
 from replicator.transport.tls import server_context
+from replicator.transport.via import held
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +49,15 @@ def serve(
     declared: DeclaredProvider | None = None,
     key: SigningKey | None = None,
     watch: Watch | None = None,
+    via: Sequence[str] = (),
 ) -> None:
     """Answer requests until SIGTERM or SIGINT; requests in flight are finished first.
 
     ``declared``: the home is made, or brought up to this, first; ``key`` is the one that this machine was given for it.
 
     ``announce`` is called with "listening on HOST:PORT" when ready; port 0 in ``listen`` takes any free one. A socket
-    that systemd hands over is taken instead. ``watch`` tells people and Prometheus.
+    that systemd hands over is taken instead. ``watch`` tells people and Prometheus. ``via``: relays to wait at from now
+    on, "HOST:PORT/IDENTITY".
 
     Raises:
         LockedError: another daemon serves this home.
@@ -63,7 +69,9 @@ def serve(
         provider = open_declared(home, declared, key=key, fs=fs, clock=clock, rng=rng)
     try:
         with only_daemon(provider.folder):
-            asyncio.run(_until_told(provider, clock, listen or provider.listen, announce, watch))
+            if via:
+                provider.set_via(via)
+            asyncio.run(_until_told(provider, clock, rng, listen or provider.listen, announce, watch))
     finally:
         provider.close()
 
@@ -75,6 +83,7 @@ async def run_daemon(
     listen: str,
     announce: Callable[[str], None],
     stop: asyncio.Event,
+    rng: Rng,
     watch: Watch | None = None,
     sock: socket.socket | None = None,
 ) -> None:
@@ -91,8 +100,25 @@ async def run_daemon(
     sources = TlsSources(reachable) if reachable else None
     service = await asyncio.to_thread(provider.start, sources)
     context = server_context(*provider.certificate_paths())
+    relay_for, rate = provider.relay
+    relay = Relay(clock, rng, service.relayed, per_s=rate) if relay_for else None
+    relays = relays_in(provider.via)
+
+    def outside(admit: Admit) -> contextlib.AbstractAsyncContextManager[None]:
+        return held(admit, relays, provider, provider.key, clock, rng)
+
     try:
-        async with serving(service, clock, host=host, port=port, context=context, sock=sock) as endpoints:
+        async with serving(
+            service,
+            clock,
+            host=host,
+            port=port,
+            context=context,
+            sock=sock,
+            prober=Prober(reachable) if reachable else None,
+            relay=relay,
+            outside=outside if relays else None,
+        ) as endpoints:
             provider.listening_on(endpoints[0])
             announce(f"listening on {endpoints[0]}")
             log.info("serving", extra={"unit": "start"})
@@ -104,6 +130,7 @@ async def run_daemon(
                     stop,
                     partial(provider.scrub, service, seconds=TICK_S),
                     partial(watch.look, provider),
+                    None if sources is None else provider.announcements(sources).announce,
                 )
             notify("STOPPING=1")
     except OSError as error:
@@ -121,9 +148,14 @@ async def _keep_house(
     stop: asyncio.Event,
     scrub: Callable[[], object],
     tell: Callable[[], Awaitable[None]],
+    announce: Callable[[], object] | None,
 ) -> None:
-    """Look at the clock, scrub a little and tell people every half hour; sweep once a day, first after half an hour."""
+    """Look at the clock, scrub a little and tell people every half hour; sweep once a day, first after half an hour.
+
+    Other providers hear of a new address at once and at each look.
+    """
     told = asyncio.ensure_future(stop.wait())
+    announcing = asyncio.ensure_future(_announce(announce))
     looks = 0
     try:
         while not told.done():
@@ -136,9 +168,17 @@ async def _keep_house(
                 await asyncio.to_thread(_look, service, sweep=looks % TICKS_A_SWEEP == 0)
                 await asyncio.to_thread(_carefully, "the scrub stopped (%s); it goes on later", scrub)
                 await tell()
+                if announcing.done():
+                    announcing = asyncio.ensure_future(_announce(announce))
                 looks += 1
     finally:
         told.cancel()
+        announcing.cancel()  # what is dialled at this moment is broken off when the service stops
+
+
+async def _announce(announce: Callable[[], object] | None) -> None:
+    if announce is not None:
+        await asyncio.to_thread(_carefully, "other providers were not told (%s); later", announce)
 
 
 def _look(service: ProviderService, *, sweep: bool) -> None:
@@ -162,14 +202,14 @@ def _carefully(what: str, work: Callable[[], object]) -> None:
 
 
 async def _until_told(
-    provider: Provider, clock: Clock, listen: str, announce: Callable[[str], None], watch: Watch | None
+    provider: Provider, clock: Clock, rng: Rng, listen: str, announce: Callable[[str], None], watch: Watch | None
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     handed = handed_socket(os.environ, os.getpid())
-    await run_daemon(provider, clock, listen=listen, announce=announce, stop=stop, watch=watch, sock=handed)
+    await run_daemon(provider, clock, listen=listen, announce=announce, stop=stop, rng=rng, watch=watch, sock=handed)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,12 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 9
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
-6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are."""
+6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are.
+8: the group that this provider is in, and what it gives to members. 9: what was told of other providers, and what was
+passed on to those that nobody can dial."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -114,6 +116,11 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         ("tenant", "holder", "month"),
     ),
     "kept": ({"tenant": bytes, "month": str, "bytes": int}, ("tenant", "month")),
+    "relayed": ({"identity": bytes, "month": str, "connections": int, "moved": int}, ("identity", "month")),
+    "told": (
+        {"tenant": bytes, "kind": str, "about": bytes, "key": bytes, "number": int, "signed": bytes, "told_ns": int},
+        ("tenant", "kind", "about", "key"),
+    ),
     "drains": (
         {"tenant": bytes, "keeps": int, "by_ns": int, "began_ns": int, "began": int, "signed": bytes},
         ("tenant",),
@@ -130,6 +137,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         },
         ("tenant", "writer"),
     ),
+    "facts": ({"hash": bytes, "kind": str, "signed": bytes}, ("hash",)),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
@@ -146,6 +154,7 @@ _BELONGS: dict[str, list[tuple[str, str, str]]] = {
         "objections",
         "traffic",
         "kept",
+        "told",
         "clearings",
     )
 }
@@ -153,6 +162,7 @@ _WITHOUT_ROWID = ("objects", "claimed")
 _INDEXES: dict[str, list[tuple[str, ...]]] = {
     "tenants": [("root_key",), ("owner_key",)],
     "forks": [("tenant", "writer")],
+    "told": [("kind", "about")],
 }
 
 _UPGRADE_2 = (
@@ -203,6 +213,14 @@ _UPGRADE_4 = (
     "UPDATE tenants SET arrivals = (SELECT count(*) FROM objects WHERE objects.tenant = tenants.id)",
     # With the size, so that the rows themselves need not be read.
     "CREATE INDEX idx_objects_arrival ON objects (tenant, arrival, size)",
+)
+_UPGRADE_8 = (
+    # The group that this provider is in and whose it is there; what each member may store, and what of a tenant's quota
+    # it has as one.
+    "ALTER TABLE meta ADD COLUMN group_id BLOB NOT NULL DEFAULT x''",
+    "ALTER TABLE meta ADD COLUMN group_member BLOB NOT NULL DEFAULT x''",
+    "ALTER TABLE meta ADD COLUMN for_members INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE tenants ADD COLUMN by_group INTEGER NOT NULL DEFAULT 0",
 )
 
 
@@ -307,7 +325,7 @@ class Database:
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:
     """Make the tables that are not there, and change those of earlier versions step by step: for old and new alike."""
     _create(connection)
-    steps = ((2, _UPGRADE_2), (4, _UPGRADE_4))
+    steps = ((2, _UPGRADE_2), (4, _UPGRADE_4), (8, _UPGRADE_8))
     for statement in (statement for to, statements in steps if version < to for statement in statements):
         connection.execute(statement)
     # Of a chain whose earlier heads were not kept there is the newest.

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from replicator.clock import Clock
 from replicator.config import format_size, is_bucket
 from replicator.crypto.sign import SigningKey
-from replicator.endpoints import split_endpoint
 from replicator.errors import HomeError, KeyMissingError, KeyWrongError, SpaceError
 from replicator.fs import Fs
 from replicator.ids import Identity, address_form
-from replicator.provider.home import BucketServer, Provider, Terms, init_provider, open_provider, shown_endpoint
+from replicator.provider.home import BucketServer, Provider, Terms, init_provider, open_provider
 from replicator.provider.quota import floor_of
 from replicator.rng import Rng
 from replicator.settings import DeclaredProvider
@@ -66,7 +65,6 @@ def open_declared(
         _must_be(declared.identity if key is None else key.identity, provider.key.identity, f"the key in {home}")
         _must_lie_there(provider, declared)
         provider.change_offer(
-            endpoints=_endpoints(declared, provider.offer().endpoints),
             capacity=declared.capacity,
             owner=declared.owner,
             site=declared.site,
@@ -80,8 +78,15 @@ def open_declared(
             provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
         if declared.pull_from is not None:
             provider.set_pull_from(declared.pull_from)
+        if declared.via is not None:
+            provider.set_via(declared.via)
+        if (declared.relay_for, declared.relay_rate) != (None, None):
+            provider.set_relay(declared.relay_for, declared.relay_rate)
         provider.set_server(_server(declared))
+        if declared.for_members is not None:
+            provider.set_for_members(declared.for_members)
         provider.listen = declared.listen
+        provider.advertise(declared.advertise)
         provider.admit(declared.tenants)
     except BaseException:
         provider.close()
@@ -120,13 +125,6 @@ def _server(declared: DeclaredProvider) -> BucketServer | None:
     if not is_bucket(declared.data):
         return None
     return BucketServer(endpoint=declared.s3_endpoint, region=declared.s3_region, credentials=declared.s3_credentials)
-
-
-def _endpoints(declared: DeclaredProvider, before: list[str]) -> list[str]:
-    """Return what others are told; of "any free port" it is known only when the daemon has one."""
-    if declared.advertise:
-        return list(declared.advertise)
-    return before if split_endpoint(declared.listen)[1] == 0 else [shown_endpoint(declared.listen)]
 
 
 def _must_lie_there(provider: Provider, declared: DeclaredProvider) -> None:

@@ -13,7 +13,7 @@ from replicator.provider.charters import Charters
 from replicator.provider.database import Database
 from replicator.provider.days import Days
 from replicator.provider.erasing import give_back, was_erased
-from replicator.provider.invites import spend
+from replicator.provider.invites import spend, usable
 from replicator.provider.succession import Waiting, changes_to
 from replicator.provider.tenants import (
     Holder,
@@ -46,12 +46,16 @@ def enrol_by_invite(database: Database, request: EnrolRequest, *, now_ns: int) -
     An id that is new here must be made of the root's key. Else anybody with an invite could take a foreign one, which
     every provider of that tenant knows, and keep the tenant out, or have the id erased for ever.
 
+    Who has no invite that is good learns that alone, and nothing of which tenants are here.
+
     Raises:
         RequestRefusedError: "spent", or "forbidden" for a tenant id that another root holds, or that is not this one's.
         IntegrityError: the root statement does not hold.
     """
     root = verify_root(request.root, None)
     tenant = TenantId(root.tenant)
+    invited = (identity_of(request.holder_key), now_ns)
+    database.read(lambda connection: usable(connection, request.secret, tenant, *invited))
     known = find_tenant(database, tenant)
     if known is not None and known.root_key != root.root_key:
         raise RequestRefusedError("forbidden", "another root holds this tenant here")

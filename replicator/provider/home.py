@@ -17,23 +17,26 @@ import os
 import socket
 import sqlite3
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from replicator.charter.group import Known
 from replicator.clock import DAY_S, NS, Clock, day_of
 from replicator.config import is_bucket, parse_bucket, read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
-from replicator.crypto.sign import Context, SigningKey, body_of
-from replicator.endpoints import PUBLIC, join_endpoint, split_endpoint
-from replicator.errors import FormatError, HomeError, KeyMissingError, NotFoundError, UsageError
+from replicator.crypto.sign import SigningKey, body_of
+from replicator.endpoints import NOBODY, PUBLIC, join_endpoint, parse_address, parse_way, split_endpoint
+from replicator.errors import HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.codes import write_code
-from replicator.format.offer import Invite, Offer, decode_offer, encode_offer
+from replicator.format.group import Fact
+from replicator.format.offer import MOST_ENDPOINTS, Invite, Offer, decode_offer
 from replicator.fs import Fs, write_atomic
-from replicator.ids import ObjectName, TenantId, address_form
+from replicator.ids import Identity, ObjectName, TenantId, address_form
+from replicator.provider.announcing import Announcements
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
 from replicator.provider.core import INCARNATION_SIZE, Core
@@ -43,12 +46,15 @@ from replicator.provider.datadir import Data, DataDir
 from replicator.provider.days import load_days
 from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, progress, shares, whole_of
 from replicator.provider.erasing import all_erasures
+from replicator.provider.groups import enter, known_group, own_member, set_for_members, take
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.moving import Move
 from replicator.provider.objects import levels_of_all, size_of, used_by_all
+from replicator.provider.offers import newest, own_offer, sign_offer
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
+from replicator.provider.relaying import relay_words, relayed_months
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
 from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
@@ -59,7 +65,9 @@ from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.store.s3 import open_s3
 from replicator.transport.reachable import Reachable
+from replicator.transport.relay import RATE
 from replicator.transport.sources import Sources
+from replicator.transport.via import RelayAddress
 from replicator.wire.messages import WIRE_VERSION
 
 HOME_FORMAT = 1
@@ -103,7 +111,9 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """home.json. ``data`` may be edited by hand when the disk moves; s3://BUCKET/PREFIX is a bucket of ``server``.
 
     ``pull_from``: whom it fetches from (:class:`Reachable`). ``moved_from``: where the objects were before, and copies
-    may still lie (:mod:`.moving`).
+    may still lie (:mod:`.moving`). ``relay_for``: whom it passes connections on to, in the words of
+    :func:`relay_words`, at ``relay_rate`` bytes a second for each; ``via``: the relays it waits at
+    ("HOST:PORT/IDENTITY").
 
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
     that an earlier release reads the file of who set nothing.
@@ -117,6 +127,9 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zone: str = ""
     streams: int = STREAMS
     pull_from: tuple[str, ...] = (PUBLIC,)
+    relay_for: tuple[str, ...] = ()
+    relay_rate: int = RATE
+    via: tuple[str, ...] = ()
     moved_from: str = ""
     server: BucketServer | None = None
 
@@ -174,8 +187,13 @@ class Provider:
                 admitted=self._admitted,
                 hours=self._hours(),
                 pulls=Pulls(sources, self.key, self._clock.now_ns, run) if sources is not None else None,
+                relay_for=self._file.relay_for,
             )
         )
+
+    def announcements(self, sources: Sources) -> Announcements:
+        """Return what tells other providers where this one is."""
+        return Announcements(self._database, self.key, sources)
 
     def _hours(self) -> Hours:
         file = self._file
@@ -230,6 +248,79 @@ class Provider:
         self._keep(msgspec.structs.replace(self._file, pull_from=found.words))
         return found
 
+    def set_relay(self, words: Iterable[str] | None, rate: int | None) -> HomeFile:
+        """Change whom it passes connections on to, and how fast, from the daemon's next start on; None leaves it.
+
+        Raises:
+            UsageError: no such words.
+        """
+        file = self._file
+        changed = msgspec.structs.replace(
+            file,
+            relay_for=file.relay_for if words is None else relay_words(words),
+            relay_rate=file.relay_rate if rate is None else rate,
+        )
+        self._keep(changed)
+        return changed
+
+    def set_via(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        """Change at which relays it waits, from the daemon's next start on; "nobody" alone: at none.
+
+        Raises:
+            UsageError: not an address with an identity.
+        """
+        said = tuple(dict.fromkeys(addresses))
+        kept = () if said == (NOBODY,) else said
+        relays_in(kept)
+        self._keep(msgspec.structs.replace(self._file, via=kept))
+        return kept
+
+    @property
+    def relay(self) -> tuple[tuple[str, ...], int]:
+        """Whom it passes connections on to, and how many bytes a second for each."""
+        return self._file.relay_for, self._file.relay_rate
+
+    @property
+    def via(self) -> tuple[str, ...]:
+        """The relays it waits at."""
+        return self._file.via
+
+    def relay_endpoints(self, relay: Identity) -> list[str]:
+        """Return where a relay is by the newest that tenants told of it."""
+        number, signed = newest(self._database, self.key, relay)
+        if not number:
+            return []
+        return [one for one in decode_offer(body_of(signed)).endpoints if parse_way(one).relay is None]
+
+    def reached_via(self, relay: Identity, endpoints: Sequence[str]) -> None:
+        """Say in the next offer that it is reached through these endpoints of a relay, and where it is advertised."""
+        before = self.offer().endpoints
+        others = [one for one in before if parse_way(one).relay not in (None, relay)]
+        direct = [one for one in before if parse_way(one).relay is None] if self._advertised() else []
+        self._offer_endpoints([*direct, *others, *endpoints][:MOST_ENDPOINTS])
+
+    def _ways(self) -> list[str]:
+        """Return the endpoints at relays, as far as it waits there still."""
+        waiting = {one.identity for one in relays_in(self._file.via)}
+        return [one for one in self.offer().endpoints if parse_way(one).relay in waiting]
+
+    def _advertised(self) -> bool:
+        row = self._database.row("SELECT advertised FROM meta")
+        assert row is not None, "the row is made with the home"
+        return bool(row[0])
+
+    def _offer_endpoints(self, endpoints: list[str], *, advertised: bool = False) -> None:
+        """Sign other endpoints, if they are others; ``advertised``: by the operator's word."""
+        offer = self.offer()
+        if offer.endpoints != endpoints:
+            changed = msgspec.structs.replace(
+                offer, endpoints=endpoints, number=offer.number + 1, created_ns=self._clock.now_ns()
+            )
+            signed = sign_offer(self.key, changed)
+            self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET offer = ?", (signed,)))
+        if advertised and not self._advertised():
+            self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET advertised = 1"))
+
     def set_server(self, server: BucketServer | None) -> None:
         """Change how the bucket is reached that the objects lie in, from the daemon's next start on."""
         self._keep(msgspec.structs.replace(self._file, server=server))
@@ -251,9 +342,11 @@ class Provider:
 
     def offer(self) -> Offer:
         """Return the newest offer."""
-        row = self._database.row("SELECT offer FROM meta")
-        assert row is not None, "the row is made with the home"
-        return decode_offer(body_of(row[0]))
+        return own_offer(self._database)[1]
+
+    def signed_offer(self) -> bytes:
+        """Return the newest offer as it is shown to others."""
+        return own_offer(self._database)[0]
 
     def change_offer(self, **changes: Any) -> Offer:
         """Sign a new offer with some fields changed; nothing happens if all are as they were.
@@ -266,7 +359,8 @@ class Provider:
             return before
         fields = msgspec.structs.asdict(before) | changes
         fields |= {"number": before.number + 1, "created_ns": self._clock.now_ns()}
-        signed, offer = sign_offer(self.key, Offer(**fields))
+        offer = Offer(**fields)
+        signed = sign_offer(self.key, offer)
         advertised = int("endpoints" in changes)
         self._database.write(
             "offer",
@@ -276,19 +370,74 @@ class Provider:
         )
         return offer
 
+    def advertise(self, endpoints: Iterable[str]) -> Offer:
+        """Sign where others reach this provider; nothing: where it listens, which a start corrects.
+
+        Raises:
+            UsageError: no "host:port", or more than anybody tries.
+        """
+        said = list(dict.fromkeys(endpoints))
+        if said:
+            self._offer_endpoints([*said, *self._ways()], advertised=True)
+            return self.offer()
+        if self._advertised():
+            self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET advertised = 0"))
+        if split_endpoint(self.listen)[1]:
+            self.listening_on(self.listen)
+        return self.offer()
+
     def listening_on(self, endpoint: str) -> None:
-        """Correct the offer after a start on another address than before, unless an address is advertised."""
-        endpoint = shown_endpoint(endpoint)
-        row = self._database.row("SELECT advertised FROM meta")
+        """Correct the offer after a start on another address than before, unless an address is advertised.
+
+        Who waits at a relay is not dialled where it listens.
+        """
+        ways = self._ways()
+        if self._advertised():
+            direct = [one for one in self.offer().endpoints if parse_way(one).relay is None]
+        else:
+            direct = [] if ways else [shown_endpoint(endpoint)]
+        self._offer_endpoints([*direct, *ways])
+
+    @property
+    def for_members(self) -> int:
+        """Bytes that each member of its group may store here."""
+        row = self._database.row("SELECT for_members FROM meta")
         assert row is not None, "the row is made with the home"
-        offer = self.offer()
-        if row[0] or offer.endpoints == [endpoint]:
-            return
-        changed = msgspec.structs.replace(
-            offer, endpoints=[endpoint], number=offer.number + 1, created_ns=self._clock.now_ns()
-        )
-        signed, _ = sign_offer(self.key, changed)
-        self._database.write("offer", lambda connection: connection.execute("UPDATE meta SET offer = ?", (signed,)))
+        return int(row[0])
+
+    def set_for_members(self, size: int) -> None:
+        """Give each member of its group so much; 0 for nothing to new ones. The daemon may run.
+
+        Raises:
+            UsageError: more than this provider offers.
+        """
+        capacity = self.offer().capacity
+        if size > capacity:
+            raise UsageError(
+                f"{size} bytes for each member; this provider offers {capacity}", hint="give less, or offer more"
+            )
+        if size != self.for_members:
+            self._database.write("for members", lambda connection: set_for_members(connection, size))
+
+    def group(self) -> Known | None:
+        """Return what it knows of the group that it is in; None if it is in none."""
+        return self._database.read(known_group)
+
+    def group_member(self) -> bytes:
+        """Return which member of its group it is, or is of; empty if it is in none."""
+        return self._database.read(own_member)
+
+    def enter_group(self, known: Known, member: bytes) -> None:
+        """Be in a group from now on, as this member or as this member's, and in no other."""
+        self._database.write("group", lambda connection: enter(connection, known, member))
+
+    def take_facts(self, facts: Iterable[Fact]) -> Known:
+        """Take more facts of its group, also those that its operator signs; return all.
+
+        Raises:
+            IntegrityError: a signature does not hold.
+        """
+        return self._database.write("group", lambda connection: take(connection, facts))
 
     def invite(self, *, quota: int, label: str, valid_s: int = VALID_S) -> str:
         """Return a new code, good for one tenant, once. It is not stored: only its hash is.
@@ -305,10 +454,15 @@ class Provider:
                 f"{day_of(going.by_ns)}",
                 hint="`provider drain --cancel` takes that back",
             )
-        if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
+        if any(parse_way(endpoint).port == 0 for endpoint in offer.endpoints):
             raise HomeError(
                 "this provider listens on any free port, and which one is not known yet",
                 hint="run `provider serve` first; it notes the port",
+            )
+        if self._file.via and not self._advertised() and not self._ways():
+            raise HomeError(
+                "this provider is reached through a relay, and has not waited there yet",
+                hint="run `provider serve` first; its log says when it waits at the relay",
             )
         if not 0 < quota <= offer.capacity:
             raise UsageError(
@@ -591,6 +745,20 @@ class Provider:
             "zone": self._file.zone,
             "streams": self._file.streams,
             "pull_from": list(self._file.pull_from),
+            "via": list(self._file.via),
+            "relay_for": list(self._file.relay_for),
+            "relay_rate": self._file.relay_rate,
+            "relayed": [
+                {
+                    "id": f"{address_form(one.identity)} {one.month}",
+                    "provider": address_form(one.identity),
+                    "month": one.month,
+                    "connections": one.connections,
+                    "bytes": one.moved,
+                }
+                for one in relayed_months(self._database)
+            ],
+            "for_members": self.for_members,
             "data": data.path,
             "moved_from": self.moved_from or None,
             "mounted": mounted,
@@ -725,7 +893,7 @@ def init_provider(
     if isinstance(place, DataBucket):
         place.probe(rng)
     key = key or SigningKey(rng.bytes(32))
-    signed, _ = sign_offer(
+    signed = sign_offer(
         key,
         Offer(
             provider_key=key.public,
@@ -819,6 +987,24 @@ def open_provider(home: str, *, fs: Fs, clock: Clock, rng: Rng, make_bucket: Mak
     )
 
 
+def relays_in(addresses: Iterable[str]) -> list[RelayAddress]:
+    """Return the relays that addresses "HOST:PORT/IDENTITY" name.
+
+    Raises:
+        UsageError: one has no identity, or is reached through another relay.
+    """
+    found = []
+    for one in addresses:
+        endpoint, identity = parse_address(one)
+        if identity is None or parse_way(endpoint).relay is not None:
+            raise UsageError(
+                f"'{one}' does not say which relay that is",
+                hint="write HOST:PORT/IDENTITY, as its `peer show` prints it",
+            )
+        found.append(RelayAddress(endpoint=endpoint, identity=identity))
+    return found
+
+
 def shown_endpoint(endpoint: str) -> str:
     """Return what to tell others of a listening address: of one that means every interface, this host's name."""
     try:
@@ -826,20 +1012,6 @@ def shown_endpoint(endpoint: str) -> str:
     except ValueError:
         return endpoint  # refused where the offer is checked
     return join_endpoint(socket.getfqdn(), port) if host in WILDCARDS else endpoint
-
-
-def sign_offer(key: SigningKey, offer: Offer) -> tuple[bytes, Offer]:
-    """Return an offer signed.
-
-    Raises:
-        UsageError: a value that an offer cannot have.
-    """
-    try:
-        for endpoint in offer.endpoints:
-            split_endpoint(endpoint)
-        return key.sign(Context.OFFER, encode_offer(offer)), offer
-    except (FormatError, ValueError) as error:
-        raise UsageError(f"these terms cannot be offered: {error}") from error
 
 
 def _open_database(folder: str, fs: Fs, rng: Rng) -> Database:

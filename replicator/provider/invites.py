@@ -45,17 +45,15 @@ def add_invite(
     )
 
 
-def spend(
-    connection: sqlite3.Connection, *, secret: bytes, tenant: bytes, holder: bytes, now_ns: int
-) -> tuple[int, str]:
-    """Use an invite up and return the quota it adds (0 if the same holder asks again) and its label.
+def usable(connection: sqlite3.Connection, secret: bytes, tenant: bytes, holder: bytes, now_ns: int) -> tuple[int, str]:
+    """Return the quota that an invite adds (0 if the same holder asks again) and its label, and use nothing up.
 
     Raises:
         RequestRefusedError: "spent".
     """
-    key = hash_secret(secret)
     row = connection.execute(
-        "SELECT quota, label, expires_ns, state, tenant, holder FROM invites WHERE secret_hash = ?", (key,)
+        "SELECT quota, label, expires_ns, state, tenant, holder FROM invites WHERE secret_hash = ?",
+        (hash_secret(secret),),
     ).fetchone()
     if row is None:
         raise RequestRefusedError("spent", "this invite is not known here")
@@ -66,8 +64,21 @@ def spend(
         raise RequestRefusedError("spent", f"this invite was {state} already")
     if now_ns > expires_ns + SKEW_S * NS:
         raise RequestRefusedError("spent", "this invite has expired")
+    return quota, label
+
+
+def spend(
+    connection: sqlite3.Connection, *, secret: bytes, tenant: bytes, holder: bytes, now_ns: int
+) -> tuple[int, str]:
+    """Use an invite up and return what :func:`usable` does.
+
+    Raises:
+        RequestRefusedError: "spent".
+    """
+    quota, label = usable(connection, secret, tenant, holder, now_ns)
     connection.execute(
-        "UPDATE invites SET state = 'used', tenant = ?, holder = ? WHERE secret_hash = ?", (tenant, holder, key)
+        "UPDATE invites SET state = 'used', tenant = ?, holder = ? WHERE secret_hash = ? AND state = 'open'",
+        (tenant, holder, hash_secret(secret)),
     )
     return quota, label
 

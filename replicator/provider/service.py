@@ -2,19 +2,24 @@
 
 import logging
 
+from replicator.charter.offers import VerifiedOffer
 from replicator.crypto.certificates import client_certificate
+from replicator.format.group import GroupFacts
 from replicator.fs import Fs
 from replicator.ids import Identity
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
+from replicator.provider.groups import declared_member, join, settle_now
+from replicator.provider.offers import announced, known
 from replicator.provider.permits import read_pickup
 from replicator.provider.refusals import refusing
+from replicator.provider.relaying import who_waits
 from replicator.provider.scrub import Scrubbed, scrub
 from replicator.provider.session import ProviderSession
 from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
 from replicator.transport.handler import RequestRefusedError
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +56,29 @@ class ProviderService:
             if request.secret:
                 tenant = enrol_by_invite(self._core.database, request, now_ns=now_ns)
             else:
+                admitted, member = declared_member(self._core.database, request, self._core.admitted)
                 tenant = enrol_by_order(
                     self._core.database,
                     self._core.charters,
                     request,
                     days=self._core.days,
                     now_ns=now_ns,
-                    admitted=self._core.admitted,
+                    admitted=admitted,
                 )
+                if request.root:
+                    settle_now(self._core.database, member)
             certificate = client_certificate(self._core.key, request.holder_key, self._core.rng)
             log.info("a holder was enrolled", extra={"unit": "enrol"})
             return EnrolReply(tenant=tenant, certificate=certificate, offer=self._core.offer()[0])
+
+    def join(self, request: JoinRequest) -> GroupFacts:
+        """Let in who brings a code of the group that this provider is in; without a code, hear who somebody is.
+
+        Raises:
+            RequestRefusedError: "not-found", "spent", "forbidden", "conflict", "full", "bad-request".
+        """
+        with refusing(integrity="forbidden"):
+            return join(self._core.database, self._core.key, request, now_ns=self._core.clock.now_ns())
 
     def erase(self, order: bytes) -> bytes:
         """Delete a tenant by its root's signed order; return the signed receipt. Needs no certificate.
@@ -85,6 +102,47 @@ class ProviderService:
             if holder is None or holder.tenant != wanted.tenant:
                 raise RequestRefusedError("forbidden", "who signed this permit may not read here")
             return ProviderSession(self._core, holder).give(wanted)
+
+    def announce(self, offer: bytes) -> None:
+        """Take the newer offer of another provider that a tenant has told of, whoever brings it. Needs no certificate.
+
+        Raises:
+            RequestRefusedError: "not-found": nobody here knows that provider. "bad-request": it did not sign this.
+        """
+        with refusing(integrity="bad-request"):
+            announced(self._core.database, offer, clock=self._core.clock)
+
+    def known(self, offer: bytes) -> VerifiedOffer:
+        """Return what the offer of another provider says, if a tenant has told of that. Needs no certificate.
+
+        Raises:
+            RequestRefusedError: "not-found": nobody here knows that provider. "bad-request": it did not sign this.
+        """
+        with refusing(integrity="bad-request"):
+            return known(self._core.database, offer)
+
+    def relays(self, statement: bytes) -> Identity:
+        """Return who asks to be passed on to by a signed word. Needs no certificate.
+
+        Raises:
+            RequestRefusedError: "forbidden": it is not passed on to here, or the word is not of now and for us.
+        """
+        with refusing(integrity="forbidden"):
+            return who_waits(
+                self._core.database,
+                self._core.relay_for,
+                statement,
+                self._core.identity,
+                self._core.clock.now_ns(),
+            )
+
+    def relayed(self, identity: Identity, moved: int) -> None:
+        """Count a connection that was passed on, and its bytes."""
+        self._core.relayed.passed(identity, moved)
+
+    def offer(self) -> bytes:
+        """Return this provider's newest offer, signed."""
+        return self._core.offer()[0]
 
     def session(self, holder_key: bytes) -> ProviderSession:
         """Return the session of an enrolled holder.

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
+from replicator.charter.offers import verify_offer
 from replicator.charter.verify import (
     VerifiedCharter,
     signed_hash,
@@ -21,7 +22,6 @@ from replicator.format.container import unwrap_record
 from replicator.format.mark import Fence, Mark, Retire
 from replicator.format.merkle import name_of
 from replicator.format.notice import Clearing
-from replicator.format.offer import decode_offer
 from replicator.format.sizes import LARGEST, RANGE_ALIGN, is_allowed
 from replicator.format.snapshot import Head
 from replicator.ids import NAME_SIZE, ObjectName, TenantId, identity_of
@@ -30,6 +30,7 @@ from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.drain import keep_clearing, notice_for
+from replicator.provider.groups import swap
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -52,6 +53,7 @@ from replicator.provider.marks import (
     signers,
 )
 from replicator.provider.objects import arrived_after, size_of, used
+from replicator.provider.offers import swap_offers
 from replicator.provider.permits import Wanted, check_errand, read_permit
 from replicator.provider.pulling import AGAIN_S, Errand
 from replicator.provider.quota import Levels, Reservation
@@ -78,6 +80,8 @@ from replicator.wire.messages import (
     ClaimReply,
     Claims,
     Empty,
+    GroupReply,
+    GroupRequest,
     Heads,
     HeadsRequest,
     Info,
@@ -88,6 +92,8 @@ from replicator.wire.messages import (
     MarkReply,
     Marks,
     MarksRequest,
+    Offers,
+    OffersRequest,
     ProveReply,
     ProveRequest,
     PullFailure,
@@ -507,6 +513,13 @@ class ProviderSession:
             ended = pulls.outcome(key, request.permit)
         return self._pulled(after_s=AGAIN_S) if ended is None else self._pulled(ended.receipt, ended.failed)
 
+    def group(self, request: GroupRequest) -> GroupReply:
+        """Swap facts of the group that this provider is in."""
+        tenant, _ = self._permit(None)
+        if not request.facts:
+            return self._core.database.read(lambda connection: swap(connection, request, tenant.root_key))
+        return self._core.database.write("group", lambda connection: swap(connection, request, tenant.root_key))
+
     def leaving(self, request: LeavingRequest) -> Leaving:
         """Say whether this provider leaves or shrinks for the tenant, after keeping how far a writer is with it."""
         tenant, right = self._permit(None)
@@ -526,13 +539,15 @@ class ProviderSession:
         if signer_of(request.permit) != self._holder.key:
             raise RequestRefusedError("forbidden", "this permit is another's")
         permit = read_permit(request.permit, self._core.clock.now_ns())
-        key = signer_of(request.offer)
-        offer = decode_offer(verify(request.offer, Context.OFFER, [key]))
-        if offer.provider_key != key:
-            raise RequestRefusedError("forbidden", "this offer is signed by another than it is of")
-        source, name = identity_of(key), ObjectName(request.name)
-        check_errand(permit, tenant=tenant.id, ours=self._core.identity, source=source, name=name)
-        return Errand(permit=request.permit, offer=offer, source=source, name=name, size=request.size)
+        found, name = verify_offer(request.offer), ObjectName(request.name)
+        check_errand(permit, tenant=tenant.id, ours=self._core.identity, source=found.identity, name=name)
+        return Errand(permit=request.permit, offer=found.offer, source=found.identity, name=name, size=request.size)
+
+    def offers(self, request: OffersRequest) -> Offers:
+        """Take newer offers of the tenant's other providers, and hand on those that are newer here, whoever told."""
+        tenant, _ = self._permit(None)
+        newer, lacking = swap_offers(self._core.database, self._core.key, tenant.id, request, clock=self._core.clock)
+        return Offers(incarnation=self._core.incarnation, offers=newer, lacking=lacking)
 
     def _held_already(self, key: tuple[TenantId, ObjectName]) -> bytes:
         """Return a fresh receipt for an object that is here and intact, as if it were put again; empty otherwise."""
@@ -784,6 +799,8 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "retire": lambda session, body: session.retire(_read(Signed, body)),
     "vouch": lambda session, body: session.vouch(_read(VouchRequest, body)),
     "pull": lambda session, body: session.pull(_read(PullRequest, body)),
+    "offers": lambda session, body: session.offers(_read(OffersRequest, body)),
     "leaving": lambda session, body: session.leaving(_read(LeavingRequest, body)),
+    "group": lambda session, body: session.group(_read(GroupRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

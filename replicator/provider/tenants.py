@@ -9,6 +9,8 @@ from replicator.ids import Identity, TenantId, identity_of
 from replicator.provider.database import Database
 
 Source = Literal["invite", "root", "owner"]
+BY_HAND = -1
+"""Of what a tenant has as a member of a group: the operator gave it a quota of its own, which no group changes."""
 _COLUMNS = "id, root_key, root, owner_key, quota, charter_number, charter_hash, charter_name"
 
 
@@ -139,12 +141,12 @@ def replace_root(connection: sqlite3.Connection, tenant: bytes, root: bytes, own
 
 def set_quota(connection: sqlite3.Connection, root_key: bytes, quota: int) -> None:
     """Give a tenant the quota that the operator declared, whatever invites gave it."""
-    connection.execute("UPDATE tenants SET quota = ? WHERE root_key = ?", (quota, root_key))
+    connection.execute("UPDATE tenants SET quota = ?, by_group = ? WHERE root_key = ?", (quota, BY_HAND, root_key))
 
 
 def grant(connection: sqlite3.Connection, tenant: bytes, quota: int) -> None:
     """Give a tenant another quota, whatever it had."""
-    connection.execute("UPDATE tenants SET quota = ? WHERE id = ?", (quota, tenant))
+    connection.execute("UPDATE tenants SET quota = ?, by_group = ? WHERE id = ?", (quota, BY_HAND, tenant))
 
 
 def put_holder(connection: sqlite3.Connection, holder: Holder, now_ns: int) -> None:

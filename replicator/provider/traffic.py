@@ -14,7 +14,8 @@ from replicator.provider.database import Database
 
 MONTHS: Final = 24
 """How many are kept."""
-_MONTH: Final = len("2026-01")
+MONTH: Final = len("2026-01")
+"""Characters of a day that name its month."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Traffic:
         """Add what was counted to this month, and note how much lies here now; of old months nothing stays."""
         with self._lock:
             counts, self._counts = self._counts, {}
-        month = day_of(now_ns)[:_MONTH]
+        month = day_of(now_ns)[:MONTH]
         try:
             database.write("traffic", lambda connection: _write_down(connection, counts, month))
         except BaseException:

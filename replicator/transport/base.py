@@ -6,8 +6,9 @@ from typing import Protocol, TypeVar
 
 from replicator.crypto.sign import SigningKey
 from replicator.format.codec import Record
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 A = TypeVar("A", bound=Record)
 Pace = Callable[[int], Awaitable[None]]
@@ -16,7 +17,7 @@ Pace = Callable[[int], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A provider to dial: ``identity`` is the pin, ``endpoints`` ("host:port") are tried in order.
+    """A provider to dial: ``identity`` is the pin, ``endpoints`` (as :func:`parse_way` reads them) are tried in order.
 
     ``name`` is for people and errors. ``certificate`` (DER) is the client certificate this provider issued for
     ``key``; None before enrolment. ``pace`` is awaited before each piece of an object that is sent.
@@ -35,12 +36,15 @@ class Reach:
     """What another process of this user needs to speak to a provider as a connection does: keys too.
 
     ``peer`` is the certificate (DER) that the provider has shown, ``seed`` that of the signing key; ``scratch``
-    as in :func:`.tls.client_context`.
+    as in :func:`.tls.client_context`. ``endpoint`` is as it was written; ``server_name`` is asked for there if it is
+    a relay's, else None.
     """
 
     name: str
+    endpoint: str
     host: str
     port: int
+    server_name: str | None
     peer: bytes
     seed: bytes = field(repr=False)
     certificate: bytes
@@ -57,6 +61,8 @@ class Connection(Protocol):
     """
 
     target: Target
+    endpoint: str
+    """Where it was reached."""
 
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send one of :data:`replicator.wire.messages.OPS` and return its answer."""
@@ -92,6 +98,10 @@ class Network(Protocol):
 
     async def erase(self, target: Target, order: bytes) -> bytes:
         """Hand over root's signed order to erase a tenant, which needs no certificate; return the signed receipt."""
+        ...
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word; return what the provider knows of the group, for a code."""
         ...
 
     async def connect(self, target: Target) -> Connection:

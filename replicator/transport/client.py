@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from replicator.aio import aiohttp
-from replicator.endpoints import join_endpoint, split_endpoint
+from replicator.endpoints import join_endpoint, parse_way, split_endpoint
 from replicator.errors import FormatError, PeerError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.format.sizes import LARGEST
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Reach, Target
@@ -20,11 +21,13 @@ from replicator.transport.handler import refusal_of
 from replicator.transport.patience import CONNECT_S, MAX_REFUSAL, STALL_S, reason_of, time_for
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import (
+    BARE,
     MAX_ANSWER,
     OPS,
     WIRE_VERSION,
     EnrolReply,
     EnrolRequest,
+    JoinRequest,
     Signed,
     written_enrol_request,
 )
@@ -60,19 +63,27 @@ class TlsNetwork:
 
     async def enrol(self, target: Target, request: EnrolRequest) -> EnrolReply:
         """Ask for a certificate without having one."""
-        connection = await self._dial(target, certificate=None)
-        try:
-            return await connection.call("enrol", written_enrol_request(request), EnrolReply)
-        finally:
-            await connection.close()
+        return await self.ask(target, "enrol", written_enrol_request(request), EnrolReply)
 
     async def erase(self, target: Target, order: bytes) -> bytes:
         """Hand over root's signed order to erase a tenant; return the signed receipt."""
-        connection = await self._dial(target, certificate=None)
+        return (await self.ask(target, "erase", Signed(statement=order), Signed)).statement
+
+    async def ask(self, target: Target, op: str, request: Record, answer: type[A]) -> A:
+        """Ask one of :data:`replicator.wire.messages.BARE`, without a certificate."""
+        connection = await self.reach(target)
         try:
-            return (await connection.call("erase", Signed(statement=order), Signed)).statement
+            return await connection.call(op, request, answer)
         finally:
             await connection.close()
+
+    async def reach(self, target: Target) -> "TlsConnection":
+        """Return a connection without a certificate, to ask again and again."""
+        return await self._dial(target, certificate=None)
+
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word."""
+        return await self.ask(target, "join", request, GroupFacts)
 
     async def connect(self, target: Target) -> "TlsConnection":
         """Return a connection to a provider; the handshake has proved that it holds the pinned key."""
@@ -83,8 +94,9 @@ class TlsNetwork:
         impostor = False
         for endpoint in target.endpoints:
             try:
-                host, port = split_endpoint(endpoint)
-                peer = await fetch_certificate(host, port, timeout_s=self._connect_s)
+                way = parse_way(endpoint)
+                name = way.server_name(target.identity)
+                peer = await fetch_certificate(way.host, way.port, server_name=name, timeout_s=self._connect_s)
             except (OSError, ValueError, FormatError) as error:
                 problems.append(f"{endpoint} ({reason_of(error)})")
                 continue
@@ -96,8 +108,10 @@ class TlsNetwork:
             context = client_context(peer, key=key, certificate=certificate, scratch=self._scratch)
             reach = Reach(
                 name=target.name,
-                host=host,
-                port=port,
+                endpoint=endpoint,
+                host=way.host,
+                port=way.port,
+                server_name=name,
                 peer=peer.der,
                 seed=target.key.seed() if certificate is not None else b"",
                 certificate=certificate or b"",
@@ -127,6 +141,7 @@ class TlsConnection:
         context: ssl.SSLContext,
     ) -> None:
         self.target = target
+        self.endpoint = reach.endpoint
         self._reach = reach
         self._base = f"https://{join_endpoint(reach.host, reach.port)}"
         self._context = context
@@ -142,7 +157,7 @@ class TlsConnection:
     async def call(self, op: str, request: Record, answer: type[A]) -> A:
         """Send a request and return its answer."""
         body = encode(request)
-        since = OPS[op].since if op in OPS else WIRE_VERSION
+        since = OPS[op].since if op in OPS else BARE.get(op, WIRE_VERSION)
         async with self._request("POST", f"/v{since}/{op}", body=body) as (response, moved):
             return self._decode(answer, await self._read(response, MAX_ANSWER, moved))
 
@@ -203,6 +218,7 @@ class TlsConnection:
                     headers={"Content-Length": str(len(body))} if body else {},
                     expect100=wait_for_go,
                     ssl=self._context,
+                    server_hostname=self._reach.server_name,
                     allow_redirects=False,
                 ) as response:
                     stall.reschedule(None)  # from here sock_read watches

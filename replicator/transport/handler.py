@@ -6,10 +6,12 @@ All of them block: the caller decides on which thread.
 
 from typing import Protocol
 
+from replicator.charter.offers import VerifiedOffer
 from replicator.errors import BusyError, FormatError, PeerError, ProtocolError, RefusedError, ReplicatorError
 from replicator.format.codec import decode
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
-from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, Refusal, Refused
+from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, JoinRequest, Refusal, Refused
 
 
 class RequestRefusedError(ReplicatorError):
@@ -99,12 +101,32 @@ class Service(Protocol):
         """Give a certificate for an invite or an order."""
         ...
 
+    def join(self, request: JoinRequest) -> GroupFacts:
+        """Let somebody into the provider's group for a code, or hear who is in it."""
+        ...
+
     def erase(self, order: bytes) -> bytes:
         """Delete a tenant by its root's signed order; return the signed receipt."""
         ...
 
     def give(self, pickup: bytes) -> bytes:
         """Return what another provider asks for with a signed pickup and the permit in it."""
+        ...
+
+    def announce(self, offer: bytes) -> None:
+        """Take the newer offer of another provider that is known here, whoever brings it."""
+        ...
+
+    def known(self, offer: bytes) -> VerifiedOffer:
+        """Return what an offer says, if it is of a provider that is known here."""
+        ...
+
+    def relays(self, statement: bytes) -> Identity:
+        """Return who asks to be relayed by a signed word of now, if that is allowed here."""
+        ...
+
+    def offer(self) -> bytes:
+        """Return this provider's newest offer, signed."""
         ...
 
     def session(self, holder_key: bytes) -> Session:

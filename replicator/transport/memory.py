@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from replicator.crypto.certificates import key_of_certificate
 from replicator.errors import FormatError, ProtocolError, UnreachableError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Target
 from replicator.transport.handler import RequestRefusedError, Service, Session, peer_error
@@ -19,6 +20,7 @@ from replicator.wire.messages import (
     MAX_REQUEST,
     EnrolReply,
     EnrolRequest,
+    JoinRequest,
     Refused,
     Signed,
     read_enrol_request,
@@ -28,9 +30,9 @@ from replicator.wire.messages import (
 A = TypeVar("A", bound=Record)
 Phase = Literal["before", "during", "after"]
 Faults = Callable[[Identity, str, Phase], None]
-"""Called with the provider, the operation ("enrol", "erase", "connect", "put", "get", "give" or one of OPS) and phase;
-raises what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the answer is
-lost.
+"""Called with the provider, the operation ("enrol", "join", "erase", "connect", "put", "get", "give" or one of OPS) and
+phase; raises what the client is to see. "before": nothing was sent; "during": half of an upload was; "after": the
+answer is lost.
 """
 PIECE = 64 << 10
 
@@ -48,6 +50,8 @@ class MemoryNetwork:
     def __init__(self, *services: Service, faults: Faults = _no_faults) -> None:
         self.services: dict[Identity, Service] = {service.identity: service for service in services}
         self.faults = faults
+        self.addresses: dict[Identity, set[str]] = {}
+        """Where a provider answers, of those that do not answer at whatever is dialled."""
         self.uploaded: dict[Identity, int] = {}
         self.given: dict[Identity, int] = {}
         """Bytes that each provider gave to others."""
@@ -94,6 +98,17 @@ class MemoryNetwork:
         self.faults(target.identity, "erase", "after")
         return receipt
 
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        """Bring a group's code, or one's own word."""
+        service = self.service(target)
+        self.faults(target.identity, "join", "before")
+        try:
+            answer = encode(service.join(decode(JoinRequest, encode(request), limit=MAX_REQUEST)))
+        except RequestRefusedError as error:
+            raise refused(target, error) from error
+        self.faults(target.identity, "join", "after")
+        return decode(GroupFacts, answer, limit=MAX_ANSWER)
+
     async def connect(self, target: Target) -> "MemoryConnection":
         """Return a connection to a provider that answers."""
         self.service(target)
@@ -103,9 +118,16 @@ class MemoryNetwork:
     def service(self, target: Target) -> Service:
         """Return the provider, if it answers."""
         found = self.services.get(target.identity)
-        if found is None:
+        if found is None or self.endpoint(target) is None:
             raise UnreachableError(target.name, "no endpoint answers")
         return found
+
+    def endpoint(self, target: Target) -> str | None:
+        """Return at which of its endpoints a provider answers, None if at none of those that are dialled."""
+        here = self.addresses.get(target.identity)
+        if here is None:
+            return target.endpoints[0] if target.endpoints else ""
+        return next((one for one in target.endpoints if one in here), None)
 
     def fetch(self, endpoints: Sequence[str], source: Identity, pickup: bytes, size: int, take: Take) -> None:
         """Let one provider fetch from another: a :class:`~replicator.transport.sources.Sources`, of "give" requests."""
@@ -126,6 +148,16 @@ class MemoryNetwork:
             take(memoryview(data)[at : at + PIECE])
         self.given[source] = self.given.get(source, 0) + size
 
+    def announce(self, endpoints: Sequence[str], other: Identity, offer: bytes) -> None:
+        """Let one provider tell another its offer."""
+        service = self.services.get(other)
+        if service is None or not endpoints:
+            raise UnreachableError("the other provider", "does not answer")
+        try:
+            service.announce(decode(Signed, encode(Signed(statement=offer)), limit=MAX_REQUEST).statement)
+        except RequestRefusedError as error:
+            raise peer_error("the other provider", decode(Refused, encode(error.record()))) from error
+
     def close(self) -> None:
         """Nothing is ever half fetched."""
 
@@ -143,6 +175,7 @@ class MemoryConnection:
 
     def __init__(self, network: MemoryNetwork, target: Target) -> None:
         self.target = target
+        self.endpoint = network.endpoint(target) or ""
         self._network = network
 
     async def call(self, op: str, request: Record, answer: type[A]) -> A:

@@ -105,7 +105,9 @@ class Pull:
         connection.auto_open = 0  # by itself it would speak without TLS
         self._check()
         self._socket = socket.create_connection((reach.host, reach.port), timeout=reach.connect_s)
-        self._socket = connection.sock = self._context.wrap_socket(self._socket, do_handshake_on_connect=False)
+        self._socket = connection.sock = self._context.wrap_socket(
+            self._socket, do_handshake_on_connect=False, server_hostname=reach.server_name
+        )
         self._connection = connection
         connection.sock.do_handshake()
         self._check()

@@ -58,3 +58,12 @@ def resolved(host: str, port: int) -> list[str]:
     """Return the addresses of a name, in the system's order, each once."""
     rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in rows))
+
+
+def is_number(host: str) -> bool:
+    """Return whether a host is written as an IP address."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -7,9 +7,11 @@ blocks. Logs hold operation, status, bytes and milliseconds, never an object's n
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import logging
 import socket
 import traceback
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from ssl import SSLContext
@@ -22,10 +24,25 @@ from replicator.crypto.certificates import key_of_certificate
 from replicator.endpoints import join_endpoint
 from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
+from replicator.format.offer import MAX_OFFER
 from replicator.format.sizes import LARGEST, is_allowed
 from replicator.ids import NAME_SIZE, ObjectName
+from replicator.transport.door import Admit, listening, opened
 from replicator.transport.handler import RequestRefusedError, Service, Session
-from replicator.wire.messages import MAX_REQUEST, OPS, STATUS, Signed, read_enrol_request
+from replicator.transport.probing import Prober
+from replicator.transport.relay import Relay
+from replicator.wire.messages import (
+    BARE,
+    MAX_REQUEST,
+    OPS,
+    STATUS,
+    Empty,
+    JoinRequest,
+    ProbeReply,
+    Signed,
+    WaitReply,
+    read_enrol_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +70,21 @@ ENROL_BURST = 30
 ENROL_PER_S = 1.0
 MAX_PICKUP = 16384
 """Bytes of a pickup with its permit, which anybody may bring."""
+MAX_ANNOUNCED = 2 * MAX_OFFER
+"""Bytes of an offer that anybody may bring."""
+PROBE_BURST = 4
+PROBES_PER_S = 1 / 30
+WAIT_BURST = 60
+WAITS_PER_S = 20.0
+"""Questions of providers that are relayed: each asks again when somebody came, and once a minute else."""
 GIFTS = 3
 """Objects that are on their way to other providers at the same time: they leave the line to whoever restores."""
 GIFT_BURST = 60
 GIFTS_PER_S = 20.0
+SOURCES = 4096
+"""Sources that are remembered, the last ones: who has more addresses than that is all strangers together."""
+CUSTOMER_BITS = 56
+"""What a household is given of IPv6, usually (RIPE-690): 256 networks."""
 SHUTDOWN_S = 60.0
 LINGER_S = 2.0
 """How long a refused body is still read, so that the refusal reaches a client that is writing."""
@@ -65,36 +93,77 @@ _MEDIA = "application/octet-stream"
 
 
 class TokenBucket:
-    """At most ``burst`` at once and ``per_s`` a second in the long run."""
+    """At most ``burst`` at once and ``per_s`` a second in the long run, of all together, and half of it of one source.
+
+    The lower half of what is left is for who has not asked lately: those that ask without end leave it to others.
+    """
 
     def __init__(self, clock: Clock, *, burst: int, per_s: float) -> None:
         self._clock = clock
         self._burst = burst
         self._per_s = per_s
-        self._tokens = float(burst)
-        self._then = clock.monotonic()
+        self._all = (float(burst), clock.monotonic())
+        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """Tokens that are left, and when that was so, by source; the one that was heard longest ago first."""
 
-    def take(self) -> float:
-        """Take one and return 0, or return how many seconds to wait."""
+    def take(self, source: str = "") -> float:
+        """Take one and return 0, or return how many seconds to wait. Without a ``source`` only all together count."""
         now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_s)
-        self._then = now
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) / self._per_s
+        shared = _filled(self._all, now, self._burst, self._per_s)
+        if not source:
+            wait_s = (1 - shared) / self._per_s
+            self._all = (shared - (wait_s <= 0), now)
+            return max(0.0, wait_s)
+        most, per_s = max(1.0, self._burst / 2), self._per_s / 2
+        own = _filled(self._of.get(source), now, most, per_s)
+        reserve = 0.0 if own == most else self._burst / 2
+        wait_s = max((1 - own) / per_s, (1 + reserve - shared) / self._per_s)
+        taken = wait_s <= 0
+        self._all = (shared - taken, now)
+        self._of[source] = (own - taken, now)
+        self._of.move_to_end(source)
+        if len(self._of) > SOURCES:
+            self._of.popitem(last=False)
+        return max(0.0, wait_s)
+
+
+def _filled(known: tuple[float, float] | None, now: float, burst: float, per_s: float) -> float:
+    """Return how many tokens are there now."""
+    return burst if known is None else min(burst, known[0] + (now - known[1]) * per_s)
+
+
+def source_of(address: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the network of an IPv6 address that one customer is given.
+
+    "" for what is none, which counts with all together alone.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:
+            return str(ipaddress.ip_network((found, CUSTOMER_BITS), strict=False))
+        found = found.ipv4_mapped
+    return str(found)
 
 
 class Face:
     """The handlers of one provider."""
 
-    def __init__(self, service: Service, clock: Clock) -> None:
+    def __init__(self, service: Service, clock: Clock, prober: Prober | None, relay: Relay | None) -> None:
         self._service = service
+        self._prober = prober
+        self._relay = relay
         self._clock = clock
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="provider")
         self._enrolments = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._erasures = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._announcements = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
+        self._joins = TokenBucket(clock, burst=ENROL_BURST, per_s=ENROL_PER_S)
         self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
+        self._probes = TokenBucket(clock, burst=PROBE_BURST, per_s=PROBES_PER_S)
+        self._waits = TokenBucket(clock, burst=WAIT_BURST, per_s=WAITS_PER_S)
         self._downloads = 0
         self._giving = 0
         self._closing = False
@@ -120,6 +189,10 @@ class Face:
         app.router.add_put("/v1/objects/{name}", self._put, expect_handler=_expect_later)
         app.router.add_get("/v1/objects/{name}", self._get, allow_head=False)
         app.router.add_post("/v2/give", self._give)
+        app.router.add_post("/v2/announce", self._announce)
+        app.router.add_post("/v2/probe", self._probe)
+        app.router.add_post("/v2/wait", self._wait)
+        app.router.add_post("/v2/join", self._join)
         app.router.add_post("/v{version:[12]}/{op}", self._call)
         app.on_cleanup.append(self._close)
         return app
@@ -174,9 +247,35 @@ class Face:
         wanted = await _from_anybody(request, self._enrolments, "enrolments", MAX_REQUEST, read_enrol_request)
         return _record(await self._run(self._service.enrol, wanted))
 
+    async def _join(self, request: web.Request) -> web.Response:
+        wanted = await _from_anybody(request, self._joins, "who want to join", MAX_REQUEST, _join_request)
+        return _record(await self._run(self._service.join, wanted))
+
     async def _erase(self, request: web.Request) -> web.Response:
         order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
         return _record(Signed(statement=await self._run(self._service.erase, order)))
+
+    async def _announce(self, request: web.Request) -> web.Response:
+        offer = await _from_anybody(request, self._announcements, "announcements", MAX_ANNOUNCED, _statement)
+        await self._run(self._service.announce, offer)
+        return _record(Empty())
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        if self._prober is None:
+            raise RequestRefusedError("forbidden", "this provider dials nobody")
+        signed = await _from_anybody(request, self._probes, "probes", MAX_ANNOUNCED, _statement)
+        known = await self._run(self._service.known, signed)
+        probed = await self._prober.probe(known.offer.endpoints, known.identity)
+        seen = (request.remote or "")[:64]
+        return _record(ProbeReply(incarnation=self._service.incarnation, probed=probed, seen=seen))
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        if self._relay is None:
+            raise RequestRefusedError("forbidden", "this provider passes connections on to nobody")
+        signed = await _from_anybody(request, self._waits, "questions", MAX_ORDER, _statement)
+        tokens = await self._relay.wait(await self._run(self._service.relays, signed))
+        offer = await self._run(self._service.offer)
+        return _record(WaitReply(incarnation=self._service.incarnation, tokens=tokens, offer=offer))
 
     async def _call(self, request: web.Request) -> web.Response:
         op = request.match_info["op"]
@@ -310,8 +409,8 @@ async def _read_body(request: web.Request, limit: int = MAX_REQUEST) -> bytes:
 async def _from_anybody(
     request: web.Request, bucket: TokenBucket, what: str, limit: int, read: Callable[[bytes], T]
 ) -> T:
-    """Return what is asked without a certificate: few at a time, from all together, and as little as it takes."""
-    wait_s = bucket.take()
+    """Return what is asked without a certificate: few at a time, fewer of one source, and as little as it takes."""
+    wait_s = bucket.take(source_of(request.remote or ""))
     if wait_s:
         raise RequestRefusedError("busy", f"too many {what}", after_s=wait_s)
     body = await _read_body(request, limit)
@@ -319,6 +418,10 @@ async def _from_anybody(
         return read(body)
     except FormatError as error:
         raise RequestRefusedError("bad-request", error.message) from error
+
+
+def _join_request(body: bytes) -> JoinRequest:
+    return decode(JoinRequest, body, limit=MAX_REQUEST)
 
 
 def _statement(body: bytes) -> bytes:
@@ -345,7 +448,7 @@ def _operation(request: web.Request) -> str:
     if request.path.startswith("/v1/objects/"):
         return f"{request.method} object"
     op = request.path[len("/v1/") :]
-    return op if op in OPS or op in ("enrol", "erase", "give") else "unknown"
+    return op if op in OPS or op in BARE else "unknown"
 
 
 def _record(record: Record) -> web.Response:
@@ -359,17 +462,31 @@ def _refusal(error: RequestRefusedError) -> web.Response:
     return response
 
 
+Outside = Callable[[Admit], contextlib.AbstractAsyncContextManager[None]]
+"""What brings connections that came another way than through the listener."""
+
+
 @contextlib.asynccontextmanager
 async def serving(
-    service: Service, clock: Clock, *, host: str, port: int, context: SSLContext, sock: socket.socket | None = None
+    service: Service,
+    clock: Clock,
+    *,
+    host: str,
+    port: int,
+    context: SSLContext,
+    sock: socket.socket | None = None,
+    prober: Prober | None = None,
+    relay: Relay | None = None,
+    outside: Outside | None = None,
 ) -> AsyncIterator[list[str]]:
     """Answer requests inside the block; yields the endpoints ("host:port") listened on, with their real ports.
 
-    ``sock`` listens already; it is taken instead of host and port, and closed at the end.
+    ``sock`` listens already; it is taken instead of host and port, and closed at the end. ``prober`` dials back,
+    ``relay`` passes connections on, ``outside`` brings others.
 
     On leaving, nothing new is taken and requests in flight are finished, for at most a minute.
     """
-    face = Face(service, clock)
+    face = Face(service, clock, prober, relay)
     runner = web.AppRunner(
         face.application(),
         access_log=None,
@@ -380,7 +497,19 @@ async def serving(
         shutdown_timeout=SHUTDOWN_S,
     )
     await runner.setup()
-    try:
+
+    async def admit(client: socket.socket) -> None:
+        server = runner.server
+        assert server is not None, "it is set up"
+        await asyncio.get_running_loop().connect_accepted_socket(server, client, ssl=context)
+
+    @contextlib.asynccontextmanager
+    async def listened() -> AsyncIterator[list[str]]:
+        if relay is not None:
+            listeners = [sock] if sock is not None else listening(host, port)
+            async with opened(listeners, relay, service.identity, admit) as endpoints:
+                yield endpoints
+            return
         site: web.BaseSite
         if sock is None:
             site = web.TCPSite(runner, host, port, ssl_context=context)
@@ -391,6 +520,13 @@ async def serving(
             yield [join_endpoint(address[0], address[1]) for address in runner.addresses]
         finally:
             await site.stop()
-            await face.drain()
+
+    try:
+        async with contextlib.AsyncExitStack() as ways:
+            endpoints = await ways.enter_async_context(listened())
+            if outside is not None:
+                await ways.enter_async_context(outside(admit))
+            yield endpoints
+        await face.drain()
     finally:
         await runner.cleanup()

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from replicator.crypto.certificates import key_of_certificate
+from replicator.endpoints import join_endpoint, parse_way
 from replicator.errors import FormatError, ProtocolError, UnreachableError
 from replicator.format.codec import encode
 from replicator.ids import Identity, identity_of
@@ -37,8 +38,16 @@ class Sources(Protocol):
         """
         ...
 
+    def announce(self, endpoints: Sequence[str], other: Identity, offer: bytes) -> None:
+        """Hand our own signed offer to another provider.
+
+        Raises:
+            PeerError: it does not answer, may not be dialled, is another, or does not know us.
+        """
+        ...
+
     def close(self) -> None:
-        """Break off what is being fetched; idempotent. Called from another thread."""
+        """Break off what is being done; idempotent. Called from another thread."""
         ...
 
 
@@ -64,9 +73,21 @@ class TlsSources:
         """See :meth:`Sources.fetch`. Nothing is said before the source has proved its key."""
         with self._dial(endpoints, source) as tls, self._within(time_for(size, self._stall_s), tls):
             try:
-                self._ask(tls, pickup, size, take)
+                with _posted(tls, "/v2/give", pickup) as response:
+                    self._take(response, size, take)
             except (OSError, http.client.HTTPException) as error:
                 raise UnreachableError("the source", reason_of(error)) from error
+
+    def announce(self, endpoints: Sequence[str], other: Identity, offer: bytes) -> None:
+        """See :meth:`Sources.announce`."""
+        with self._dial(endpoints, other) as tls, self._within(time_for(len(offer), self._stall_s), tls):
+            try:
+                with _posted(tls, "/v2/announce", offer) as response:
+                    told = response.read(MAX_REFUSAL)
+                    if response.status != http.client.OK:
+                        raise refusal_of("the other provider", response.status, told)
+            except (OSError, http.client.HTTPException) as error:
+                raise UnreachableError("the other provider", reason_of(error)) from error
 
     @contextmanager
     def _within(self, seconds: float, connection: socket.socket) -> Iterator[None]:
@@ -91,24 +112,28 @@ class TlsSources:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the key is compared below, before a byte is sent
         context.set_alpn_protocols(["http/1.1"])
-        for address, port in islice(self._addresses(endpoints[:MOST_DIALLED]), MOST_DIALLED):
-            tls = None if self._closed else self._greet(context, address, port, source)
+        for address, port, name in islice(self._addresses(endpoints[:MOST_DIALLED], source), MOST_DIALLED):
+            tls = None if self._closed else self._greet(context, (address, port), name, source)
             if tls is not None:
                 return tls
         raise UnreachableError("the source", "no address that may be dialled answers with its key")
 
-    def _addresses(self, endpoints: Sequence[str]) -> Iterator[tuple[str, int]]:
+    def _addresses(self, endpoints: Sequence[str], source: Identity) -> Iterator[tuple[str, int, str | None]]:
         for endpoint in endpoints:
             with suppress(OSError, ValueError):
-                yield from self._reachable.addresses(endpoint)
+                way = parse_way(endpoint)
+                for address, port in self._reachable.addresses(join_endpoint(way.host, way.port)):
+                    yield address, port, way.server_name(source)
 
-    def _greet(self, context: ssl.SSLContext, address: str, port: int, source: Identity) -> ssl.SSLSocket | None:
+    def _greet(
+        self, context: ssl.SSLContext, address: tuple[str, int], name: str | None, source: Identity
+    ) -> ssl.SSLSocket | None:
         """Return a connection to an address whose holder proved that key, None if there is none; says nothing yet."""
         try:
-            plain = socket.create_connection((address, port), timeout=self._connect_s)
+            plain = socket.create_connection(address, timeout=self._connect_s)
         except OSError:
             return None
-        tls = context.wrap_socket(plain, do_handshake_on_connect=False)
+        tls = context.wrap_socket(plain, do_handshake_on_connect=False, server_hostname=name)
         try:
             with self._within(2 * self._connect_s, tls):
                 tls.do_handshake()
@@ -120,19 +145,6 @@ class TlsSources:
             pass
         tls.close()
         return None
-
-    def _ask(self, tls: ssl.SSLSocket, pickup: bytes, size: int, take: Take) -> None:
-        connection = http.client.HTTPConnection("source")
-        connection.auto_open = 0  # it has its socket: by itself it would speak to somebody else, without TLS
-        connection.sock = tls
-        connection.request(
-            "POST",
-            "/v2/give",
-            body=encode(Signed(statement=pickup)),
-            headers={"Content-Type": "application/octet-stream", "Connection": "close"},
-        )
-        with connection.getresponse() as response:
-            self._take(response, size, take)
 
     def _take(self, response: http.client.HTTPResponse, size: int, take: Take) -> None:
         if response.status != http.client.OK:
@@ -147,6 +159,19 @@ class TlsSources:
                 raise UnreachableError("the source", "the connection broke in the middle of an object")
             take(piece)
             left -= len(piece)
+
+
+def _posted(tls: ssl.SSLSocket, path: str, statement: bytes) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("other")
+    connection.auto_open = 0  # it has its socket: by itself it would speak to somebody else, without TLS
+    connection.sock = tls
+    connection.request(
+        "POST",
+        path,
+        body=encode(Signed(statement=statement)),
+        headers={"Content-Type": "application/octet-stream", "Connection": "close"},
+    )
+    return connection.getresponse()
 
 
 def _cut(connection: socket.socket) -> None:

@@ -46,8 +46,12 @@ def server_context(certificate: str, private_key: str) -> ssl.SSLContext:
     return context
 
 
-async def fetch_certificate(host: str, port: int, *, timeout_s: float) -> PeerCertificate:
+async def fetch_certificate(
+    host: str, port: int, *, timeout_s: float, server_name: str | None = None
+) -> PeerCertificate:
     """Return the certificate of whoever answers there, unverified but for the possession of its key.
+
+    ``server_name``: whom to ask for, if not by the host's name.
 
     Raises:
         OSError: no TLS answer (ssl.SSLError and TimeoutError are OSErrors).
@@ -59,7 +63,7 @@ async def fetch_certificate(host: str, port: int, *, timeout_s: float) -> PeerCe
     context.verify_mode = ssl.CERT_NONE  # the pin is compared by the caller
     context.set_alpn_protocols(_ALPN)
     async with asyncio.timeout(timeout_s):
-        _, writer = await asyncio.open_connection(host, port, ssl=context)
+        _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=server_name)
     try:
         der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     finally:

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from replicator.format.charter import Count, Hash, Id16, Key, Op
+from replicator.format.charter import Count, Endpoint, Hash, Id16, Key, Op
 from replicator.format.claim import Incarnation
-from replicator.format.codec import Part, Record, decode, version_of
+from replicator.format.codec import HASH_SIZE, Part, Record, decode, version_of
+from replicator.format.group import MAX_FACT, MAX_FACTS, Fact
 from replicator.format.keybag import SecretRecord
 from replicator.format.merkle import Proof
 from replicator.ids import NAME_SIZE
@@ -33,6 +34,14 @@ CHAIN_PAGE = 4096
 MAX_TESTIMONY = 64
 """Providers whose witnesses are kept for a writer."""
 MARKS_PAGE = 10_000
+MAX_OFFERS = 64
+"""Other providers whose offers are told in one request, and kept for a tenant."""
+
+TOKEN_SIZE = 16
+Token = Annotated[bytes, msgspec.Meta(min_length=TOKEN_SIZE, max_length=TOKEN_SIZE)]
+
+Run = Annotated[bytes, msgspec.Meta(max_length=MAX_FACTS * HASH_SIZE)]
+"""Hashes, end to end."""
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -415,6 +424,64 @@ class PullReply(Record, frozen=True, kw_only=True):
     after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
+class KnownOffer(Part, frozen=True, kw_only=True):
+    """Which offer of a provider the asker has: its number, 0 for none."""
+
+    identity: Hash
+    number: Count
+
+
+class OffersRequest(Record, frozen=True, kw_only=True):
+    """Which offers of its tenant's providers the asker has; and ``offers``, signed, that were lacking here."""
+
+    known: Annotated[list[KnownOffer], msgspec.Meta(max_length=MAX_OFFERS)]
+    offers: Annotated[list[bytes], msgspec.Meta(max_length=MAX_OFFERS)]
+
+
+class Offers(Record, frozen=True, kw_only=True):
+    """Signed offers, newer than those that the asker has. ``lacking``: identities whose offer it has and is news here.
+
+    The asker has to bring these, and to verify those: they are worth what their own signatures are.
+    """
+
+    incarnation: Incarnation
+    offers: list[bytes]
+    lacking: list[Hash]
+
+
+ProbeAnswer = Literal["your key", "another key", "nothing", "private"]
+
+
+class Probed(Part, frozen=True, kw_only=True):
+    """What answered when an endpoint was dialled back over IPv4 or IPv6; family 0: it was not dialled.
+
+    "private": it is a number of a network that is not dialled from there.
+    """
+
+    endpoint: Endpoint
+    family: Literal[0, 4, 6]
+    answer: ProbeAnswer
+
+
+class ProbeReply(Record, frozen=True, kw_only=True):
+    """What answered at the endpoints of the offer; ``seen`` is the address that asked, as it was seen from there."""
+
+    incarnation: Incarnation
+    probed: list[Probed]
+    seen: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class WaitReply(Record, frozen=True, kw_only=True):
+    """Whoever is relayed dials back for each of ``tokens``: a client waits there. ``offer`` is the relay's, signed.
+
+    No tokens: nobody came; ask again.
+    """
+
+    incarnation: Incarnation
+    tokens: list[Token]
+    offer: bytes
+
+
 class LeavingRequest(Record, frozen=True, kw_only=True):
     """Do you leave or shrink? ``clearing`` is the holder's signed Clearing, empty to ask only."""
 
@@ -426,6 +493,40 @@ class Leaving(Record, frozen=True, kw_only=True):
 
     incarnation: Incarnation
     notice: bytes
+
+
+class GroupRequest(Record, frozen=True, kw_only=True):
+    """What the asker has of a group, as hashes of facts, and ``facts`` that were wanted here.
+
+    ``group`` is zeros where it asks which group its tenant is in.
+    """
+
+    group: Hash
+    have: Run
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
+
+
+class GroupReply(Record, frozen=True, kw_only=True):
+    """Facts of the provider's ``group`` that the asker lacks; ``wanted`` are hashes of those that are lacking here.
+
+    A provider that is in no group, or in another, has zeros and nothing: ``group`` says which only to its members.
+    """
+
+    group: Hash
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
+    wanted: Run
+
+
+class JoinRequest(SecretRecord, frozen=True, kw_only=True):
+    """Without a certificate: let me in by this code's ``secret``, or (empty) just hear who I am.
+
+    ``word`` is the asker's signed Member; ``facts`` say who let it in, for a provider that has not heard.
+    """
+
+    group: Hash
+    secret: Annotated[bytes, msgspec.Meta(max_length=16)]
+    word: Annotated[bytes, msgspec.Meta(max_length=MAX_FACT)]
+    facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
 
 
 class CharterNotice(Record, frozen=True, kw_only=True):
@@ -493,7 +594,19 @@ OPS: dict[str, OpSpec] = {
     "vouch": OpSpec(path="vouch", right="write", request=VouchRequest, answer=VouchReply),
     "attest": OpSpec(path="attest", right="audit", request=ProveRequest, answer=AttestReply, since=PULLS_VERSION),
     "pull": OpSpec(path="pull", right="write", request=PullRequest, answer=PullReply, since=PULLS_VERSION),
+    "offers": OpSpec(path="offers", right=None, request=OffersRequest, answer=Offers, since=PULLS_VERSION),
     "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
+    "group": OpSpec(path="group", right=None, request=GroupRequest, answer=GroupReply, since=PULLS_VERSION),
 }
-"""Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME;
-/v1/enrol, /v1/erase and /v2/give are the paths without a certificate."""
+"""Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME."""
+
+BARE: dict[str, int] = {
+    "enrol": WIRE_VERSION,
+    "erase": WIRE_VERSION,
+    "give": PULLS_VERSION,
+    "announce": PULLS_VERSION,
+    "join": PULLS_VERSION,
+    "probe": PULLS_VERSION,
+    "wait": PULLS_VERSION,
+}
+"""What is asked without a certificate, and since which version; the path is /v<since>/<word>."""

@@ -360,3 +360,50 @@ def test_a_lost_pack_that_is_cut_is_lost_no_more_once_enough_of_its_shards_are_s
     assert catalog.objects.all("lost"), "two are silent since, and were believed to have theirs"
     seen(rows[1], CLEO)
     assert not catalog.objects.all("lost")
+
+
+def test_an_object_that_two_writers_indexes_name_is_remembered_for_both(catalog: Catalog) -> None:
+    other = bytes([9]) * 32
+    mine, theirs = add(catalog, 100, kind="index"), add(catalog, 200, kind="index", writer=other)
+    pack = add(catalog, 1, index=mine, chunks=[chunk(1)])
+    add(catalog, 2, index=mine, chunks=[chunk(2)])
+    assert catalog.objects.disputes() == {}
+    catalog.objects.also_listed([pack], theirs)
+    assert catalog.objects.disputes() == {(name(200), other, WRITER): 1}
+    assert catalog.objects.listings() == {pack: [theirs]}
+    assert [row.id for row in catalog.objects.of_indexes([name(200)])] == [pack]
+    assert catalog.objects.of_index_rows([theirs]) == {pack}
+    catalog.objects.become(pack, writer=other, kind="tree", size=131072, index_id=theirs)
+    found = catalog.objects.by_name(name(1))
+    assert found is not None
+    assert (found.writer, found.kind, found.size, found.index_id) == (other, "tree", 131072, theirs)
+    assert catalog.objects.disputes() == {(name(100), WRITER, other): 1}
+    catalog.objects.forget([theirs])
+    found = catalog.objects.by_name(name(1))
+    assert found is not None
+    assert (found.writer, found.index_id) == (WRITER, mine), "what is left of two words is believed"
+    assert catalog.objects.disputes() == {}
+    catalog.objects.forget([pack, mine])
+    assert catalog.objects.listings() == {}
+
+
+def test_a_shard_that_turns_out_to_be_a_pack_stays_known_as_what_it_was_called(catalog: Catalog) -> None:
+    other = bytes([9]) * 32
+    theirs, mine = add(catalog, 200, kind="index", writer=other), add(catalog, 100, kind="index")
+    catalog.objects.add(
+        name=name(1),
+        writer=other,
+        kind="data",
+        size=4 << 20,
+        policy=bytes(16),
+        index_id=theirs,
+        spooled=False,
+        created_ns=NOW,
+        shards=[name(number) for number in range(2, 8)],
+        needed=4,
+    )
+    [pack] = catalog.objects.by_names([name(2)])
+    catalog.objects.become(pack.id, writer=WRITER, kind="data", size=65536, policy=bytes(16), index_id=mine)
+    assert catalog.objects.disputes() == {(name(200), other, WRITER): 1}
+    assert pack.id not in catalog.objects.shards_only_of([row.id for row in catalog.objects.by_names([name(1)])])
+    assert [row.id for row in catalog.objects.of_indexes([name(100)])] == [pack.id]

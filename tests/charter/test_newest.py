@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from replicator.charter.newest import HIGHEST, excludes, forks, next_number, ranked
-from replicator.charter.verify import VerifiedCharter
+from replicator.charter.verify import MOST_AHEAD, VerifiedCharter
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,14 @@ def test_the_next_number_can_be_taken_by_whoever_showed_something_else() -> None
     assert next_number(base, [base, charter(7, "b")]) == 9
     assert next_number(base, [charter(12), base]) == 14
     assert next_number(base, [charter(HIGHEST), base, charter(HIGHEST - 1)]) == 8
-    assert next_number(base, [charter(HIGHEST - 2), base]) == HIGHEST
+    assert next_number(base, [charter(7 + MOST_AHEAD - 2), base]) == 7 + MOST_AHEAD
+    assert next_number(base, [charter(7 + MOST_AHEAD - 1), base]) == 8, "who has the base would take none so far on"
+    high = charter(HIGHEST - 5, "b")
+    assert next_number(high, [charter(HIGHEST - 2), high]) == HIGHEST
+
+
+def test_what_leaps_from_another_that_is_shown_comes_last() -> None:
+    base, near, far = charter(7), charter(7 + MOST_AHEAD), charter(8 + MOST_AHEAD)
+    assert ranked([far, base, near]) == [near, base, far]
+    assert ranked([far])[0] is far, "nobody shows where it leaps from"
+    assert ranked([far, base, charter(5, "new", root=2)])[0].number == 5

@@ -4,6 +4,8 @@ import msgspec
 import pytest
 
 from replicator.charter.verify import (
+    HIGHEST_UNSEEN,
+    MOST_AHEAD,
     NO_PREVIOUS,
     VerifiedCharter,
     belongs_to_root,
@@ -132,6 +134,18 @@ class TestCharter:
 
     def test_the_same_charter_again_is_fine(self) -> None:
         assert verified(charter(), KNOWN).hash == KNOWN.hash
+
+    def test_a_number_leaps_no_further_than_anybody_can_have_missed(self) -> None:
+        assert verified(charter(number=5 + MOST_AHEAD), KNOWN).number == 5 + MOST_AHEAD
+        with pytest.raises(IntegrityError, match="leaps"):
+            verified(charter(number=6 + MOST_AHEAD), KNOWN)
+        with pytest.raises(IntegrityError, match="higher than any"):
+            verified(charter(number=HIGHEST_UNSEEN + 1))
+        assert verified(charter(number=HIGHEST_UNSEEN)).number == HIGHEST_UNSEEN
+
+    def test_root_ends_a_line_that_went_far_ahead_and_begins_another(self) -> None:
+        anew = statement(number=2, previous=signed_hash(statement()))
+        assert verified(charter(number=6 + MOST_AHEAD, root=anew), KNOWN).number == 6 + MOST_AHEAD
 
     def test_another_charter_with_the_same_number_is_refused(self) -> None:
         with pytest.raises(IntegrityError, match="two different charters have the number 5"):

@@ -1,6 +1,9 @@
 """Archives of Borg on the command line, with a real borg and real providers."""
 
 import os
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,16 @@ def test_a_passphrase_behind_a_descriptor_is_read_once_for_all_that_borg_is_aske
     assert environment_of({"BORG_PASSPHRASE_FD": "9", "BORG_PASSPHRASE": "x"}) == {"BORG_PASSPHRASE": "x"}
 
 
+def dying(folder: Path, word: str) -> Path:
+    """Make a folder with a borg that is killed where it is given a word."""
+    folder.mkdir()
+    (folder / "borg").write_text(
+        f'#!/bin/sh\ncase " $* " in *" {word} "*) kill -9 $$ ;; esac\nexec {shutil.which("borg")} "$@"\n'
+    )
+    (folder / "borg").chmod(0o755)
+    return folder
+
+
 @pytest.mark.process
 @needs_borg
 def test_archives_come_in_and_snapshots_go_out(breakable: Federation, tmp_path: Path) -> None:
@@ -30,7 +43,14 @@ def test_archives_come_in_and_snapshots_go_out(breakable: Federation, tmp_path: 
     repo.create("docs-2024-05-06", "docs", folder=federation.path, at="2024-05-06T07:08:09")
     plan = federation.json("borg", "import", repo.path, "--dry-run", home="keeper")
     assert [(row["archive"], row["dataset"], row["imported"]) for row in plan] == [("docs-2024-05-06", "docs", False)]
-    [row] = federation.json("borg", "import", repo.path, "--tag", "keep", home="keeper")["archives"]
+    path = f"{dying(tmp_path / 'dying', 'extract')}:{os.environ['PATH']}"
+    killed = federation.run("borg", "import", repo.path, home="keeper", env={"PATH": path})
+    assert (killed.code, "docs-2024-05-06: NOT imported" in killed.text) == (1, True)
+    [said] = re.findall(r"take its right away with `replicator (.+?)`", killed.err)
+    federation.ok(*shlex.split(said), home="keeper")
+    whole = federation.json("borg", "import", repo.path, "--tag", "keep", home="keeper")
+    [row] = whole["archives"]
+    assert whole["ended"]
     assert (row["published"], row["time"], row["items"]) == (True, "2024-05-06T07:08:09+00:00", row["extracted"])
     [shown] = [one for one in federation.json("snapshots", home="keeper") if one["id"] == row["snapshot"]]
     assert (shown["dataset"], shown["node"][:15]) == ("docs", "import of borg ")

@@ -48,13 +48,13 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     monkeypatch.setattr("replicator.engine.repair.mend_urgent", part("urgent", RepairReport()))
     monkeypatch.setattr("replicator.engine.repair.repair", part("repair", RepairReport()))
     monkeypatch.setattr("replicator.engine.rebalance.rebalance", part("rebalance", RebalanceReport()))
-    monkeypatch.setattr(module, "_backup", lambda _: BackupReport(sent_objects=7))
+    monkeypatch.setattr(module, "_backup", lambda _, **__: BackupReport(sent_objects=7))
     return failing
 
 
 def night() -> tuple[Night, dict[str, Any]]:
     session, document = Night(), dict[str, Any]()
-    module._night_of_node(session, document, [])  # type: ignore[arg-type] # as much of a session as it needs
+    module._night_of_node(session, document, [], None)  # type: ignore[arg-type] # as much of a session as it needs
     return session, document
 
 

@@ -54,9 +54,13 @@ class Counting(NoProgress):
 
     def __init__(self) -> None:
         self.amount = 0
+        self.notes: list[str] = []
 
     def advance(self, amount: int) -> None:
         self.amount += amount
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def borg(played: Played, **environment: str) -> Borg:
@@ -120,6 +124,9 @@ def test_warnings_are_kept_and_progress_is_passed_on() -> None:
     said += [b'{"type": "progress_percent", "current": %d}\n' % at for at in (5, 20, 15)]
     done = borg(Played(1, said)).extract("a", "/x", progress=progress)
     assert ([one.text for one in done.warnings], done.count, progress.amount) == (["a: vanished"], 1, 20)
+    assert progress.notes == []
+    done = borg(Played(0, [line("Killed stale lock", level="WARNING")])).extract("a", "/x", progress=progress)
+    assert (done.warnings, progress.notes) == ([], ["borg: Killed stale lock"])  # and so no gap
 
 
 def test_the_environment_is_made_from_scratch_and_no_secret_is_an_argument() -> None:

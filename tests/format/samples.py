@@ -40,6 +40,7 @@ from replicator.format.drill import Drill, Drill1, DrillCheck, DrillChecks
 from replicator.format.erasure import ErasedAt, EraseOrder, EraseReceipt, ErasureReport, ErasureReport1, GoneProvider
 from replicator.format.finding import Finding, Statement
 from replicator.format.forget import Forget, Forget1, KeptChain, KeptSnapshot, MovedPacks, SeenChain
+from replicator.format.group import Admission, Expulsion, Fact, Group, GroupFacts, GroupInvite, Member, Seat, Voucher
 from replicator.format.index import Index, IndexedPack, References
 from replicator.format.keybag import (
     DomainKeyFile,
@@ -70,6 +71,7 @@ from replicator.format.offer import Invite, Offer, Offer1, Offer2
 from replicator.format.pack import Directory, Segment, Slot
 from replicator.format.permit import Permit, Pickup
 from replicator.format.policy import Policy, policy_id
+from replicator.format.relay import Waiting
 from replicator.format.snapshot import (
     ChunkList,
     ChunkRef,
@@ -350,6 +352,48 @@ PERMIT = Permit(
     length=0,
     issued_ns=NOW,
     expires_ns=NOW + NS,
+)
+WAITING = Waiting(relay=run(0xB0, 32), asked_ns=NOW)
+GROUP = Group(name="friends", salt=run(0x10, 16), root=b"a signed root statement", created_ns=NOW)
+GROUP_MEMBER = Member(
+    group=run(0x20, 32),
+    number=3,
+    name="alice",
+    root=b"a signed root statement",
+    provider=b"a signed seat",
+    state="left",
+    said_ns=NOW,
+)
+SEAT = Seat(group=run(0x20, 32), member=run(0x30, 32))
+VOUCHER = Voucher(
+    group=run(0x20, 32),
+    root=b"a signed root statement",
+    door=run(0x40, 32),
+    code=run(0x50, 32),
+    label="for bob",
+    expires_ns=NOW,
+    revoked=True,
+)
+ADMISSION = Admission(group=run(0x20, 32), voucher=b"a signed voucher", member=run(0x30, 32), number=3, admitted_ns=NOW)
+EXPULSION = Expulsion(
+    group=run(0x20, 32),
+    root=b"a signed root statement",
+    member=run(0x30, 32),
+    number=3,
+    reason="silent for a year",
+    stay=[run(0x60, 32), run(0x70, 32)],
+    said_ns=NOW,
+)
+GROUP_FACTS = GroupFacts(
+    facts=[Fact(kind="group", signed=b"a signed group"), Fact(kind="admission", signed=b"a signed admission")]
+)
+GROUP_INVITE = GroupInvite(
+    group=run(0x20, 32),
+    name="friends",
+    door=run(0x40, 32),
+    endpoints=["alice.example.org:7144"],
+    secret=run(0x80, 16),
+    expires_ns=NOW,
 )
 PICKUP = Pickup(permit=b"a signed permit", source=run(0xA0, 32), name=run(0x00, 32), offset=0, length=0, asked_ns=NOW)
 ERASE_ORDER = EraseOrder(tenant=run(0x10, 16), created_ns=NOW)
@@ -650,7 +694,16 @@ SAMPLES: dict[str, Record] = {
     "holders": HOLDERS,
     "fence": FENCE,
     "retire": RETIRE,
+    "group": GROUP,
+    "member": GROUP_MEMBER,
+    "seat": SEAT,
+    "voucher": VOUCHER,
+    "admission": ADMISSION,
+    "expulsion": EXPULSION,
+    "group facts": GROUP_FACTS,
+    "group invite": GROUP_INVITE,
     "permit": PERMIT,
+    "waiting": WAITING,
     "pickup": PICKUP,
     "offer": OFFER,
     "offer 1": OFFER_1,

@@ -14,6 +14,7 @@ from replicator.format import (
     erasure,
     finding,
     forget,
+    group,
     index,
     keybag,
     mark,
@@ -22,6 +23,7 @@ from replicator.format import (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )
@@ -35,6 +37,7 @@ MODULES = (
     erasure,
     finding,
     forget,
+    group,
     index,
     keybag,
     mark,
@@ -43,6 +46,7 @@ MODULES = (
     pack,
     permit,
     policy,
+    relay,
     snapshot,
     tree,
 )

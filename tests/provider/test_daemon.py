@@ -36,6 +36,7 @@ from replicator.provider.marks import marked_rows
 from replicator.provider.service import ProviderService
 from replicator.provider.sweeping import Swept
 from replicator.provider.watch import Watch, keep_quiet
+from replicator.rng import SystemRng
 from replicator.settings import CommandChannel, MetricsSettings, NotifySettings
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
@@ -132,7 +133,9 @@ def test_requests_in_flight_are_finished_before_the_end(tmp_path: str) -> None:
     async def work() -> None:
         stop, lines = asyncio.Event(), asyncio.Queue[str]()
         daemon = asyncio.ensure_future(
-            run_daemon(provider, SystemClock(), listen=provider.listen, announce=lines.put_nowait, stop=stop)
+            run_daemon(
+                provider, SystemClock(), listen=provider.listen, announce=lines.put_nowait, stop=stop, rng=SystemRng()
+            )
         )
         endpoint = (await lines.get()).removeprefix("listening on ")
         invite = decode(Invite, read_code("invite", provider.invite(quota=100 * MIB, label="")))
@@ -332,14 +335,24 @@ def test_a_daemon_looks_at_its_clock_and_sweeps_once_a_day_whatever_happened(
         async def told() -> None:
             assert house.looks[-1] == "scrub", "people are told after it was looked"
 
-        await _keep_house(cast("ProviderService", house), FakeClock(), stop, lambda: house.looks.append("scrub"), told)
+        await _keep_house(
+            cast("ProviderService", house),
+            FakeClock(),
+            stop,
+            lambda: house.looks.append("scrub"),
+            told,
+            lambda: announced.append(1),
+        )
         return house
+
+    announced: list[int] = []
 
     house = asyncio.run(work())
     assert TICKS_A_SWEEP * TICK_S == DAY_S
     assert house.looks[1:4:2] == ["scrub", "scrub"]
     looks = [look for look in house.looks if look != "scrub"]
     assert [at for at, look in enumerate(looks) if look == "sweep"] == [0, TICKS_A_SWEEP]
+    assert announced, "other providers hear where it is"
     assert bool(caplog.records) == (fails is not None)
     assert {record.getMessage() for record in caplog.records} == (
         {f"the sweep stopped ({said}); the next one goes on"} if said else set()
@@ -366,7 +379,9 @@ def test_a_daemon_whose_database_broke_says_so_at_its_end(tmp_path: str, monkeyp
     async def work() -> None:
         stop, lines = asyncio.Event(), asyncio.Queue[str]()
         daemon = asyncio.ensure_future(
-            run_daemon(provider, SystemClock(), listen=provider.listen, announce=lines.put_nowait, stop=stop)
+            run_daemon(
+                provider, SystemClock(), listen=provider.listen, announce=lines.put_nowait, stop=stop, rng=SystemRng()
+            )
         )
         await lines.get()
         monkeypatch.setattr(provider._database, "write", _broken)

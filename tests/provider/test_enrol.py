@@ -45,6 +45,20 @@ def test_a_used_invite_is_spent_for_anyone_else(stand: Stand) -> None:
     assert refusal(lambda: stand.service.enrol(_by_secret(stand, secret, Tenant("other")))) == "spent"
 
 
+def test_who_has_no_good_invite_learns_nothing_of_who_is_here(stand: Stand) -> None:
+    here, impostor = Tenant("here"), Tenant("impostor")
+    enrol(stand.provider, stand.service, here, quota=MIB)
+    spent = secret_of(stand.provider.invite(quota=MIB, label=""))
+    stand.service.enrol(_by_secret(stand, spent, Tenant("new")))
+    impostor.id = here.id
+    for secret in (bytes(16), spent):
+        request = _by_secret(stand, secret, impostor, _stranger())
+        assert refusal(lambda request=request: stand.service.enrol(request)) == "spent"  # type: ignore[misc]
+    good = secret_of(stand.provider.invite(quota=MIB, label=""))
+    assert refusal(lambda: stand.service.enrol(_by_secret(stand, good, impostor, _stranger()))) == "forbidden"
+    stand.service.enrol(_by_secret(stand, good, Tenant("later")))
+
+
 def test_the_same_holder_may_ask_again_because_an_answer_can_be_lost(stand: Stand) -> None:
     tenant = Tenant("new")
     secret = secret_of(stand.provider.invite(quota=MIB, label=""))

@@ -249,6 +249,22 @@ def test_the_offer_follows_where_it_listens_unless_an_address_is_advertised(hous
     provider.close()
 
 
+def test_where_others_reach_it_can_be_said_and_taken_back(house: House) -> None:
+    provider = house.init(listen="192.0.2.1:7144")
+    provider.advertise(["new.example:7144", "new.example:7144", "[2001:db8::1]:7144"])
+    assert provider.offer().endpoints == ["new.example:7144", "[2001:db8::1]:7144"]
+    provider.listening_on("192.0.2.1:7145")
+    assert provider.offer().number == 2, "what is advertised stays"
+    for bad in (["nowhere"], ["via:x@y:1"], [f"h{n}.example:1" for n in range(9)]):
+        with pytest.raises(UsageError):
+            provider.advertise(bad)
+    provider.advertise([])
+    assert (provider.offer().endpoints, provider.offer().number) == (["192.0.2.1:7144"], 3)
+    provider.listening_on("192.0.2.1:7145")
+    assert provider.offer().endpoints == ["192.0.2.1:7145"]
+    provider.close()
+
+
 def test_status_tells_rows_and_disk(stand: Stand) -> None:
     status = stand.provider.status()
     assert status["identity"] == stand.provider.key.identity.hex()

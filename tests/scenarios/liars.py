@@ -6,13 +6,15 @@ from typing import TypeVar
 
 import msgspec
 
+from replicator.charter.offers import VerifiedOffer
 from replicator.crypto.sign import Context, body_of
 from replicator.format.claim import AuditReceipt, hash_of
 from replicator.format.codec import Record, decode, encode
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
 from replicator.provider.session import ProviderSession
 from replicator.transport.handler import Service, Session, Upload
-from replicator.wire.messages import AttestReply, EnrolReply, EnrolRequest, ProveReply
+from replicator.wire.messages import AttestReply, EnrolReply, EnrolRequest, JoinRequest, ProveReply
 
 R = TypeVar("R", bound=Record)
 Handle = Callable[[Session, bytes], bytes]
@@ -57,11 +59,26 @@ class Liar:
     def enrol(self, request: EnrolRequest) -> EnrolReply:
         return self.honest.enrol(request)
 
+    def join(self, request: JoinRequest) -> GroupFacts:
+        return self.honest.join(request)
+
     def erase(self, order: bytes) -> bytes:
         return self.honest.erase(order)
 
     def give(self, pickup: bytes) -> bytes:
         return (self.gives or self.honest.give)(pickup)
+
+    def announce(self, offer: bytes) -> None:
+        self.honest.announce(offer)
+
+    def known(self, offer: bytes) -> VerifiedOffer:
+        return self.honest.known(offer)
+
+    def relays(self, statement: bytes) -> Identity:
+        return self.honest.relays(statement)
+
+    def offer(self) -> bytes:
+        return self.honest.offer()
 
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))

@@ -10,15 +10,17 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.engine.backup import BackupReport, DatasetReport, backup
 from replicator.engine.beside import Beside, BesideReport, archives_of, comment_of, paths_of, to_drop
 from replicator.engine.borg import Archive, Borg
+from replicator.errors import SpaceError
 from replicator.ids import ObjectName
 from replicator.process import Stop, SystemPrograms
 from replicator.snapshot.mapped import MappedSource
 from replicator.snapshot.retention import KeepRules
 from replicator.snapshot.rules import Rules
 from replicator.snapshot.walk import PosixSource
-from tests.borg import Repo, needs_borg
+from tests.borg import Repo, disk, needs_borg, needs_root
 from tests.compare import Rules as Compared
 from tests.compare import compare
+from tests.fakes import SeededRng
 from tests.scenarios.world import World, write
 from tests.snapshot.nasty import build
 
@@ -111,6 +113,27 @@ async def test_an_archive_that_fails_never_stops_the_copy_and_is_named_until_one
     world.clock.advance(4 * DAY_S)
     status = await world.status(offline=True)
     assert any("96 hours old" in problem for problem in status.problems)
+
+
+@pytest.mark.slow
+@needs_borg
+@needs_root
+async def test_an_archive_for_which_there_is_no_room_is_named_and_the_next_one_is_made(
+    world: World, tmp_path: Path
+) -> None:
+    source = tmp_path / "s" / "docs"
+    write(str(source / "large"), SeededRng("large").bytes(3_000_000))
+    world.add_dataset("docs", str(source))
+    with disk(tmp_path / "small", 2_000_000) as resize:
+        repo = Repo(tmp_path / "small" / "b")
+        ask_for(world, str(repo.path))
+        failed = await night(world, repo)
+        assert isinstance(beside(failed).error, SpaceError)
+        assert any("beside" in problem for problem in (await world.status(offline=True)).problems)
+        resize(30_000_000)
+        made = await night(world, repo)
+        assert (beside(made).error, repo.names()) == (None, [beside(made).archive])
+    assert await world.differences(str(source)) == []
 
 
 async def test_whatever_goes_wrong_beside_ends_nothing_else(world: World, tmp_path: Path) -> None:

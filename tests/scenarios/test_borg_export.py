@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from replicator.engine.borg import Done
 from replicator.engine.borgexport import ExportedArchive, export_to_borg
 from replicator.engine.browse import Library
+from replicator.engine.edge import NoProgress
 from replicator.engine.federation import Federation
-from replicator.errors import KeyWrongError, NotFoundError, UsageError
+from replicator.errors import KeyWrongError, NotFoundError, SourceError, UsageError
+from replicator.process import Command, Ended, Heard, Programs, Stop, SystemPrograms
 from tests.borg import Repo, needs_borg
 from tests.compare import Rules, compare
 from tests.scenarios.world import World
@@ -20,7 +24,12 @@ ROOT = os.geteuid() == 0
 
 
 async def take(
-    world: World, repo: Repo, snapshot: str = "latest", *, name: str | None = None, encryption: str | None = None
+    world: World,
+    repo: Repo,
+    *,
+    name: str | None = None,
+    encryption: str | None = None,
+    programs: Programs | None = None,
 ) -> ExportedArchive:
     keeper = world.keeper()
     try:
@@ -30,8 +39,8 @@ async def take(
             return await export_to_borg(
                 library,
                 world.edge,
-                await library.find(snapshot),
-                repo.maker(world.home, reads=False),
+                await library.find("latest"),
+                repo.maker(world.home, reads=False, programs=programs),
                 name=name,
                 encryption=encryption,
                 staging=os.path.join(world.root, "staging"),
@@ -39,6 +48,59 @@ async def take(
             )
     finally:
         keeper.close()
+
+
+def test_a_borg_that_is_stopped_leaves_no_lock_and_the_lock_of_a_killed_one_is_in_nobodys_way(tmp_path: Path) -> None:
+    repo, told = Repo(tmp_path / "b"), Noting()
+    source = tmp_path / "large"
+    source.touch()
+    os.truncate(source, 1 << 36)  # takes borg a minute
+    make = repo.maker(str(tmp_path), reads=False, wait_s=30)
+
+    def create(name: str, stop: Stop) -> Done:
+        return make(stop).create(name, [b"./large"], folder=str(tmp_path), at_ns=0, comment="", progress=told)
+
+    with pytest.raises(SourceError, match="was stopped"):
+        create("stopped", lambda: told.amount > 0)
+    assert list(repo.path.glob("lock.*")) == []
+    words = [repo.program, "--log-json", "create", "--progress", f"{repo.path}::killed", "large"]
+    with subprocess.Popen(words, env=repo.environment, cwd=tmp_path, stderr=subprocess.PIPE) as killed:
+        assert killed.stderr is not None, "it was asked for"
+        while b"archive_progress" not in killed.stderr.readline():
+            pass
+        killed.kill()
+    assert list(repo.path.glob("lock.*")) != []
+    os.truncate(source, 1)
+    assert create("whole", lambda: False).warnings == []
+    assert repo.names() == ["whole"]
+
+
+class Noting(NoProgress):
+    """Knows whether anything was read."""
+
+    amount = 0
+
+    def advance(self, amount: int) -> None:
+        self.amount += amount
+
+
+class Dying(SystemPrograms):
+    """Kills borg when it has made an archive, before it can say so."""
+
+    def run(self, command: Command, *, limit_s: float, stop: Stop, keep: int = 0, heard: Heard | None = None) -> Ended:
+        ended = super().run(command, limit_s=limit_s, stop=stop, keep=keep, heard=heard)
+        return Ended(code=-9) if "create" in command.argv else ended
+
+
+async def test_an_export_whose_borg_is_killed_is_none_and_the_next_one_is_whole(world: World, tmp_path: Path) -> None:
+    world.small_dataset()
+    await world.backup()
+    repo = Repo(tmp_path / "b")
+    with pytest.raises(SourceError, match="signal 9"):
+        await take(world, repo, programs=Dying())
+    assert "staging" not in os.listdir(world.root)
+    again = await take(world, repo)
+    assert (again.already, repo.names()) == (True, [again.name])
 
 
 async def test_borg_extracts_what_a_restore_brings_back(world: World, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from replicator.catalog.snapshots import Dataset
 from replicator.engine.importing import ImportReport, chosen, home_of, import_archives
 from replicator.engine.node import NodeHome
 from replicator.engine.retain import counted
-from replicator.errors import SourceError
+from replicator.errors import KeyWrongError, LockedError, SourceError
 from replicator.fs import PosixFs
 from replicator.process import Command, Ended, Heard, Stop, SystemPrograms
-from tests.borg import OTHER, Repo, listening, needs_borg, needs_sshd
+from tests.borg import OTHER, PHRASE, Repo, disk, listening, needs_borg, needs_root, needs_ssh
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
 from tests.scenarios.world import PROMISE, World, write
@@ -47,7 +47,7 @@ async def bring(world: World, repo: Repo, glob: str | None = None, **said: Any) 
             open_node=lambda: NodeHome(home, PosixFs()),
             dataset_of=plain_dataset,
             series=said.pop("series", None),
-            staging=os.path.join(world.root, "staging"),
+            staging=said.pop("staging", os.path.join(world.root, "staging")),
             privileged=ROOT,
             **said,
         )
@@ -168,7 +168,7 @@ async def test_a_damaged_archive_keeps_back_no_other_and_comes_with_its_own_time
     whole = added[1].read_bytes()
     os.truncate(added[1], len(whole) // 2)
     report = await bring(world, repo)
-    assert (bad(report), report.left, report.ended) == (["a-2 IntegrityError"], [], False)
+    assert (bad(report), report.left, report.ended) == (["a-2 IntegrityError"], [], True)  # nobody waits for it
     added[1].write_bytes(whole)
     again = await bring(world, repo)
     assert (again.already, bad(again), again.ended) == (2, [], True)
@@ -182,7 +182,27 @@ async def test_a_damaged_archive_keeps_back_no_other_and_comes_with_its_own_time
     assert again.archives[0].report.new_bytes < 200_000  # what all have is not stored again
 
 
-@needs_sshd
+async def test_a_repository_that_is_locked_or_does_not_open_is_left_as_it_is_and_comes_in_later(
+    world: World, tmp_path: Path
+) -> None:
+    repo, _ = series(tmp_path, 1)
+    lock = repo.path / "lock.exclusive"
+    lock.mkdir()
+    (lock / "elsewhere@7.1-0").touch()
+    with pytest.raises(LockedError, match=r"Failed to create/acquire the lock") as caught:
+        await bring(world, repo)
+    assert "break-lock" in caught.value.hint
+    assert (lock / "elsewhere@7.1-0").exists()
+    shutil.rmtree(lock)
+    repo.environment["BORG_PASSPHRASE"] = "another"
+    with pytest.raises(KeyWrongError, match="incorrect"):
+        await bring(world, repo)
+    assert await world.snapshots() == []
+    repo.environment["BORG_PASSPHRASE"] = PHRASE
+    assert outcome(await bring(world, repo)) == [("a-1", None, [])]
+
+
+@needs_ssh
 async def test_a_repository_behind_ssh_comes_in_as_any_other(world: World, tmp_path: Path) -> None:
     repo, _ = series(tmp_path, 1)
     with listening(tmp_path / "ssh") as command:
@@ -194,6 +214,22 @@ async def test_a_repository_behind_ssh_comes_in_as_any_other(world: World, tmp_p
         with pytest.raises(SourceError, match="Connection closed") as caught:
             await bring(world, repo)
         assert "can this user log in there" in caught.value.hint
+    assert await world.differences(str(tmp_path / "s" / "tree")) == []
+
+
+@pytest.mark.slow
+@needs_root
+async def test_an_import_whose_disk_is_full_ends_and_goes_on_when_there_is_room(world: World, tmp_path: Path) -> None:
+    repo, _ = series(tmp_path, 2)
+    with disk(tmp_path / "small", 300_000) as resize:
+        staging = str(tmp_path / "small" / "staging")
+        full = await bring(world, repo, staging=staging)
+        assert (bad(full), len(full.left), full.ended) == (["a-1 SpaceError"], 1, False)
+        assert full.archives[0].error is not None
+        assert "--staging" in full.archives[0].error.hint
+        assert (await world.snapshots(), os.listdir(tmp_path / "small")) == ([], [])
+        resize(10_000_000)
+        assert outcome(await bring(world, repo, staging=staging)) == [("a-1", None, []), ("a-2", None, [])]
     assert await world.differences(str(tmp_path / "s" / "tree")) == []
 
 

@@ -1,6 +1,7 @@
 """Packs that are cut into shards: any four of six give them back, and what is missing is made again of four."""
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -36,6 +37,7 @@ from tests.fakes import SeededRng
 from tests.scenarios.conftest import Worlds
 from tests.scenarios.test_forgetting import DAY_S, keep
 from tests.scenarios.test_pruning import days_pass, pruned
+from tests.scenarios.test_unnamed import given_up
 from tests.scenarios.world import PROMISE, World, read, write
 
 CODED = msgspec.structs.replace(PROMISE, coding=(4, 2), spread=["owner"])
@@ -654,6 +656,26 @@ async def test_shards_of_a_pack_that_this_home_stored_and_no_index_lists_go_as_o
     assert not lying & {name_of(data).hex() for data in left}
     assert listed.hex() in lying
     await whole(world, source)
+
+
+async def test_shards_that_a_lost_machine_never_listed_go_after_a_week(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await backed_up(world)
+    copy = shutil.copytree(source, os.path.join(world.root, "as it was", "docs"))
+    for number in range(6):
+        write(os.path.join(source, f"{number}.raw"), SeededRng(f"never published {number}").bytes(900_000))
+    left = await given_up(world, monkeypatch)
+    assert max(len(read(os.path.join(world.objects(0), name))) for name in left[0]) >= MIB
+    first = await pruned(world)
+    assert (first.unnamed, len(first.stays)) == ([], 1)
+    world.clock.advance(8 * DAY_S)
+    report = await pruned(world)
+    assert {one.name.hex() for one in report.unnamed} == set.union(*left)
+    assert sum(one.kind == "shard" for one in report.unnamed) >= SHARDS
+    days_pass(world)
+    assert not any(set(os.listdir(world.objects(number))) & left[number] for number in range(SHARDS))
+    assert await world.differences(copy, "latest:docs") == []
 
 
 async def test_what_lies_on_a_leaving_provider_moves_as_the_shard_it_is(world: World, source: str) -> None:

@@ -72,6 +72,12 @@ async def test_one_that_is_to_be_emptied_is_and_keeps_what_it_has_until_it_is_re
     assert all(one.why and one.leaves for one in planned.moves)
     done = await move(world)
     assert (done.made, done.exit_code, done.surplus) == (len(planned.moves), 0, len(planned.moves))
+    assert done.let_go == len(planned.moves)
+    node = world.node()
+    claimed = {row.id for row in node.catalog.objects.all() if row.kind in PACKS}
+    claimed &= node.catalog.objects.claimed(world.identity(number))
+    node.close()
+    assert claimed == set(), "nobody relies on it there any more"
     after = everything(world)
     assert after[number] == before[number], "copies first; what is surplus is released by prune"
     assert sum(map(len, after.values())) == sum(map(len, before.values())) + len(planned.moves)
@@ -92,7 +98,7 @@ async def test_a_grant_that_was_cut_moves_what_is_too_much_and_once(world: World
     assert (done.made, done.exit_code) == (len(planned.moves), 0)
     for _ in range(2):
         again = await move(world)
-        assert (again.moves, again.surplus) == ([], len(planned.moves))
+        assert (again.moves, again.surplus, again.let_go) == ([], 0, 0)
     assert (await world.repair()).made == 0
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal
 
+import msgspec
 import pytest
 
 from replicator.catalog.objects import ObjectRow
@@ -14,10 +15,14 @@ from replicator.engine.publish import Publisher
 from replicator.engine.repair import RepairReport, mend_urgent, repair
 from replicator.engine.send import Sender
 from replicator.errors import MinimumNotMetError, RefusedError
+from replicator.format.codec import decode, encode
 from replicator.ids import Identity, short
+from replicator.transport.handler import RequestRefusedError, Session
 from replicator.transport.memory import Phase
+from replicator.wire.messages import ProveReply
 from tests.fakes import NS
-from tests.scenarios.world import PROMISE, World
+from tests.scenarios.liars import Handle, Liar
+from tests.scenarios.world import PLACES, PROMISE, World
 
 DAY = 86400
 Said = Literal["ok", "away", "readonly", "draining", "gone"]
@@ -263,3 +268,51 @@ async def test_before_a_backup_only_what_is_urgent_is_made(world: World, source:
     assert urgent.made == sum(
         len((later[number] - where[number]) & both) for number in range(5) if number not in (first, second)
     )
+
+
+def shows_nothing(world: World, number: int, how: str) -> None:
+    """Have a provider say hello and take everything, and show nothing of what it holds."""
+
+    def refuse(_session: Session, _body: bytes) -> bytes:
+        raise RequestRefusedError("unavailable", "the disk is busy")
+
+    def empty(session: Session, body: bytes) -> bytes:
+        reply = decode(ProveReply, session.handle("prove", body))
+        return encode(msgspec.structs.replace(reply, proofs=[None for _ in reply.proofs]))
+
+    ops: dict[str, Handle] = {"inventory": refuse} if how == "lists nothing" else {"prove": empty}
+    world.network.add(Liar(world.services[number], ops=ops))
+
+
+@pytest.mark.parametrize("how", ["lists nothing", "proves nothing"])
+async def test_who_only_says_hello_is_as_lost_after_a_fortnight_as_who_does_not_answer(
+    how: str, world: World, source: str
+) -> None:
+    await world.backup()
+    one = holders(world)[0]
+    world.silence(one)
+    await night(world)
+    shows_nothing(world, one, how)
+    world.clock.advance(10 * DAY)
+    early = await night(world)
+    assert (early.made, early.lost_peers) == (0, [])
+    assert PLACES[one][0] in early.waiting
+    world.clock.advance(5 * DAY)
+    late = await night(world)
+    assert late.lost_peers == [PLACES[one][0]]
+    assert late.made > 0
+    world.answer(one)
+    back = await night(world)
+    assert (back.lost_peers, back.waiting) == ([], {})
+
+
+async def test_silence_that_a_wrong_clock_dated_ahead_begins_with_the_next_look(world: World, source: str) -> None:
+    await world.backup()
+    one = holders(world)[0]
+    world.silence(one)
+    world.clock.advance(1000 * DAY)
+    await night(world)
+    world.clock.set_wall(world.clock.now_ns() - 1000 * DAY * NS)
+    assert (await night(world)).lost_peers == []
+    world.clock.advance(15 * DAY)
+    assert (await night(world)).lost_peers == [PLACES[one][0]]

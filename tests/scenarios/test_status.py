@@ -11,6 +11,7 @@ import pytest
 
 from replicator.clock import DAY_S
 from replicator.engine import federation
+from replicator.engine.alarms import alarms_of, standing
 from replicator.engine.repair import repair
 from replicator.engine.status import Status
 from replicator.transport.handler import RequestRefusedError, Session
@@ -391,6 +392,29 @@ async def test_an_offline_answer_asks_nobody_and_says_as_of_when(world: World, s
     world.silence(*range(5))
     found = await world.status(offline=True)
     assert (found.exit_code, found.asked, found.as_of_ns) == (0, False, asked)
+
+
+async def test_who_has_only_read_does_not_know_offline_who_holds_what(world: World, source: str) -> None:
+    await world.backup()
+    await world.snapshots()
+    found = await world.status(keeper=True, offline=True)
+    assert (found.exit_code, found.datasets[0].state) == (3, "unknown")
+    assert "was not asked yet" in standing(found)
+    assert alarms_of(found) == []
+    assert (await world.status(keeper=True)).exit_code == 0
+    found = await world.status(keeper=True, offline=True)
+    assert (found.exit_code, found.datasets[0].state) == (0, "safe")
+    write(os.path.join(source, "new.txt"), b"new")
+    await world.backup()
+    await world.snapshots()
+    found = await world.status(keeper=True, offline=True)
+    assert (found.exit_code, found.datasets[0].state) == (3, "unknown")
+    assert "1 of 2 snapshots" in found.datasets[0].gaps[-1]
+    for path in world.stored(0, ["data"]):
+        os.unlink(path)
+    await world.status(keeper=True)
+    found = await world.status(keeper=True, offline=True)
+    assert found.datasets[0].state != "unknown", "who looked and found it missing knows"
 
 
 @pytest.mark.parametrize(

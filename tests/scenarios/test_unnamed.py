@@ -13,7 +13,7 @@ from replicator.engine.pruning import PruneReport
 from replicator.engine.publish import Publisher
 from replicator.engine.recover import recover
 from replicator.engine.succession import announce_root
-from replicator.format.container import Kind
+from replicator.format.container import MAGIC, Kind
 from replicator.format.merkle import name_of
 from replicator.ids import Identity, ObjectName
 from replicator.pack.sealed import seal_object
@@ -39,7 +39,7 @@ def world(worlds: Worlds) -> World:
 
 
 def everywhere(world: World) -> list[set[str]]:
-    return [set(os.listdir(world.objects(number))) for number in range(PROVIDERS)]
+    return [set(os.listdir(world.objects(number))) for number in range(len(world.opened))]
 
 
 def lose_node(world: World) -> None:
@@ -209,11 +209,11 @@ async def test_while_another_root_is_announced_no_charter_and_no_keybag_is_marke
 
 async def test_what_no_key_opens_and_what_was_said_of_forgetting_stays(world: World) -> None:
     await changing_nights(world, 1)
-    node, rng = world.node(), SeededRng("a part of something")
+    node, rng = world.node(), SeededRng("of another domain")
     said = seal_object(Kind.FORGET, b"by a key that has no right any more", node.keys(), rng)
     async with Federation(node, world.edge) as federation:
         for link in federation.links.values():
-            for data in (rng.bytes(1 << 16), said):
+            for data in (MAGIC + rng.bytes((1 << 16) - len(MAGIC)), said):
                 await link.connection.put(ObjectName(name_of(data)), data)
     node.close()
     await pruned(world)

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from replicator.engine.edge import Edge
 from replicator.format.codec import Record
+from replicator.format.group import GroupFacts
 from replicator.ids import Identity, ObjectName
 from replicator.transport.base import Connection, Target
 from replicator.transport.memory import MemoryNetwork
-from replicator.wire.messages import EnrolReply, EnrolRequest
+from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 A = TypeVar("A", bound=Record)
 Actor = Callable[[Edge], Coroutine[Any, Any, object]]
@@ -61,6 +62,10 @@ class _Network:
         await self._stage.turn(self._actor)
         return await self._network.enrol(target, request)
 
+    async def join(self, target: Target, request: JoinRequest) -> GroupFacts:
+        await self._stage.turn(self._actor)
+        return await self._network.join(target, request)
+
     async def erase(self, target: Target, order: bytes) -> bytes:
         await self._stage.turn(self._actor)
         return await self._network.erase(target, order)
@@ -73,6 +78,7 @@ class _Network:
 class _Connection:
     def __init__(self, connection: Connection, stage: _Stage, actor: str) -> None:
         self.target = connection.target
+        self.endpoint = connection.endpoint
         self._connection = connection
         self._stage = stage
         self._actor = actor

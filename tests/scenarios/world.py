@@ -89,14 +89,10 @@ class World:
 
     def copy(self, root: str, seed: str = "copy") -> "World":
         """Copy everything on disk, whose providers are stopped, to a new folder and start it there."""
-        shutil.copytree(self.root, root, copy_function=_copy_or_link)
+        shutil.copytree(self.root, root, copy_function=copy_or_link)
         for number in range(self.providers):
-            path = os.path.join(root, f"provider-{number}", "provider", "home.json")
-            with open(path, encoding="utf-8") as file:
-                settings = json.load(file)
-            settings["data"] = os.path.join(root, f"provider-{number}", "data")
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(settings, file)
+            home = os.path.join(root, f"provider-{number}")
+            move_data(home, os.path.join(home, "data"))
         return World(
             root,
             providers=self.providers,
@@ -397,7 +393,18 @@ class World:
         return found
 
 
-def _copy_or_link(source: str, target: str) -> None:
+def move_data(home: str, data: str) -> None:
+    """Tell a provider's home that was copied where its data lies now."""
+    path = os.path.join(home, "provider", "home.json")
+    with open(path, encoding="utf-8") as file:
+        settings = json.load(file)
+    settings["data"] = data
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(settings, file)
+
+
+def copy_or_link(source: str, target: str) -> None:
+    """Copy a file of a world; a large one that nothing changes has one copy."""
     # A provider's ballast is 16 MiB that nothing changes.
     if os.path.basename(source) == "ballast":
         os.link(source, target)

@@ -13,6 +13,7 @@ from replicator.provider.home import Provider
 from replicator.provider.service import ProviderService
 from replicator.transport.base import Connection, Target
 from replicator.transport.client import TlsNetwork
+from replicator.transport.probing import Prober
 from replicator.transport.server import serving
 from replicator.transport.tls import server_context
 from replicator.wire.messages import EnrolRequest
@@ -56,8 +57,9 @@ class Live:
 
 
 @asynccontextmanager
-async def living(path: str, **terms: object) -> AsyncIterator[Live]:
-    """Run a settled provider inside the block."""
+async def living(path: str, *dialling: Prober, **terms: object) -> AsyncIterator[Live]:
+    """Run a settled provider inside the block; it dials back if it has something to do that with."""
+    prober = dialling[0] if dialling else None
     house = House(path)
     provider = house.init(**terms)
     service = provider.start()
@@ -65,7 +67,9 @@ async def living(path: str, **terms: object) -> AsyncIterator[Live]:
     settle(provider, service, tenant)
     context = server_context(*provider.certificate_paths())
     try:
-        async with serving(service, SystemClock(), host="127.0.0.1", port=0, context=context) as endpoints:
+        async with serving(
+            service, SystemClock(), host="127.0.0.1", port=0, context=context, prober=prober
+        ) as endpoints:
             yield Live(house, provider, service, endpoints[0], tenant)
     finally:
         service.stop()

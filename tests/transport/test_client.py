@@ -12,17 +12,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from replicator.charter.group import Voice, found_group, hash_of_secret, merge
 from replicator.crypto.certificates import certificate_pem, client_certificate, private_pem, provider_certificate
 from replicator.crypto.sign import Context, SigningKey, verify
 from replicator.endpoints import split_endpoint
 from replicator.errors import BusyError, ProtocolError, UnreachableError
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode, encode
+from replicator.format.group import Fact, Group, Member, Voucher
 from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST
 from replicator.ids import ObjectName
@@ -39,6 +42,7 @@ from replicator.wire.messages import (
     Info,
     Inventory,
     InventoryRequest,
+    JoinRequest,
     ProveReply,
     ProveRequest,
     Refused,
@@ -121,6 +125,41 @@ def test_roots_order_to_erase_needs_no_certificate(tmp_path: str) -> None:
         assert await refused(connection.get(name_of(data_object(1)))) == "unauthorized"
         assert await at.network.erase(at.target(STRANGER), at.tenant.erase_order()) == receipt
         await connection.close()
+
+    live(str(tmp_path), work)
+
+
+def test_a_code_of_a_group_needs_no_certificate(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ENROL_BURST", 6)  # of which one source may have half
+    monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
+
+    async def work(at: Live) -> None:
+        door, comer = Voice(key=at.provider.key), Voice(key=STRANGER)
+
+        def word(name: str) -> Callable[[bytes], Member]:
+            return lambda group: Member(group=group, number=1, name=name, root=b"", provider=b"", state="in", said_ns=1)
+
+        known = found_group(door, Group(name="friends", salt=bytes(16), root=b"", created_ns=1), word("alice"))
+        voucher = Voucher(
+            group=known.group,
+            root=b"",
+            door=at.service.identity,
+            code=hash_of_secret(bytes(16), door.member),
+            label="",
+            expires_ns=2**61,
+            revoked=False,
+        )
+        known = merge(known, [Fact(kind="voucher", signed=door.say(Context.VOUCHER, voucher))])
+        said = comer.say(Context.MEMBER, word("bob")(known.group))
+        request = JoinRequest(group=known.group, secret=bytes(16), word=said, facts=[])
+        assert await refused(at.network.join(at.target(STRANGER), request)) == "not-found"
+        at.provider.enter_group(known, at.service.identity)
+        found = merge(None, (await at.network.join(at.target(STRANGER), request)).facts, group=known.group)
+        assert [one.name for one in found.members() if one.state == "in"] == ["alice", "bob"]
+        wrong = msgspec.structs.replace(request, secret=bytes(15) + b"x")
+        assert await refused(at.network.join(at.target(STRANGER), wrong)) == "spent"
+        with pytest.raises(BusyError):
+            await at.network.join(at.target(STRANGER), wrong)
 
     live(str(tmp_path), work)
 
@@ -357,7 +396,7 @@ def test_an_answer_is_given_time_for_what_has_come_of_it_alone(tmp_path: str, mo
 
 
 def test_orders_to_erase_are_rationed_apart_from_enrolments(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ENROL_BURST", 2)
+    monkeypatch.setattr(server, "ENROL_BURST", 4)  # of which one source may have half
     monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
 
     async def work(at: Live) -> None:
@@ -371,7 +410,7 @@ def test_orders_to_erase_are_rationed_apart_from_enrolments(tmp_path: str, monke
 
 
 def test_enrolments_are_rationed(tmp_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ENROL_BURST", 2)
+    monkeypatch.setattr(server, "ENROL_BURST", 4)  # of which one source may have half
     monkeypatch.setattr(server, "ENROL_PER_S", 0.001)
 
     async def work(at: Live) -> None:
@@ -394,6 +433,32 @@ def test_the_token_bucket_fills_with_time() -> None:
     assert [bucket.take() for _ in range(3)] == [0, 0, 2]
 
 
+def test_who_asks_without_end_leaves_others_what_they_need() -> None:
+    clock = FakeClock()
+    bucket = server.TokenBucket(clock, burst=30, per_s=1.0)
+    greedy = ["192.0.2.1", "2001:db8:0:1:aa::1", "2001:db8:0:ff:bb::2", "::ffff:192.0.2.1"]
+    sources = {server.source_of(one) for one in greedy}
+    assert len(sources) == 2, "one address, and one household's networks"
+    served = 0
+    for _ in range(600):
+        clock.advance(0.1)
+        served += sum(bucket.take(server.source_of(one)) == 0 for one in greedy)
+    assert 15 <= served <= 15 + 60, "in a minute no more than the rate, from both together"
+    assert bucket.take(sources.pop()) > 0
+    others = [server.source_of(f"198.51.100.{number}") for number in range(12)]
+    assert [bucket.take(one) for one in others] == [0] * 12
+    assert bucket.take(others[0]) > 0, "who asks again is no newcomer"
+
+
+def test_sources_that_were_heard_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SOURCES", 2)
+    bucket = server.TokenBucket(FakeClock(), burst=100, per_s=1.0)
+    assert [bucket.take(one) for one in ("a", "a", "b", "c")] == [0] * 4
+    assert set(bucket._of) == {"b", "c"}
+    assert bucket.take(server.source_of("no address")) == 0
+    assert set(bucket._of) == {"b", "c"}
+
+
 def test_only_tls_1_3_is_spoken(tmp_path: str) -> None:
     async def work(at: Live) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -412,7 +477,9 @@ def unproved(at: Live, endpoint: str, peer: PeerCertificate) -> TlsConnection:
     host, port = split_endpoint(endpoint)
     reach = Reach(
         name="alice",
+        endpoint="",
         host=host,
+        server_name=None,
         port=port,
         peer=peer.der,
         seed=b"",

@@ -32,7 +32,9 @@ def reach_of(endpoint: str, *, stall_s: float = 5.0) -> Reach:
     host, port = split_endpoint(endpoint)
     return Reach(
         name="odd",
+        endpoint="",
         host=host,
+        server_name=None,
         port=port,
         peer=CERTIFICATE,
         seed=KEY.seed(),

@@ -7,16 +7,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.clock import NS
 from replicator.crypto.sign import Context, SigningKey
 from replicator.errors import PeerError, RefusedError, UnreachableError, UsageError
 from replicator.format.codec import encode
 from replicator.format.merkle import name_of
+from replicator.format.offer import encode_offer
 from replicator.format.permit import Permit, Pickup
 from replicator.ids import Identity
 from replicator.transport.reachable import Reachable
 from replicator.transport.sources import MOST_DIALLED, TlsSources
+from replicator.wire.messages import KnownOffer, Offers, OffersRequest
 from tests.fakes import SeededRng
 from tests.provider.tenant import MIB, data_object, put
 from tests.transport.live import Live, living, run
@@ -81,6 +84,36 @@ def test_an_object_comes_from_the_provider_whose_key_was_named_and_from_no_other
             await failing(fetch(sources, where, who, pickup(live), size=len(DATA) // 2))
             nowhere = await failing(fetch(TlsSources(Reachable(["public"])), where, who, pickup(live)))
             assert "may be dialled" in str(nowhere)
+
+    run(work)
+
+
+def test_a_provider_announces_itself_to_one_that_knows_it_and_to_no_other(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with living(str(tmp_path)) as live:
+            first, second = (
+                PULLER.sign(
+                    Context.OFFER,
+                    encode_offer(replace(live.provider.offer(), provider_key=PULLER.public, number=number)),
+                )
+                for number in (1, 2)
+            )
+            sources = TlsSources(LOOPBACK)
+
+            def announce(who: Identity = live.service.identity) -> Awaitable[None]:
+                return asyncio.to_thread(sources.announce, ("127.0.0.1:1", live.endpoint), who, second)
+
+            unknown = await failing(announce())
+            assert isinstance(unknown, RefusedError)
+            assert unknown.code == "not-found"
+            connection = await live.connect()
+            known = [KnownOffer(identity=PULLER.identity, number=0)]
+            await connection.call("offers", OffersRequest(known=[], offers=[first]), Offers)
+            await announce()
+            found = await connection.call("offers", OffersRequest(known=known, offers=[]), Offers)
+            assert found.offers == [second]
+            assert isinstance(await failing(announce(PULLER.identity)), UnreachableError)
+            await connection.close()
 
     run(work)
 

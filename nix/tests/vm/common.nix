@@ -68,7 +68,10 @@ in
       sorted = lib.sort (a: b: a < b) machines;
       number = name: toString (1 + lib.length (builtins.filter (other: other < name) sorted));
       address = name: addresses.${name} or "192.168.1.${number name}";
-      meshed = name: lib.optionalAttrs (addresses ? ${name}) { inherit (keys.${name}) wireguard; } // lib.optionalAttrs (endpoints ? ${name}) { endpoint = endpoints.${name}; };
+      meshed =
+        name:
+        lib.optionalAttrs (addresses ? ${name}) { inherit (keys.${name}) wireguard; }
+        // lib.optionalAttrs (endpoints ? ${name}) { endpoint = endpoints.${name}; };
     in
     {
       host =
@@ -122,19 +125,17 @@ in
       };
     };
 
-  node =
-    roster: datasets:
-    {
-      imports = [ self.nixosModules.node ];
-      services.replicator = {
-        inherit roster;
-        node = {
-          enable = true;
-          randomizedDelay = "0";
-          inherit datasets;
-        };
+  node = roster: datasets: {
+    imports = [ self.nixosModules.node ];
+    services.replicator = {
+      inherit roster;
+      node = {
+        enable = true;
+        randomizedDelay = "0";
+        inherit datasets;
       };
     };
+  };
 
   # A key on a machine that no secrets' tool looks after; real ones never come by the store.
   inherit keyFile;
@@ -147,21 +148,46 @@ in
     };
   };
 
+  # A stand-in for nixpkgs may lack names of programs, which Debian has where the containers run.
+  complete = pkgs: {
+    _module.args.pkgs = lib.mkForce (
+      pkgs
+      // lib.genAttrs (builtins.filter (name: !pkgs ? ${name}) [
+        "btrfs-progs"
+        "mariadb"
+        "postgresql"
+        "sqlite"
+      ]) (_: pkgs.bash)
+    );
+  };
+
   # Said before each script. NODE, TODO and PROVIDER are what an operator types as replicator-node and so on.
   words = nodes: ''
     import json
 
     ${lib.concatStrings (
-      lib.mapAttrsToList (
-        word: find:
-        let
-          found = builtins.filter (one: one != null) (map find (builtins.attrValues nodes));
-        in
-        lib.optionalString (found != [ ]) "${word} = \"${lib.getExe (lib.head found)}\"\n"
-      ) {
-        NODE = config: if config.services.replicator.node.enable or false then config.services.replicator.node.command else null;
-        TODO = config: if config.services.replicator.node.enable or false then config.services.replicator.node.todo else null;
-      }
+      lib.mapAttrsToList
+        (
+          word: find:
+          let
+            found = builtins.filter (one: one != null) (map find (builtins.attrValues nodes));
+          in
+          lib.optionalString (found != [ ]) "${word} = \"${lib.getExe (lib.head found)}\"\n"
+        )
+        {
+          NODE =
+            config:
+            if config.services.replicator.node.enable or false then
+              config.services.replicator.node.command
+            else
+              null;
+          TODO =
+            config:
+            if config.services.replicator.node.enable or false then
+              config.services.replicator.node.todo
+            else
+              null;
+        }
     )}
 
     KEEPER = "REPLICATOR_HOME=/root/keeper REPLICATOR_PASSPHRASE_FILE=/root/passphrase replicator"

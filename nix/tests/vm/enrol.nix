@@ -48,7 +48,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       start = "systemctl reset-failed; systemctl start replicator-provider"
       with subtest("without its disk nothing starts, and nothing is written below the empty mount point"):

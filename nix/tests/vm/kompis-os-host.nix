@@ -113,7 +113,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       ash.succeed("mkdir -p /srv/replicator; mount -t tmpfs -o size=120M none /srv/replicator")
       ash.succeed("systemctl start replicator-provider")
@@ -127,7 +128,7 @@ in
           elm.succeed("install -d -o wiki -g wiki -m 700 /var/lib/wiki; echo geese > /var/lib/wiki/pages; chown wiki /var/lib/wiki/pages")
           settle(elm, elm, [ash], home="/srv/storage/replicator")
           elm.succeed("systemctl start replicator-backup")
-          elm.succeed("test $(stat -c %U /srv/storage/replicator-dumps/wiki/dump) = wiki")
+          elm.succeed("test $(stat -c %U /srv/storage/replicator-dumps/wiki-dump/dump) = wiki")
           assert status(elm)["datasets"][0]["copies"] == 1
       with subtest("nothing of it is on the small disk"):
           elm.succeed("test ! -e /var/lib/replicator; test ! -e /var/lib/replicator-dumps")

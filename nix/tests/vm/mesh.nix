@@ -59,7 +59,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       with subtest("hosts of the roster reach each other by the keys that are in it"):
           shop.wait_until_succeeds("bash -c '</dev/tcp/fd12::3/7144'")

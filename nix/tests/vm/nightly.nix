@@ -67,7 +67,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       shop.succeed(
           "install -d -o clerk -g clerk /srv/shop; echo 42 geese > /srv/shop/orders; chown clerk /srv/shop/orders",
@@ -96,7 +97,7 @@ in
       add_node(shop, keeper)
       with subtest("a night: the dump is made by its own user, files of others are read, nothing else is written"):
           shop.succeed("systemctl start replicator-backup")
-          shop.succeed("test $(stat -c %U /var/lib/replicator-dumps/shop/dump) = clerk")
+          shop.succeed("test $(stat -c %U /var/lib/replicator-dumps/shop-dump/dump) = clerk")
           shop.wait_until_succeeds("! test -e /srv/shop/closed")
           shop.fail("test -e /run/replicator-captured/shop")
           found = {one["name"]: one for one in status(shop)["datasets"]}
@@ -122,7 +123,7 @@ in
           keeper.succeed(
               f"{KEEPER} restore latest:photos --target /root/back",
               f"{KEEPER} restore latest:shop --target /root/back",
-              "grep '42 geese' /root/back/shop/orders",
+              "grep '42 geese' /root/back/shop/orders; cmp /root/back/shop/orders /root/back/shop-dump/dump",
           )
           sums = "sha256sum photos/goose.jpg | cut -c1-64"
           assert shop.succeed(f"cd /srv; {sums}") == keeper.succeed(f"cd /root/back; {sums}")

@@ -30,7 +30,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       shop.succeed("mkdir /srv/films; head -c 6000000 /dev/urandom > /srv/films/geese.mkv")
       settle(keeper, shop, [nova])

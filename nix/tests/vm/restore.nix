@@ -33,7 +33,8 @@ in
 
   testScript =
     { nodes, ... }:
-    common.words nodes + ''
+    common.words nodes
+    + ''
       start_all()
       shop.succeed(
           "mkdir -p /srv/letters/old; echo dear friend > /srv/letters/one; head -c 500000 /dev/urandom > /srv/letters/old/photo",

@@ -1,0 +1,157 @@
+"""A provider that nobody can dial: it waits at a relay, and comes back there for each client (:mod:`.relay`)."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from replicator.charter.offers import verify_offer
+from replicator.clock import Clock
+from replicator.crypto.sign import Context, SigningKey
+from replicator.endpoints import parse_way, via
+from replicator.errors import FormatError, IntegrityError, PeerError
+from replicator.format.codec import encode
+from replicator.format.offer import MOST_ENDPOINTS
+from replicator.format.relay import Waiting
+from replicator.ids import Identity, short
+from replicator.rng import Rng
+from replicator.transport.base import Target
+from replicator.transport.client import TlsConnection, TlsNetwork
+from replicator.transport.door import Admit
+from replicator.transport.patience import CONNECT_S
+from replicator.transport.relay import MAGIC, MOST
+from replicator.wire.messages import Signed, WaitReply
+
+log = logging.getLogger(__name__)
+
+FIRST_S: Final = 2.0
+"""Before a relay that was lost is dialled again; doubled each time, up to :data:`LAST_S`."""
+LAST_S: Final = 300.0
+WAYS: Final = 2
+"""Addresses of one relay that go into the offer: others shall have room there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayAddress:
+    """A relay as the operator named it: "host:port" and whose key answers there."""
+
+    endpoint: str
+    identity: Identity
+
+
+class Place(Protocol):
+    """What a relayed provider knows of relays, and says of itself."""
+
+    def relay_endpoints(self, relay: Identity) -> list[str]:
+        """Return where a relay is by the newest that was heard of it; blocks."""
+        ...
+
+    def reached_via(self, relay: Identity, endpoints: list[str]) -> None:
+        """Say in its offer that it is reached through these endpoints of a relay; blocks."""
+        ...
+
+
+@asynccontextmanager
+async def held(
+    admit: Admit, relays: Sequence[RelayAddress], place: Place, key: SigningKey, clock: Clock, rng: Rng
+) -> AsyncIterator[None]:
+    """Wait at relays while the block runs; whoever comes through one is let in by ``admit``."""
+    waiting = [asyncio.ensure_future(_Waiter(admit, one, place, key, clock, rng).run()) for one in relays]
+    try:
+        yield
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class _Waiter:
+    def __init__(
+        self, admit: Admit, relay: RelayAddress, place: Place, key: SigningKey, clock: Clock, rng: Rng
+    ) -> None:
+        self._admit = admit
+        self._relay = relay
+        self._place = place
+        self._key = key
+        self._clock = clock
+        self._rng = rng
+        self._network = TlsNetwork()
+        self._comings: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Wait for ever, dialling the relay again when it is lost; cancelled, what it was asked for is let go of."""
+        losses, lost = 0, ""
+        try:
+            while True:
+                try:
+                    connection = await self._dialled()
+                    try:
+                        while True:
+                            await self._once(connection)
+                            if lost or not losses:
+                                log.info("waiting at relay %s", short(self._relay.identity), extra={"unit": "relay"})
+                            losses, lost = 1, ""
+                    finally:
+                        await connection.close()
+                except Exception as error:
+                    reason = error.reason if isinstance(error, PeerError) else str(error) or type(error).__name__
+                    if reason != lost:  # what stays so is said once
+                        log.warning("relay %s: %s", short(self._relay.identity), reason)
+                    lost = reason
+                await self._clock.sleep(backoff_s(losses, self._rng.below(1 << 10) / (1 << 10)))
+                losses += 1
+        finally:
+            for task in self._comings:
+                task.cancel()
+
+    async def _dialled(self) -> TlsConnection:
+        heard = await asyncio.to_thread(self._place.relay_endpoints, self._relay.identity)
+        target = Target(
+            identity=self._relay.identity,
+            name="the relay",
+            endpoints=tuple(dict.fromkeys((*heard[:MOST_ENDPOINTS], self._relay.endpoint))),
+            key=self._key,
+            certificate=None,
+        )
+        return await self._network.reach(target)
+
+    async def _once(self, connection: TlsConnection) -> None:
+        """Ask once whether somebody came; go back for each who did."""
+        word = Waiting(relay=self._relay.identity, asked_ns=self._clock.now_ns())
+        signed = self._key.sign(Context.WAITING, encode(word))
+        reply = await connection.call("wait", Signed(statement=signed), WaitReply)
+        await asyncio.to_thread(self._place.reached_via, self._relay.identity, self._ways(reply.offer, connection))
+        for token in reply.tokens:
+            if len(self._comings) < MOST:
+                task = asyncio.ensure_future(self._come_back(connection.endpoint, token))
+                self._comings.add(task)
+                task.add_done_callback(self._comings.discard)
+
+    def _ways(self, signed: bytes, connection: TlsConnection) -> list[str]:
+        """Return the endpoints to offer: the relay's own of its offer, else the one that works from here."""
+        named: list[str] = []
+        with contextlib.suppress(FormatError, IntegrityError):
+            found = verify_offer(signed)
+            if found.identity == self._relay.identity:
+                named = [one for one in found.offer.endpoints if parse_way(one).relay is None]
+        return [via(self._relay.identity, one) for one in (named or [connection.endpoint])[:WAYS]]
+
+    async def _come_back(self, endpoint: str, token: bytes) -> None:
+        way, loop = parse_way(endpoint), asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                sock = await asyncio.to_thread(socket.create_connection, (way.host, way.port), CONNECT_S)
+                sock.settimeout(0)
+                await loop.sock_sendall(sock, MAGIC + token)
+            await self._admit(sock)
+        except OSError as error:
+            log.warning("relay %s: could not come back for a client (%s)", short(self._relay.identity), error.strerror)
+
+
+def backoff_s(losses: int, chance: float) -> float:
+    """Return how long to leave a relay alone that was lost so many times in a row; ``chance`` in [0, 1) spreads it."""
+    return min(FIRST_S * 2.0 ** min(losses, 10), LAST_S) * (0.5 + chance / 2)
