@@ -361,6 +361,7 @@ def run(
     lines: list[str] = []
     if has_half(session.home, "node") or not maintains:
         _night_of_node(session, document, lines, most_spool)
+        _night_of_extras(session, document, lines)
     if maintains and (session.has_passphrase or not keeps):
         _night_of_maintenance(session, document, lines, forgets=keeps)
         due = ["content checks and restores on the keeper (`verify` and `drill` there)"]
@@ -450,6 +451,14 @@ def _part_of_night(session: Session, document: dict[str, Any], name: str, work: 
             session.out.notice(f"  {error.hint}")
         document[name] = {"error": error.message}
         return None
+
+
+def _night_of_extras(session: Session, document: dict[str, Any], lines: list[str]) -> None:
+    from replicator.cli.extra import report_document, report_words, write_all  # noqa: PLC0415
+
+    reports = write_all(session)
+    document["extras"] = [report_document(one) for one in reports]
+    lines += map(report_words, reports)
 
 
 def _night_of_maintenance(session: Session, document: dict[str, Any], lines: list[str], *, forgets: bool) -> None:

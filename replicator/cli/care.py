@@ -8,6 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.drills import drill_document, drill_words
+from replicator.cli.extra import extra_document
 from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
 from replicator.cli.proofs import proofs_words, week_document
@@ -109,6 +110,7 @@ def _status_document(found: "Status") -> dict[str, Any]:
         }
         for name, one in found.besides.items()
     ]
+    document["extras"] = [extra_document(one) for one in found.extras]
     document["undrilled"] = [{"id": name} for name in found.undrilled]
     for one in document["peers"]:
         one["contacted"] = moment(one.pop("contacted_ns"))
@@ -215,6 +217,11 @@ def _status_text(found: "Status") -> list[str]:
         f"Beside {name}, counted as no copy: {one.archive or 'no archive yet'} in {one.repository}"
         + (f", checked {moment(one.checked_ns)[:10]}" if one.checked_ns else "")
         for name, one in found.besides.items()
+    ]
+    lines += [
+        f"Extra copy '{one.name}', counted as no copy: {one.objects} objects in {one.place}, "
+        f"{moment(one.written_ns) or 'never whole'}"
+        for one in found.extras
     ]
     lines += [f"!! {problem}" for problem in found.late.values()]
     lines += [f"Trial restore of {one.dataset}: {drill_words(one)}, {moment(one.ended_ns)}" for one in found.drills]

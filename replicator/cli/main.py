@@ -57,6 +57,7 @@ COMMANDS = {
     "check-config": ("replicator.cli.checkconfig", "check_config"),
     "service": ("replicator.cli.service", "service"),
     "host": ("replicator.cli.host", "host"),
+    "extra": ("replicator.cli.extra", "extra"),
 }
 
 NEW_OBJECTS: Final = 50_000

@@ -13,7 +13,7 @@ import msgspec
 from replicator.charter.group import Known, Seated, Voice, found_group, hash_of_secret, merge
 from replicator.clock import NS
 from replicator.crypto.sign import Context, SigningKey
-from replicator.endpoints import split_endpoint
+from replicator.endpoints import parse_way
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.groups import ask_group, keep_group, load_group, news, swap_with, waiting
@@ -33,7 +33,7 @@ from replicator.format.charter import PeerPin
 from replicator.format.codec import decode, encode
 from replicator.format.codes import read_code, write_code
 from replicator.format.group import Expulsion, Fact, Group, GroupInvite, Member, Seat, Voucher
-from replicator.format.offer import Offer
+from replicator.format.offer import MOST_ENDPOINTS, Offer
 from replicator.ids import Identity, identity_of, short
 from replicator.transport.base import Target
 from replicator.wire.messages import JoinRequest
@@ -41,8 +41,6 @@ from replicator.wire.messages import JoinRequest
 SALT_SIZE = 16
 SECRET_SIZE = 16
 VALID_S = 7 * 86400
-MOST_ADDRESSES = 8
-"""Of a member's offer that are dialled: who makes one up writes as many as he likes into it."""
 
 
 class OwnProvider(Protocol):
@@ -222,7 +220,7 @@ async def invite(here: Here, *, label: str, valid_s: int = VALID_S) -> Invited:
     voice = here.voice()
     if here.provider is not None:
         offer = here.provider.offer()
-        if any(split_endpoint(endpoint)[1] == 0 for endpoint in offer.endpoints):
+        if any(parse_way(endpoint).port == 0 for endpoint in offer.endpoints):
             raise HomeError(
                 "this home's provider listens on any free port, and which one is not known yet",
                 hint="run `replicator provider serve` first; it notes the port",
@@ -444,7 +442,7 @@ async def accept(here: Here, seats: Sequence[Seated]) -> Accepted:
         target = Target(
             identity=seat.provider,
             name=seat.name,
-            endpoints=tuple(seat.offer.endpoints[:MOST_ADDRESSES]),
+            endpoints=tuple(seat.offer.endpoints[:MOST_ENDPOINTS]),
             key=keeper.signing,
             certificate=None,
         )

@@ -13,6 +13,7 @@ from replicator.engine.clearing import left_at
 from replicator.engine.digest import Deletions, digest, heard_deletions, remember_deletions
 from replicator.engine.drills import drill_advice, drills, known_datasets
 from replicator.engine.edge import Edge
+from replicator.engine.extra import Extra, extras, overdue
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.forgetting import without_forgotten
@@ -155,6 +156,8 @@ class Status:
     """Findings that somebody has acknowledged, in words: they stay."""
     roots: list[Announced] = field(default_factory=list)
     """Other roots that are announced to follow this one."""
+    extras: list[Extra] = field(default_factory=list)
+    """Copies in plain folders and buckets, which count for nothing."""
     besides: dict[str, BesideState] = field(default_factory=dict)
     """How archives of Borg beside datasets stand, by dataset. They are no copies."""
     late: dict[str, str] = field(default_factory=dict)
@@ -267,7 +270,9 @@ def _judge(
         code = 3  # whoever watches this has thirty days to object
     besides = _besides(half)
     late = _beside_problems(besides, now)
-    if code == 0 and (late or any(peer.stuck for peer in peers)):
+    copies = extras(half)
+    behind = [text for one in copies if (text := overdue(one, now))]
+    if code == 0 and (late or behind or any(peer.stuck for peer in peers)):
         code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)
     spooled = sum(row.size for row in half.catalog.objects.all("spooled"))
@@ -277,7 +282,8 @@ def _judge(
         asked=asked,
         datasets=datasets,
         peers=peers,
-        problems=[*problems, *late.values()],
+        problems=[*problems, *late.values(), *behind],
+        extras=copies,
         besides=besides,
         late=late,
         notices=federation.notices,

@@ -9,7 +9,7 @@ from replicator.charter.verify import NO_PREVIOUS
 from replicator.clock import day_of
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
-from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more
+from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more, records_in_force
 from replicator.engine.handing import name_of_key
 from replicator.engine.heads import KnownHead, fetch_chain, newest_heads, report
 from replicator.engine.home import Half
@@ -34,6 +34,9 @@ from replicator.format.snapshot import Snapshot
 from replicator.ids import Identity, ObjectName, identity_of, short
 from replicator.pack.keys import DomainKeys
 from replicator.pack.sealed import open_locator, open_object
+
+_LISTED = ("data", "tree", "shard")
+"""What an index may call an object."""
 
 
 async def sync_all(half: Half, federation: Federation) -> dict[bytes, KnownHead]:
@@ -205,7 +208,7 @@ class _Walk:
             if link is not None and (link.number, link.snapshot) == (snapshot.number, name):
                 head = link.statement.signed
         try:
-            await _remember(self.half, self.federation, name, snapshot, head, self.known.seen_by)
+            await remember(self.half, self.federation, name, snapshot, head, self.known.seen_by)
             self.here[snapshot.number] = name
             self.fresh += 1
         except NotFoundError as error:
@@ -303,7 +306,7 @@ def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
     raise problem or IntegrityError("object: this home has no domain")
 
 
-async def _remember(
+async def remember(
     half: Half,
     federation: Federation,
     name: ObjectName,
@@ -311,6 +314,12 @@ async def _remember(
     head: bytes,
     holders: tuple[Identity, ...],
 ) -> None:
+    """Bring a snapshot that was checked into the catalog, after the indexes that it names.
+
+    Raises:
+        NotFoundError: an index is nowhere.
+        IntegrityError, FormatError: one does not hold.
+    """
     objects = half.catalog.objects
     policy = half.catalog.datasets.remember(snapshot.policy)
     for index_name in snapshot.indexes:
@@ -509,5 +518,15 @@ def _say_contested(half: Half, federation: Federation) -> None:
             "these: the other is in wrong hands, or was cloned. Find out which, and `replicator node revoke` it"
         )
         told = federation.notices if gone.intersection(pair) else federation.integrity
+        if text not in told:
+            told.append(text)
+    records = half.catalog.objects.by_names(records_in_force(half))
+    nodes = {bytes(identity_of(key)) for key in half.charter.writer_keys()}
+    for writer in sorted({row.writer for row in records if row.kind in _LISTED and row.writer in nodes}):
+        text = (
+            f"{name_of_key(half.private, Identity(writer))} lists records of the tenant itself (charter, keybag, what "
+            "is forgotten) as packs of its own: it is in wrong hands. `replicator node revoke` it"
+        )
+        told = federation.notices if writer in gone else federation.integrity
         if text not in told:
             told.append(text)

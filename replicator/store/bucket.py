@@ -143,6 +143,8 @@ class BucketObjectStore:
         self._incoming = incoming
         self._placing = threading.Lock()
         self._counter = itertools.count()
+        self._listing = threading.Lock()
+        self._known_aside: set[ObjectName] | None = None
 
     def prepare(self) -> None:
         """Remove what an interrupted upload left. Only while nobody else writes here."""
@@ -240,9 +242,8 @@ class BucketObjectStore:
     def remove_all(self, names: Sequence[ObjectName]) -> None:
         """Remove objects for good, also from quarantine."""
         with self._placing:
-            aside = {name for page in self._bucket.pages(self._quarantine) for name, _ in self._named(page)}
             delete_surely(self._bucket, [self._key(name) for name in names])
-            delete_surely(self._bucket, [self._quarantine_key(name) for name in names if name in aside])
+            self._forget_aside(names)
 
     def list(self) -> list[tuple[ObjectName, int]]:
         """Return names and sizes in the bucket now; keys that are not called like objects are passed over."""
@@ -258,9 +259,22 @@ class BucketObjectStore:
                     self._bucket.put(key, data, fresh=True)
         if self.size(name) != len(data):
             raise BucketError(errno.EREMOTEIO, "what was written is not there")
-        aside = self._quarantine_key(name)
-        if self._bucket.size(aside) is not None:
-            delete_surely(self._bucket, [aside])
+        if name in self._asides():
+            self._forget_aside([name])
+
+    def _asides(self) -> set[ObjectName]:
+        """Return what lies in quarantine. Listed once: nobody else writes there, and each put would ask twice more."""
+        with self._listing:
+            if self._known_aside is None:
+                pages = self._bucket.pages(self._quarantine)
+                self._known_aside = {name for page in pages for name, _ in self._named(page)}
+            return self._known_aside
+
+    def _forget_aside(self, names: Sequence[ObjectName]) -> None:
+        aside = self._asides()
+        there = [name for name in names if name in aside]
+        delete_surely(self._bucket, [self._quarantine_key(name) for name in there])
+        aside.difference_update(there)
 
     def _set_aside(self, name: ObjectName) -> None:
         if self.size(name) is None:
@@ -269,6 +283,7 @@ class BucketObjectStore:
         self._bucket.copy(self._key(name), aside)
         if self._bucket.size(aside) is None:
             raise BucketError(errno.EREMOTEIO, "what was copied is not there")
+        self._asides().add(name)
         delete_surely(self._bucket, [self._key(name)])
 
     def _intact(self, name: ObjectName) -> bool:

@@ -175,6 +175,26 @@ def test_sizes_of_many_cost_a_request_for_each_page_not_for_each_name(
     assert (bucket.count("list"), bucket.count("size")) == (2, 0)
 
 
+def test_a_put_asks_twice_and_a_read_once(bucket: FaultyBucket, store: BucketObjectStore) -> None:
+    put(store, A)
+    bucket.asked.clear()
+    put(store, B)
+    assert [verb for verb, _ in bucket.asked] == ["put", "size"]
+    bucket.asked.clear()
+    store.read(NB)
+    assert [verb for verb, _ in bucket.asked] == ["get"]
+
+
+def test_quarantine_is_known_to_the_next_start(bucket: FaultyBucket, store: BucketObjectStore, tmp_path: str) -> None:
+    put(store, A)
+    bucket.inner.put(f"{PREFIX}objects/{NA.hex()}", b"rot" + A[3:], fresh=False)
+    assert store.check(NA) == "damaged"
+    after = store_in(bucket, str(tmp_path))
+    assert after.aside(NA)
+    put(after, A)
+    assert bucket.held(f"{PREFIX}quarantine/") == []
+
+
 def test_what_an_upload_left_behind_is_gone_at_the_next_start(bucket: FaultyBucket, tmp_path: str) -> None:
     first = store_in(bucket, str(tmp_path))
     incoming = first.begin(NA, len(A))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from replicator.engine.federation import Federation
+from replicator.engine.forgetting import records_in_force
 from replicator.engine.members import revoke_node
 from replicator.engine.sync import sync_all
 from replicator.format.container import Kind
@@ -109,7 +110,7 @@ async def test_only_what_shows_that_it_is_a_pack_goes_as_one(world: World, calle
     node.close()
     await looked(world)
     keeper = world.keeper()
-    victims = sorted(keeper.catalog.objects.unknown(set(lying(world))))
+    victims = sorted(keeper.catalog.objects.unknown(set(lying(world))) - records_in_force(keeper))
     keeper.close()
     assert {name_of(unpublished), name_of(lapsed)} < set(victims)
     assert len(victims) >= 8, "and charters with their keybags"
@@ -188,3 +189,20 @@ async def test_two_nodes_that_call_the_same_their_own_are_told_until_one_is_revo
     days_pass(world)
     await pruned(world)
     assert await world.differences(os.path.join(world.root, "source", "docs"), "latest:docs") == []
+
+
+async def test_a_node_that_lists_the_tenants_own_records_is_told(world: World) -> None:
+    await changing_nights(world, 2)
+    await keep(world, KeepRules(last=1))
+    enemy = TakenOver(world, await second_node(world))
+    keeper = world.keeper()
+    records = sorted(records_in_force(keeper))
+    keeper.close()
+    assert len(records) == 3, "charter, keybag and a Forget"
+    await enemy.publish(as_packs(records, 1 << 16, WHOLE_ID))
+    [told] = await looked(world)
+    assert "second lists records of the tenant itself" in told
+    assert told in (await pruned(world)).plan.gaps
+    with keeping(world) as (opened, siblings):
+        await revoke_node(opened, siblings, world.edge, "second")
+    assert await looked(world) == []

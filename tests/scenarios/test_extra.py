@@ -1,0 +1,197 @@
+"""Extra copies: what the snapshots need in a plain folder or bucket, whole, sealed, and counted for nothing."""
+
+import os
+import shutil
+
+import msgspec
+import pytest
+
+from replicator.engine.extra import MARK, OVERDUE_S, Extra, add_extra, extras, remove_extra
+from replicator.engine.extrawriting import ExtraReport, needed, tidy_extra, write_extras
+from replicator.errors import HomeError, NotFoundError, UsageError
+from replicator.format.merkle import name_of
+from tests.buckets import FaultyBucket, silent
+from tests.scenarios.conftest import Worlds
+from tests.scenarios.world import PROMISE, World, read, write
+
+
+def place_of(world: World, name: str = "usb") -> str:
+    path = os.path.join(world.root, name)
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def add(world: World, place: str, bucket: FaultyBucket | None = None) -> Extra:
+    node = world.node()
+    try:
+        extra = Extra(name="usb", place=place, mark="")
+        return add_extra(node, world.edge, extra, *([] if bucket is None else [bucket.maker]))
+    finally:
+        node.close()
+
+
+def there(path: str) -> bool:
+    return os.path.exists(path)
+
+
+def unlink_if_there(path: str) -> None:
+    if there(path):
+        os.unlink(path)
+
+
+async def written(world: World, bucket: FaultyBucket | None = None) -> ExtraReport:
+    world.clock.advance(60)
+    node = world.node()
+    try:
+        [report] = await write_extras(node, world.edge, (), *([] if bucket is None else [bucket.maker]))
+        return report
+    finally:
+        node.close()
+
+
+def names_in(world: World, place: str) -> set[str]:
+    return set(os.listdir(os.path.join(place, world.tenant_id.hex(), "objects")))
+
+
+def wanted(world: World) -> set[str]:
+    node = world.node()
+    try:
+        records = [node.charter_object(), node.keybag_object()]
+        return {row.name.hex() for row in needed(node)[0]} | {one[0].hex() for one in records if one}
+    finally:
+        node.close()
+
+
+async def test_a_folder_gets_all_that_the_snapshots_need_once_and_counts_for_nothing(world: World, source: str) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    before = (await world.status()).datasets[0].copies
+    first = await written(world)
+    assert first.error is None
+    assert first.written == first.objects == len(wanted(world))
+    assert names_in(world, place) == wanted(world)
+    for name in names_in(world, place):
+        assert name_of(read(os.path.join(place, world.tenant_id.hex(), "objects", name))).hex() == name
+    assert (await written(world)).written == 0
+    found = await world.status()
+    assert (found.datasets[0].copies, found.exit_code, found.extras[0].objects) == (before, 0, first.objects)
+    write(os.path.join(source, "new.txt"), b"a new file\n" * 1000)
+    await world.backup()
+    assert 0 < (await written(world)).written < first.written + 5
+    assert names_in(world, place) == wanted(world)
+
+
+async def test_a_disk_that_is_not_mounted_gets_nothing_and_is_trouble_after_a_week(world: World, source: str) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    await written(world)
+    os.rename(place, f"{place}-away")
+    os.makedirs(place)
+    report = await written(world)
+    assert isinstance(report.error, HomeError)
+    assert os.listdir(place) == []
+    assert (await world.status()).exit_code == 0
+    world.clock.advance(OVERDUE_S + 3600)
+    await world.backup()
+    found = await world.status()
+    assert found.exit_code == 3
+    assert any("7 days old" in problem for problem in found.problems)
+    os.rmdir(place)
+    os.rename(f"{place}-away", place)
+    assert (await written(world)).error is None
+    assert (await world.status()).exit_code == 0
+
+
+async def test_a_bucket_is_written_as_a_folder_is_and_its_silence_is_told(world: World, source: str) -> None:
+    await world.backup()
+    bucket = FaultyBucket()
+    add(world, "s3://attic/mine", bucket)
+    report = await written(world, bucket)
+    assert (report.error, report.written) == (None, len(wanted(world)))
+    prefix = f"mine/{world.tenant_id.hex()}/objects/"
+    assert {key.removeprefix(prefix) for key in bucket.held(prefix)} == wanted(world)
+    bucket.fault = silent
+    again = await written(world, bucket)
+    assert again.error is not None
+    assert "s3://attic/mine" in again.error.message
+    bucket.fault, bucket.elsewhere = (lambda _verb, _key: None), True
+    assert (await written(world, bucket)).error is not None, "another bucket lacks all, and none of it is sent there"
+
+
+async def test_of_packs_that_are_cut_as_many_shards_lie_there_as_it_takes(worlds: Worlds) -> None:
+    world = worlds(6)
+    tree = os.path.join(world.root, "source", "large")
+    write(os.path.join(tree, "large.bin"), world.rng.bytes(5_000_000))
+    world.add_dataset("large", tree, policy=msgspec.structs.replace(PROMISE, coding=(4, 2), copies=3))
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    report = await written(world)
+    assert (report.error, report.unreadable) == (None, 0)
+    node = world.node()
+    rows, cut = needed(node)
+    node.close()
+    assert cut
+    lying = names_in(world, place)
+    for row in rows:
+        if row.id in cut:
+            assert sum(one.name.hex() in lying for one in cut[row.id].rows) == cut[row.id].needed
+        else:
+            assert row.name.hex() in lying
+    assert (await written(world)).written == 0
+
+
+async def test_nothing_is_deleted_there_but_by_tidy_and_only_what_nothing_needs(world: World, source: str) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    await written(world)
+    stray = b"stray" + bytes((1 << 16) - 5)
+    path = os.path.join(place, world.tenant_id.hex(), "objects", name_of(stray).hex())
+    write(path, stray)
+    await written(world)
+    assert there(path)
+    node = world.node()
+    try:
+        assert tidy_extra(node, "usb", dry_run=True) == [name_of(stray)]
+        assert there(path)
+        assert tidy_extra(node, "usb", dry_run=False) == [name_of(stray)]
+        assert names_in(world, place) == wanted(world)
+        assert remove_extra(node, "usb").name == "usb"
+        assert extras(node) == []
+        assert there(os.path.join(place, MARK))
+        with pytest.raises(NotFoundError):
+            tidy_extra(node, "usb", dry_run=True)
+    finally:
+        node.close()
+
+
+async def test_a_place_within_what_is_backed_up_is_refused_also_when_it_came_later(world: World, source: str) -> None:
+    inside = os.path.join(source, "extra")
+    os.makedirs(inside)
+    with pytest.raises(UsageError, match="lies within dataset 'docs'"):
+        add(world, inside)
+    with pytest.raises(HomeError, match="no folder"):
+        add(world, os.path.join(world.root, "nowhere"))
+    place = place_of(world)
+    add(world, place)
+    with pytest.raises(UsageError, match="taken already"):
+        add(world, place)
+    world.add_dataset("root", world.root)
+    await world.backup("docs")
+    assert isinstance((await written(world)).error, UsageError)
+
+
+async def test_what_nobody_gives_is_said_and_the_rest_is_written(world: World, source: str) -> None:
+    await world.backup()
+    [lost, *_] = world.stored(0)
+    for number in range(world.providers):
+        unlink_if_there(os.path.join(world.objects(number), os.path.basename(lost)))
+    place = place_of(world)
+    add(world, place)
+    report = await written(world)
+    assert (report.error, report.unreadable) == (None, 1)
+    assert names_in(world, place) == wanted(world) - {os.path.basename(lost)}
+    shutil.rmtree(place)
