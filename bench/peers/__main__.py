@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import corpora, measure
-from bench.peers.report import RESULTS, STAGES, write
+from bench.peers.report import OURS, RESULTS, STAGES, write
 from bench.peers.tools import Tool, available
 
 CORPORA = ("large", "random", "small")
@@ -36,12 +36,13 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000, help="files in the tree of small files, at least")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--corpus", action="append", choices=CORPORA)
+    parser.add_argument("--tool", action="append", help="only this one, beside replicator; else all on PATH")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write them (a trial: elsewhere)")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     sizes: dict[str, Any] = {}
-    tools = available()
+    tools = [tool for tool in available() if not arguments.tool or tool.name in (OURS, *arguments.tool)]
     for corpus in arguments.corpus or CORPORA:
         source = corpora.made(arguments.work, corpus, arguments.files, arguments.size * 10**6)
         sizes[corpus] = measure.stored(str(source))

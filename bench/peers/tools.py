@@ -216,6 +216,7 @@ class Rustic:
 
     name = "rustic"
     settings = (
+        ("built by cargo with thin linking", "its releases link as a whole, which takes twice as long to build"),
         ("init --set-compression 3", "as all; it is its default"),
         ("check --read-data", "without it packs are not read"),
         ("forget --keep-last 2 --prune --instant-delete", "else it only marks packs, and deletes them a day later"),

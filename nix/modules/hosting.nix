@@ -20,6 +20,7 @@ let
       dataset = lib.mapAttrs (_: settings.said) one.datasets;
     });
   words = option: value: lib.optional (value != null) "${option} ${toString value}";
+  declared = lib.filterAttrs (_: one: one.datasets != { }) hosting.tenants;
   ownFolder = {
     mode = "0700";
     user = hosting.user;
@@ -59,6 +60,14 @@ in
       default = { };
       example = lib.literalExpression ''{ anna.datasets.files.paths = [ "/srv/anna" ]; }'';
       description = "Tenants by the names of their homes. One that is taken out here keeps its home, and its nights, until the folder is removed.";
+    };
+    command = lib.mkOption {
+      type = lib.types.package;
+      readOnly = true;
+      internal = true;
+      default = command;
+      defaultText = lib.literalMD "a package";
+      description = "The program as this user, in a tenant's home.";
     };
     onCalendar = lib.mkOption {
       type = lib.types.str;
@@ -122,9 +131,14 @@ in
     }
     // lib.mapAttrs' (name: _: lib.nameValuePair "${homes}/${name}" { d = ownFolder; }) hosting.tenants
     // lib.mapAttrs' (
-      name: one:
-      lib.nameValuePair "${homes}/${name}/config.toml" { "L+".argument = "${fileOf name one}"; }
-    ) (lib.filterAttrs (_: one: one.datasets != { }) hosting.tenants);
+      name: _:
+      lib.nameValuePair "${homes}/${name}/config.toml" {
+        "L+".argument = "/etc/replicator/tenants/${name}.toml";
+      }
+    ) declared;
+    environment.etc = lib.mapAttrs' (
+      name: one: lib.nameValuePair "replicator/tenants/${name}.toml" { source = fileOf name one; }
+    ) declared;
 
     systemd.services.replicator-run-all = {
       description = "replicator: everybody's night";

@@ -45,6 +45,9 @@ let
       advertise = if provider.advertise == [ ] then null else provider.advertise;
       pull_from = provider.pullFrom;
       for_members = provider.forMembers;
+      inherit (provider) via;
+      relay_for = provider.relayFor;
+      relay_rate = provider.relayRate;
     };
     tenant = provider.tenants;
     notify = settings.notify cfg.notify;
@@ -347,6 +350,29 @@ in
       default = null;
       example = "50G";
       description = "Bytes that each member of the group may store that this provider's home is in, without an invite of its own. Null: as `replicator-provider provider set --for-members` left it.";
+    };
+
+    via = lib.mkOption {
+      type = lib.types.nullOr (
+        lib.types.listOf (lib.types.strMatching "nobody|[^/ ]+:[0-9]{1,5}/[a-z2-7]{52}")
+      );
+      default = null;
+      example = [ "birch.example.org:7144/gyqifwzaw2cmxxgoudrdzui6wvrounlcy27fygy7roaij6u3khkq" ];
+      description = "Providers at which this one waits for tenants because nobody can dial it, or `nobody`. Null: as `replicator-provider provider set` left it.";
+    };
+
+    relayFor = lib.mkOption {
+      type = lib.types.nullOr (lib.types.listOf (lib.types.strMatching "members|nobody|[a-z2-7]{52}"));
+      default = null;
+      example = [ "members" ];
+      description = "Whose bytes this one passes on, which it cannot read: identities of providers, `members` of its group, or `nobody`. Null: as `replicator-provider provider set` left it.";
+    };
+
+    relayRate = lib.mkOption {
+      type = lib.types.nullOr sizes.type;
+      default = null;
+      example = "2M";
+      description = "Bytes a second that are passed on for each of them.";
     };
 
     openFirewall = lib.mkEnableOption "the port on all interfaces";

@@ -659,6 +659,7 @@ lib.runTests {
             services.replicator.provider = {
               notice = "60d";
               forMembers = "50G";
+              relayFor = [ "members" ];
               bucket = {
                 url = "s3://attic/friends";
                 endpoint = "https://s3.example.org";
@@ -676,6 +677,7 @@ lib.runTests {
             data
             s3_endpoint
             notice
+            relay_for
             for_members
             advertise
             ;
@@ -690,6 +692,7 @@ lib.runTests {
         s3_endpoint = "https://s3.example.org";
         notice = "60d";
         for_members = "50G";
+        relay_for = [ "members" ];
         advertise = [ "alice.example.org:7144" ];
       };
       secrets = [ "replicator-s3:/run/secrets/s3" ];
@@ -979,9 +982,10 @@ lib.runTests {
         inherit (unit) User AmbientCapabilities;
         runs = lib.hasSuffix "run --all --at-a-time 3 --up 10M" unit.ExecStart;
         homes = builtins.attrNames rules;
-        file =
-          lib.hasSuffix "replicator-tenant-anna.toml"
-            rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        file = rules."/var/lib/replicator-homes/anna/config.toml"."L+".argument;
+        paths =
+          (builtins.fromTOML (text made.environment.etc."replicator/tenants/anna.toml".source))
+          .dataset.files.paths;
         secrets = secretsOf made;
       };
     expected = {
@@ -995,7 +999,8 @@ lib.runTests {
         "/var/lib/replicator-homes/anna/config.toml"
         "/var/lib/replicator-homes/bo"
       ];
-      file = true;
+      file = "/etc/replicator/tenants/anna.toml";
+      paths = [ "/srv/anna" ];
       secrets = [ ];
     };
   };

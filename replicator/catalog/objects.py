@@ -262,6 +262,7 @@ class Objects:
         """Record what an object is that others' indexes called something else; that they did is remembered.
 
         It stays among the shards of packs that it was said to be one of; what it was said to be cut into is forgotten.
+        A size that a peer listed it with is no word of an index, and stays.
         """
         with self._db.transaction("object row") as connection:
             connection.execute(
@@ -273,8 +274,9 @@ class Objects:
             )
             connection.execute("DELETE FROM shards WHERE pack_id = ?", (object_id,))
             connection.execute(
-                "UPDATE objects SET writer = ?, kind = ?, size = ?, policy = ?, index_id = ? WHERE id = ?",
-                (writer, kind, size, policy, index_id, object_id),
+                "UPDATE objects SET writer = ?, kind = ?, policy = ?, index_id = ?, size = CASE WHEN EXISTS "
+                "(SELECT 1 FROM holdings WHERE object_id = id AND state = 'held') THEN size ELSE ? END WHERE id = ?",
+                (writer, kind, policy, index_id, size, object_id),
             )
 
     def also_listed(self, object_ids: Iterable[int], index_id: int, policy: bytes | None = None) -> None:

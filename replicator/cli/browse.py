@@ -21,6 +21,7 @@ from replicator.ids import short
 
 if TYPE_CHECKING:
     from replicator.engine.browse import Library
+    from replicator.engine.carried import CarriedFederation
     from replicator.engine.edge import Edge
     from replicator.engine.federation import Federation
     from replicator.engine.freshness import Freshness
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from replicator.snapshot.versions import Version
 
 T = TypeVar("T")
+_FROM = click.option(
+    "--from",
+    "disks",
+    metavar="DISK",
+    multiple=True,
+    help="Read this folder, a carried disk or one off a provider, and ask nobody; repeatable.",
+)
 _LETTERS = {"file": "-", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}
 
 
@@ -42,12 +50,14 @@ def with_library(
     first: "Callable[[ReaderHome], object] | None" = None,
     uses: str = "replicator.engine.browse",
     in_order: bool = False,
+    disks: tuple[str, ...] = (),
 ) -> T:
     """Run a use case on a home that can read, in touch with its peers and knowing every chain.
 
     ``first`` raises what is known before anybody is asked, as a wrong passphrase is. ``uses`` is the module that the
     use case needs most of, loaded while keys are unlocked. What providers did not do or did wrong is said also if the
-    use case fails. ``in_order``: it has something to undo when it is ended by a signal.
+    use case fails. ``in_order``: it has something to undo when it is ended by a signal. ``disks``: what lies there is
+    read, and nobody is asked.
     """
     with session.reader() as keeper, session.edge() as edge:
         with unlocking(keeper):
@@ -58,15 +68,26 @@ def with_library(
             first(keeper)
 
         async def run() -> T:
-            async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
+            carried = _from_disks(keeper, edge, disks) if disks else None
+            async with carried or Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
                 library = Library(keeper, federation)
-                await library.refresh()
+                if carried is None:
+                    await library.refresh()
+                else:
+                    await carried.learn()
                 try:
                     return await work(library, edge)
                 finally:
                     take_federation(session, federation)
 
         return wait_in_order(run()) if in_order else wait(run())
+
+
+def _from_disks(keeper: "ReaderHome", edge: "Edge", disks: tuple[str, ...]) -> "CarriedFederation":
+    from replicator.engine.carried import CarriedFederation  # noqa: PLC0415 - commands import what they use
+    from replicator.store.carried import CarriedDisk  # noqa: PLC0415
+
+    return CarriedFederation(keeper, edge, [CarriedDisk(disk) for disk in disks])
 
 
 def take_federation(session: Session, federation: "Federation") -> None:
@@ -83,13 +104,16 @@ def take_federation(session: Session, federation: "Federation") -> None:
 @click.argument("dataset", required=False)
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only those with this tag; of several, with all.")
 @click.option("--forgotten", is_flag=True, help="Those that were forgotten and may still be there, instead.")
+@_FROM
 @command(keys="restore (keeper); a node lists what it wrote itself")
-def snapshots(session: Session, dataset: str | None, tags: tuple[str, ...], forgotten: bool) -> None:
+def snapshots(
+    session: Session, dataset: str | None, tags: tuple[str, ...], forgotten: bool, disks: tuple[str, ...]
+) -> None:
     """List snapshots, oldest first."""
     from replicator.engine.home import has_half  # noqa: PLC0415
 
-    if has_half(session.home, "keeper") or has_half(session.home, "drill"):
-        rows = with_library(session, partial(_snapshot_rows, forgotten=forgotten))
+    if has_half(session.home, "keeper") or has_half(session.home, "drill") or disks:
+        rows = with_library(session, partial(_snapshot_rows, forgotten=forgotten), disks=disks)
     else:
         with session.node() as node:
             rows = _own_rows(session, node, forgotten=forgotten)
@@ -329,6 +353,7 @@ def _put(data: bytes) -> None:
     "--delete", is_flag=True, help="Remove what the snapshot does not have from the folders that are restored whole."
 )
 @click.option("--dry-run", is_flag=True, help="Read the tree and say what would be restored, and deleted.")
+@_FROM
 @command(keys="restore (keeper)", run="restore")
 def restore(
     session: Session,
@@ -338,6 +363,7 @@ def restore(
     overwrite: Literal["if-changed", "always", "never"],
     delete: bool,
     dry_run: bool,
+    disks: tuple[str, ...],
 ) -> None:
     """Restore a snapshot, or PATHS of it, below --target; each root folder under its own name.
 
@@ -345,6 +371,7 @@ def restore(
     name. As root, owners, devices and guarded attributes come back too; as anybody else they are counted, and no gap.
     Where a file is there in another version, only what differs is fetched: if-changed takes files of the same size and
     time for the same, always compares their bytes. A restore that was stopped goes on with --overwrite if-changed.
+    With --from nobody is asked: everything comes from disks (`peer seed`), or folders copied off providers.
     """
     seen: list[Freshness] = []
 
@@ -373,7 +400,7 @@ def restore(
             writers=os.cpu_count() or 1,
         )
 
-    report = with_library(session, work, uses="replicator.engine.restore")
+    report = with_library(session, work, uses="replicator.engine.restore", disks=disks)
     take_restore(session, report)
     for warning in seen[0].warnings:
         session.out.notice(f"about how new this snapshot is: {warning}")

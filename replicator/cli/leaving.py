@@ -161,4 +161,4 @@ def _when(one: "Emptying", now_ns: int) -> str:
     if not one.left:
         return "done"
     done_ns = one.done_ns(now_ns)
-    return moment(done_ns)[:10] if done_ns else "not begun"
+    return moment(done_ns)[:10] if done_ns else "-"

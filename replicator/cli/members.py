@@ -1,4 +1,4 @@
-"""node request|renew|add|list|revoke and peer add|list|show|set|remove."""
+"""node request|renew|add|list|revoke and peer add|list|show|set|remove; peer seed is in :mod:`.carrying`."""
 
 import socket
 from typing import TYPE_CHECKING, Literal
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, read_code, wait
+from replicator.cli.carrying import seed
 from replicator.cli.output import moment, table
 from replicator.clock import DAY_S, NS
 from replicator.config import MAX_NAME, format_size, parse_end, parse_name, parse_words
@@ -173,6 +175,9 @@ def peer() -> None:
     """Providers that keep this tenant's objects."""
 
 
+peer.add_command(seed)
+
+
 @peer.command("add")
 @click.argument("code")
 @click.option("--name", help="Petname; by default the owner in the provider's offer.")
@@ -281,12 +286,52 @@ def peer_show(session: Session, name: str) -> None:
         "address": address,
         "endpoints": list(row.endpoints or pin.endpoints),
         "objects": len(held),
+        "quota": row.quota,
         "used": row.used,
         "free": row.free,
         "contacted": moment(row.contacted_ns),
         "error": row.last_error,
     }
     session.out.result(document, [f"{key:12}{value}" for key, value in document.items()])
+
+
+@peer.command("usage")
+@click.argument("name", required=False)
+@command(keys="none beyond being a member")
+def peer_usage(session: Session, name: str | None) -> None:
+    """Ask providers what they kept, took and gave for this tenant, month by month."""
+    from replicator.engine.usage import usage  # noqa: PLC0415 - commands import what they use
+
+    with session.member() as half, session.edge() as edge:
+        wanted = None if name is None else half.peer(name).name
+        found = wait(usage(half, edge))
+    rows = [
+        {
+            "id": f"{peer} {one.month}",
+            "peer": peer,
+            "month": one.month,
+            "kept": one.kept,
+            "taken": one.taken,
+            "given": one.given,
+        }
+        for peer, months in found.months.items()
+        for one in months
+        if wanted in (None, peer)
+    ]
+    for peer, why in found.silent.items():
+        if wanted in (None, peer):
+            session.worsen(exits.GAPS)
+            session.out.notice(f"{peer}: {why}")
+    session.out.result(
+        rows,
+        table(
+            ("PROVIDER", "MONTH", "KEPT AT MOST", "WENT THERE", "CAME BACK"),
+            [
+                (row["peer"], row["month"], *(format_size(int(str(row[key]))) for key in ("kept", "taken", "given")))
+                for row in rows
+            ],
+        ),
+    )
 
 
 @peer.command("set")

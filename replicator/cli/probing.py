@@ -18,7 +18,7 @@ from replicator.errors import NotFoundError, PeerError, RefusedError, Unreachabl
 from replicator.ids import Identity
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
-from replicator.transport.reachable import Reachable, is_number, resolved
+from replicator.transport.reachable import Reachable, Resolve, is_number, resolved
 from replicator.wire.messages import PULLS_VERSION, Offers, OffersRequest, ProbeReply, Signed
 
 MOST_ASKED = 3
@@ -106,8 +106,13 @@ async def _asked(target: Target, offer: bytes) -> Asked:
     return Asked(name=target.name, reply=reply)
 
 
-def in_words(asked: list[Asked], endpoints: list[str], listen: str) -> tuple[dict[str, Any], list[str], bool]:
-    """Return a document, lines for people, and whether every endpoint answers with the right key to somebody."""
+def in_words(
+    asked: list[Asked], endpoints: list[str], listen: str, resolve: Resolve = resolved
+) -> tuple[dict[str, Any], list[str], bool]:
+    """Return a document, lines for people, and whether every endpoint answers with the right key to somebody.
+
+    ``listen`` is where this provider listens, ``resolve`` what this machine knows of names.
+    """
     rows, lines, good = [], [], True
     for endpoint in endpoints:
         found = [
@@ -123,10 +128,10 @@ def in_words(asked: list[Asked], endpoints: list[str], listen: str) -> tuple[dic
         if "your key" in answers:
             lines.append(f"{endpoint}: open, with your key ({_families(endpoint, families)})")
             closed = sorted({family for _, family, answer in found if answer != "your key" and family})
-            lines += [f"  but not over IPv{family}: {_advice(endpoint, listen, family)}" for family in closed]
+            lines += [f"  but not over IPv{family}: {_advice(endpoint, listen, family, resolve)}" for family in closed]
         else:
             good = False
-            lines.append(Alarm(f"{endpoint}: {_closed(endpoint, answers, listen)}"))
+            lines.append(Alarm(f"{endpoint}: {_closed(endpoint, answers, listen, resolve)}"))
     lines += [f"{one.name} could not be asked: {one.problem}" for one in asked if one.reply is None]
     seen = sorted({one.reply.seen for one in asked if one.reply is not None and one.reply.seen})
     if seen:
@@ -140,7 +145,7 @@ def _families(endpoint: str, families: Sequence[int]) -> str:
     return f"through a relay, {how}" if parse_way(endpoint).relay is not None else how
 
 
-def _closed(endpoint: str, answers: AbstractSet[str], listen: str) -> str:
+def _closed(endpoint: str, answers: AbstractSet[str], listen: str, resolve: Resolve) -> str:
     way = parse_way(endpoint)
     if not answers:
         return "was not dialled"
@@ -157,14 +162,14 @@ def _closed(endpoint: str, answers: AbstractSet[str], listen: str) -> str:
         return (
             "nothing comes through the relay: is `provider serve` running, and does the relay's --relay-for name you?"
         )
-    return f"nothing answers. {_advice(endpoint, listen, 0)}"
+    return f"nothing answers. {_advice(endpoint, listen, 0, resolve)}"
 
 
-def _advice(endpoint: str, listen: str, family: int) -> str:
+def _advice(endpoint: str, listen: str, family: int, resolve: Resolve) -> str:
     way = parse_way(endpoint)
     if not is_number(way.host):
         try:
-            addresses = resolved(way.host, way.port)
+            addresses = resolve(way.host, way.port)
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else error
             return f"its name is not known ({reason}): set a DNS record for {way.host}"

@@ -1,4 +1,4 @@
-"""provider init|serve|prove|probe|set|sweep|scrub|invite|status; drain is in :mod:`.leaving`, move in :mod:`.disks`."""
+"""provider init|serve|prove|probe|set|sweep|scrub|invite|status; the rest of its life is in modules beside this."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
+from replicator.cli.carrying import adopt
 from replicator.cli.disks import move
 from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
@@ -48,7 +49,7 @@ def provider() -> None:
     """Offer disk to others: keep objects that this machine cannot read."""
 
 
-for one in (drain, move):
+for one in (adopt, drain, move):
     provider.add_command(one)
 
 
@@ -222,7 +223,7 @@ def change(
     there; the daemon tells the others within half an hour, or at its next start.
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
-    read them, and calls the offer newer. Hours hold from the daemon's next start on: outside of the window tenants
+    read them, and calls the offer newer. Hours hold at once: outside of the window tenants
     are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited. A capacity
     and a quota hold at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
     The notice is a promise in the offer: `provider drain` keeps to it. A program that is older than it cannot read the
@@ -275,7 +276,7 @@ def change(
             document |= {"window": file.window, "zone": file.zone, "streams": file.streams}
             lines += [
                 f"{_hours_text(file.window, file.zone, file.streams)}.",
-                "It holds from the daemon's next start on.",
+                "It holds from now on; what was begun is finished.",
             ]
         if pull_from:
             found = opened.set_pull_from(pull_from)
@@ -365,9 +366,11 @@ def _check_capacity(session: Session, size: int) -> None:
 
 
 def _check_undeclared(session: Session, field: str) -> None:
+    """Refuse what a start would set back. Capacity and addresses always are, other fields if they are in the file."""
     from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
 
-    if load_config(session.home).provider is not None:
+    declared = load_config(session.home).provider
+    if declared is not None and getattr(declared, field) is not None:
         raise UsageError(
             f"{config_path(session.home)} declares the {field}, and would set it back",
             hint=f"change provider.{field} there, and start the daemon again",
@@ -727,7 +730,7 @@ def status(session: Session) -> None:
 def _draining_text(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
-        what = f"keeps {format_size(row['keeps'])} of" if row["keeps"] else "has done with"
+        what = f"keeps {format_size(row['keeps'])} of" if row["keeps"] else "keeps nothing of"
         text = f"From {moment(row['by_ns'])[:10]} on it {what} {row['label'] or row['id'][:12]}: "
         left = f"{format_size(row['left'])} left" if row["left"] else "nothing is left to be made elsewhere"
         lines.append(text + left + (f", {format_size(row['stuck'])} HAVE NO OTHER PLACE" if row["stuck"] else ""))

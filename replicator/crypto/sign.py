@@ -65,6 +65,7 @@ class Context(enum.Enum):
     VOUCHER = b"voucher"
     ADMISSION = b"admission"
     EXPULSION = b"expulsion"
+    CARRIED = b"carried"
 
 
 class SigningKey:

@@ -19,6 +19,7 @@ from replicator.engine.home import ANNOUNCING_FILE, ANNOUNCING_KEYBAG_FILE, Half
 from replicator.engine.notices import ask_notice, in_words, note_notice, notice_of, signed_notice
 from replicator.engine.offers import moved, share_offers
 from replicator.engine.presence import note_disk
+from replicator.engine.receipts import is_carried, note_carried, take_receipts
 from replicator.engine.roots import hear, heard, objection_to, passed, take_objection
 from replicator.engine.shards import Cut, fetch_pack
 from replicator.errors import (
@@ -174,6 +175,8 @@ class Federation:
         self.failures.pop(identity, None)
         self.links[identity] = link
         info = link.info
+        if is_carried(self.half, identity):
+            await self._take_receipts(link)
         if link.notice is not None and note_notice(self.half, identity, link.notice):
             said = notice_of(self.half, identity)
             stays = f"{pin.name} stays after all: it has taken back that it leaves or shrinks"
@@ -208,6 +211,23 @@ class Federation:
                 return replace(row, failing_since_ns=since_ns, last_error=str(error))
         self.mute.pop(identity, None)
         return replace(row, failing_since_ns=0, last_error="")
+
+    async def _take_receipts(self, link: Link) -> None:
+        """Count what a disk brought to a provider; until one has come, it is asked at each contact."""
+        try:
+            count = await take_receipts(
+                *(self.half, link.connection),
+                key=link.offer.provider_key,
+                incarnation=link.info.incarnation,
+                identity=link.identity,
+                now_ns=self.edge.clock.now_ns(),
+            )
+        except PeerError as error:
+            self.notices.append(f"receipts of what was carried to {link.pin.name}: {error.reason}")
+            return
+        if count:
+            note_carried(self.half, link.identity, coming=False)
+            self.notices.append(f"{link.pin.name} took in {count} objects from a disk")
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
         endpoints = tuple(dict.fromkeys((*row.endpoints[:MOST_ENDPOINTS], *pin.endpoints[:MOST_ENDPOINTS])))

@@ -158,12 +158,14 @@ class Task:
 class Ground:
     """What a plan stands on: peers as the scheduler sees them, and which copies count now.
 
-    ``lost_now``: peers that do not answer are taken as lost (``repair`` by hand) instead of as silent.
+    ``lost_now``: peers that do not answer are taken as lost (``repair`` by hand) instead of as silent. ``carried``:
+    this one takes something whether it answers or not, since that is carried there.
     """
 
     half: Half
     federation: Federation
     lost_now: bool = False
+    carried: Identity | None = None
     held: dict[PackId, set[PeerId]] = field(default_factory=dict)
     """Who has which object; of a pack that is cut nobody has anything: see :meth:`holders`."""
     _cut: dict[int, Shards | None] = field(default_factory=dict)
@@ -274,6 +276,8 @@ class Ground:
                 state = "readonly"
             used, free = (link.info.used, link.free) if link is not None else (row.used, 0)
             quota = link.info.quota if link is not None else row.quota
+            if identity == self.carried and link is None:
+                state, free = "ok", quota - used
             capacity = used + max(free, 0) if used <= quota else quota  # a grant that was cut
             if frozen and state == "ok":
                 state = "readonly"

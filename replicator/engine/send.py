@@ -213,10 +213,15 @@ class Sender:
                 signed = await self.pulls.pull(row, source, link)
                 if signed is not None:
                     return signed
-        data = await self._bytes_of(row)
+        data = await self.bytes_of(row)
         return await patiently(self._edge, partial(link.connection.put, row.name, data))
 
-    async def _bytes_of(self, row: ObjectRow) -> bytes:
+    async def bytes_of(self, row: ObjectRow) -> bytes:
+        """Return an object from the spool, else from who has it.
+
+        Raises:
+            NotFoundError: nobody who answers gives it.
+        """
         if self._spool is not None and self._is_spooled(row):
             try:
                 return self._spool.get(row.name)

@@ -208,7 +208,7 @@ class _Walk:
             if link is not None and (link.number, link.snapshot) == (snapshot.number, name):
                 head = link.statement.signed
         try:
-            await _remember(self.half, self.federation, name, snapshot, head, self.known.seen_by)
+            await remember(self.half, self.federation, name, snapshot, head, self.known.seen_by)
             self.here[snapshot.number] = name
             self.fresh += 1
         except NotFoundError as error:
@@ -306,7 +306,7 @@ def _open_any_domain(half: Half, data: bytes, kind: Kind) -> bytes:
     raise problem or IntegrityError("object: this home has no domain")
 
 
-async def _remember(
+async def remember(
     half: Half,
     federation: Federation,
     name: ObjectName,
@@ -314,6 +314,12 @@ async def _remember(
     head: bytes,
     holders: tuple[Identity, ...],
 ) -> None:
+    """Bring a snapshot that was checked into the catalog, after the indexes that it names.
+
+    Raises:
+        NotFoundError: an index is nowhere.
+        IntegrityError, FormatError: one does not hold.
+    """
     objects = half.catalog.objects
     policy = half.catalog.datasets.remember(snapshot.policy)
     for index_name in snapshot.indexes:

@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from replicator.charter.verify import VerifiedCharter
 from replicator.clock import NS, Clock
@@ -69,7 +69,7 @@ class Core:
         clock: Clock,
         rng: Rng,
         admitted: Mapping[bytes, DeclaredTenant],
-        hours: Hours,
+        hours: Callable[[], Hours],
         pulls: Pulls | None = None,
         relay_for: Sequence[str] = (),
     ) -> None:
@@ -80,8 +80,8 @@ class Core:
         self.clock = clock
         self.rng = rng
         self.charters = Charters(database)
-        self.quotas = Quotas(hours.streams)
-        self.hours = hours
+        self._hours = hours
+        self.quotas = Quotas(lambda: self.hours.streams)
         self.traffic = Traffic()
         self.relay_for = relay_for
         self.relayed = Relayed()
@@ -101,6 +101,11 @@ class Core:
         self.days = self.tick()
         self.available()
 
+    @property
+    def hours(self) -> Hours:
+        """When this provider takes what is large, as its operator says now."""
+        return self._hours()
+
     def tick(self) -> Days:
         """Look at the clock, and remember what it says; return what waits are counted by."""
         now_ns, steady_ns = self.clock.now_ns(), round(self.clock.monotonic() * NS)
@@ -114,6 +119,10 @@ class Core:
         if after.frozen_until_ns > before.frozen_until_ns:
             log.error("the clock leapt by %d s: nothing is swept for a day; check it", after.leap_ns // NS)
         return after
+
+    def note_traffic(self) -> None:
+        """Write down what came and went until now."""
+        self._count(self.clock.now_ns())
 
     def _count(self, now_ns: int) -> None:
         """Write down what came and went; nothing that matters waits for that."""
@@ -348,6 +357,7 @@ class Core:
                 connection.execute("UPDATE meta SET lives = lives + 1")
                 connection.execute("DELETE FROM marks")
                 connection.execute("DELETE FROM leaving")
+                connection.execute("DELETE FROM receipts")
                 # What root objected to may be what was lost; members hand it on while it waits once more.
                 begin_anew(connection, days=self.days, now_ns=self.clock.now_ns())
 

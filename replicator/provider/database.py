@@ -12,12 +12,12 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
 6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are.
 8: the group that this provider is in, and what it gives to members. 9: what was told of other providers, and what was
-passed on to those that nobody can dial."""
+passed on to those that nobody can dial. 10: receipts that wait."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -138,6 +138,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         ("tenant", "writer"),
     ),
     "facts": ({"hash": bytes, "kind": str, "signed": bytes}, ("hash",)),
+    "receipts": ({"tenant": bytes, "name": bytes, "holder": bytes, "receipt": bytes}, ("tenant", "name")),
 }
 _BELONGS: dict[str, list[tuple[str, str, str]]] = {
     table: [("tenant", "tenants", "id")]
@@ -156,6 +157,7 @@ _BELONGS: dict[str, list[tuple[str, str, str]]] = {
         "kept",
         "told",
         "clearings",
+        "receipts",
     )
 }
 _WITHOUT_ROWID = ("objects", "claimed")

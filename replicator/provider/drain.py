@@ -54,9 +54,11 @@ class Emptying:
     locked_until_ns: int
 
     def done_ns(self, now_ns: int) -> int:
-        """Return when nothing will be left if it goes on as since the beginning; 0 if it does not get less."""
+        """Return when nothing will be left if it goes on as since the beginning; 0 if it does not, or cannot."""
         if not self.left:
             return now_ns
+        if self.stuck == self.left:
+            return 0
         went, took_ns = self.began - self.left, now_ns - self.began_ns
         return now_ns + took_ns * self.left // went if went > 0 and took_ns > 0 else 0
 

@@ -17,7 +17,7 @@ import os
 import socket
 import sqlite3
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,7 +185,7 @@ class Provider:
                 clock=self._clock,
                 rng=self._rng,
                 admitted=self._admitted,
-                hours=self._hours(),
+                hours=self._hours_now(),
                 pulls=Pulls(sources, self.key, self._clock.now_ns, run) if sources is not None else None,
                 relay_for=self._file.relay_for,
             )
@@ -195,8 +195,29 @@ class Provider:
         """Return what tells other providers where this one is."""
         return Announcements(self._database, self.key, sources)
 
-    def _hours(self) -> Hours:
-        file = self._file
+    def _hours_now(self) -> Callable[[], Hours]:
+        """Return what tells the hours as home.json has them now: another process of this home may change them.
+
+        A file that cannot be read, or means nothing, leaves them as they were.
+
+        Raises:
+            HomeError: they mean nothing already.
+        """
+        path = os.path.join(self.folder, "home.json")
+        known = [(self._hours(self._file), _stamp(path))]
+
+        def hours() -> Hours:
+            found, stamp = known[-1]
+            now = _stamp(path)
+            if now != stamp:
+                with contextlib.suppress(HomeError, KeyMissingError):
+                    found = self._hours(_read_home_file(path, self._fs))
+                known[:] = [(found, now)]
+            return found
+
+        return hours
+
+    def _hours(self, file: HomeFile) -> Hours:
         try:
             window = read_window(file.window, file.zone) if file.window else None
         except UsageError as error:
@@ -206,7 +227,7 @@ class Provider:
         return Hours(window=window, streams=file.streams)
 
     def set_hours(self, *, window: str | None, zone: str | None, streams: int | None) -> HomeFile:
-        """Change when and how much at a time is taken, from the daemon's next start on; None leaves it as it is.
+        """Change when and how much at a time is taken; None leaves it as it is. A daemon that runs goes by it at once.
 
         Raises:
             UsageError: no window, or no time zone.
@@ -1042,6 +1063,15 @@ def _read_home_file(path: str, fs: Fs) -> HomeFile:
         return msgspec.convert(found, HomeFile)
     except msgspec.ValidationError as error:
         raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return what is another if a file was replaced."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns
 
 
 def _require_private(path: str) -> None:

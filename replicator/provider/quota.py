@@ -77,7 +77,7 @@ class Reservation:
 class Quotas:
     """The reservations that are open now, in memory: after a crash there are none."""
 
-    def __init__(self, streams: int = STREAMS) -> None:
+    def __init__(self, streams: Callable[[], int] = lambda: STREAMS) -> None:
         self._streams = streams
         self._lock = threading.Lock()
         self._open: set[Reservation] = set()
@@ -92,8 +92,9 @@ class Quotas:
         """
         with self._lock:
             mine = self._pledged(tenant)
-            if mine.streams >= self._streams:
-                text = f"{self._streams} uploads of this tenant are running"
+            streams = self._streams()
+            if mine.streams >= streams:
+                text = f"{streams} uploads of this tenant are running"
                 raise RequestRefusedError("busy", text, after_s=BUSY_AFTER_S)
             levels, charged = measure()
             if levels.tenant_used + mine.charged + charged > levels.tenant_quota:

@@ -1,12 +1,14 @@
 """The provider as its transports see it: who asks, and nothing about sockets."""
 
 import logging
+from collections.abc import Callable, Iterator
 
 from replicator.charter.offers import VerifiedOffer
 from replicator.crypto.certificates import client_certificate
 from replicator.format.group import GroupFacts
 from replicator.fs import Fs
 from replicator.ids import Identity
+from replicator.provider.adopting import Adopted, adopt
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
 from replicator.provider.groups import declared_member, join, settle_now
@@ -18,6 +20,7 @@ from replicator.provider.scrub import Scrubbed, scrub
 from replicator.provider.session import ProviderSession
 from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
+from replicator.store.carried import CarriedDisk
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
@@ -181,6 +184,14 @@ class ProviderService:
         if done.whole:
             log.info("scrub: everything was read through", extra={"unit": "scrub"})
         return done
+
+    def adopt(self, disk: CarriedDisk, advance: Callable[[int], None]) -> Iterator[Adopted]:
+        """Take in what a disk brings, tenant by tenant.
+
+        Raises:
+            RequestRefusedError: "unavailable": our own disk is not mounted.
+        """
+        return adopt(self._core, disk, advance)
 
     def stop(self) -> None:
         """Leave the disk in good order. The service answers no more."""

@@ -57,10 +57,12 @@ from replicator.provider.offers import swap_offers
 from replicator.provider.permits import Wanted, check_errand, read_permit
 from replicator.provider.pulling import AGAIN_S, Errand
 from replicator.provider.quota import Levels, Reservation
+from replicator.provider.receipts import next_receipts
 from replicator.provider.refusals import refusing
 from replicator.provider.succession import changes_of, keep_objection, objection_to
 from replicator.provider.sweeping import marks_page
 from replicator.provider.tenants import Holder, Tenant
+from replicator.provider.traffic import months
 from replicator.store.base import Incoming, ObjectStore
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import (
@@ -68,6 +70,7 @@ from replicator.wire.messages import (
     MAX_PROBES,
     MAX_REQUEST,
     PULLS_VERSION,
+    RECEIPTS_PAGE,
     WIRE_VERSION,
     Arrivals,
     ArrivalsRequest,
@@ -99,10 +102,14 @@ from replicator.wire.messages import (
     PullFailure,
     PullReply,
     PullRequest,
+    Receipts,
+    ReceiptsRequest,
     Signed,
     Succession,
     SuccessionRequest,
     Testimony,
+    Usage,
+    UsageMonth,
     VouchReply,
     VouchRequest,
 )
@@ -531,6 +538,35 @@ class ProviderSession:
             keep_clearing(self._core.database, clearing, self._holder.identity, signed)
         return Leaving(incarnation=self._core.incarnation, notice=notice_for(self._core.database, tenant.id))
 
+    def usage(self) -> Usage:
+        """Say what was kept, taken and given for the tenant, month by month."""
+        tenant, _ = self._permit(None)
+        self._core.note_traffic()
+        return Usage(
+            incarnation=self._core.incarnation,
+            months=[
+                UsageMonth(month=one.month, kept=one.kept, taken=one.taken, given=one.given)
+                for one in months(self._core.database)
+                if one.tenant == tenant.id
+            ],
+        )
+
+    def must_write(self) -> None:
+        """Make sure that the holder may store here at this moment.
+
+        Raises:
+            RequestRefusedError: "forbidden".
+        """
+        self._permit("write")
+
+    def receipts(self, request: ReceiptsRequest) -> Receipts:
+        """Give receipts of what was taken in from a disk that the holder signed for."""
+        tenant, _ = self._permit("write")
+        found = next_receipts(
+            self._core.database, tenant.id, self._holder.identity, names_in(request.got), RECEIPTS_PAGE
+        )
+        return Receipts(incarnation=self._core.incarnation, receipts=found)
+
     def _pulled(self, receipt: bytes = b"", failed: PullFailure | None = None, *, after_s: float = 0.0) -> PullReply:
         return PullReply(incarnation=self._core.incarnation, receipt=receipt, failed=failed, after_s=after_s)
 
@@ -594,8 +630,10 @@ class ProviderSession:
             self._core.traffic.gave(tenant.id, self._holder.identity, len(data))
             return data
 
-    def begin_put(self, name: ObjectName, size: int) -> "ProviderUpload":
+    def begin_put(self, name: ObjectName, size: int, *, at_any_hour: bool = False) -> "ProviderUpload":
         """Reserve space for an object, before its body is taken.
+
+        ``at_any_hour``: the operator brings it, whom this provider's hours do not hold up.
 
         Raises:
             RequestRefusedError: "bad-request" (size), "forbidden", "busy", "quota", "full", "unavailable".
@@ -604,7 +642,8 @@ class ProviderSession:
             tenant, right = self._permit("write")
             if not is_allowed(size):
                 raise RequestRefusedError("bad-request", "not a size that an object may have")
-            self._core.hours.check(size, self._core.clock)
+            if not at_any_hour:
+                self._core.hours.check(size, self._core.clock)
             if right is not None and size > (right.max_object or LARGEST):
                 raise RequestRefusedError("forbidden", f"this holder may store objects of at most {right.max_object}")
             store = self._core.store(tenant.id)
@@ -773,6 +812,11 @@ def _info(session: ProviderSession, body: bytes) -> Record:
     return session.info()
 
 
+def _usage(session: ProviderSession, body: bytes) -> Record:
+    _read(Empty, body)
+    return session.usage()
+
+
 def _claims(session: ProviderSession, body: bytes) -> Record:
     _read(Empty, body)
     return session.claims()
@@ -802,5 +846,7 @@ HANDLERS: dict[str, Callable[[ProviderSession, bytes], Record]] = {
     "offers": lambda session, body: session.offers(_read(OffersRequest, body)),
     "leaving": lambda session, body: session.leaving(_read(LeavingRequest, body)),
     "group": lambda session, body: session.group(_read(GroupRequest, body)),
+    "usage": _usage,
+    "receipts": lambda session, body: session.receipts(_read(ReceiptsRequest, body)),
 }
 """The operations of :data:`replicator.wire.messages.OPS`, each with its request decoded."""

@@ -23,6 +23,8 @@ GREET_S: Final = 10.0
 """How long a connection may take to say whom it wants."""
 GLANCE_S: Final = 0.02
 """Between two looks at a greeting that has not all come: the first one has nearly always."""
+REST_S: Final = 1.0
+"""When no connection can be taken, until the next try."""
 MOST_UNSEEN: Final = 256
 """Connections that have not said whom they want."""
 BACKLOG: Final = 128
@@ -92,7 +94,7 @@ class _Door:
             except OSError as error:
                 # No descriptor is free, or the client has gone again: the others are served meanwhile.
                 log.warning("a connection could not be taken (%s)", error.strerror)
-                await asyncio.sleep(GLANCE_S)
+                await asyncio.sleep(REST_S)
                 continue
             if self._unseen >= MOST_UNSEEN:
                 client.close()

@@ -140,6 +140,8 @@ class Relay:
             finally:
                 held.open -= 1
                 held.sources[source] -= 1
+                if not held.sources[source]:
+                    del held.sources[source]
                 self._open -= 1
 
     async def _pass_on(self, client: socket.socket, identity: Identity, held: _Held) -> None:

@@ -72,7 +72,7 @@ MAX_PICKUP = 16384
 """Bytes of a pickup with its permit, which anybody may bring."""
 MAX_ANNOUNCED = 2 * MAX_OFFER
 """Bytes of an offer that anybody may bring."""
-PROBE_BURST = 4
+PROBE_BURST = 8
 PROBES_PER_S = 1 / 30
 WAIT_BURST = 60
 WAITS_PER_S = 20.0

@@ -141,15 +141,36 @@ class _Waiter:
         return [via(self._relay.identity, one) for one in (named or [connection.endpoint])[:WAYS]]
 
     async def _come_back(self, endpoint: str, token: bytes) -> None:
-        way, loop = parse_way(endpoint), asyncio.get_running_loop()
+        way = parse_way(endpoint)
         try:
             async with asyncio.timeout(CONNECT_S):
-                sock = await asyncio.to_thread(socket.create_connection, (way.host, way.port), CONNECT_S)
-                sock.settimeout(0)
-                await loop.sock_sendall(sock, MAGIC + token)
-            await self._admit(sock)
+                client = await _greeted(way.host, way.port, MAGIC + token)
         except OSError as error:
             log.warning("relay %s: could not come back for a client (%s)", short(self._relay.identity), error.strerror)
+            return
+        with contextlib.suppress(OSError):  # who gets no TLS going is like any who knocks and runs
+            await self._admit(client)
+
+
+async def _greeted(host: str, port: int, words: bytes) -> socket.socket:
+    """Return a connection, of which these were the first words. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    problem = OSError("no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.socket(family, kind, protocol)
+        found.settimeout(0)
+        try:
+            await loop.sock_connect(found, address)
+            await loop.sock_sendall(found, words)
+        except OSError as error:
+            found.close()
+            problem = error
+        except BaseException:
+            found.close()
+            raise
+        else:
+            return found
+    raise problem
 
 
 def backoff_s(losses: int, chance: float) -> float:

@@ -42,6 +42,8 @@ Token = Annotated[bytes, msgspec.Meta(min_length=TOKEN_SIZE, max_length=TOKEN_SI
 
 Run = Annotated[bytes, msgspec.Meta(max_length=MAX_FACTS * HASH_SIZE)]
 """Hashes, end to end."""
+RECEIPTS_PAGE = 4096
+"""Each has some 250 bytes."""
 
 Refusal = Literal[
     "bad-request",  # malformed, over a limit, or not this protocol
@@ -529,6 +531,35 @@ class JoinRequest(SecretRecord, frozen=True, kw_only=True):
     facts: Annotated[list[Fact], msgspec.Meta(max_length=MAX_FACTS)]
 
 
+class UsageMonth(Part, frozen=True, kw_only=True):
+    """A tenant's month ("2026-11") at a provider, in bytes: ``kept`` at most, ``taken`` in, ``given`` out."""
+
+    month: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}$")]
+    kept: Count
+    taken: Count
+    given: Count
+
+
+class Usage(Record, frozen=True, kw_only=True):
+    """What a provider counted for the asking holder's tenant, the newest month first. Nothing is decided by it."""
+
+    incarnation: Incarnation
+    months: Annotated[list[UsageMonth], msgspec.Meta(max_length=64)]
+
+
+class ReceiptsRequest(Record, frozen=True, kw_only=True):
+    """Receipts that wait for the asking holder; ``got`` are names of those that it has now, and that wait no more."""
+
+    got: Annotated[bytes, msgspec.Meta(max_length=RECEIPTS_PAGE * NAME_SIZE)]
+
+
+class Receipts(Record, frozen=True, kw_only=True):
+    """A page of signed receipts of what was taken in without a connection; none if no more wait."""
+
+    incarnation: Incarnation
+    receipts: list[bytes]
+
+
 class CharterNotice(Record, frozen=True, kw_only=True):
     """A newer charter lies here as this object; the provider reads and checks it itself."""
 
@@ -597,6 +628,8 @@ OPS: dict[str, OpSpec] = {
     "offers": OpSpec(path="offers", right=None, request=OffersRequest, answer=Offers, since=PULLS_VERSION),
     "leaving": OpSpec(path="leaving", right=None, request=LeavingRequest, answer=Leaving, since=PULLS_VERSION),
     "group": OpSpec(path="group", right=None, request=GroupRequest, answer=GroupReply, since=PULLS_VERSION),
+    "usage": OpSpec(path="usage", right=None, request=Empty, answer=Usage, since=PULLS_VERSION),
+    "receipts": OpSpec(path="receipts", right="write", request=ReceiptsRequest, answer=Receipts, since=PULLS_VERSION),
 }
 """Operations with a record in and a record out. Objects are PUT ("write") and GET ("read") at /v1/objects/NAME."""
 

@@ -407,3 +407,11 @@ def test_a_shard_that_turns_out_to_be_a_pack_stays_known_as_what_it_was_called(c
     assert catalog.objects.disputes() == {(name(200), other, WRITER): 1}
     assert pack.id not in catalog.objects.shards_only_of([row.id for row in catalog.objects.by_names([name(1)])])
     assert [row.id for row in catalog.objects.of_indexes([name(100)])] == [pack.id]
+
+
+def test_a_size_that_a_peer_listed_is_not_changed_by_what_an_index_says(catalog: Catalog) -> None:
+    mine, seen, unseen = add(catalog, 100, kind="index"), add(catalog, 1, kind="shard"), add(catalog, 2, kind="shard")
+    catalog.objects.set_states(BO, {seen: "held", unseen: "damaged"}, incarnation=NEW, now_ns=NOW)
+    for number in (seen, unseen):
+        catalog.objects.become(number, writer=WRITER, kind="data", size=1 << 20, policy=bytes(16), index_id=mine)
+    assert [row.size for row in catalog.objects.rows_of([seen, unseen])] == [65536, 1 << 20]

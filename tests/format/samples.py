@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from replicator.errors import FormatError
+from replicator.format.carried import Carried
 from replicator.format.charter import (
     Charter,
     Charter1,
@@ -446,6 +447,7 @@ OFFER = Offer(
 OFFER_2 = Offer2(**{name: value for name, value in msgspec.structs.asdict(OFFER).items() if name != "notice_s"})
 OFFER_1 = Offer1(**{name: getattr(OFFER, name) for name in Offer1.__struct_fields__})
 NOTICE = Notice(tenant=run(0x10, 16), keeps=50 * 10**9, by_ns=NOW + 60 * 86400 * NS, said_ns=NOW, promised_s=60 * 86400)
+CARRIED = Carried(tenant=run(0x10, 16), provider=run(0xA0, 32), names=run(0x00, 32) + run(0x20, 32), made_ns=NOW)
 CLEARING = Clearing(
     tenant=run(0x10, 16),
     provider=run(0xA0, 32),
@@ -710,6 +712,7 @@ SAMPLES: dict[str, Record] = {
     "offer 2": OFFER_2,
     "notice": NOTICE,
     "clearing": CLEARING,
+    "carried": CARRIED,
     "invite": INVITE,
     "directory": DIRECTORY,
     "index": INDEX,

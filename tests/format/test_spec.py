@@ -8,6 +8,7 @@ import pytest
 
 from replicator.crypto.sign import Context
 from replicator.format import (
+    carried,
     charter,
     claim,
     drill,
@@ -31,6 +32,7 @@ from replicator.format.codec import Part, Record
 
 TEXT = (pathlib.Path(__file__).parents[2] / "docs" / "spec" / "format.md").read_text()
 MODULES = (
+    carried,
     charter,
     claim,
     drill,

@@ -1,7 +1,9 @@
 """A provider that leaves, shrinks, or gives one tenant up: what it says and takes, and that nothing is deleted."""
 
 import os
+import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from replicator.ids import ObjectName
 from replicator.provider.alarms import alarms_of
 from replicator.provider.drain import shares
 from replicator.wire.messages import Leaving, LeavingRequest, Signed
+from tests.crashfs import Crash, CrashFs
 from tests.provider.stand import Stand, refusal
 from tests.provider.tenant import MIB, SMALL, data_object, hire, put
 
@@ -135,6 +138,46 @@ def test_a_notice_shorter_than_promised_needs_consent_and_is_said(stand: Stand) 
     assert decode(Notice, body_of(ask(stand))).is_short
 
 
+def test_stopped_while_it_is_said_nothing_is_said_and_it_can_be_said_again(tmp_path: Path) -> None:
+    fs = CrashFs(str(tmp_path / "graveyard"))
+    stand = Stand(str(tmp_path), fs)
+    fs.errors["commit drain"] = Crash("here")
+    with pytest.raises(Crash):
+        leave(stand, 30)
+    fs.errors.clear()
+    assert (ask(stand), stand.provider.draining()) == (b"", (None, []))
+    leave(stand, 30)
+    fs.errors["commit clearing"] = Crash("here")
+    with pytest.raises(Crash):
+        ask(stand, say(stand, 1, 0))
+    fs.errors.clear()
+    assert stand.provider.draining()[1][0].told_ns == 0
+    stand.provider.close()
+    fs.close()
+
+
+def test_a_provider_put_back_from_before_it_said_so_says_nothing_in_a_new_incarnation(
+    stand: Stand, tmp_path: Path
+) -> None:
+    put(stand.node, LARGE)
+    before = stand.service.incarnation
+    stand.service.stop()
+    stand.provider.close()
+    shutil.copytree(stand.provider.folder, tmp_path / "backup")
+    stand.provider = stand.house.open()
+    stand.service = stand.provider.start()
+    leave(stand, 30)
+    stand.service.stop()
+    stand.provider.close()
+    shutil.rmtree(stand.provider.folder)
+    shutil.copytree(tmp_path / "backup", stand.provider.folder)
+    stand.provider = stand.house.open()
+    stand.service = stand.provider.start()
+    assert stand.service.incarnation != before
+    assert (ask(stand), stand.provider.draining()) == (b"", (None, []))
+    assert stand.node.get(ObjectName(name_of(LARGE))) == LARGE
+
+
 def test_one_tenant_is_told_alone_and_who_comes_later_to_one_that_leaves_gets_nothing(stand: Stand) -> None:
     with pytest.raises(NotFoundError, match="no tenant 'nobody'"):
         leave(stand, 30, tenant="nobody")
@@ -199,13 +242,13 @@ def test_a_quota_set_afterwards_holds_at_once_and_not_against_what_is_declared(s
     assert refusal(lambda: put(stand.node, data_object(2))) == "quota"
 
 
-def test_a_database_of_the_version_before_gets_the_tables(stand: Stand, tmp_path: os.PathLike[str]) -> None:
+def test_a_database_of_a_version_before_gets_the_tables(stand: Stand) -> None:
     stand.service.stop()
     stand.provider.close()
     with sqlite3.connect(os.path.join(stand.provider.folder, "provider.db")) as connection:
-        connection.execute("DROP TABLE drains")
-        connection.execute("DROP TABLE clearings")
-        connection.execute("PRAGMA user_version = 6")
+        for table in ("drains", "clearings", "receipts"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 9")
     connection.close()
     stand.provider = stand.house.open()
     stand.service = stand.provider.start()

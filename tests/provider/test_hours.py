@@ -28,21 +28,22 @@ def test_outside_of_its_window_a_provider_says_when_to_come_back() -> None:
     Hours().check(LARGE, clock_at("2026-07-01T12:00:00+02:00"))
 
 
-def test_hours_are_kept_with_the_home_and_hold_from_the_next_start_on(stand: Stand) -> None:
+def test_hours_are_kept_with_the_home_and_hold_at_once(stand: Stand) -> None:
     here = datetime.datetime.fromtimestamp(stand.clock.now_ns() / NS, datetime.UTC)
     begin, end = (f"{(here + datetime.timedelta(hours=hours)):%H:00}" for hours in (2, 3))
-    stand.provider.set_hours(window=f"{begin}-{end}", zone="UTC", streams=1)
-    upload = stand.node.begin_put(ObjectName(b"n" * 32), LARGE)
-    upload.abort()
-    stand.restart()
+    stand.node.begin_put(ObjectName(b"n" * 32), LARGE).abort()
+    other = stand.house.open()  # as `provider set` does beside a daemon
+    other.set_hours(window=f"{begin}-{end}", zone="UTC", streams=1)
+    other.close()
     assert refusal(lambda: stand.node.begin_put(ObjectName(b"n" * 32), LARGE)) == "busy"
     first = stand.node.begin_put(ObjectName(b"n" * 32), 1 << 16)
     assert refusal(lambda: stand.node.begin_put(ObjectName(b"m" * 32), 1 << 16)) == "busy"
     first.abort()
+    stand.restart()
+    assert refusal(lambda: stand.node.begin_put(ObjectName(b"n" * 32), LARGE)) == "busy"
     status = stand.provider.status()
     assert (status["window"], status["zone"], status["streams"]) == (f"{begin}-{end}", "UTC", 1)
     stand.provider.set_hours(window="", zone=None, streams=None)
-    stand.restart()
     stand.node.begin_put(ObjectName(b"n" * 32), LARGE).abort()
     assert stand.provider.status()["zone"] == ""
 
@@ -59,6 +60,16 @@ def test_a_home_that_says_what_it_said_is_not_written_again(stand: Stand) -> Non
         assert say() == first
     finally:
         os.close(kept)
+
+
+def test_a_home_file_that_means_nothing_leaves_the_hours_as_they_were(stand: Stand) -> None:
+    stand.provider.set_hours(window=None, zone=None, streams=1)
+    stand.node.begin_put(ObjectName(b"n" * 32), 1 << 16).abort()
+    path = f"{stand.provider.folder}/home.json"
+    os.rename(path, f"{path}.aside")
+    first = stand.node.begin_put(ObjectName(b"n" * 32), 1 << 16)
+    assert refusal(lambda: stand.node.begin_put(ObjectName(b"m" * 32), 1 << 16)) == "busy"
+    first.abort()
 
 
 def test_a_home_that_set_nothing_is_written_as_before(stand: Stand) -> None:

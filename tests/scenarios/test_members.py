@@ -16,6 +16,7 @@ from replicator.engine.keeper import DOMAIN_LABEL, MAINTENANCE_LABEL, OWNER_LABE
 from replicator.engine.members import accept_grant, add_node, add_peer, request_node, revoke_node
 from replicator.engine.recover import Recovered, recover
 from replicator.engine.tenant import create_tenant, seal_keybag
+from replicator.engine.usage import usage
 from replicator.errors import (
     HomeError,
     IntegrityError,
@@ -34,7 +35,7 @@ from replicator.rng import Rng
 from replicator.wire.messages import Info
 from tests.fakes import SeededRng
 from tests.scenarios.liars import Liar, changed
-from tests.scenarios.world import PASSPHRASE, World, read
+from tests.scenarios.world import PASSPHRASE, PLACES, World, read
 from tests.scenarios.world import write as write_file
 
 DAY = 86400
@@ -483,3 +484,20 @@ async def test_two_charters_of_one_number_are_told_and_both_kept(world: World) -
     assert {read(keeper.file(one)) for one in kept} == {rival, own}
     assert {one.rpartition("-")[2][:16] for one in kept} == {one.hex()[:16] for one in hashes}
     keeper.close()
+
+
+async def test_providers_say_what_they_kept_took_and_gave_and_who_does_not_answer_is_named(
+    world: World, source: str
+) -> None:
+    await world.backup()
+    world.silence(4)
+    node = world.node()
+    try:
+        found = await usage(node, world.edge)
+        assert set(found.silent) == {PLACES[4][0]}
+        for number in range(4):
+            [month] = found.months[PLACES[number][0]]
+            assert month.taken >= month.kept == world.used(number)
+            assert month.month == "2040-01"
+    finally:
+        node.close()

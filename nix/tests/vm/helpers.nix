@@ -92,7 +92,7 @@ in
           shop.succeed("systemctl start replicator-backup")
           helper.succeed("systemctl start replicator-prune")
           helper.succeed("grep '^replicator_run_exit{run=\"prune\"} 0' /var/lib/metrics/maintainer.prom")
-          kept = nova.succeed("replicator-provider provider status --json || true")
+          kept = nova.succeed("runuser -u replicator-provider -- env REPLICATOR_HOME=/var/lib/replicator-provider replicator provider status --json || true")
           assert sum(one["marked_bytes"] for one in json.loads(kept)["tenants"]) > 0, kept
       with subtest("the newest snapshot is restored for trial, and nothing of it stays"):
           helper.succeed("systemctl start replicator-drill; test -z \"$(ls -A /var/lib/replicator-drill/scratch)\"")
