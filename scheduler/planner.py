@@ -18,7 +18,7 @@ from scheduler.certify import certify
 from scheduler.errors import PlacementInvalidError
 from scheduler.laminar import Numbers
 from scheduler.settle import Kind, Settled, Settler
-from scheduler.shape import Field, Sets, Shape
+from scheduler.shape import Field, Flags, Sets, Shape
 from scheduler.tight import settle_all
 
 __all__ = ["loads", "moves", "solve"]
@@ -72,13 +72,14 @@ def _settled(ground: Field, capacity: Numbers, kinds: Sequence[Kind], seed: byte
     settler.settle()
     fresh: dict[int, Sets] = {}
     unit = _unit(kinds)
+    ends = _ends(kinds, unit)
     admitted = [int((ground.admitted(kind.rule) & ground.takes).sum()) for kind in kinds]
     for at in sorted(range(len(kinds)), key=lambda at: (admitted[at], -kinds[at].shard, at)):
         kind = kinds[at]
         if not kind.new:
             fresh[at] = Sets.none(kind.rule.width)
             continue
-        fresh[at] = _fresh(ground, free, kind, unit, seed)
+        fresh[at] = _fresh(ground, free, kind, unit, ends, seed)
     found = []
     for at, kind in enumerate(kinds):
         still = np.flatnonzero(settler.still[at])
@@ -98,12 +99,12 @@ def _settled(ground: Field, capacity: Numbers, kinds: Sequence[Kind], seed: byte
     return found
 
 
-def _fresh(ground: Field, free: Numbers, kind: Kind, unit: int, seed: bytes) -> Sets:
+def _fresh(ground: Field, free: Numbers, kind: Kind, unit: int, ends: Flags, seed: bytes) -> Sets:
     """Sets for the new packs of a kind, taken off ``free``; ``unit`` is how finely other sizes divide the room."""
     room = np.maximum(free, 0)
     shape = Shape(ground, kind.rule, ground.takes & (room >= kind.shard))
     if unit < kind.shard:
-        sets = shape.blend(room, kind.shard, unit, kind.new, seed=seed)
+        sets = shape.blend(room, kind.shard, unit, kind.new, ends=ends, seed=seed)
     else:
         sets = shape.sets(room // kind.shard, kind.new, seed=seed)
     free -= sets.load(len(ground)).astype(free.dtype) * kind.shard
@@ -114,6 +115,19 @@ def _unit(kinds: Sequence[Kind]) -> int:
     """What divides the shards of all kinds, or nearly so where that would be tiny."""
     shards = [kind.shard for kind in kinds]
     return max(gcd(*shards), min(shards, default=1) // _FINELY)
+
+
+def _ends(kinds: Sequence[Kind], unit: int) -> Flags:
+    """For every number of units up to the largest shard whether shards of the sizes that there are add up to it.
+
+    A size that is no multiple of the unit counts as what it takes at least.
+    """
+    steps = sorted({-(-kind.shard // unit) for kind in kinds})
+    found = np.zeros(max(steps, default=0) + 1, dtype=bool)
+    found[0] = True
+    for amount in range(1, len(found)):
+        found[amount] = any(step <= amount and found[amount - step] for step in steps)
+    return found
 
 
 def _unmet(settled: Sequence[Settled]) -> tuple[int, int]:

@@ -20,6 +20,8 @@ __all__ = ["CODING_FROM", "MOST_SHARDS", "Choice", "Scheme", "choose", "evaluate
 CODING_FROM: Final = 6
 """Households from which on coding is offered: with fewer, whole copies cost little more and mend from one peer."""
 MOST_SHARDS: Final = 20
+MOST_OF_EACH: Final = 16
+"""Data shards at most, and parity shards, that packs are cut into (`replicator.format.policy`)."""
 _CONSIDERED: Final = 48
 
 
@@ -81,7 +83,7 @@ def choose(peers: Iterable[Peer], policy: Policy, hazards: Hazards, target: floa
         raise PolicyError(f"a target of {target:g} nines is none: name one above 0 and up to 30, such as 9")
     ground = _Taking(peers, policy)
     apart = len(ground.apart(MOST_SHARDS))
-    most_needed = apart if ground.households >= CODING_FROM else 1
+    most_needed = min(apart, MOST_OF_EACH) if ground.households >= CODING_FROM else 1
     kinds = sorted(
         ((shards / needed, shards, needed) for shards in range(1, apart + 1) for needed in range(1, shards + 1)),
     )
@@ -89,7 +91,7 @@ def choose(peers: Iterable[Peer], policy: Policy, hazards: Hazards, target: floa
     chosen: Scheme | None = None
     alone: Scheme | None = None
     for _, shards, needed in kinds:
-        if needed > most_needed or (needed > 1 and needed == shards):
+        if needed > most_needed or (needed > 1 and not 0 < shards - needed <= MOST_OF_EACH):
             continue
         scheme = ground.scheme(hazards, needed=needed, shards=shards)
         schemes.append(scheme)

@@ -281,35 +281,70 @@ class Shape:
             packs=np.concatenate([counts for _, counts in pieces]),
         )
 
-    def blend(self, room: Numbers, shard: int, unit: int, packs: int, *, seed: bytes, rounds: int = ROUNDS) -> Sets:
+    def blend(
+        self, room: Numbers, shard: int, unit: int, packs: int, *, ends: Flags, seed: bytes, rounds: int = ROUNDS
+    ) -> Sets:
         """As `sets` beside packs of other sizes: ``room`` is amounts, of which a shard takes ``shard``.
 
         What is shared out and cut is the room in steps of ``unit``, as if packs were so small: room in whole shards
         would leave out what smaller ones could use, and lean on the other peers of a place too much. Then come those
-        that fit into whole shards only.
+        that fit into whole shards only. ``ends[n]`` says whether shards of the sizes that there are fill n steps to the
+        last: as long as there are others, no peer is left with an end that nothing fits.
         """
+        sets = self._blended(room, shard, unit, packs, ends, seed, rounds)
+        if int(sets.packs.sum()) < packs:
+            # Peers that were passed over for their ends are missing in their places: try without that.
+            other = self._blended(room, shard, unit, packs, np.ones_like(ends), seed, rounds)
+            sets = max(sets, other, key=lambda one: int(one.packs.sum()))
+        return sets
+
+    def _blended(self, room: Numbers, shard: int, unit: int, packs: int, ends: Flags, seed: bytes, rounds: int) -> Sets:
         free = room.copy()
         found = [Sets.none(self.rule.width)]
+        packs_left = packs
+
+        def take(sets: Sets) -> None:
+            nonlocal free, packs_left
+            free = free - sets.load(len(free)).astype(free.dtype) * shard
+            packs_left -= int(sets.packs.sum())
+            found.append(sets)
+
+        # Where a domain has more than its limit lets packs use, no peer is ever full, and ends do not matter.
+        full = self._full(room // unit)
+        largest = (len(ends) - 1) * unit
+        if shard < largest:
+            # The largest find no place first: what is too small for them is used by the others before anything else.
+            small = np.where(full, free % largest, free)
+            take(self.sets(_clean(small, shard, unit, ends, full), packs_left, seed=seed, rounds=rounds))
         if self.tree is not None and len(self.at):
             source = rng(seed)
             for left in range(rounds, 0, -1):
                 fine = numbers(free[self.at] // unit)
                 most = self.tree.bound(fine)
-                take = min(packs // left, most * unit // shard)
-                if not take:
+                wanted = min(packs_left // left, most * unit // shard)
+                if not wanted:
                     continue
                 tuples, begins, stops = self.tree.cut(self.tree.share(fine, most), most, source)
-                quota = _even(begins, stops, take, most)
-                quota = _trimmed(tuples, quota, free[self.at] // shard)
+                quota = _even(begins, stops, wanted, most)
+                quota = _trimmed(tuples, quota, (free // shard)[self.at])
                 some = quota > 0
-                sets = Sets(tuples=self.at[tuples[some]], packs=quota[some].astype(np.int64))
-                free -= sets.load(len(free)).astype(free.dtype) * shard
-                packs -= int(sets.packs.sum())
-                found.append(sets)
-        found.append(self.sets(free // shard, packs, seed=seed, rounds=rounds))
+                take(Sets(tuples=self.at[tuples[some]], packs=quota[some].astype(np.int64)))
+        take(self.sets(_clean(free, shard, unit, ends, full), packs_left, seed=seed, rounds=rounds))
+        take(self.sets(free // shard, packs_left, seed=seed, rounds=rounds))
         return Sets(
             tuples=np.concatenate([sets.tuples for sets in found]), packs=np.concatenate([sets.packs for sets in found])
         )
+
+    def _full(self, room: Numbers) -> Flags:
+        """The peers that are full when as many packs are placed as fit into ``room``."""
+        found = np.zeros(len(self.ground), dtype=bool)
+        if len(self.at):
+            judge = self.tree if self.tree is not None else self._mesh
+            inner = numbers(room[self.at])
+            most = judge.bound(inner)
+            _, full = judge.tight(numbers(inner, most + 1), most + 1)
+            found[self.at[full]] = True
+        return found
 
     def _cheapest(self, tree: Tree, room: Numbers, packs: int, most: int) -> tuple[int, Numbers]:
         """How many packs can go to the cheapest peers so that ``most`` still fit in all, and their shards."""
@@ -362,6 +397,14 @@ def _even(begins: Numbers, stops: Numbers, take: int, packs: int) -> Numbers:
     ends = stops.astype(object) if packs > 2**30 else stops
     quota: Numbers = (ends * take + first) // packs - (wide * take + first) // packs
     return quota
+
+
+def _clean(room: Numbers, shard: int, unit: int, ends: Flags, full: Flags) -> Numbers:
+    """How many shards fit so that what is left of the room of ``full`` peers can be filled to the last, in steps."""
+    slots = room // shard
+    rest = ((room - slots * shard) // unit).astype(np.int64)
+    clean: Numbers = np.maximum(slots - (full & ~ends[rest]).astype(slots.dtype), 0)
+    return clean
 
 
 def _trimmed(tuples: Ints, quota: Numbers, room: Numbers) -> Numbers:

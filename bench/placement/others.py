@@ -62,7 +62,7 @@ def straw2(case: Case, slots: Ints, packs: int) -> tuple[int, Ints]:
     rows = np.full((packs, rule.width), -1, dtype=np.int64)
     for begin in range(0, packs, _CHUNK * 10):
         chunk = np.arange(begin, min(packs, begin + _CHUNK * 10))
-        chosen = _distinct(chunk, np.arange(len(weight)), weight, regions, salt=1)
+        chosen = _distinct(chunk, np.arange(len(weight)), weight.astype(np.float64), regions, salt=1)
         for at in range(rule.width):
             where = chosen[:, at // per_region]
             for one in np.unique(where[where >= 0]).tolist():
@@ -70,7 +70,9 @@ def straw2(case: Case, slots: Ints, packs: int) -> tuple[int, Ints]:
                 able = np.flatnonzero(region == one)
                 sites = np.unique(site[able])
                 total = np.bincount(site[able], weights=slots[able], minlength=int(site.max()) + 1)[sites]
-                picked = _distinct(chunk[here], sites, total, per_region, salt=100)[:, at % per_region]
+                picked = _distinct(chunk[here], sites, total.astype(np.float64), per_region, salt=100)[
+                    :, at % per_region
+                ]
                 for house in np.unique(picked[picked >= 0]).tolist():
                     inside = able[site[able] == house]
                     mine = here[picked == house]

@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,7 +12,7 @@ from replicator.cli.base import Session, command, wait, wait_in_order
 from replicator.cli.output import moment
 from replicator.cli.proofs import proofs_document, proofs_words
 from replicator.config import LEAST_RATE, format_size, parse_duration, parse_name, parse_size
-from replicator.errors import UsageError
+from replicator.errors import ReplicatorError, UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.backup import BackupReport, DatasetReport, MakeBeside
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.node import NodeHome
     from replicator.engine.prepare import Troubles
+    from replicator.engine.rebalance import RebalanceReport
+    from replicator.engine.repair import RepairReport
     from replicator.process import Stop
     from replicator.settings import Config
     from replicator.snapshot.retention import KeepRules
 
+T = TypeVar("T")
 _NAMED = 5
 """Of what is left out for one reason; the document has all."""
 
@@ -385,21 +388,29 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
     from replicator.engine.rebalance import rebalance  # noqa: PLC0415
     from replicator.engine.repair import mend_urgent, repair  # noqa: PLC0415
 
-    with session.node() as node, session.edge() as edge:
-        urgent = wait(mend_urgent(node, edge))
+    def urgently() -> "RepairReport":
+        with session.node() as node, session.edge() as edge:
+            return wait(mend_urgent(node, edge))
+
+    def mend() -> "RepairReport":
+        with session.node() as node, session.edge() as edge:
+            return wait(repair(node, edge, by_hand=False))
+
+    def move() -> "RebalanceReport":
+        with session.node() as node, session.edge() as edge:
+            return wait(rebalance(node, edge))
+
+    urgent = _part_of_night(session, document, "urgent", urgently)
     report = _backup(session, most_spool=most_spool)
-    with session.node() as node, session.edge() as edge:
-        mended = wait(repair(node, edge, by_hand=False))
-        # What lacks copies has the line first; a night that ends with debts moves nothing.
-        moved = None if mended.exit_code else wait(rebalance(node, edge))
+    document |= _document(report)
+    lines += _text(report)
+    mended = _part_of_night(session, document, "repair", mend)
+    if mended is None:
+        return
     session.worsen(mended.exit_code)
-    if moved is not None:
-        session.worsen(moved.exit_code)
-        for reason in (*moved.owed, *(f"has no place: {one}" for one in moved.refused)):
-            session.out.notice(f"owed: {reason}")
     for debt in mended.debts:
         session.out.notice(f"owed: {debt}")
-    document |= _document(report)
+    made_before = 0 if urgent is None else urgent.made
     document["audit"] = proofs_document(mended)
     document["repair"] = {
         "missing": mended.missing,
@@ -407,21 +418,39 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
         "made": mended.made,
         "let_go": mended.let_go,
         "debts": mended.debts,
-        "urgent": urgent.made,
+        "urgent": made_before,
         "waiting": [{"id": name, "state": word} for name, word in mended.waiting.items()],
     }
-    document["rebalance"] = {"moved": 0 if moved is None else moved.made}
-    lines += _text(report)
     lines.append(f"audit: {proofs_words(mended)}")
     waits = "".join(f"; {name} is {word}" for name, word in mended.waiting.items())
-    made = f"{urgent.made + mended.made} made again" + (
-        f", {urgent.made} of them before the backup" * bool(urgent.made)
-    )
+    made = f"{made_before + mended.made} made again" + f", {made_before} of them before the backup" * bool(made_before)
     lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {made}{waits}")
-    if moved is not None and moved.moves:
-        lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
     if mended.let_go:
         lines.append(f"repair: {mended.let_go} copies more than promised are let go of, for `prune` to release")
+    document["rebalance"] = {"moved": 0}
+    # What lacks copies has the line first; a night that ends with debts moves nothing.
+    moved = None if mended.exit_code else _part_of_night(session, document, "rebalance", move)
+    if moved is not None:
+        session.worsen(moved.exit_code)
+        for reason in (*moved.owed, *(f"has no place: {one}" for one in moved.refused)):
+            session.out.notice(f"owed: {reason}")
+        document["rebalance"] = {"moved": moved.made}
+        if moved.moves:
+            lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
+
+
+def _part_of_night(session: Session, document: dict[str, Any], name: str, work: Callable[[], T]) -> T | None:
+    """Do a part of the night; what it ends with takes nothing from the others, and is in the document and the code."""
+    try:
+        return work()
+    except ReplicatorError as error:
+        code = exits.code_of(error)
+        session.worsen(exits.FAILED if code == exits.USAGE else code)
+        session.out.notice(f"{name}: {error.message}")
+        if error.hint:
+            session.out.notice(f"  {error.hint}")
+        document[name] = {"error": error.message}
+        return None
 
 
 def _night_of_extras(session: Session, document: dict[str, Any], lines: list[str]) -> None:

@@ -158,12 +158,13 @@ def _document(case: "Case", one: "Outlook", scene: "Scene") -> dict[str, Any]:
         "independent": _rate_document(one.independent),
         "shocks": _rate_document(one.shocks),
         "causes": [{"id": cause, "share": round(share, 4)} for cause, share in one.causes],
-        "after_worst_loss": {
+        "after_worst_loss": {left.kind: left.copies if one.packs else None for left in one.left},
+        "worst_losses": {
             left.kind: {
                 "place": _place(left, scene),
                 "peers": [scene.names.get(peer, peer) for peer in left.peers],
                 "left": left.copies,
-                "lost_packs": left.lost,
+                "unreadable": left.lost,
                 "nines": _nines(left.rate),
             }
             for left in one.left

@@ -25,7 +25,7 @@ from replicator.engine.send import Sender
 from replicator.engine.spare import let_go
 from replicator.engine.sync import sync_all
 from replicator.ids import Identity, short
-from scheduler import PackId, PeerId
+from scheduler import PackId, Peer, PeerId, Policy
 from scheduler.problem import parse
 from scheduler.report import plan
 
@@ -143,14 +143,13 @@ def moved_objects(
 def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
     """Return the plan (docs/spec/placement.md) for packs as they lie, counted as placement counts them.
 
-    Packs that also count copies in the tenant's own household are left out: the plan knows no such exception.
+    A plan knows no tenant's own household. So those that also count copies there are planned by themselves, onto all
+    peers, after the others, which are planned as if those at home were not there.
     """
-    records = ground.half.catalog.datasets.policies()
-    rows = [row for row in rows if not records[row.policy].count_own]
     packs, policies = ground.packs(rows)
     counted = ground.counted(rows)
+    roster = {peer.id: peer for peer in ground.roster()}
     rules = {rule.name: rule for rule in sorted(policies, key=lambda one: one.name)}
-    roster = {peer.id: peer for peer in ground.roster() if not peer.own}
     surplus: dict[PackId, set[PeerId]] = {}
     for one in ground.plan(rows).surplus:
         surplus.setdefault(one.pack, set()).add(one.peer)
@@ -158,46 +157,58 @@ def planned_moves(ground: Ground, rows: list[ObjectRow]) -> dict[str, Any]:
     for identity, given in given_up(ground).items():
         if peer_id(identity) in spare:
             spare[peer_id(identity)] += sum(row.size for row in given)
-    placements: dict[PackId, list[PeerId]] = {}
     for pack in packs:
-        unneeded = surplus.get(pack.id, set())
-        for one_too_many in unneeded & roster.keys():
+        for one_too_many in surplus.get(pack.id, set()) & roster.keys():
             spare[one_too_many] += pack.size
-        holders = sorted((counted[pack.id].keys() & roster.keys()) - unneeded)
-        if holders:
-            placements[pack.id] = [*holders[: rules[pack.policy].copies]]
-    peers = []
-    for peer in roster.values():
-        over = peer.used > peer.capacity
+    coming = dict.fromkeys(roster, 0)
+    moves: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    for at_home in (False, True):
+        mine = [pack for pack in packs if rules[pack.policy].count_own == at_home]
+        peers = {name: peer for name, peer in roster.items() if at_home or not peer.own}
+        placements = {}
+        for pack in mine:
+            holders = sorted((counted[pack.id].keys() & peers.keys()) - surplus.get(pack.id, set()))
+            if holders:
+                placements[pack.id] = [*holders[: rules[pack.policy].copies]]
+        if not mine:
+            continue
+        document = {
+            "peers": [_peer(peer, spare[peer.id], coming[peer.id]) for peer in peers.values()],
+            "policies": [_policy(rule) for rule in rules.values() if rule.count_own == at_home],
+            "packs": [{"id": pack.id, "size": pack.size, "policy": pack.policy} for pack in mine],
+            "placements": placements,
+        }
+        found = plan(parse(document), seed=ground.half.tenant)
+        sizes = {pack.id: pack.size for pack in mine}
+        for move in found["moves"]:
+            coming[move["to"]] += sizes[move["pack"]]
+        moves += found["moves"]
+        # A pack that lies nowhere is the writer's, or lost: there is nothing to move.
+        refused += [one for one in found["refused"] if one["pack"] in placements]
+    return {"moves": moves, "refused": refused}
+
+
+def _peer(peer: Peer, spare: int, coming: int) -> dict[str, Any]:
+    """Return a peer as a problem has it; ``spare`` bytes are to be given up there, ``coming`` ones are on their way."""
+    over = peer.used > peer.capacity
+    return {
+        "id": peer.id,
+        "capacity": peer.capacity,
         # What is to be given up on a peer that has too much is as good as gone: else as much again would move.
-        peers.append(
-            {
-                "id": peer.id,
-                "capacity": peer.capacity,
-                "used": peer.used - spare[peer.id] if over else peer.used,
-                "owner": peer.owner,
-                "site": peer.site,
-                "region": peer.region,
-                "country": peer.country,
-                "state": "readonly" if peer.state == "suspect" or (over and peer.state == "ok") else peer.state,
-            }
-        )
-    document = {
-        "peers": peers,
-        "policies": [
-            {
-                "name": name,
-                "copies": rule.copies,
-                "spread": sorted("household" if domain == "owner" else domain for domain in rule.spread),
-                **({"only_countries": sorted(rule.only_countries)} if rule.only_countries is not None else {}),
-            }
-            for name, rule in rules.items()
-        ],
-        "packs": [{"id": pack.id, "size": pack.size, "policy": pack.policy} for pack in packs],
-        "placements": placements,
+        "used": (peer.used - spare if over else peer.used) + coming,
+        "owner": peer.owner,
+        "site": peer.site,
+        "region": peer.region,
+        "country": peer.country,
+        "state": "readonly" if peer.state == "suspect" or (over and peer.state == "ok") else peer.state,
     }
-    if not packs:
-        return {"moves": [], "refused": []}
-    found = plan(parse(document), seed=ground.half.tenant)
-    # A pack that lies nowhere is the writer's, or lost: there is nothing to move.
-    return {"moves": found["moves"], "refused": [one for one in found["refused"] if one["pack"] in placements]}
+
+
+def _policy(rule: Policy) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "copies": rule.copies,
+        "spread": sorted("household" if domain == "owner" else domain for domain in rule.spread),
+        **({"only_countries": sorted(rule.only_countries)} if rule.only_countries is not None else {}),
+    }

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 import pytest
@@ -544,7 +545,8 @@ class TestTrust:
             node.close()
 
 
-async def test_a_restore_that_has_a_fetching_process_joins_shards_itself(
+@pytest.mark.process
+async def test_a_restore_that_could_have_a_fetching_process_joins_shards_itself(
     world: World, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await backed_up(world)
@@ -554,10 +556,20 @@ async def test_a_restore_that_has_a_fetching_process_joins_shards_itself(
 
     monkeypatch.setattr(MemoryConnection, "reach", lambda _: object())
     monkeypatch.setattr("replicator.engine.fetchers.Fetchers", started)
+    monkeypatch.setattr(restore, "LARGE", 1)  # the processes, and slots to fetch into, are there from the first pack on
+    filled: list[int] = []
+    real = ChunkFetcher._fill
+
+    async def note(fetcher: ChunkFetcher, pack: int, *values: Any) -> int:
+        filled.append(pack)
+        return await real(fetcher, pack, *values)
+
+    monkeypatch.setattr(ChunkFetcher, "_fill", note)
     world.silence(0, 1)
     target = os.path.join(world.root, "target")
     report = await world.restore(target, writers=2)
     assert (report.lost, report.damaged, report.gaps) == ([], [], [])
+    assert len(filled) >= len(cut_packs(world))
 
 
 @pytest.mark.process

@@ -4,11 +4,13 @@ import os
 import sqlite3
 from pathlib import Path
 
+import msgspec
+
 from replicator.engine.members import set_peer
 from replicator.engine.rebalance import RebalanceReport, rebalance
 from tests.fakes import SeededRng
 from tests.scenarios.test_repair import holders, say
-from tests.scenarios.world import World
+from tests.scenarios.world import PROMISE, World
 
 PACKS = ("data", "tree")
 
@@ -136,3 +138,27 @@ async def test_what_has_no_place_is_named_and_stays(world: World, source: str) -
     assert found.exit_code == 3
     assert any("would help" in text for text in found.refused)
     assert world.stored(number, PACKS)
+
+
+async def test_packs_that_count_copies_at_home_move_like_others_and_onto_home_too(world: World) -> None:
+    promise = msgspec.structs.replace(PROMISE, count_own=True, spread=["owner"])
+    node, keeper = world.node(), world.keeper()
+    try:
+        await set_peer(keeper, [node], world.edge, _name(world, 0), {"own": True}, {})
+    finally:
+        node.close()
+        keeper.close()
+    for number in range(4):
+        write_noise(world.small_dataset(f"home {number}", policy=promise), number)
+        await world.backup(f"home {number}")
+    lying = {number: {os.path.basename(path) for path in paths} for number, paths in everything(world).items()}
+    number = max(range(1, 5), key=lambda one: len(lying[one] - lying[0]))
+    lacking = lying[number] - lying[0]
+    assert lacking, "a pack that is not at home yet"
+    for other in {1, 2, 3, 4} - {number}:
+        await say(world, other, "readonly")
+    await say(world, number, "draining")
+    done = await move(world)
+    assert {one.peer for one in done.moves} == {"alice"}
+    assert done.made == len(lacking)
+    assert bool(done.refused) == (lacking != lying[number])

@@ -5,7 +5,7 @@ import pytest
 from scheduler import Peer, PolicyError
 from scheduler.hazards import assuming
 from scheduler.outlook import nines
-from scheduler.schemes import MOST_SHARDS, choose, evaluate, spread_out
+from scheduler.schemes import MOST_OF_EACH, MOST_SHARDS, choose, evaluate, spread_out
 from tests.scheduler.problems import peer, policy
 
 QUICK = assuming(["repair=3d"])
@@ -91,3 +91,13 @@ def test_of_many_friends_some_are_left_to_repair_to() -> None:
 def test_without_peers_nothing_is_chosen() -> None:
     choice = choose([], policy(3), QUICK, 3)
     assert (choice.chosen, choice.strongest, choice.apart) == (None, None, 0)
+
+
+@pytest.mark.parametrize("target", [1.5, 2, 3, 4, 5, 6])
+def test_nothing_is_recommended_that_packs_are_not_cut_into(target: float) -> None:
+    choice = choose(friends(30), policy(3), ALONE, target)
+    assert choice.chosen is not None
+    assert choice.chosen.needed == 1 or choice.chosen.needed <= MOST_OF_EACH
+    assert choice.chosen.needed == 1 or 1 <= choice.chosen.shards - choice.chosen.needed <= MOST_OF_EACH
+    assert choice.strongest is not None
+    assert choice.strongest.needed <= MOST_OF_EACH

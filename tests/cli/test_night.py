@@ -1,0 +1,85 @@
+"""The night of a node, part by part: what one ends with takes nothing from the others."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from replicator.cli import backup as module
+from replicator.cli import exits
+from replicator.engine.backup import BackupReport
+from replicator.engine.rebalance import RebalanceReport
+from replicator.engine.repair import RepairReport
+from replicator.errors import HomeError, SpaceError
+
+
+class Night:
+    """A session that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+        self.said: list[str] = []
+        self.out = SimpleNamespace(notice=self.said.append)
+
+    def node(self) -> Any:
+        return nullcontext()
+
+    def edge(self) -> Any:
+        return nullcontext()
+
+    def worsen(self, code: int) -> None:
+        self.codes.append(code)
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """Let each part do nothing, or raise what is put in here."""
+    failing: dict[str, Exception] = {}
+
+    def part(name: str, report: object) -> Any:
+        async def work(*_: object, **__: object) -> object:
+            if name in failing:
+                raise failing[name]
+            return report
+
+        return work
+
+    monkeypatch.setattr("replicator.engine.repair.mend_urgent", part("urgent", RepairReport()))
+    monkeypatch.setattr("replicator.engine.repair.repair", part("repair", RepairReport()))
+    monkeypatch.setattr("replicator.engine.rebalance.rebalance", part("rebalance", RebalanceReport()))
+    monkeypatch.setattr(module, "_backup", lambda _, **__: BackupReport(sent_objects=7))
+    return failing
+
+
+def night() -> tuple[Night, dict[str, Any]]:
+    session, document = Night(), dict[str, Any]()
+    module._night_of_node(session, document, [], None)  # type: ignore[arg-type] # as much of a session as it needs
+    return session, document
+
+
+def test_a_night_without_trouble_has_all_parts(parts: dict[str, Exception]) -> None:
+    assert parts == {}
+    session, document = night()
+    assert set(session.codes) <= {0}
+    assert document["sent_objects"] == 7
+    assert document["rebalance"] == {"moved": 0}
+    assert {"audit", "repair", "datasets"} <= document.keys()
+
+
+@pytest.mark.parametrize("name", ["urgent", "repair", "rebalance"])
+def test_a_part_that_fails_is_named_and_the_others_are_in_the_document(name: str, parts: dict[str, Exception]) -> None:
+    parts[name] = HomeError("the catalog is locked", hint="try again")
+    session, document = night()
+    assert document["sent_objects"] == 7
+    assert document[name] == {"error": "the catalog is locked"} if name != "urgent" else "repair" in document
+    assert session.said[:2] == [f"{name}: the catalog is locked", "  try again"]
+    assert max(session.codes) == exits.code_of(parts[name])
+
+
+def test_a_full_disk_in_repair_is_the_exit_code(parts: dict[str, Exception]) -> None:
+    parts["repair"] = SpaceError("no room")
+    session, document = night()
+    assert exits.code_of(parts["repair"]) in session.codes
+    assert document["repair"] == {"error": "no room"}
+    assert "rebalance" not in document
