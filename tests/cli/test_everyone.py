@@ -1,6 +1,7 @@
 """run --all and status --all: every tenant's night on one machine, as its operator calls them."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
-def hosting(federation: Federation) -> Federation:
+def hosting(federation: Federation) -> Iterator[Federation]:
     """A folder with the homes of two nodes that work and of one whose charter is damaged."""
     for name in ("anna", "bo"):
         federation.add_node(f"homes/{name}", name)
@@ -25,7 +26,9 @@ def hosting(federation: Federation) -> Federation:
     (homes / "cut" / "node" / "charter.obj").write_bytes(b"rot")
     (homes / "notes").mkdir()
     (homes / "link").symlink_to(federation.path / "keeper")
-    return federation
+    yield federation
+    shutil.rmtree(homes)
+    federation.put_back()
 
 
 def by_id(document: dict[str, Any]) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def test_a_database_of_an_earlier_build_keeps_its_newest_heads(stand: Stand) -> 
         connection.executescript(
             "DROP TABLE witnessed; DROP TABLE testimony; DROP INDEX idx_objects_arrival; "
             "ALTER TABLE objects DROP COLUMN arrival; ALTER TABLE tenants DROP COLUMN arrivals; "
+            "ALTER TABLE meta DROP COLUMN group_id; ALTER TABLE meta DROP COLUMN group_member; "
+            "ALTER TABLE meta DROP COLUMN for_members; ALTER TABLE tenants DROP COLUMN by_group; "
             "PRAGMA user_version = 2"
         )
     stand.provider = stand.house.open()
