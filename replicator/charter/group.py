@@ -8,7 +8,7 @@ member gives no right over anybody's data: providers let members store, and peop
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 from blake3 import blake3
@@ -111,26 +111,29 @@ class Known:
         assert isinstance(said.record, Group)
         return said.record.name
 
+    @cached_property
+    def _each(self) -> list[_Said]:
+        """All facts, each once, in an order that does not change."""
+        found = {one.hash: one for one in self._said.values()}
+        return [found[key] for key in sorted(found)]
+
     @property
     def facts(self) -> list[Fact]:
         """All facts, each once, in an order that does not change."""
-        found = {one.hash: one.fact for one in self._said.values()}
-        return [found[key] for key in sorted(found)]
+        return [one.fact for one in self._each]
 
     @property
     def hashes(self) -> list[bytes]:
         """The hashes of all facts, sorted."""
-        return sorted({one.hash for one in self._said.values()})
+        return [one.hash for one in self._each]
 
     def beside(self, hashes: Collection[bytes]) -> list[Fact]:
         """Return the facts that are not among these."""
-        found = {one.hash: one.fact for one in self._said.values()}
-        return [found[key] for key in sorted(found) if key not in hashes]
+        return [one.fact for one in self._each if one.hash not in hashes]
 
     def records(self, kind: type[R]) -> list[tuple[bytes, R]]:
         """Return all of one kind with who said each: an expulsion's, a voucher's or a word's member, a door."""
-        found = {one.hash: (one.by, one.record) for one in self._said.values()}
-        return [(by, record) for _, (by, record) in sorted(found.items()) if isinstance(record, kind)]
+        return [(one.by, one.record) for one in self._each if isinstance(one.record, kind)]
 
     def word_of(self, member: bytes) -> tuple[Member, RootStatement | None] | None:
         """Return what a member said last of itself."""
@@ -148,20 +151,16 @@ class Known:
 
     def admissions(self) -> list[tuple[Voucher, Admission, bytes]]:
         """Return who was let in by whom: the voucher, the admission, the member that signed the voucher."""
-        said = {one.hash: one for one in self._said.values()}
         return [
             (one.voucher, one.record, one.inviter)
-            for _, one in sorted(said.items())
+            for one in self._each
             if isinstance(one.record, Admission) and one.voucher is not None
         ]
 
     def vouchers(self) -> list[tuple[bytes, bytes, Voucher, RootStatement | None]]:
         """Return each code that was made known: its member, its bytes as signed, what it says, and by which root."""
-        said = {one.hash: one for one in self._said.values()}
         return [
-            (one.by, one.fact.signed, one.record, one.root)
-            for _, one in sorted(said.items())
-            if isinstance(one.record, Voucher)
+            (one.by, one.fact.signed, one.record, one.root) for one in self._each if isinstance(one.record, Voucher)
         ]
 
     def founder(self) -> bytes:

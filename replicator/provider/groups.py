@@ -86,8 +86,9 @@ def settle(connection: sqlite3.Connection, known: Known) -> None:
     """
     mine = own_member(connection)
     (for_members,) = connection.execute("SELECT for_members FROM meta").fetchone()
-    seats = {identity_of(one.root.root_key): one for one in known.members((mine,)) if one.root is not None}
-    ours = next((one for one in known.members((mine,)) if one.id == mine), None)
+    members = known.members((mine,))
+    seats = {identity_of(one.root.root_key): one for one in members if one.root is not None}
+    ours = next((one for one in members if one.id == mine), None)
     room = _room(connection)
     rows = connection.execute("SELECT id, root_key, quota, by_group FROM tenants ORDER BY created_ns, id").fetchall()
     for tenant, root_key, quota, given in rows:
