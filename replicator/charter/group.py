@@ -9,6 +9,7 @@ member gives no right over anybody's data: providers let members store, and peop
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import zip_longest
 from typing import TypeVar
 
 from blake3 import blake3
@@ -140,10 +141,6 @@ class Known:
         said = self._said.get((b"member", member))
         return None if said is None or not isinstance(said.record, Member) else (said.record, said.root)
 
-    def _members(self) -> set[bytes]:
-        """Return who has said anything of itself."""
-        return {one.by for one in self._said.values() if isinstance(one.record, Member)}
-
     def signed_word(self, member: bytes) -> bytes:
         """Return what a member said last of itself as it is signed; empty if it said nothing."""
         said = self._said.get((b"member", member))
@@ -221,17 +218,7 @@ class Known:
 
         Nobody is let in who has not said so: else others could undo that somebody left, or was expelled.
         """
-        since = {self.founder(): 1}
-        words = {member: said[0].number for member in self._members() if (said := self.word_of(member)) is not None}
-        admissions = [one for one in self.admissions() if one[1].number <= words.get(one[1].member, 0)]
-        found = True
-        while found:
-            found = False
-            for _, admission, by in admissions:
-                if by in since and since.get(admission.member, 0) < admission.number:
-                    since[admission.member] = admission.number
-                    found = True
-        return since
+        return _let_in(self._each)[0]
 
     def _left(self, member: bytes) -> int:
         """Return the number of the last word with which a member left, 0 if it never did."""
@@ -264,6 +251,31 @@ class Known:
             out |= more
             found = bool(more)
         return out
+
+
+def _let_in(said: Collection[_Said]) -> tuple[dict[bytes, int], set[bytes]]:
+    """Return who was let in, from which number of its own word on, the last time; and the admissions that say so.
+
+    These are two of each at most: by the first it came to be known, the last counts.
+    """
+    words: dict[bytes, int] = {}
+    for one in said:
+        if isinstance(one.record, Member):
+            words[one.by] = max(one.record.number, words.get(one.by, 0))
+    since = {one.by: 1 for one in said if isinstance(one.record, Group)}
+    first: dict[bytes, bytes] = {}
+    last: dict[bytes, bytes] = {}
+    found = True
+    while found:
+        found = False
+        for one in said:
+            if isinstance(one.record, Admission) and one.inviter in since:
+                member, number = one.record.member, one.record.number
+                if since.get(member, 0) < number <= words.get(member, 0):
+                    since[member], last[member] = number, one.hash
+                    first.setdefault(member, one.hash)
+                    found = True
+    return since, {*first.values(), *last.values()}
 
 
 def _staying(expulsions: Mapping[bytes, Expulsion], mine: Collection[bytes]) -> set[bytes]:
@@ -356,11 +368,32 @@ def _hanging_together(
         kept |= {key for _, _, key in sorted(own)[-MOST_VOUCHERS:]}
     providers = {said[key].provider for key in kept if isinstance(said[key].record, Member)}
     kept |= {key for key in order if isinstance(said[key].record, Offer) and said[key].by in providers}
-    chosen = [key for key in order if key in kept][:MAX_FACTS]
-    return {key: said[key] for key in chosen}
+    chosen = [said[key] for key in order if key in kept]
+    if len({one.hash for one in chosen}) > MAX_FACTS:
+        few = _in_turns(chosen)
+        kept = {key for key in kept if said[key].hash in few}
+    return {key: said[key] for key in order if key in kept}
 
 
-@lru_cache(maxsize=MAX_FACTS)
+def _in_turns(said: Collection[_Said]) -> set[bytes]:
+    """Return the hashes of those that are kept where there are too many.
+
+    Who is in, what each says of itself and its provider's offer come first. Of the rest each member has its turn, with
+    expulsions before admissions before codes: who makes up members must not crowd out that somebody expels it.
+    """
+    _, needed = _let_in(said)
+    kinds = (Expulsion, Admission, Voucher)
+    kept = [one.hash for one in said if one.hash in needed or not isinstance(one.record, kinds)]
+    turns: dict[bytes, list[bytes]] = {}
+    for kind in kinds:
+        for one in said:
+            if isinstance(one.record, kind) and one.hash not in needed:
+                turns.setdefault(one.inviter or one.by, []).append(one.hash)
+    kept += [one for turn in zip_longest(*turns.values()) for one in turn if one is not None]
+    return set(list(dict.fromkeys(kept))[:MAX_FACTS])
+
+
+@lru_cache(maxsize=2 * MAX_FACTS)  # of exactly as many none is left when one more was looked at
 def _read(fact: Fact) -> _Said:
     """Return a fact after checking who said it. A signature that held once holds: homes read their facts often."""
     if len(fact.signed) > MAX_FACT:

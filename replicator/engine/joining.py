@@ -481,6 +481,7 @@ async def leave(here: Here) -> tuple[Known, list[str]]:
 
     Raises:
         NotFoundError: it is in none.
+        UsageError: it has left already, or the group is full of facts.
     """
     known, _, seat = _present(here)
     voice = here.voice()
@@ -492,7 +493,7 @@ async def expel(here: Here, seat: Seated, *, reason: str) -> tuple[Known, list[s
     """Say that for this home a member is out; return what could not be told to whom. Nothing is deleted.
 
     Raises:
-        UsageError: it is this home itself.
+        UsageError: it is this home itself, or the group is full of facts.
     """
     known, member, _ = _present(here)
     if seat.id == member:
@@ -513,6 +514,11 @@ async def expel(here: Here, seat: Seated, *, reason: str) -> tuple[Known, list[s
 
 async def _say(here: Here, fact: Fact, known: Known) -> tuple[Known, list[str]]:
     known = here.keep(merge(known, [fact]))
+    if fact not in known.facts:
+        raise UsageError(
+            f"'{known.name}' has as many signed facts as a group can have, and this one found no place among them",
+            hint="somebody fills it up; `replicator group new` begins another, without whoever that is",
+        )
     notices = await look(here)
     return here.known() or known, notices
 
