@@ -165,16 +165,11 @@ class Known:
         [(by, _)] = self.records(Group)
         return by
 
-    def invited_by(self, member: bytes) -> bytes:
-        """Return who brought a member last; zeros for the founder and for who is none."""
-        found = [(one.number, by) for _, one, by in self.admissions() if one.member == member]
-        return max(found)[1] if found else bytes(32)
-
     def members(self, mine: Collection[bytes] = ()) -> list[Seated]:
         """Return everybody who ever was in it, by name, as it is for ``mine``, whose own words count alone."""
         since = self._since()
         gone = {member for member, number in since.items() if self._left(member) >= number}
-        expelled = {member: self._expelled_by(member, since) for member in since}
+        expelled = self._expelled_by(since)
         present = set(since) - gone
         counting = {
             member: by
@@ -186,6 +181,8 @@ class Known:
         brought: dict[tuple[bytes, bytes], set[bytes]] = {}
         for voucher, admission, by in came:
             brought.setdefault((by, voucher.code), set()).add(admission.member)
+        last = sorted((admission.number, by, admission.member) for _, admission, by in came)
+        inviters = {member: by for _, by, member in last}
         found = []
         for member, number in since.items():
             said = self._said.get((b"member", member))
@@ -202,7 +199,7 @@ class Known:
                     provider=said.provider,
                     offer=offer.record if offer is not None and isinstance(offer.record, Offer) else None,
                     offer_signed=offer.fact.signed if offer is not None else b"",
-                    invited_by=self.invited_by(member),
+                    invited_by=inviters.get(member, bytes(32)),
                     doubled=any(
                         len(brought[by, voucher.code]) > 1
                         for voucher, admission, by in came
@@ -225,12 +222,13 @@ class Known:
         said = self._said.get((b"left", member))
         return said.record.number if said is not None and isinstance(said.record, Member) else 0
 
-    def _expelled_by(self, member: bytes, since: Mapping[bytes, int]) -> dict[bytes, Expulsion]:
-        return {
-            by: one
-            for by, one in self.records(Expulsion)
-            if one.member == member and by in since and by != member and one.number >= since[member]
-        }
+    def _expelled_by(self, since: Mapping[bytes, int]) -> dict[bytes, dict[bytes, Expulsion]]:
+        """Return of everybody who was let in which members say that it is out, and what each says."""
+        found: dict[bytes, dict[bytes, Expulsion]] = {member: {} for member in since}
+        for by, one in self.records(Expulsion):
+            if by in since and by != one.member and since.get(one.member, one.number + 1) <= one.number:
+                found[one.member][by] = one
+        return found
 
     def _out(
         self,

@@ -390,8 +390,9 @@ def test_members_that_somebody_made_up_crowd_out_nobody_elses_words() -> None:
     for found in (merge(full, said), merge(merge(full, said), flood), merge(None, merge(full, said).facts)):
         assert len(found.facts) == MAX_FACTS
         assert set(said) <= set(found.facts)
-        assert states(found, "alice")["bob"] == "left"
-        assert {states(found, "alice")[name] for name in ("mallory", *sybils)} == {"expelled"}
+        mine = states(found, "alice")
+        assert mine["bob"] == "left"
+        assert {mine[name] for name in ("mallory", *sybils)} == {"expelled"}
         assert [one.id for one in found.members((alice.member,)) if one.state == "in"] == [alice.member]
 
 

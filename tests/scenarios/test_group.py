@@ -529,9 +529,8 @@ async def test_nobody_elses_voucher_speaks_of_the_same_code(friends: Friends) ->
     dave = friends.add("dave")
     await dave.joins(write_code("group", encode(code)))
     with dave.here() as here:
-        known, own, _ = in_group(here)
-        inviter = known.invited_by(own)
-        assert [one.name for one in known.members() if one.id == inviter] == ["alice"]
+        known, _, seat = in_group(here)
+        assert [one.name for one in known.members() if one.id == seat.invited_by] == ["alice"]
     del carol
 
 
