@@ -385,6 +385,30 @@ def test_a_client_that_nobody_comes_back_for_is_let_go(monkeypatch: pytest.Monke
     run(work)
 
 
+def test_who_has_gone_is_forgotten() -> None:
+    """A tenant's own provider may tell of another one each time, and let that wait."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        relay, _ = a_relay(clock)
+        asking = await asked(relay)
+        with pairs(1) as ((client, door),):
+            for number in range(100):
+                clock.advance(relaying.PRESENT_S / 2)
+                assert await relay.wait(Identity(number.to_bytes(32, "big"))) == []
+            assert len(relay._held) <= 4
+            passing = asyncio.ensure_future(relay.pass_on(door, "a", SOMEBODY))
+            [_] = await asking
+            clock.advance(2 * relaying.PRESENT_S)
+            assert await relay.wait(Identity(bytes(32))) == []
+            assert SOMEBODY in relay._held, "somebody is passed on to it"
+            relay.close()
+            await passing
+            assert await read(client) == b""
+
+    run(work)
+
+
 def test_no_stranger_takes_every_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying, "MOST_OF_ONE", 2)
     monkeypatch.setattr(relaying, "MOST", 3)
