@@ -39,7 +39,7 @@ IDLE_S: Final = 180.0
 MOST: Final = 32
 """Connections of one provider at a time, waiting ones with them."""
 MOST_OF_ONE: Final = 12
-"""Of these, those from one address: one stranger cannot take all."""
+"""Of these, those of one source: one stranger cannot take all."""
 MOST_IN_ALL: Final = 128
 PIECE: Final = 64 << 10
 RATE: Final = 4 << 20

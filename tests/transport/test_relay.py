@@ -26,6 +26,7 @@ from replicator.ids import Identity, address_form
 from replicator.provider.daemon import run_daemon
 from replicator.provider.home import Provider, init_provider, open_provider
 from replicator.rng import SystemRng
+from replicator.transport import door as doors
 from replicator.transport import relay as relaying
 from replicator.transport import via as waiting
 from replicator.transport.base import Target
@@ -535,5 +536,33 @@ def test_a_greeting_in_pieces_is_waited_for_and_all_else_is_for_who_lives_there(
                 (await say(*([silent] if silent else []))).close()
             client.close()
             provider.close()
+
+    run(work)
+
+
+def test_who_says_nothing_takes_no_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MOST_UNSEEN_OF_ONE", 2)
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        relay, _ = a_relay()
+        admitted: list[bytes] = []
+        async with AsyncExitStack() as stack:
+            where = await stack.enter_async_context(a_door(relay, admitted))
+
+            async def knock(source: str) -> socket.socket:
+                client = stack.enter_context(socket.socket())
+                client.bind((source, 0))
+                client.settimeout(0)
+                await loop.sock_connect(client, where)
+                return client
+
+            for _ in range(2):
+                await knock("127.0.0.1")
+            assert await read(await knock("127.0.0.1")) == b"", "the third of one source"
+            other = await knock("127.0.0.2")
+            await loop.sock_sendall(other, b"GET / HTTP/1.1")
+            assert await read(other) == b""
+            assert admitted == [b"GET / HTTP/1.1"]
 
     run(work)
