@@ -566,3 +566,57 @@ def test_who_says_nothing_takes_no_place_of_others(monkeypatch: pytest.MonkeyPat
             assert admitted == [b"GET / HTTP/1.1"]
 
     run(work)
+
+
+def test_a_relay_that_answers_without_end_is_not_asked_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hasty:
+        """A connection to a relay that has an answer at once."""
+
+        endpoint = "relay.example:1"
+
+        def __init__(self, tokens: list[bytes]) -> None:
+            self.answers = 0
+            self.tokens = tokens
+
+        async def call(self, *_: object) -> WaitReply:
+            self.answers += 1
+            if self.answers > 50:
+                raise asyncio.CancelledError
+            return WaitReply(incarnation=bytes(16), tokens=self.tokens, offer=b"")
+
+        async def close(self) -> None:
+            pass
+
+    class Nowhere:
+        def relay_endpoints(self, _relay: Identity) -> list[str]:
+            return []
+
+        def reached_via(self, _relay: Identity, _endpoints: list[str]) -> None:
+            pass
+
+    async def nobody(*_: object) -> socket.socket:
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(waiting, "_greeted", nobody)
+
+    async def asked_for(tokens: list[bytes]) -> float:
+        clock, connection = FakeClock(), Hasty(tokens)
+
+        async def reach(_target: Target) -> Hasty:
+            return connection
+
+        async def admit(_client: socket.socket) -> None:
+            raise AssertionError("nobody comes from there")
+
+        at = waiting.RelayAddress(endpoint="relay.example:1", identity=SOMEBODY)
+        waiter = waiting._Waiter(admit, at, Nowhere(), Tenant("far away").node, clock, SeededRng("waiter"))
+        waiter._network.reach = reach  # type: ignore[method-assign,assignment]
+        with pytest.raises(asyncio.CancelledError):
+            await waiter.run()
+        return clock.monotonic()
+
+    async def work() -> None:
+        assert await asked_for([]) == pytest.approx(49 * waiting.QUIET_S)
+        assert await asked_for([bytes(16)]) == pytest.approx(50 * waiting.PAUSE_S)
+
+    run(work)
