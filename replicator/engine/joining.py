@@ -338,8 +338,8 @@ async def join(here: Here, code: str, *, called: str) -> Known:
         seat = next((one for one in known.members((voice.member,)) if one.id == voice.member), None)
         if said is not None and seat is not None and seat.state == "in" and said[0].number <= number:
             known = merge(known, _offers(here))
-            here.enter(known, voice.member)
             await _tell_door(here, target, known, word)
+            here.enter(known, voice.member)  # last: until then the same code may be brought again
             return known
         number = number + 1 if said is None else said[0].number + 1
     raise IntegrityError(f"{target.name}: took the code, and shows no signed fact that this home is let in")
