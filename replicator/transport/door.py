@@ -89,12 +89,17 @@ class _Door:
         self._admit = admit
         self._unseen: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fresh: set[socket.socket] = set()
+        """Clients whose task has not begun: one that is cancelled then closes nothing."""
 
     async def accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await _readable(listener)
+            # Not loop.sock_accept: cancelled at the wrong moment, that forgets a client that it has taken.
             try:
-                client, address = await loop.sock_accept(listener)
+                client, address = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:
                 # No descriptor is free, or the client has gone again: the others are served meanwhile.
                 log.warning("a connection could not be taken (%s)", error.strerror)
@@ -103,21 +108,24 @@ class _Door:
             source = source_of(str(address[0]))
             if self._unseen.total() >= MOST_UNSEEN or self._unseen[source] >= MOST_UNSEEN_OF_ONE:
                 client.close()
-            else:
-                client.settimeout(0)
-                self._unseen[source] += 1
-                task = asyncio.ensure_future(self._greet(client, source))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            await asyncio.sleep(0)  # what is there to be accepted is so without a turn for anybody else
+                continue
+            client.settimeout(0)
+            self._unseen[source] += 1
+            self._fresh.add(client)
+            task = asyncio.ensure_future(self._greet(client, source))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def closed(self) -> None:
         """Wait until everything that was passed on is let go of; what has not said whom it wants is closed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._fresh:
+            client.close()
 
     async def _greet(self, client: socket.socket, source: str) -> None:
+        self._fresh.discard(client)
         try:
             async with asyncio.timeout(GREET_S):
                 data = await _peeked(client)
