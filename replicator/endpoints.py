@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from replicator.errors import UsageError
@@ -61,6 +62,16 @@ def parse_way(endpoint: str) -> Way:
         return Way(*split_endpoint(rest if at else endpoint), parse_address_form(relay))
     except ValueError as error:
         raise ValueError(f"'{endpoint}' is not via:IDENTITY@HOST:PORT ({error})") from error
+
+
+def direct(endpoints: Iterable[str]) -> list[str]:
+    """Return those that are of a provider itself and of no relay, without what a later release may mean by others."""
+    found = []
+    for endpoint in endpoints:
+        with suppress(ValueError):
+            if parse_way(endpoint).relay is None:
+                found.append(endpoint)
+    return found
 
 
 def via(relay: Identity, endpoint: str) -> str:

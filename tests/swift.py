@@ -7,7 +7,6 @@ its programs. Of memcached, which it asks for, nothing that is tried here needs 
 import hashlib
 import hmac
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -43,16 +42,17 @@ def serving(folder: Path, work: Path) -> Iterator[str]:
     etc = work / "etc"
     etc.mkdir(parents=True)
     (work / "srv" / "d1").mkdir(parents=True)
-    ports = {kind: _free_port() for kind in ("account", "container", "object", "proxy")}
+    host = _own_host()
+    ports = {"account": 26202, "container": 26201, "object": 26200, "proxy": 26280}
     (etc / "swift.conf").write_text(
         "[swift-hash]\nswift_hash_path_suffix = a\nswift_hash_path_prefix = b\n"
         "[storage-policy:0]\nname = one\ndefault = yes\n"
     )
-    usual = f"bind_ip = 127.0.0.1\nswift_dir = {etc}\nworkers = 0\nuser = {_user()}\nlog_address =\n"
+    usual = f"bind_ip = {host}\nswift_dir = {etc}\nworkers = 0\nuser = {_user()}\nlog_address =\n"
     for kind in ("account", "container", "object"):
         for words in (
             ("create", "4", "1", "1"),
-            ("add", f"r1z1-127.0.0.1:{ports[kind]}/d1", "1"),
+            ("add", f"r1z1-{host}:{ports[kind]}/d1", "1"),
             ("rebalance",),
         ):
             command = [str(folder / "swift-ring-builder"), str(etc / f"{kind}.builder"), *words]
@@ -72,7 +72,7 @@ def serving(folder: Path, work: Path) -> Iterator[str]:
             with (work / f"{kind}.log").open("wb") as log:
                 command = [str(folder / f"swift-{kind}-server"), str(etc / f"{kind}.conf")]
                 running.append(subprocess.Popen(command, stdout=log, stderr=log))
-        endpoint = f"http://127.0.0.1:{ports['proxy']}"
+        endpoint = f"http://{host}:{ports['proxy']}"
         _make_bucket(endpoint, "attic")
         yield endpoint
     finally:
@@ -88,11 +88,10 @@ def _user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+def _own_host() -> str:
+    """Return an address of loopback that only this process has: a port of 127.0.0.1 may be taken before it is bound."""
+    first, last = divmod(os.getpid(), 250)
+    return f"127.{1 + first // 250 % 250}.{first % 250}.{1 + last}"
 
 
 def _make_bucket(endpoint: str, bucket: str) -> None:

@@ -8,7 +8,8 @@ member gives no right over anybody's data: providers let members store, and peop
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import zip_longest
 from typing import TypeVar
 
 from blake3 import blake3
@@ -111,35 +112,34 @@ class Known:
         assert isinstance(said.record, Group)
         return said.record.name
 
+    @cached_property
+    def _each(self) -> list[_Said]:
+        """All facts, each once, in an order that does not change."""
+        found = {one.hash: one for one in self._said.values()}
+        return [found[key] for key in sorted(found)]
+
     @property
     def facts(self) -> list[Fact]:
         """All facts, each once, in an order that does not change."""
-        found = {one.hash: one.fact for one in self._said.values()}
-        return [found[key] for key in sorted(found)]
+        return [one.fact for one in self._each]
 
     @property
     def hashes(self) -> list[bytes]:
         """The hashes of all facts, sorted."""
-        return sorted({one.hash for one in self._said.values()})
+        return [one.hash for one in self._each]
 
     def beside(self, hashes: Collection[bytes]) -> list[Fact]:
         """Return the facts that are not among these."""
-        found = {one.hash: one.fact for one in self._said.values()}
-        return [found[key] for key in sorted(found) if key not in hashes]
+        return [one.fact for one in self._each if one.hash not in hashes]
 
     def records(self, kind: type[R]) -> list[tuple[bytes, R]]:
         """Return all of one kind with who said each: an expulsion's, a voucher's or a word's member, a door."""
-        found = {one.hash: (one.by, one.record) for one in self._said.values()}
-        return [(by, record) for _, (by, record) in sorted(found.items()) if isinstance(record, kind)]
+        return [(one.by, one.record) for one in self._each if isinstance(one.record, kind)]
 
     def word_of(self, member: bytes) -> tuple[Member, RootStatement | None] | None:
         """Return what a member said last of itself."""
         said = self._said.get((b"member", member))
         return None if said is None or not isinstance(said.record, Member) else (said.record, said.root)
-
-    def _members(self) -> set[bytes]:
-        """Return who has said anything of itself."""
-        return {one.by for one in self._said.values() if isinstance(one.record, Member)}
 
     def signed_word(self, member: bytes) -> bytes:
         """Return what a member said last of itself as it is signed; empty if it said nothing."""
@@ -148,20 +148,16 @@ class Known:
 
     def admissions(self) -> list[tuple[Voucher, Admission, bytes]]:
         """Return who was let in by whom: the voucher, the admission, the member that signed the voucher."""
-        said = {one.hash: one for one in self._said.values()}
         return [
             (one.voucher, one.record, one.inviter)
-            for _, one in sorted(said.items())
+            for one in self._each
             if isinstance(one.record, Admission) and one.voucher is not None
         ]
 
     def vouchers(self) -> list[tuple[bytes, bytes, Voucher, RootStatement | None]]:
         """Return each code that was made known: its member, its bytes as signed, what it says, and by which root."""
-        said = {one.hash: one for one in self._said.values()}
         return [
-            (one.by, one.fact.signed, one.record, one.root)
-            for _, one in sorted(said.items())
-            if isinstance(one.record, Voucher)
+            (one.by, one.fact.signed, one.record, one.root) for one in self._each if isinstance(one.record, Voucher)
         ]
 
     def founder(self) -> bytes:
@@ -169,16 +165,11 @@ class Known:
         [(by, _)] = self.records(Group)
         return by
 
-    def invited_by(self, member: bytes) -> bytes:
-        """Return who brought a member last; zeros for the founder and for who is none."""
-        found = [(one.number, by) for _, one, by in self.admissions() if one.member == member]
-        return max(found)[1] if found else bytes(32)
-
     def members(self, mine: Collection[bytes] = ()) -> list[Seated]:
         """Return everybody who ever was in it, by name, as it is for ``mine``, whose own words count alone."""
         since = self._since()
         gone = {member for member, number in since.items() if self._left(member) >= number}
-        expelled = {member: self._expelled_by(member, since) for member in since}
+        expelled = self._expelled_by(since)
         present = set(since) - gone
         counting = {
             member: by
@@ -190,6 +181,8 @@ class Known:
         brought: dict[tuple[bytes, bytes], set[bytes]] = {}
         for voucher, admission, by in came:
             brought.setdefault((by, voucher.code), set()).add(admission.member)
+        last = sorted((admission.number, by, admission.member) for _, admission, by in came)
+        inviters = {member: by for _, by, member in last}
         found = []
         for member, number in since.items():
             said = self._said.get((b"member", member))
@@ -206,7 +199,7 @@ class Known:
                     provider=said.provider,
                     offer=offer.record if offer is not None and isinstance(offer.record, Offer) else None,
                     offer_signed=offer.fact.signed if offer is not None else b"",
-                    invited_by=self.invited_by(member),
+                    invited_by=inviters.get(member, bytes(32)),
                     doubled=any(
                         len(brought[by, voucher.code]) > 1
                         for voucher, admission, by in came
@@ -222,29 +215,20 @@ class Known:
 
         Nobody is let in who has not said so: else others could undo that somebody left, or was expelled.
         """
-        since = {self.founder(): 1}
-        words = {member: said[0].number for member in self._members() if (said := self.word_of(member)) is not None}
-        admissions = [one for one in self.admissions() if one[1].number <= words.get(one[1].member, 0)]
-        found = True
-        while found:
-            found = False
-            for _, admission, by in admissions:
-                if by in since and since.get(admission.member, 0) < admission.number:
-                    since[admission.member] = admission.number
-                    found = True
-        return since
+        return _let_in(self._each)[0]
 
     def _left(self, member: bytes) -> int:
         """Return the number of the last word with which a member left, 0 if it never did."""
         said = self._said.get((b"left", member))
         return said.record.number if said is not None and isinstance(said.record, Member) else 0
 
-    def _expelled_by(self, member: bytes, since: Mapping[bytes, int]) -> dict[bytes, Expulsion]:
-        return {
-            by: one
-            for by, one in self.records(Expulsion)
-            if one.member == member and by in since and by != member and one.number >= since[member]
-        }
+    def _expelled_by(self, since: Mapping[bytes, int]) -> dict[bytes, dict[bytes, Expulsion]]:
+        """Return of everybody who was let in which members say that it is out, and what each says."""
+        found: dict[bytes, dict[bytes, Expulsion]] = {member: {} for member in since}
+        for by, one in self.records(Expulsion):
+            if by in since and by != one.member and since.get(one.member, one.number + 1) <= one.number:
+                found[one.member][by] = one
+        return found
 
     def _out(
         self,
@@ -265,6 +249,31 @@ class Known:
             out |= more
             found = bool(more)
         return out
+
+
+def _let_in(said: Collection[_Said]) -> tuple[dict[bytes, int], set[bytes]]:
+    """Return who was let in, from which number of its own word on, the last time; and the admissions that say so.
+
+    These are two of each at most: by the first it came to be known, the last counts.
+    """
+    words: dict[bytes, int] = {}
+    for one in said:
+        if isinstance(one.record, Member):
+            words[one.by] = max(one.record.number, words.get(one.by, 0))
+    since = {one.by: 1 for one in said if isinstance(one.record, Group)}
+    first: dict[bytes, bytes] = {}
+    last: dict[bytes, bytes] = {}
+    found = True
+    while found:
+        found = False
+        for one in said:
+            if isinstance(one.record, Admission) and one.inviter in since:
+                member, number = one.record.member, one.record.number
+                if since.get(member, 0) < number <= words.get(member, 0):
+                    since[member], last[member] = number, one.hash
+                    first.setdefault(member, one.hash)
+                    found = True
+    return since, {*first.values(), *last.values()}
 
 
 def _staying(expulsions: Mapping[bytes, Expulsion], mine: Collection[bytes]) -> set[bytes]:
@@ -357,11 +366,32 @@ def _hanging_together(
         kept |= {key for _, _, key in sorted(own)[-MOST_VOUCHERS:]}
     providers = {said[key].provider for key in kept if isinstance(said[key].record, Member)}
     kept |= {key for key in order if isinstance(said[key].record, Offer) and said[key].by in providers}
-    chosen = [key for key in order if key in kept][:MAX_FACTS]
-    return {key: said[key] for key in chosen}
+    chosen = [said[key] for key in order if key in kept]
+    if len({one.hash for one in chosen}) > MAX_FACTS:
+        few = _in_turns(chosen)
+        kept = {key for key in kept if said[key].hash in few}
+    return {key: said[key] for key in order if key in kept}
 
 
-@lru_cache(maxsize=MAX_FACTS)
+def _in_turns(said: Collection[_Said]) -> set[bytes]:
+    """Return the hashes of those that are kept where there are too many.
+
+    Who is in, what each says of itself and its provider's offer come first. Of the rest each member has its turn, with
+    expulsions before admissions before codes: who makes up members must not crowd out that somebody expels it.
+    """
+    _, needed = _let_in(said)
+    kinds = (Expulsion, Admission, Voucher)
+    kept = [one.hash for one in said if one.hash in needed or not isinstance(one.record, kinds)]
+    turns: dict[bytes, list[bytes]] = {}
+    for kind in kinds:
+        for one in said:
+            if isinstance(one.record, kind) and one.hash not in needed:
+                turns.setdefault(one.inviter or one.by, []).append(one.hash)
+    kept += [one for turn in zip_longest(*turns.values()) for one in turn if one is not None]
+    return set(list(dict.fromkeys(kept))[:MAX_FACTS])
+
+
+@lru_cache(maxsize=2 * MAX_FACTS)  # of exactly as many none is left when one more was looked at
 def _read(fact: Fact) -> _Said:
     """Return a fact after checking who said it. A signature that held once holds: homes read their facts often."""
     if len(fact.signed) > MAX_FACT:

@@ -25,7 +25,7 @@ from replicator.config import (
     parse_words,
 )
 from replicator.credentials import credential, read_secret
-from replicator.endpoints import NOBODY, parse_way
+from replicator.endpoints import NOBODY, direct
 from replicator.errors import FormatError, HomeError, KeyWrongError, UsageError
 from replicator.ids import Identity, address_form
 
@@ -417,10 +417,10 @@ def _relay_address(session: Session, text: str) -> str:
     with session.member() as half:
         pin = half.peer(text)
         known = half.catalog.peers.get(Identity(pin.identity)).endpoints or tuple(pin.endpoints)
-        direct = [one for one in known if parse_way(one).relay is None]
-        if not direct:
+        own = direct(known)
+        if not own:
             raise UsageError(f"{text} is reached through a relay itself", hint="name one that can be dialled")
-        return f"{direct[0]}/{address_form(Identity(pin.identity))}"
+        return f"{own[0]}/{address_form(Identity(pin.identity))}"
 
 
 @provider.command("probe")

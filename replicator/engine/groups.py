@@ -3,6 +3,7 @@
 Nothing here lets anybody in or counts on anybody: that takes the owner's word (:mod:`replicator.engine.joining`).
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,9 @@ def keep_group(half: Half, known: Known) -> None:
 
 
 async def swap_facts(half: Half, links: Mapping[Identity, "Link"]) -> list[str]:
-    """Swap facts of the group with every provider that is in it; return in words what is new here.
+    """Swap facts of the group with every provider that is in it, at the same time; return in words what is new here.
 
-    What one tells is handed on to those that were asked before it.
+    What one tells is handed on to the others.
     """
     try:
         before = known = load_group(half)
@@ -68,22 +69,30 @@ async def swap_facts(half: Half, links: Mapping[Identity, "Link"]) -> list[str]:
     notices: list[str] = []
     told: dict[Identity, list[bytes]] = {}
     for _ in range(2):
-        for identity, link in list(links.items()):
-            if told.get(identity) == known.hashes:
-                continue
-            try:
-                known, _ = await swap_with(link, known)
-            except PeerError as error:
-                if not isinstance(error, RefusedError) or error.code not in {"bad-request", "unsupported"}:
-                    notices.append(str(error))
-            except (FormatError, IntegrityError) as error:
-                link.problems.append(f"what it tells of the group does not hold: {error}")
-                notices.append(f"{link.pin.name}: what it tells of the group does not hold: {error}")
-            told[identity] = known.hashes
+        asked = [link for identity, link in links.items() if told.get(identity) != known.hashes]
+        replies = await asyncio.gather(*(_swapped(link, known) for link in asked))
+        for link, (found, problem) in zip(asked, replies, strict=True):
+            told[link.identity] = found.hashes
+            known = merge(known, found.facts)
+            notices += problem
     if known.hashes != before.hashes:
         keep_group(half, known)
     pinned = {Identity(pin.identity) for pin in half.peers}
     return [*notices, *news(before, known, member_of(half), pinned)]
+
+
+async def _swapped(link: "Link", known: Known) -> tuple[Known, list[str]]:
+    """Return what is known after swapping facts with a provider, and what to say of it if that failed."""
+    try:
+        found, _ = await swap_with(link, known)
+    except PeerError as error:
+        silent = isinstance(error, RefusedError) and error.code in {"bad-request", "unsupported"}
+        return known, [] if silent else [str(error)]
+    except (FormatError, IntegrityError) as error:
+        problem = f"what it tells of the group does not hold: {error}"
+        link.problems.append(problem)
+        return known, [f"{link.pin.name}: {problem}"]
+    return found, []
 
 
 async def swap_with(link: "Link", known: Known) -> tuple[Known, bool]:

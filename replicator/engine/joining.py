@@ -338,8 +338,8 @@ async def join(here: Here, code: str, *, called: str) -> Known:
         seat = next((one for one in known.members((voice.member,)) if one.id == voice.member), None)
         if said is not None and seat is not None and seat.state == "in" and said[0].number <= number:
             known = merge(known, _offers(here))
-            here.enter(known, voice.member)
             await _tell_door(here, target, known, word)
+            here.enter(known, voice.member)  # last: until then the same code may be brought again
             return known
         number = number + 1 if said is None else said[0].number + 1
     raise IntegrityError(f"{target.name}: took the code, and shows no signed fact that this home is let in")
@@ -481,6 +481,7 @@ async def leave(here: Here) -> tuple[Known, list[str]]:
 
     Raises:
         NotFoundError: it is in none.
+        UsageError: it has left already, or the group is full of facts.
     """
     known, _, seat = _present(here)
     voice = here.voice()
@@ -492,7 +493,7 @@ async def expel(here: Here, seat: Seated, *, reason: str) -> tuple[Known, list[s
     """Say that for this home a member is out; return what could not be told to whom. Nothing is deleted.
 
     Raises:
-        UsageError: it is this home itself.
+        UsageError: it is this home itself, or the group is full of facts.
     """
     known, member, _ = _present(here)
     if seat.id == member:
@@ -513,6 +514,11 @@ async def expel(here: Here, seat: Seated, *, reason: str) -> tuple[Known, list[s
 
 async def _say(here: Here, fact: Fact, known: Known) -> tuple[Known, list[str]]:
     known = here.keep(merge(known, [fact]))
+    if fact not in known.facts:
+        raise UsageError(
+            f"'{known.name}' has as many signed facts as a group can have, and this one found no place among them",
+            hint="somebody fills it up; `replicator group new` begins another, without whoever that is",
+        )
     notices = await look(here)
     return here.known() or known, notices
 

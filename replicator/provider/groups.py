@@ -8,7 +8,7 @@ the operator's own word, or the tenant's, takes it back: then nothing more is ta
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from replicator.charter.group import Known, Seated, Voice, hash_of_secret, merge, read_word
+from replicator.charter.group import MOST_ADMISSIONS, Known, Seated, Voice, hash_of_secret, merge, read_word
 from replicator.charter.verify import belongs_to_root, signed_hash, verify_root
 from replicator.clock import NS, SKEW_S, day_of
 from replicator.config import format_size
@@ -86,8 +86,9 @@ def settle(connection: sqlite3.Connection, known: Known) -> None:
     """
     mine = own_member(connection)
     (for_members,) = connection.execute("SELECT for_members FROM meta").fetchone()
-    seats = {identity_of(one.root.root_key): one for one in known.members((mine,)) if one.root is not None}
-    ours = next((one for one in known.members((mine,)) if one.id == mine), None)
+    members = known.members((mine,))
+    seats = {identity_of(one.root.root_key): one for one in members if one.root is not None}
+    ours = next((one for one in members if one.id == mine), None)
     room = _room(connection)
     rows = connection.execute("SELECT id, root_key, quota, by_group FROM tenants ORDER BY created_ns, id").fetchall()
     for tenant, root_key, quota, given in rows:
@@ -208,8 +209,12 @@ def _admit(connection: sqlite3.Connection, voice: Voice, known: Known, word: Fac
     admission = Admission(group=known.group, voucher=voucher, member=member, number=record.number, admitted_ns=now_ns)
     fact = Fact(kind="admission", signed=voice.say(Context.ADMISSION, admission))
     known = take(connection, [word, fact])
-    if known.word_of(member) is None:
-        raise RequestRefusedError("full", f"the group has had {MAX_MEMBERS} members, which is as many as one can have")
+    if fact not in known.facts:
+        raise RequestRefusedError(
+            "full",
+            f"the group has had {MAX_MEMBERS} members, or {MOST_ADMISSIONS} by codes of who gave out this one, which "
+            "is as many as there can be: ask another member for a code, or begin another group",
+        )
     return known
 
 

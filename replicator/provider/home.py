@@ -27,13 +27,13 @@ from replicator.charter.group import Known
 from replicator.clock import DAY_S, NS, Clock, day_of
 from replicator.config import is_bucket, parse_bucket, read_window
 from replicator.crypto.certificates import certificate_pem, private_pem, provider_certificate
-from replicator.crypto.sign import SigningKey, body_of
-from replicator.endpoints import NOBODY, PUBLIC, join_endpoint, parse_address, parse_way, split_endpoint
+from replicator.crypto.sign import SigningKey
+from replicator.endpoints import NOBODY, PUBLIC, direct, join_endpoint, parse_address, parse_way, split_endpoint
 from replicator.errors import HomeError, KeyMissingError, NotFoundError, UsageError
 from replicator.format.codec import encode
 from replicator.format.codes import write_code
 from replicator.format.group import Fact
-from replicator.format.offer import MOST_ENDPOINTS, Invite, Offer, decode_offer
+from replicator.format.offer import MOST_ENDPOINTS, Invite, Offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId, address_form
 from replicator.provider.announcing import Announcements
@@ -51,7 +51,7 @@ from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.moving import Move
 from replicator.provider.objects import levels_of_all, size_of, used_by_all
-from replicator.provider.offers import newest, own_offer, sign_offer
+from replicator.provider.offers import heard_endpoints, own_offer, sign_offer
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
 from replicator.provider.relaying import relay_words, relayed_months
@@ -308,17 +308,14 @@ class Provider:
 
     def relay_endpoints(self, relay: Identity) -> list[str]:
         """Return where a relay is by the newest that tenants told of it."""
-        number, signed = newest(self._database, self.key, relay)
-        if not number:
-            return []
-        return [one for one in decode_offer(body_of(signed)).endpoints if parse_way(one).relay is None]
+        return direct(heard_endpoints(self._database, self.key, relay))
 
     def reached_via(self, relay: Identity, endpoints: Sequence[str]) -> None:
         """Say in the next offer that it is reached through these endpoints of a relay, and where it is advertised."""
         before = self.offer().endpoints
         others = [one for one in before if parse_way(one).relay not in (None, relay)]
-        direct = [one for one in before if parse_way(one).relay is None] if self._advertised() else []
-        self._offer_endpoints([*direct, *others, *endpoints][:MOST_ENDPOINTS])
+        own = direct(before) if self._advertised() else []
+        self._offer_endpoints([*own, *others, *endpoints][:MOST_ENDPOINTS])
 
     def _ways(self) -> list[str]:
         """Return the endpoints at relays, as far as it waits there still."""
@@ -413,11 +410,10 @@ class Provider:
         Who waits at a relay is not dialled where it listens.
         """
         ways = self._ways()
-        if self._advertised():
-            direct = [one for one in self.offer().endpoints if parse_way(one).relay is None]
-        else:
-            direct = [] if ways else [shown_endpoint(endpoint)]
-        self._offer_endpoints([*direct, *ways])
+        own = direct(self.offer().endpoints)
+        if not self._advertised():
+            own = [] if ways else [shown_endpoint(endpoint)]
+        self._offer_endpoints([*own, *ways])
 
     @property
     def for_members(self) -> int:

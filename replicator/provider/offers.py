@@ -122,13 +122,15 @@ def announced(database: Database, signed: bytes, *, clock: Clock) -> None:
     database.write("offer announced", work)
 
 
-def neighbours(database: Database) -> list[tuple[Identity, Offer]]:
-    """Return the providers that tenants told of, with the newest offer of each."""
-    found = []
-    for about in subjects(database, KIND):
-        one = told(database, KIND, about)[0]
-        found.append((Identity(about), decode_offer(body_of(one.signed))))
-    return found
+def neighbours(database: Database) -> list[Identity]:
+    """Return the providers that tenants told of."""
+    return [Identity(about) for about in subjects(database, KIND)]
+
+
+def heard_endpoints(database: Database, key: SigningKey, identity: Identity) -> list[str]:
+    """Return where a provider is by the newest offer known here; nowhere if none is."""
+    number, signed = newest(database, key, identity)
+    return decode_offer(body_of(signed)).endpoints if number else []
 
 
 def _acceptable(signed: bytes) -> VerifiedOffer:

@@ -23,6 +23,8 @@ from replicator.transport.handler import RequestRefusedError
 
 MEMBERS: Final = "members"
 MAX_WAITING: Final = 1024
+MOST_A_MONTH: Final = 256
+"""Providers of which a month is kept, those with the most bytes: whoever a member tells of may be made up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,11 @@ def _write_down(connection: sqlite3.Connection, counts: dict[Identity, list[int]
     connection.execute(
         "DELETE FROM relayed WHERE month NOT IN (SELECT DISTINCT month FROM relayed ORDER BY month DESC LIMIT ?)",
         (MONTHS,),
+    )
+    connection.execute(
+        "DELETE FROM relayed WHERE month = ? AND identity NOT IN "
+        "(SELECT identity FROM relayed WHERE month = ? ORDER BY moved DESC, identity LIMIT ?)",
+        (month, month, MOST_A_MONTH),
     )
 
 

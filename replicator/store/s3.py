@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from replicator.config import BucketAddress
 from replicator.credentials import credential, read_secret
 from replicator.errors import HomeError, KeyMissingError, KeyWrongError, SpaceError
+from replicator.format.sizes import LARGEST
 from replicator.store.bucket import BucketError
 
 if TYPE_CHECKING:
@@ -153,13 +154,16 @@ class ObstoreBucket:
         return "" if version in (None, "null") else str(version)
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes | None:
-        """Return bytes, all of them or a range."""
+        """Return bytes, all of them or a range; of what is larger than an object so many that this is seen."""
         import obstore  # noqa: PLC0415 - as above
 
         with _told():
             try:
                 if length is None:
-                    return bytes(obstore.get(self._client, key).bytes())[offset:]
+                    found = obstore.get(self._client, key)
+                    if found.meta["size"] <= LARGEST:
+                        return bytes(found.bytes())[offset:]
+                    length = LARGEST + 1 - offset  # whoever else has keys put it there, and not into our memory
                 return bytes(obstore.get_range(self._client, key, start=offset, length=length))
             except FileNotFoundError:
                 return None

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from replicator.endpoints import join_endpoint
 from replicator.ids import Identity
 from replicator.transport.hello import MOST, needed, wanted
+from replicator.transport.reachable import source_of
 from replicator.transport.relay import GREETING, MAGIC, Relay
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ REST_S: Final = 1.0
 """When no connection can be taken, until the next try."""
 MOST_UNSEEN: Final = 256
 """Connections that have not said whom they want."""
+MOST_UNSEEN_OF_ONE: Final = 64
+"""Of these, those of one source: one stranger who says nothing cannot take all."""
 BACKLOG: Final = 128
 
 Admit = Callable[[socket.socket], Awaitable[None]]
@@ -83,7 +87,7 @@ class _Door:
         self._relay = relay
         self._own = own
         self._admit = admit
-        self._unseen = 0
+        self._unseen: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh: set[socket.socket] = set()
         """Clients whose task has not begun: one that is cancelled then closes nothing."""
@@ -101,12 +105,14 @@ class _Door:
                 log.warning("a connection could not be taken (%s)", error.strerror)
                 await asyncio.sleep(REST_S)
                 continue
-            if self._unseen >= MOST_UNSEEN:
+            source = source_of(str(address[0]))
+            if self._unseen.total() >= MOST_UNSEEN or self._unseen[source] >= MOST_UNSEEN_OF_ONE:
                 client.close()
                 continue
             client.settimeout(0)
+            self._unseen[source] += 1
             self._fresh.add(client)
-            task = asyncio.ensure_future(self._greet(client, str(address[0])))
+            task = asyncio.ensure_future(self._greet(client, source))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -120,7 +126,6 @@ class _Door:
 
     async def _greet(self, client: socket.socket, source: str) -> None:
         self._fresh.discard(client)
-        self._unseen += 1
         try:
             async with asyncio.timeout(GREET_S):
                 data = await _peeked(client)
@@ -128,7 +133,9 @@ class _Door:
             client.close()
             return
         finally:
-            self._unseen -= 1
+            self._unseen[source] -= 1
+            if not self._unseen[source]:
+                del self._unseen[source]
         if data.startswith(MAGIC):
             client.recv(GREETING)  # all of it is there
             self._relay.join(client, data[len(MAGIC) :])

@@ -7,6 +7,7 @@ of a private network. Why there is nothing, and how long it took to know, is not
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from replicator.endpoints import Way, join_endpoint, parse_way
@@ -16,8 +17,12 @@ from replicator.transport.reachable import Reachable, Resolve, is_number, resolv
 from replicator.transport.tls import PeerCertificate, fetch_certificate
 from replicator.wire.messages import ProbeAnswer, Probed
 
-WHOLE_S: Final = 6.0
-"""How long an answer takes in which something does not answer: longer than a connection across the world takes."""
+RESOLVE_S: Final = 3.0
+"""How long a name may take to be looked up: who asks may be whose server answers for it."""
+DIAL_S: Final = 5.0
+"""How long whoever is dialled may take: longer than a connection across the world does."""
+WHOLE_S: Final = RESOLVE_S + DIAL_S + 1.0
+"""How long an answer takes in which something does not answer."""
 MOST_DIALLED: Final = 8
 Look = Callable[..., Coroutine[Any, Any, PeerCertificate]]
 Wait = Callable[[float], Coroutine[Any, Any, None]]
@@ -38,12 +43,13 @@ class Prober:
         self._look = look
         self._resolve = resolve
         self._wait = wait
+        self._names = ThreadPoolExecutor(MOST_DIALLED, thread_name_prefix="names")  # others do not wait for these
 
     async def probe(self, endpoints: Sequence[str], identity: Identity) -> list[Probed]:
         """Return what answers at each endpoint, by family of address (0: none was dialled), in their order."""
-        steps = [step for endpoint in endpoints for step in await self._steps(endpoint)]
         slow = asyncio.ensure_future(self._wait(WHOLE_S))
         try:
+            steps = [step for found in await asyncio.gather(*map(self._steps, endpoints)) for step in found]
             found = await asyncio.gather(
                 *(self._dial(step, identity, dialled=at < MOST_DIALLED) for at, step in enumerate(steps))
             )
@@ -58,7 +64,10 @@ class Prober:
         try:
             way = parse_way(endpoint)
             where = join_endpoint(way.host, way.port)
-            addresses = await asyncio.to_thread(self._reachable.addresses, where, self._resolve)
+            asked = asyncio.get_running_loop().run_in_executor(
+                self._names, self._reachable.addresses, where, self._resolve
+            )
+            addresses = await asyncio.wait_for(asked, RESOLVE_S)
         except (OSError, ValueError):
             return [(endpoint, None, "")]
         first = {":" in address: address for address, _ in reversed(addresses)}
@@ -73,7 +82,7 @@ class Prober:
             # That a name leads into this house is nobody's business; a number is what the asker wrote itself.
             return Probed(endpoint=endpoint, family=0, answer="private" if is_number(way.host) else answer)
         try:
-            peer = await self._look(address, way.port, timeout_s=WHOLE_S - 1, server_name=way.server_name(identity))
+            peer = await self._look(address, way.port, timeout_s=DIAL_S, server_name=way.server_name(identity))
             answer = "your key" if peer.identity == identity else "another key"
         except (OSError, FormatError):
             pass

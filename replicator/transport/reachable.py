@@ -3,6 +3,8 @@
 A tenant names the source, so it chooses the address. Whoever speaks TLS there has to prove the source's key before
 anything is asked; but a connection alone can tell what listens inside a network. So only addresses of the public
 internet are dialled, and those that the operator named (a VPN among friends).
+
+And whom an address that asks stands for, where strangers are counted: a household, not each of its addresses.
 """
 
 import ipaddress
@@ -14,6 +16,8 @@ from replicator.endpoints import NOBODY, PUBLIC, parse_reach, split_endpoint
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
 
+CUSTOMER_BITS = 56
+"""What a household is given of IPv6, usually (RIPE-690): 256 networks."""
 _INSIDE = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10")))
 """IPv6 that a gateway turns into IPv4, whose own address may be one of the house; and what was site-local once."""
 
@@ -67,3 +71,19 @@ def is_number(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def source_of(address: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the network of an IPv6 address that one customer is given.
+
+    "" for what is none, which counts with all together alone.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:
+            return str(ipaddress.ip_network((found, CUSTOMER_BITS), strict=False))
+        found = found.ipv4_mapped
+    return str(found)

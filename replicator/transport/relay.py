@@ -39,7 +39,7 @@ IDLE_S: Final = 180.0
 MOST: Final = 32
 """Connections of one provider at a time, waiting ones with them."""
 MOST_OF_ONE: Final = 12
-"""Of these, those from one address: one stranger cannot take all."""
+"""Of these, those of one source: one stranger cannot take all."""
 MOST_IN_ALL: Final = 128
 PIECE: Final = 64 << 10
 RATE: Final = 4 << 20
@@ -96,6 +96,7 @@ class Relay:
         Who has not waited lately has an answer at once: now it knows that it may, and can say so to others.
         """
         if not self.waits(identity):
+            self._forget()
             self._held.setdefault(identity, _Held(Rate(self._clock, self._per_s))).answered_at = self._clock.monotonic()
             return []
         held = self._held[identity]
@@ -115,6 +116,10 @@ class Relay:
         while not held.clients.empty():
             tokens.append(held.clients.get_nowait())
         return [token for token in tokens if token in self._coming]
+
+    def _forget(self) -> None:
+        """Forget who has gone: whoever may wait here can make up as many names of others who may as it likes."""
+        self._held = {one: held for one, held in self._held.items() if held.open or self.waits(one)}
 
     def waits(self, identity: Identity) -> bool:
         """Return whether a provider is there to be passed on to."""

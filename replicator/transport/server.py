@@ -7,7 +7,6 @@ blocks. Logs hold operation, status, bytes and milliseconds, never an object's n
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import logging
 import socket
 import traceback
@@ -30,6 +29,7 @@ from replicator.ids import NAME_SIZE, ObjectName
 from replicator.transport.door import Admit, listening, opened
 from replicator.transport.handler import RequestRefusedError, Service, Session
 from replicator.transport.probing import Prober
+from replicator.transport.reachable import source_of
 from replicator.transport.relay import Relay
 from replicator.wire.messages import (
     BARE,
@@ -83,8 +83,6 @@ GIFT_BURST = 60
 GIFTS_PER_S = 20.0
 SOURCES = 4096
 """Sources that are remembered, the last ones: who has more addresses than that is all strangers together."""
-CUSTOMER_BITS = 56
-"""What a household is given of IPv6, usually (RIPE-690): 256 networks."""
 SHUTDOWN_S = 60.0
 LINGER_S = 2.0
 """How long a refused body is still read, so that the refusal reaches a client that is writing."""
@@ -130,22 +128,6 @@ class TokenBucket:
 def _filled(known: tuple[float, float] | None, now: float, burst: float, per_s: float) -> float:
     """Return how many tokens are there now."""
     return burst if known is None else min(burst, known[0] + (now - known[1]) * per_s)
-
-
-def source_of(address: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the network of an IPv6 address that one customer is given.
-
-    "" for what is none, which counts with all together alone.
-    """
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is None:
-            return str(ipaddress.ip_network((found, CUSTOMER_BITS), strict=False))
-        found = found.ipv4_mapped
-    return str(found)
 
 
 class Face:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from replicator.charter.offers import verify_offer
 from replicator.clock import Clock
 from replicator.crypto.sign import Context, SigningKey
-from replicator.endpoints import parse_way, via
+from replicator.endpoints import direct, parse_way, via
 from replicator.errors import FormatError, IntegrityError, PeerError
 from replicator.format.codec import encode
 from replicator.format.offer import MOST_ENDPOINTS
@@ -22,7 +22,7 @@ from replicator.rng import Rng
 from replicator.transport.base import Target
 from replicator.transport.client import TlsConnection, TlsNetwork
 from replicator.transport.door import Admit
-from replicator.transport.patience import CONNECT_S
+from replicator.transport.patience import CONNECT_S, reason_of
 from replicator.transport.relay import MAGIC, MOST
 from replicator.wire.messages import Signed, WaitReply
 
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 FIRST_S: Final = 2.0
 """Before a relay that was lost is dialled again; doubled each time, up to :data:`LAST_S`."""
 LAST_S: Final = 300.0
+QUIET_S: Final = 1.0
+"""Between an answer that nobody came and the next question: a relay is not believed that it waits with an answer."""
+PAUSE_S: Final = 0.05
+"""Likewise when somebody came; others that came meanwhile are in the next answer together."""
 WAYS: Final = 2
 """Addresses of one relay that go into the offer: others shall have room there."""
 
@@ -90,11 +94,15 @@ class _Waiter:
                 try:
                     connection = await self._dialled()
                     try:
+                        first = True
                         while True:
-                            await self._once(connection)
+                            came = await self._once(connection)
                             if lost or not losses:
                                 log.info("waiting at relay %s", short(self._relay.identity), extra={"unit": "relay"})
                             losses, lost = 1, ""
+                            if came or not first:  # the first answer comes at once, and only says that it may wait
+                                await self._clock.sleep(PAUSE_S if came else QUIET_S)
+                            first = False
                     finally:
                         await connection.close()
                 except Exception as error:
@@ -119,8 +127,8 @@ class _Waiter:
         )
         return await self._network.reach(target)
 
-    async def _once(self, connection: TlsConnection) -> None:
-        """Ask once whether somebody came; go back for each who did."""
+    async def _once(self, connection: TlsConnection) -> bool:
+        """Ask once whether somebody came, and return that; go back for each who did."""
         word = Waiting(relay=self._relay.identity, asked_ns=self._clock.now_ns())
         signed = self._key.sign(Context.WAITING, encode(word))
         reply = await connection.call("wait", Signed(statement=signed), WaitReply)
@@ -130,6 +138,7 @@ class _Waiter:
                 task = asyncio.ensure_future(self._come_back(connection.endpoint, token))
                 self._comings.add(task)
                 task.add_done_callback(self._comings.discard)
+        return bool(reply.tokens)
 
     def _ways(self, signed: bytes, connection: TlsConnection) -> list[str]:
         """Return the endpoints to offer: the relay's own of its offer, else the one that works from here."""
@@ -137,7 +146,7 @@ class _Waiter:
         with contextlib.suppress(FormatError, IntegrityError):
             found = verify_offer(signed)
             if found.identity == self._relay.identity:
-                named = [one for one in found.offer.endpoints if parse_way(one).relay is None]
+                named = direct(found.offer.endpoints)
         return [via(self._relay.identity, one) for one in (named or [connection.endpoint])[:WAYS]]
 
     async def _come_back(self, endpoint: str, token: bytes) -> None:
@@ -146,7 +155,8 @@ class _Waiter:
             async with asyncio.timeout(CONNECT_S):
                 client = await _greeted(way.host, way.port, MAGIC + token)
         except OSError as error:
-            log.warning("relay %s: could not come back for a client (%s)", short(self._relay.identity), error.strerror)
+            reason = reason_of(error)
+            log.warning("relay %s: could not come back for a client (%s)", short(self._relay.identity), reason)
             return
         with contextlib.suppress(OSError):  # who gets no TLS going is like any who knocks and runs
             await self._admit(client)

@@ -21,6 +21,7 @@ from replicator.format.charter import Floors, RootStatement
 from replicator.format.codec import encode
 from replicator.format.group import (
     MAX_FACT,
+    MAX_FACTS,
     MAX_MEMBERS,
     Admission,
     Expulsion,
@@ -363,6 +364,36 @@ def test_a_flood_of_codes_crowds_out_the_signers_own_alone() -> None:
     by = [member for member, _, _, _ in known.vouchers()]
     assert by.count(voice("bob").member) == MOST_VOUCHERS
     assert by.count(voice("alice").member) == 2
+
+
+def test_members_that_somebody_made_up_crowd_out_nobody_elses_words() -> None:
+    """They can sign more than a group may have of facts; then nobody could expel them, or leave, or give out a code."""
+    known = merge(merge(founded(), brought(founded(), "alice", "bob")), brought(founded(), "alice", "mallory"))
+    sybils = [f"sybil {number}" for number in range(MAX_MEMBERS - 3)]
+    for name in sybils:
+        known = merge(known, brought(known, "mallory" if name in sybils[:30] else sybils[0], name))
+    assert len(known.members()) == MAX_MEMBERS
+    flood = []
+    for name in sybils:
+        who, others = voice(name), [voice(other).member for other in sybils[:2] if other != name]
+        flood += [voucher(who, known.group, code=str(number), door=who) for number in range(MOST_VOUCHERS)]
+        flood += [expulsion(who, known.group, other) for other in others]
+    full = merge(known, flood)
+    assert len(full.facts) == MAX_FACTS
+    alice, bob = voice("alice"), voice("bob")
+    said = [
+        expulsion(alice, known.group, voice("mallory").member, stay=(bob.member,)),
+        word(bob, known.group, name="bob", number=2, left=True),
+        voucher(alice, known.group, code="for carol", door=alice),
+        offer_of("bob", 1),
+    ]
+    for found in (merge(full, said), merge(merge(full, said), flood), merge(None, merge(full, said).facts)):
+        assert len(found.facts) == MAX_FACTS
+        assert set(said) <= set(found.facts)
+        mine = states(found, "alice")
+        assert mine["bob"] == "left"
+        assert {mine[name] for name in ("mallory", *sybils)} == {"expelled"}
+        assert [one.id for one in found.members((alice.member,)) if one.state == "in"] == [alice.member]
 
 
 def test_a_revoked_code_is_not_taken_back() -> None:

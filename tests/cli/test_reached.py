@@ -121,7 +121,7 @@ def test_where_a_provider_is_and_who_relays_it_is_set_shown_and_taken_back(tmp_p
 
 
 @pytest.mark.process
-@pytest.mark.slow  # an answer that is not all good takes six seconds, whatever was found
+@pytest.mark.slow  # an answer that is not all good takes nine seconds, whatever was found
 def test_a_peer_dials_back_and_an_address_inside_is_not_dialled(federation: Federation) -> None:
     tenant = ("--tenant-home", federation.path / "keeper")
     asked = federation.json("provider", "probe", "bob", *tenant, home="alice", code=3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from replicator.charter.group import Known, Voice, found_group, merge, read_word
+from replicator.charter.group import MOST_ADMISSIONS, Known, Voice, found_group, merge, read_word
 from replicator.crypto.sign import SigningKey
 from replicator.format.codec import decode, encode
 from replicator.format.group import Fact, Group
@@ -192,6 +192,19 @@ def test_what_is_wanted_is_what_is_lacking_and_is_taken_when_it_is_brought(stand
     assert stand.swap(bob, known, known.beside(before.hashes)).wanted == b""
     forged = msgspec.structs.replace(known.facts[0], signed=known.facts[0].signed[:50] + bytes(400))
     says("does not hold", lambda: stand.swap(bob, known, [forged]))
+
+
+def test_who_has_brought_as_many_as_one_may_brings_nobody_back_either(stand: Stand) -> None:
+    known = stand.provider.group()
+    assert known is not None
+    members = [stand.let_in(Tenant(f"member {number}")) for number in range(MOST_ADMISSIONS)]
+    gone = word(members[0], known.group, name="member 0", number=2, left=True)
+    stand.provider.take_facts([gone, voucher(stand.door, known.group, code=CODE, door=stand.door)])
+    says("as many as there can be", lambda: stand.join(Voice(key=SigningKey(bytes(range(32)))), name="dave"))
+    says("as many as there can be", lambda: stand.join(members[0], name="member 0", number=3))
+    known = stand.provider.group()
+    assert known is not None
+    assert known.signed_word(members[0].member) == gone.signed, "who is not let in has not said that it is in"
 
 
 def test_a_code_that_nobody_gave_out_is_refused(stand: Stand) -> None:

@@ -14,7 +14,7 @@ from replicator.format.offer import MOST_ENDPOINTS, encode_offer
 from replicator.format.relay import Waiting
 from replicator.ids import Identity, address_form
 from replicator.provider.home import Provider
-from replicator.provider.relaying import Relayed, relay_words, relayed_months
+from replicator.provider.relaying import MOST_A_MONTH, Relayed, relay_words, relayed_months
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import OffersRequest
 from tests.fakes import SeededRng
@@ -95,6 +95,13 @@ def test_what_was_passed_on_is_counted_by_month(stand: Stand) -> None:
         counts.passed(HIDDEN.identity, 1)
         counts.write_down(database, stand.clock.now_ns() + month * 31 * DAY_S * 10**9)
     assert len(relayed_months(database)) == 24
+    for number in range(MOST_A_MONTH + 8):
+        counts.passed(Identity(number.to_bytes(32, "big")), number)
+    counts.write_down(database, stand.clock.now_ns() + 29 * 31 * DAY_S * 10**9)
+    found = relayed_months(database)
+    newest = [one for one in found if one.month == found[0].month]
+    assert len(newest) == MOST_A_MONTH
+    assert min(one.moved for one in newest) == 8, "of those that moved least nothing stays"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from replicator.errors import SpaceError
 from replicator.format.merkle import name_of
-from replicator.format.sizes import SMALLEST
+from replicator.format.sizes import LARGEST, SMALLEST
 from replicator.fs import PosixFs
 from replicator.ids import ObjectName
 from replicator.store.base import ObjectStore
@@ -75,6 +75,18 @@ def test_a_write_that_the_bucket_lost_is_no_object(bucket: FaultyBucket, store: 
     bucket.losing = False
     put(store, A)
     assert store.read(NA) == A
+
+
+def test_what_is_larger_than_an_object_is_none_and_is_not_read_whole(
+    bucket: FaultyBucket, store: BucketObjectStore
+) -> None:
+    """Whoever else has keys for the bucket may put there what he likes."""
+    put(store, A)
+    bucket.inner.put(f"{PREFIX}objects/{NA.hex()}", bytes(LARGEST + 3 * SMALLEST), fresh=False)
+    assert len(store.read(NA)) == LARGEST + 1
+    assert store.check(NA) == "damaged"
+    put(store, A)
+    assert store.check(NA) == "good"
 
 
 def test_a_bucket_that_does_not_answer_says_nothing_about_an_object(

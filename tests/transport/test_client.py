@@ -33,6 +33,7 @@ from replicator.rng import SystemRng
 from replicator.transport import client, server
 from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
+from replicator.transport.reachable import source_of
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import (
     ClaimReply,
@@ -437,15 +438,15 @@ def test_who_asks_without_end_leaves_others_what_they_need() -> None:
     clock = FakeClock()
     bucket = server.TokenBucket(clock, burst=30, per_s=1.0)
     greedy = ["192.0.2.1", "2001:db8:0:1:aa::1", "2001:db8:0:ff:bb::2", "::ffff:192.0.2.1"]
-    sources = {server.source_of(one) for one in greedy}
+    sources = {source_of(one) for one in greedy}
     assert len(sources) == 2, "one address, and one household's networks"
     served = 0
     for _ in range(600):
         clock.advance(0.1)
-        served += sum(bucket.take(server.source_of(one)) == 0 for one in greedy)
+        served += sum(bucket.take(source_of(one)) == 0 for one in greedy)
     assert 15 <= served <= 15 + 60, "in a minute no more than the rate, from both together"
     assert bucket.take(sources.pop()) > 0
-    others = [server.source_of(f"198.51.100.{number}") for number in range(12)]
+    others = [source_of(f"198.51.100.{number}") for number in range(12)]
     assert [bucket.take(one) for one in others] == [0] * 12
     assert bucket.take(others[0]) > 0, "who asks again is no newcomer"
 
@@ -455,7 +456,7 @@ def test_sources_that_were_heard_longest_ago_are_forgotten(monkeypatch: pytest.M
     bucket = server.TokenBucket(FakeClock(), burst=100, per_s=1.0)
     assert [bucket.take(one) for one in ("a", "a", "b", "c")] == [0] * 4
     assert set(bucket._of) == {"b", "c"}
-    assert bucket.take(server.source_of("no address")) == 0
+    assert bucket.take(source_of("no address")) == 0
     assert set(bucket._of) == {"b", "c"}
 
 

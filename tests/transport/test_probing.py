@@ -1,13 +1,16 @@
 """Dialling back: what is told of an address, how little, and whom it is told."""
 
 import asyncio
+import threading
 
 import msgspec
+import pytest
 
 from replicator.crypto.sign import Context, SigningKey
 from replicator.endpoints import relayed_name, via
 from replicator.format.offer import encode_offer
 from replicator.ids import Identity
+from replicator.transport import probing
 from replicator.transport.base import Target
 from replicator.transport.probing import MOST_DIALLED, WHOLE_S, Prober
 from replicator.transport.reachable import Reachable
@@ -95,6 +98,30 @@ def test_why_there_is_nothing_cannot_be_told_by_the_time_it_took() -> None:
     net = Net({"8.8.8.8": OTHER})
     net.probe("8.8.8.8:1")
     assert net.clock.monotonic() == WHOLE_S
+
+
+def test_a_name_that_nobody_answers_for_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks may own the server that is asked for it."""
+    monkeypatch.setattr(probing, "RESOLVE_S", 0.01)
+    answered = threading.Event()
+    net = Net({"8.8.8.8": ME.identity})
+
+    def resolve(host: str, _port: int) -> list[str]:
+        if host == "tar.example":
+            answered.wait()
+        return ["8.8.8.8"]
+
+    async def work() -> None:
+        prober = Prober(Reachable(["public"]), look=net.look, resolve=resolve, wait=net.clock.sleep)
+        try:
+            found = await prober.probe(["tar.example:1"] * probing.MOST_DIALLED, ME.identity)
+            assert [one.answer for one in found] == ["nothing"] * probing.MOST_DIALLED
+            assert net.clock.monotonic() == WHOLE_S, "as if nobody answered there"
+            assert await asyncio.to_thread(lambda: 1) == 1, "what others do on threads goes on"
+        finally:
+            answered.set()
+
+    asyncio.run(work())
 
 
 def test_no_more_are_dialled_than_anybody_tries_and_a_relay_is_asked_by_name() -> None:

@@ -26,6 +26,7 @@ from replicator.ids import Identity, address_form
 from replicator.provider.daemon import run_daemon
 from replicator.provider.home import Provider, init_provider, open_provider
 from replicator.rng import SystemRng
+from replicator.transport import door as doors
 from replicator.transport import relay as relaying
 from replicator.transport import via as waiting
 from replicator.transport.base import Target
@@ -385,6 +386,30 @@ def test_a_client_that_nobody_comes_back_for_is_let_go(monkeypatch: pytest.Monke
     run(work)
 
 
+def test_who_has_gone_is_forgotten() -> None:
+    """A tenant's own provider may tell of another one each time, and let that wait."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        relay, _ = a_relay(clock)
+        asking = await asked(relay)
+        with pairs(1) as ((client, door),):
+            for number in range(100):
+                clock.advance(relaying.PRESENT_S / 2)
+                assert await relay.wait(Identity(number.to_bytes(32, "big"))) == []
+            assert len(relay._held) <= 4
+            passing = asyncio.ensure_future(relay.pass_on(door, "a", SOMEBODY))
+            [_] = await asking
+            clock.advance(2 * relaying.PRESENT_S)
+            assert await relay.wait(Identity(bytes(32))) == []
+            assert SOMEBODY in relay._held, "somebody is passed on to it"
+            relay.close()
+            await passing
+            assert await read(client) == b""
+
+    run(work)
+
+
 def test_no_stranger_takes_every_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaying, "MOST_OF_ONE", 2)
     monkeypatch.setattr(relaying, "MOST", 3)
@@ -511,6 +536,88 @@ def test_a_greeting_in_pieces_is_waited_for_and_all_else_is_for_who_lives_there(
                 (await say(*([silent] if silent else []))).close()
             client.close()
             provider.close()
+
+    run(work)
+
+
+def test_who_says_nothing_takes_no_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MOST_UNSEEN_OF_ONE", 2)
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        relay, _ = a_relay()
+        admitted: list[bytes] = []
+        async with AsyncExitStack() as stack:
+            where = await stack.enter_async_context(a_door(relay, admitted))
+
+            async def knock(source: str) -> socket.socket:
+                client = stack.enter_context(socket.socket())
+                client.bind((source, 0))
+                client.settimeout(0)
+                await loop.sock_connect(client, where)
+                return client
+
+            for _ in range(2):
+                await knock("127.0.0.1")
+            assert await read(await knock("127.0.0.1")) == b"", "the third of one source"
+            other = await knock("127.0.0.2")
+            await loop.sock_sendall(other, b"GET / HTTP/1.1")
+            assert await read(other) == b""
+            assert admitted == [b"GET / HTTP/1.1"]
+
+    run(work)
+
+
+def test_a_relay_that_answers_without_end_is_not_asked_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hasty:
+        """A connection to a relay that has an answer at once."""
+
+        endpoint = "relay.example:1"
+
+        def __init__(self, tokens: list[bytes]) -> None:
+            self.answers = 0
+            self.tokens = tokens
+
+        async def call(self, *_: object) -> WaitReply:
+            self.answers += 1
+            if self.answers > 50:
+                raise asyncio.CancelledError
+            return WaitReply(incarnation=bytes(16), tokens=self.tokens, offer=b"")
+
+        async def close(self) -> None:
+            pass
+
+    class Nowhere:
+        def relay_endpoints(self, _relay: Identity) -> list[str]:
+            return []
+
+        def reached_via(self, _relay: Identity, _endpoints: list[str]) -> None:
+            pass
+
+    async def nobody(*_: object) -> socket.socket:
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(waiting, "_greeted", nobody)
+
+    async def asked_for(tokens: list[bytes]) -> float:
+        clock, connection = FakeClock(), Hasty(tokens)
+
+        async def reach(_target: Target) -> Hasty:
+            return connection
+
+        async def admit(_client: socket.socket) -> None:
+            raise AssertionError("nobody comes from there")
+
+        at = waiting.RelayAddress(endpoint="relay.example:1", identity=SOMEBODY)
+        waiter = waiting._Waiter(admit, at, Nowhere(), Tenant("far away").node, clock, SeededRng("waiter"))
+        waiter._network.reach = reach  # type: ignore[method-assign,assignment]
+        with pytest.raises(asyncio.CancelledError):
+            await waiter.run()
+        return clock.monotonic()
+
+    async def work() -> None:
+        assert await asked_for([]) == pytest.approx(49 * waiting.QUIET_S)
+        assert await asked_for([bytes(16)]) == pytest.approx(50 * waiting.PAUSE_S)
 
     run(work)
 
