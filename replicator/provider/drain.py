@@ -19,11 +19,13 @@ from replicator.transport.handler import RequestRefusedError
 
 WHOLE: Final = b""
 """In the place of a tenant: all of them, also who comes later."""
+_STAYS: Final = (1 << 63) - 1
+"""What one tenant may keep of whom it was taken back alone while the whole drains; nothing is signed for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """What was said. ``began`` is how much was left then; ``signed`` is empty for the whole."""
+    """What was said. ``began`` is how much was left then; ``signed`` is empty for the whole, and for who stays."""
 
     tenant: bytes
     keeps: int
@@ -127,7 +129,7 @@ def begin(
     ``whole``: how much all of them together, None if only these are meant. What was said to somebody before is
     replaced, and goes on counting from when it began.
     """
-    before = {one.tenant: one for one in _drains(database)}
+    before = {one.tenant: one for one in _drains(database) if one.signed or one.tenant == WHOLE}
     left = {one.tenant: one.left for one in emptying(database, dict.fromkeys(keeps, (0, by_ns)))}
     rows = []
     for tenant, most in keeps.items():
@@ -149,16 +151,24 @@ def begin(
 
 
 def cancel(database: Database, tenant: bytes | None) -> int:
-    """Take back what was said to a tenant, or (None) to all; return to how many."""
+    """Take back what was said to a tenant, or (None) to all; return to how many.
+
+    One of whom it is taken back stays also where the whole goes on draining, unlike who comes later.
+    """
 
     def work(connection: sqlite3.Connection) -> int:
         if tenant is None:
             connection.execute("DELETE FROM clearings")
-            count = connection.execute("SELECT count(*) FROM drains WHERE tenant != x''").fetchone()[0]
-            whole = connection.execute("DELETE FROM drains").rowcount - count
-            return int(max(count, whole))
+            [count] = connection.execute("SELECT count(*) FROM drains WHERE signed != x''").fetchone()
+            return int(max(count, min(1, connection.execute("DELETE FROM drains").rowcount)))
         connection.execute("DELETE FROM clearings WHERE tenant = ?", (tenant,))
-        return connection.execute("DELETE FROM drains WHERE tenant = ?", (tenant,)).rowcount
+        count = connection.execute(
+            "UPDATE drains SET keeps = ?, signed = x'' WHERE tenant = ? AND signed != x''", (_STAYS, tenant)
+        ).rowcount
+        connection.execute(
+            "DELETE FROM drains WHERE tenant = ? AND NOT EXISTS (SELECT 1 FROM drains WHERE tenant = x'')", (tenant,)
+        )
+        return count
 
     return database.write("drain", work)
 
@@ -188,7 +198,7 @@ def keep_clearing(database: Database, clearing: Clearing, writer: bytes, signed:
 
 def progress(database: Database) -> list[Emptying]:
     """Return how far each tenant is that something was said to, by tenant."""
-    drains = {one.tenant: one for one in _drains(database) if one.tenant != WHOLE}
+    drains = {one.tenant: one for one in _drains(database) if one.signed}
     return emptying(database, {name: (one.keeps, one.by_ns) for name, one in drains.items()}, drains)
 
 

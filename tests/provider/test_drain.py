@@ -193,6 +193,27 @@ def test_one_tenant_is_told_alone_and_who_comes_later_to_one_that_leaves_gets_no
     assert (ask(stand), stand.node.info().quota) == (b"", 0)
 
 
+def test_of_whom_it_is_taken_back_alone_stays_while_the_others_leave(stand: Stand) -> None:
+    put(stand.node, LARGE)
+    claim(stand, LARGE)
+    before = stand.node.info().quota
+    leave(stand, 30)
+    began_ns = stand.clock.now_ns()
+    assert stand.provider.cancel_drain(stand.tenant.id.hex()) == 1
+    assert (ask(stand), stand.node.info().quota) == (b"", before)
+    whole, others = stand.provider.draining()
+    assert (whole is not None, others) == (True, [])
+    put(stand.node, data_object(2, 2 * MIB))
+    assert stand.provider.cancel_drain(stand.tenant.id.hex()) == 0
+    stand.clock.advance(DAY_S)
+    leave(stand, 30)
+    [one] = stand.provider.draining()[1]
+    assert (bool(ask(stand)), stand.node.info().quota, one.began_ns > began_ns) == (True, 0, True), "and anew"
+    stand.provider.cancel_drain(stand.tenant.id.hex())
+    assert stand.provider.cancel_drain(None) == 1
+    assert (stand.provider.draining(), stand.node.info().quota) == ((None, []), before)
+
+
 def test_who_shrinks_shares_out_what_stays(stand: Stand) -> None:
     put(stand.node, LARGE)
     claim(stand, LARGE)
