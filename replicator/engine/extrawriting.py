@@ -102,12 +102,15 @@ def tidy_extra(node: NodeHome, name: str, *, dry_run: bool, make_bucket: MakeBuc
     Raises:
         UsageError: this home knows of no snapshot, so that everything would go.
         HomeError: the place is not there.
+        LockedError: another run works here.
     """
     extra = find_extra(node, name)
-    rows, cut = needed(node)
-    if not rows:
-        raise UsageError("this home knows of no published snapshot, and would delete all", hint="run `backup` first")
     with node.lock(), naming(extra):
+        rows, cut = needed(node)  # nothing is published, or written there, after this
+        if not rows:
+            raise UsageError(
+                "this home knows of no published snapshot, and would delete all", hint="run `backup` first"
+            )
         store = open_extra(node, extra, make_bucket)
         gone = surplus(rows, cut, {kept for kept, _ in _records(node)}, [one for one, _ in store.list()])
         if gone and not dry_run:

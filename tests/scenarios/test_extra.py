@@ -6,9 +6,11 @@ import shutil
 import msgspec
 import pytest
 
+from replicator.catalog.objects import ObjectRow, Shards
 from replicator.engine.extra import MARK, OVERDUE_S, Extra, add_extra, extras, remove_extra
 from replicator.engine.extrawriting import ExtraReport, needed, tidy_extra, write_extras
-from replicator.errors import HomeError, NotFoundError, UsageError
+from replicator.engine.node import NodeHome
+from replicator.errors import HomeError, LockedError, NotFoundError, UsageError
 from replicator.format.merkle import name_of
 from tests.buckets import FaultyBucket, silent
 from tests.scenarios.conftest import Worlds
@@ -186,6 +188,32 @@ async def test_nothing_is_deleted_there_but_by_tidy_and_only_what_nothing_needs(
             tidy_extra(node, "usb", dry_run=True)
     finally:
         node.close()
+
+
+async def test_tidy_goes_by_what_is_published_once_no_run_works_any_more(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    await written(world)
+    node = world.node()
+    looked: list[bool] = []
+
+    def looks(half: NodeHome) -> tuple[list[ObjectRow], dict[int, Shards]]:
+        with pytest.raises(LockedError), half.lock():
+            pass
+        looked.append(True)
+        return needed(half)
+
+    monkeypatch.setattr("replicator.engine.extrawriting.needed", looks)
+    try:
+        assert (tidy_extra(node, "usb", dry_run=False), looked) == ([], [True])
+        with node.lock(), pytest.raises(LockedError):
+            tidy_extra(node, "usb", dry_run=False)
+    finally:
+        node.close()
+    assert names_in(world, place) == wanted(world)
 
 
 async def test_a_place_within_what_is_backed_up_is_refused_also_when_it_came_later(world: World, source: str) -> None:
