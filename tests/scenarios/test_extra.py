@@ -190,6 +190,26 @@ async def test_nothing_is_deleted_there_but_by_tidy_and_only_what_nothing_needs(
         node.close()
 
 
+async def test_what_no_provider_has_any_more_is_not_tidied_away(world: World, source: str) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    await written(world)
+    node = world.node()
+    try:
+        last = [row for row in node.catalog.objects.all("kind = 'data'")]
+        assert last
+        node.catalog.objects.set_lost(row.id for row in last)
+        assert tidy_extra(node, "usb", dry_run=False) == []
+        assert {row.name.hex() for row in last} <= names_in(world, place)
+    finally:
+        node.close()
+    for row in last:
+        os.unlink(os.path.join(place, world.tenant_id.hex(), "objects", row.name.hex()))
+    report = await written(world)
+    assert (report.error, report.written, report.unreadable) == (None, 0, 0), "and nobody is asked for it"
+
+
 async def test_tidy_goes_by_what_is_published_once_no_run_works_any_more(
     world: World, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
