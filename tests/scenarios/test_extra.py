@@ -197,7 +197,7 @@ async def test_what_no_provider_has_any_more_is_not_tidied_away(world: World, so
     await written(world)
     node = world.node()
     try:
-        last = [row for row in node.catalog.objects.all("kind = 'data'")]
+        last = node.catalog.objects.all("kind = 'data'")
         assert last
         node.catalog.objects.set_lost(row.id for row in last)
         assert tidy_extra(node, "usb", dry_run=False) == []
