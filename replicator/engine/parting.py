@@ -46,7 +46,9 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
         views = await survey(keeper, federation, edge, count=0)
         ground = Ground(keeper, federation)
         ground.refresh()
-        rows = [row for row in objects_of(keeper, published(keeper)) if row.kind in PACK_KINDS]
+        needed, alone = objects_of(keeper, published(keeper)), {peer_id(identity)}
+        rows = [row for row in needed if row.kind in PACK_KINDS]
+        records = [row for row in needed if row.kind not in PACK_KINDS and ground.held.get(pack_id(row.name)) == alone]
         for held in ground.held.values():
             held.discard(peer_id(identity))
         short = short_packs(ground.plan(rows, frozen=True)) & {pack_id(row.name) for row in rows}
@@ -56,6 +58,8 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
             found.stays = f"it does not answer: {federation.failures.get(identity, 'no reason is known')}"
         elif federation.integrity:
             found.stays = f"not all is known: {federation.integrity[0]}"
+        elif records:
+            found.stays = f"{len(records)} records lie nowhere else"
         elif short:
             found.stays = f"{len(short)} objects would have fewer copies than promised without it"
     return found
