@@ -252,6 +252,18 @@ async def test_a_place_within_what_is_backed_up_is_refused_also_when_it_came_lat
     assert isinstance((await written(world)).error, UsageError)
 
 
+async def test_a_providers_own_place_is_refused_and_gets_no_mark(world: World, source: str) -> None:
+    await world.backup()
+    with pytest.raises(UsageError, match="where a provider keeps"):
+        add(world, world.data(0))
+    assert not there(os.path.join(world.data(0), MARK))
+    bucket = FaultyBucket()
+    bucket.put("mine/.replicator-store", b"its id", fresh=True)
+    with pytest.raises(UsageError, match="where a provider keeps"):
+        add(world, "s3://attic/mine", bucket)
+    assert bucket.held("mine/") == ["mine/.replicator-store"]
+
+
 async def test_what_nobody_gives_is_said_and_the_rest_is_written(world: World, source: str) -> None:
     await world.backup()
     [lost, *_] = world.stored(0)
