@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.charter.verify import signed_hash
+from replicator.clock import DAY_S, NS
 from replicator.crypto.sign import Context, SigningKey
 from replicator.format.codec import encode
 from replicator.format.notice import Clearing, Notice
@@ -19,6 +20,7 @@ from replicator.transport.handler import RequestRefusedError
 
 WHOLE: Final = b""
 """In the place of a tenant: all of them, also who comes later."""
+_CENTURY_NS: Final = 36_525 * DAY_S * NS
 _STAYS: Final = (1 << 63) - 1
 """What one tenant may keep of whom it was taken back alone while the whole drains; nothing is signed for that."""
 
@@ -56,13 +58,16 @@ class Emptying:
     locked_until_ns: int
 
     def done_ns(self, now_ns: int) -> int:
-        """Return when nothing will be left if it goes on as since the beginning; 0 if it does not, or cannot."""
+        """Return when nothing will be left if it goes on as since the beginning; 0 if it does not, or cannot.
+
+        What would be later is said to be in a century: whoever has moved a byte of a terabyte needs no date.
+        """
         if not self.left:
             return now_ns
         if self.stuck == self.left:
             return 0
         went, took_ns = self.began - self.left, now_ns - self.began_ns
-        return now_ns + took_ns * self.left // went if went > 0 and took_ns > 0 else 0
+        return now_ns + min(took_ns * self.left // went, _CENTURY_NS) if went > 0 and took_ns > 0 else 0
 
 
 def shares(size: int, tenants: Mapping[bytes, tuple[int, int]]) -> dict[bytes, int]:

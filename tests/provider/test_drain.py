@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.charter.verify import signed_hash
+from replicator.cli.leaving import _document, _text
 from replicator.clock import DAY_S, NS
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.errors import HomeError, NotFoundError, UsageError
@@ -108,6 +109,20 @@ def test_what_is_left_is_what_is_claimed_until_the_writer_says_otherwise(stand: 
     assert stand.provider.draining()[1][0].began_ns == one.began_ns
     ask(stand, say(stand, 2 * MIB, 9 * MIB))
     assert left() == (2 * MIB, 2 * MIB, True), "no more than lies there"
+
+
+def test_who_has_hardly_begun_is_late_by_a_date_that_can_be_written(stand: Stand) -> None:
+    put(stand.node, LARGE)
+    claim(stand, LARGE)
+    leave(stand, 30)
+    stand.clock.advance(DAY_S)
+    ask(stand, say(stand, 2 * MIB - 1, 0))
+    now_ns = stand.clock.now_ns()
+    whole, found = stand.provider.draining()
+    assert found[0].done_ns(now_ns) == now_ns + 36_525 * DAY_S * NS
+    text = "\n".join(map(str, _text(whole, found, now_ns)))
+    assert "at this pace it is done" in text
+    assert _document(whole, found, now_ns)["tenants"][0]["done"]
 
 
 @pytest.mark.parametrize("change", ["tenant", "provider", "notice"])
