@@ -456,7 +456,9 @@ def _part_of_night(session: Session, document: dict[str, Any], name: str, work: 
 def _night_of_extras(session: Session, document: dict[str, Any], lines: list[str]) -> None:
     from replicator.cli.extra import report_document, report_words, write_all  # noqa: PLC0415
 
-    reports = write_all(session)
+    reports = _part_of_night(session, document, "extras", lambda: write_all(session))
+    if reports is None:
+        return
     document["extras"] = [report_document(one) for one in reports]
     lines += map(report_words, reports)
 

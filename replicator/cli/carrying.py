@@ -83,13 +83,11 @@ def adopt(session: Session, disk: str) -> None:
 
     brought = CarriedDisk(disk)
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
-    found: list[Adopted] = []
     try:
         with only_daemon(opened.folder):
             service = opened.start()
             try:
-                for one in service.adopt(brought, lambda _size: None):
-                    found.append(one)  # noqa: PERF402 - what came before an error is told too
+                found = list(service.adopt(brought, lambda _size: None))
             finally:
                 service.stop()
     finally:

@@ -7,7 +7,7 @@ from replicator.crypto.sign import SigningKey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
 from replicator.engine.home import Half
-from replicator.engine.sync import open_snapshot, remember
+from replicator.engine.sync import add_opened, open_snapshot, remember
 from replicator.errors import (
     FormatError,
     IntegrityError,
@@ -92,10 +92,12 @@ class CarriedFederation(Federation):
 
     async def learn(self) -> None:
         """Bring snapshots that lie there and are not known yet into the catalog; signed by members, as ever."""
-        known = {row.name for row in self.half.catalog.objects.all()}
-        numbers = {(row.writer, row.number): row.name for row in self.half.catalog.snapshots.all()}
+        snapshots = self.half.catalog.snapshots.all()
+        numbers = {(row.writer, row.number): row.name for row in snapshots}
+        # One that an earlier look had to leave, for want of an index that was on another disk, is none of these.
+        whole = {row.name for row in snapshots}
+        known = {row.name for row in self.half.catalog.objects.all() if row.kind != "snapshot" or row.name in whole}
         for name, data in self._small(known):
-            size = len(data)
             try:
                 snapshot = open_snapshot(self.half, data)
             except (IntegrityError, FormatError, KeyMissingError):
@@ -104,13 +106,8 @@ class CarriedFederation(Federation):
                 self.integrity.append(f"snapshot {snapshot.number} of {short(snapshot.writer)} is another one here")
                 continue
             try:
-                self.half.catalog.objects.add(
-                    name=name,
-                    writer=self.half.whose(snapshot.writer),
-                    kind="snapshot",
-                    size=size,
-                    spooled=False,
-                    created_ns=snapshot.created_ns,
+                add_opened(
+                    self.half, name, "snapshot", self.half.whose(snapshot.writer), len(data), snapshot.created_ns
                 )
                 await remember(self.half, self, name, snapshot, b"", ())
             except ReplicatorError as error:
@@ -123,7 +120,11 @@ class CarriedFederation(Federation):
             for name, size in objects.names():
                 if size > LARGEST_RECORD or name in known:
                     continue
-                data = objects.read(name, size)
+                try:
+                    data = objects.read(name, size)
+                except OSError as error:
+                    self.integrity.append(f"{disk.path}: object {short(name)} cannot be read ({error.strerror})")
+                    continue
                 if name_of(data) != name:
                     self.integrity.append(f"{disk.path}: object {short(name)} is damaged")
                     continue

@@ -22,7 +22,7 @@ from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
 from replicator.errors import HomeError, NotFoundError, UsageError
 from replicator.fs import write_atomic
-from replicator.store.base import ObjectStore
+from replicator.store.base import STORE_MARK, ObjectStore
 from replicator.store.bucket import Anchored, Bucket, BucketError, BucketObjectStore
 from replicator.store.folder import FolderObjectStore
 from replicator.store.s3 import open_s3
@@ -98,7 +98,7 @@ def add_extra(node: NodeHome, edge: Edge, extra: Extra, make_bucket: MakeBucket 
     """Take a place: put the mark there, and remember it.
 
     Raises:
-        UsageError: its name or place is taken, or it lies within what is backed up.
+        UsageError: its name or place is taken, it is a provider's, or it lies within what is backed up.
         HomeError: the folder is not there, or the bucket does not answer.
     """
     known = extras(node)
@@ -109,14 +109,26 @@ def add_extra(node: NodeHome, edge: Edge, extra: Extra, make_bucket: MakeBucket 
     if is_bucket(extra.place):
         address = _address(extra)
         with naming(extra):
-            make_bucket(address).put(address.prefix + MARK, mark.encode(), fresh=False)
+            bucket = make_bucket(address)
+            _must_be_no_store(extra, bucket.size(address.prefix + STORE_MARK))
+            bucket.put(address.prefix + MARK, mark.encode(), fresh=False)
     else:
         if not os.path.isdir(extra.place):
             raise HomeError(f"{extra.place}: no folder", hint="mount the disk, and make the folder first")
+        _must_be_no_store(extra, node.fs.size(os.path.join(extra.place, STORE_MARK)))
         write_atomic(node.fs, os.path.join(extra.place, MARK), mark.encode())
     made = replace(extra, mark=mark)
     keep_extras(node, [*known, made])
     return made
+
+
+def _must_be_no_store(extra: Extra, size: int | None) -> None:
+    """Refuse where a provider's objects lie, given the size of its mark: objects that it has receipted go by `tidy`."""
+    if size is not None:
+        raise UsageError(
+            f"{extra.place} is where a provider keeps what it has promised to keep",
+            hint="choose a place of its own for an extra copy",
+        )
 
 
 def remove_extra(node: NodeHome, name: str) -> Extra:

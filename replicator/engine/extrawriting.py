@@ -83,8 +83,11 @@ def _remember(node: NodeHome, edge: Edge, extra: Extra, report: ExtraReport) -> 
 
 
 def needed(half: Half) -> tuple[list[ObjectRow], dict[int, Shards]]:
-    """Return what the published snapshots that are not forgotten need, and what the packs among it are cut into."""
-    rows = [row for row in objects_of(half, published(half)) if not row.lost]
+    """Return what the published snapshots that are not forgotten need, and what the packs among it are cut into.
+
+    Also what is lost to every provider: the place may be the last that has it.
+    """
+    rows = objects_of(half, published(half))
     return rows, half.catalog.objects.shards_in({row.id for row in rows if row.kind == "data"})
 
 
@@ -102,12 +105,15 @@ def tidy_extra(node: NodeHome, name: str, *, dry_run: bool, make_bucket: MakeBuc
     Raises:
         UsageError: this home knows of no snapshot, so that everything would go.
         HomeError: the place is not there.
+        LockedError: another run works here.
     """
     extra = find_extra(node, name)
-    rows, cut = needed(node)
-    if not rows:
-        raise UsageError("this home knows of no published snapshot, and would delete all", hint="run `backup` first")
     with node.lock(), naming(extra):
+        rows, cut = needed(node)  # nothing is published, or written there, after this
+        if not rows:
+            raise UsageError(
+                "this home knows of no published snapshot, and would delete all", hint="run `backup` first"
+            )
         store = open_extra(node, extra, make_bucket)
         gone = surplus(rows, cut, {kept for kept, _ in _records(node)}, [one for one, _ in store.list()])
         if gone and not dry_run:
@@ -138,7 +144,7 @@ class _Writing:
         self.store.prepare()
         self.have = {name for name, _ in self.store.list()}
         rows, cut = needed(self.node)
-        lacking = [row for row in rows if not self._has(row, cut)]
+        lacking = [row for row in rows if not (row.lost or self._has(row, cut))]
         self.edge.progress.stage(f"extra copy {self.report.name}", sum(row.size for row in lacking))
         # Packs before what names them: stopped in between, what is there is whole as far as its records go.
         for row in sorted(lacking, key=lambda row: row.kind not in ("data", "tree")):

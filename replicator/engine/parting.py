@@ -16,7 +16,7 @@ from replicator.engine.marked import outstanding
 from replicator.engine.marking import ask_claims, mark_dead, retire, with_writer_retired
 from replicator.engine.placing import PACK_KINDS, Ground, objects_of, pack_id, peer_id
 from replicator.engine.releaseplan import short_packs
-from replicator.engine.repair import published
+from replicator.engine.repair import published, thin_records
 from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
 from replicator.format.charter import PeerPin
@@ -46,18 +46,20 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
         views = await survey(keeper, federation, edge, count=0)
         ground = Ground(keeper, federation)
         ground.refresh()
-        rows = [row for row in objects_of(keeper, published(keeper)) if row.kind in PACK_KINDS]
+        needed = objects_of(keeper, published(keeper))
+        rows = [row for row in needed if row.kind in PACK_KINDS]
         for held in ground.held.values():
             held.discard(peer_id(identity))
         short = short_packs(ground.plan(rows, frozen=True)) & {pack_id(row.name) for row in rows}
+        records = sum(len(thin) for _, thin in thin_records(ground, needed))
         if identity in views:
             found.objects, found.bytes = views[identity].objects, views[identity].bytes
         if identity not in federation.links:
             found.stays = f"it does not answer: {federation.failures.get(identity, 'no reason is known')}"
         elif federation.integrity:
             found.stays = f"not all is known: {federation.integrity[0]}"
-        elif short:
-            found.stays = f"{len(short)} objects would have fewer copies than promised without it"
+        elif short or records:
+            found.stays = f"{len(short) + records} objects would have fewer copies than promised without it"
     return found
 
 

@@ -304,12 +304,7 @@ def _settle_losses(half: Half, edge: Edge, ground: Ground, rows: list[ObjectRow]
     plan = ground.plan(rows, frozen=True)
     short_of = {one.pack for one in plan.debts} | {one.pack for one in plan.refused}
     short_of |= {one.pack for one in plan.relaxations}
-    short_of |= {
-        pack_id(row.name)
-        for policy, records in _records_by_policy(half, rows)
-        for row in records
-        if ground.copies(row.name, policy) < policy.minimum
-    }
+    short_of |= {pack_id(row.name) for _, records in thin_records(ground, rows) for row in records}
     made_up = {row.id for row in half.catalog.objects.stored(row for row in rows if pack_id(row.name) not in short_of)}
     for link in ground.federation.links.values():
         lost = [one.object_id for one in half.catalog.objects.holdings(peer=link.identity) if one.state in _LOST]
@@ -341,16 +336,24 @@ def _records_by_policy(half: Half, rows: list[ObjectRow]) -> list[tuple[Policy, 
     return [(policies[key], records) for key, records in found.items()]
 
 
+def thin_records(ground: Ground, rows: list[ObjectRow]) -> list[tuple[Policy, list[ObjectRow]]]:
+    """Return the records with fewer copies than they need at least, by the policy that says how many."""
+    found = []
+    for policy, records in _records_by_policy(ground.half, rows):
+        thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
+        if thin:
+            found.append((policy, thin))
+    return found
+
+
 def _judge(ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     """Say what is still below its promise after what was done."""
     plan = ground.plan(rows, frozen=True)
     report.debts = debts_in_words(ground, plan, ground.plan(rows))
     report.below_minimum = len(plan.refused)
-    for policy, records in _records_by_policy(ground.half, rows):
-        thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
+    for policy, thin in thin_records(ground, rows):
         report.below_minimum += len(thin)
-        if thin:
-            report.debts.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
+        report.debts.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
     if report.unreadable:
         report.exit_code = 4
     elif report.below_minimum:

@@ -257,11 +257,11 @@ async def read_snapshot(
     """
     data = await federation.fetch(name, holders)
     snapshot, signed = open_signed_snapshot(half, data)
-    _add_opened(half, name, "snapshot", half.whose(snapshot.writer), len(data), snapshot.created_ns)
+    add_opened(half, name, "snapshot", half.whose(snapshot.writer), len(data), snapshot.created_ns)
     return snapshot, signed
 
 
-def _add_opened(half: Half, name: bytes, kind: ObjectKind, writer: bytes, size: int, created_ns: int) -> int:
+def add_opened(half: Half, name: bytes, kind: ObjectKind, writer: bytes, size: int, created_ns: int) -> int:
     """Remember a record that was opened, and so is what it is, whatever somebody's index called it; return its row."""
     objects = half.catalog.objects
     with half.catalog.database.transaction("object row"):
@@ -337,7 +337,7 @@ async def remember(
                 continue
             if known is None or _is_kind(half, data, snapshot.domain, Kind.REFERENCES):
                 writer = half.whose(snapshot.writer)
-                _add_opened(half, reference, "references", writer, len(data), snapshot.created_ns)
+                add_opened(half, reference, "references", writer, len(data), snapshot.created_ns)
     half.catalog.snapshots.put(
         SnapshotRow(
             name=name,
@@ -429,7 +429,7 @@ def take_index(half: Half, name: ObjectName, index: Index, size: int, writer: by
         half.catalog.datasets.remember(policy)
     objects, gone = half.catalog.objects, gone_writers(half)
     with half.catalog.database.transaction("index row"):
-        row = _add_opened(half, name, "index", owner, size, index.created_ns)
+        row = add_opened(half, name, "index", owner, size, index.created_ns)
         for pack in index.packs:
             if pack.policy not in policies:
                 raise IntegrityError(f"index {short(name)}: a pack has a policy that it does not contain")

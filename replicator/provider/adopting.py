@@ -24,7 +24,8 @@ from replicator.store.carried import LARGEST_STATEMENT, CarriedDisk, CarriedObje
 from replicator.transport.handler import RequestRefusedError
 
 PIECE: Final = 1 << 20
-_ENDS: Final = ("quota", "full", "forbidden", "unauthorized")
+_ENDS: Final = ("quota", "full", "forbidden", "unauthorized", "unavailable")
+"""Refusals that are about this provider, and none about what was brought."""
 
 
 @dataclass(slots=True)
@@ -45,11 +46,7 @@ class Adopted:
 
 
 def adopt(core: Core, disk: CarriedDisk, advance: Callable[[int], None] = lambda _size: None) -> Iterator[Adopted]:
-    """Take in what a disk brings, tenant by tenant. What is wrong with one stops no other.
-
-    Raises:
-        RequestRefusedError: "unavailable": our own disk is not mounted.
-    """
+    """Take in what a disk brings, tenant by tenant. What is wrong with one stops no other."""
     for tenant in disk.tenants():
         found = Adopted(tenant)
         objects = disk.tenant(tenant)
@@ -112,15 +109,16 @@ def _take(
     store = core.store(tenant)
     size = size_of(core.database, tenant, name)
     if size is not None and store.size(name) == size:
-        if not has_receipt(core.database, tenant, name):
-            if store.check(name) != "good":
-                found.damaged += 1
-                return
+        if has_receipt(core.database, tenant, name):
+            found.here += 1
+            return
+        if store.check(name) == "good":
             with core.gate.arriving(tenant, name):
                 receipt = receipt_for(core, tenant, name, size, holder.identity)
             keep_receipt(core.database, tenant, name, holder.identity, receipt)
-        found.here += 1
-        return
+            found.here += 1
+            return
+        # Ours is set aside by that look, and the one that was brought takes its place.
     size = objects.size(name)
     if size is None:
         found.missing += 1

@@ -14,10 +14,10 @@ from replicator.errors import HomeError
 from replicator.fs import Fs, write_atomic
 from replicator.ids import TenantId
 from replicator.rng import Rng
-from replicator.store.base import ObjectStore
+from replicator.store.base import STORE_MARK, ObjectStore
 from replicator.store.folder import FolderObjectStore
 
-SENTINEL = ".replicator-store"
+SENTINEL = STORE_MARK
 GENERATION = ".generation"
 TRIAL = ".replicator-probe"
 TRIAL_SIZE = 16 << 20

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from replicator.charter.verify import signed_hash
+from replicator.clock import DAY_S, NS
 from replicator.crypto.sign import Context, SigningKey
 from replicator.format.codec import encode
 from replicator.format.notice import Clearing, Notice
@@ -19,11 +20,14 @@ from replicator.transport.handler import RequestRefusedError
 
 WHOLE: Final = b""
 """In the place of a tenant: all of them, also who comes later."""
+_CENTURY_NS: Final = 36_525 * DAY_S * NS
+_STAYS: Final = (1 << 63) - 1
+"""What one tenant may keep of whom it was taken back alone while the whole drains; nothing is signed for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """What was said. ``began`` is how much was left then; ``signed`` is empty for the whole."""
+    """What was said. ``began`` is how much was left then; ``signed`` is empty for the whole, and for who stays."""
 
     tenant: bytes
     keeps: int
@@ -54,13 +58,16 @@ class Emptying:
     locked_until_ns: int
 
     def done_ns(self, now_ns: int) -> int:
-        """Return when nothing will be left if it goes on as since the beginning; 0 if it does not, or cannot."""
+        """Return when nothing will be left if it goes on as since the beginning; 0 if it does not, or cannot.
+
+        What would be later is said to be in a century: whoever has moved a byte of a terabyte needs no date.
+        """
         if not self.left:
             return now_ns
         if self.stuck == self.left:
             return 0
         went, took_ns = self.began - self.left, now_ns - self.began_ns
-        return now_ns + took_ns * self.left // went if went > 0 and took_ns > 0 else 0
+        return now_ns + min(took_ns * self.left // went, _CENTURY_NS) if went > 0 and took_ns > 0 else 0
 
 
 def shares(size: int, tenants: Mapping[bytes, tuple[int, int]]) -> dict[bytes, int]:
@@ -127,7 +134,7 @@ def begin(
     ``whole``: how much all of them together, None if only these are meant. What was said to somebody before is
     replaced, and goes on counting from when it began.
     """
-    before = {one.tenant: one for one in _drains(database)}
+    before = {one.tenant: one for one in _drains(database) if one.signed or one.tenant == WHOLE}
     left = {one.tenant: one.left for one in emptying(database, dict.fromkeys(keeps, (0, by_ns)))}
     rows = []
     for tenant, most in keeps.items():
@@ -149,16 +156,24 @@ def begin(
 
 
 def cancel(database: Database, tenant: bytes | None) -> int:
-    """Take back what was said to a tenant, or (None) to all; return to how many."""
+    """Take back what was said to a tenant, or (None) to all; return to how many.
+
+    One of whom it is taken back stays also where the whole goes on draining, unlike who comes later.
+    """
 
     def work(connection: sqlite3.Connection) -> int:
         if tenant is None:
             connection.execute("DELETE FROM clearings")
-            count = connection.execute("SELECT count(*) FROM drains WHERE tenant != x''").fetchone()[0]
-            whole = connection.execute("DELETE FROM drains").rowcount - count
-            return int(max(count, whole))
+            [count] = connection.execute("SELECT count(*) FROM drains WHERE signed != x''").fetchone()
+            return int(max(count, min(1, connection.execute("DELETE FROM drains").rowcount)))
         connection.execute("DELETE FROM clearings WHERE tenant = ?", (tenant,))
-        return connection.execute("DELETE FROM drains WHERE tenant = ?", (tenant,)).rowcount
+        count = connection.execute(
+            "UPDATE drains SET keeps = ?, signed = x'' WHERE tenant = ? AND signed != x''", (_STAYS, tenant)
+        ).rowcount
+        connection.execute(
+            "DELETE FROM drains WHERE tenant = ? AND NOT EXISTS (SELECT 1 FROM drains WHERE tenant = x'')", (tenant,)
+        )
+        return count
 
     return database.write("drain", work)
 
@@ -188,7 +203,7 @@ def keep_clearing(database: Database, clearing: Clearing, writer: bytes, signed:
 
 def progress(database: Database) -> list[Emptying]:
     """Return how far each tenant is that something was said to, by tenant."""
-    drains = {one.tenant: one for one in _drains(database) if one.tenant != WHOLE}
+    drains = {one.tenant: one for one in _drains(database) if one.signed}
     return emptying(database, {name: (one.keeps, one.by_ns) for name, one in drains.items()}, drains)
 
 

@@ -626,6 +626,8 @@ class Provider:
             source = file.moved_from
 
         def keep(data: str, moved_from: str) -> None:
+            # What was set while most was copied, which may have taken days, holds.
+            self._file = _read_home_file(os.path.join(self.folder, "home.json"), self._fs)
             self._keep(msgspec.structs.replace(self._file, data=data, moved_from=moved_from))
 
         row = self._database.row("SELECT store FROM meta")
@@ -635,7 +637,8 @@ class Provider:
             source=source,
             target=target,
             store=row[0],
-            tenants=all_tenants(self._database),
+            tenants=lambda: all_tenants(self._database),
+            erased=lambda: [one.tenant for one in all_erasures(self._database)],
             floor=floor_of(self.offer().capacity),
             keep=keep,
         )

@@ -63,7 +63,10 @@ class Copied:
 
 
 class Move:
-    """One store on its way from ``source`` to ``target``. ``keep`` writes what home.json says: data, where it was."""
+    """One store on its way from ``source`` to ``target``. ``keep`` writes what home.json says: data, where it was.
+
+    ``tenants`` are those of the store and ``erased`` those that were; both may change while most is copied.
+    """
 
     def __init__(
         self,
@@ -72,7 +75,8 @@ class Move:
         source: str,
         target: str,
         store: bytes,
-        tenants: list[TenantId],
+        tenants: Callable[[], list[TenantId]],
+        erased: Callable[[], list[TenantId]],
         floor: int,
         keep: Callable[[str, str], None],
     ) -> None:
@@ -81,6 +85,7 @@ class Move:
         self._new = DataDir(fs, target, store)
         self._store = store
         self._tenants = tenants
+        self._erased = erased
         self._floor = floor
         self._keep = keep
 
@@ -125,7 +130,7 @@ class Move:
         done = Copied()
         self._fs.makedirs(self._new.path)
         write_atomic(self._fs, os.path.join(self._new.path, NOTE), self._store.hex().encode() + b"\n")
-        for tenant in self._tenants:
+        for tenant in self._tenants():
             old, new = self._old.tenant(tenant), self._new.tenant(tenant)
             there = dict(new.list())
             for name, size in old.list():
@@ -158,7 +163,7 @@ class Move:
         done = self.copy(advance)
         for tenant, name in done.damaged:
             self._old.tenant(tenant).check(name)  # which sets it aside
-        for tenant in self._tenants:
+        for tenant in self._tenants():
             done.removed += self._follow(tenant)
         self._new.set_generation(self._old.generation())
         write_atomic(self._fs, os.path.join(self._new.path, SENTINEL), self._store.hex().encode() + b"\n")
@@ -178,7 +183,8 @@ class Move:
     def remove_old(self, needed: Callable[[TenantId, ObjectName], bool], *, dry_run: bool) -> Copied:
         """Delete what lies in the old folder; each object only after the new one's was read and is good.
 
-        ``needed`` says whether an object is still one of the tenant's; what is not goes without one.
+        ``needed`` says whether an object is still one of the tenant's; what is not, or is an erased tenant's, goes
+        without one.
 
         Raises:
             HomeError: the old folder is still a store, or was none of this provider's.
@@ -189,7 +195,13 @@ class Move:
                 f"{self._old.path}: not a folder that this provider has moved away from", hint="nothing was deleted"
             )
         done = Copied()
-        for tenant in self._tenants:
+        tenants, erased = self._tenants(), self._erased()
+        for tenant in erased:
+            left = self._old.tenant(tenant).list()
+            done.objects, done.size = done.objects + len(left), done.size + sum(size for _, size in left)
+            if not dry_run:
+                self._old.remove(tenant)
+        for tenant in tenants:
             old, new = self._old.tenant(tenant), self._new.tenant(tenant)
             good = []
             for name, size in old.list():
@@ -198,10 +210,10 @@ class Move:
                     continue
                 good.append(name)
                 done.objects, done.size = done.objects + 1, done.size + size
-            if not dry_run:
+            if good and not dry_run:  # who came later has no folder there
                 old.remove_all(good)
         if not dry_run and not done.kept:
-            for tenant in self._tenants:
+            for tenant in tenants:
                 self._old.remove(tenant)
             for text in (GENERATION, MOVED):
                 with suppress(FileNotFoundError):
@@ -238,7 +250,7 @@ class Move:
         return len(gone)
 
     def _stores(self) -> Iterator[tuple[FolderObjectStore, FolderObjectStore]]:
-        for tenant in self._tenants:
+        for tenant in self._tenants():
             yield self._old.tenant(tenant), self._new.tenant(tenant)
 
     def _check(self) -> None:

@@ -186,11 +186,7 @@ class ProviderService:
         return done
 
     def adopt(self, disk: CarriedDisk, advance: Callable[[int], None]) -> Iterator[Adopted]:
-        """Take in what a disk brings, tenant by tenant.
-
-        Raises:
-            RequestRefusedError: "unavailable": our own disk is not mounted.
-        """
+        """Take in what a disk brings, tenant by tenant."""
         return adopt(self._core, disk, advance)
 
     def stop(self) -> None:

@@ -1,12 +1,14 @@
 """What keeps objects, and what whoever uses it may rely on."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from replicator.format.merkle import Proof
 from replicator.ids import ObjectName
 
 State = Literal["good", "missing", "damaged"]
+STORE_MARK: Final = ".replicator-store"
+"""What is called so beside tenants' objects has the id of the provider's store that they lie in."""
 
 
 class Incoming(Protocol):

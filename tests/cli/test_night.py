@@ -77,6 +77,18 @@ def test_a_part_that_fails_is_named_and_the_others_are_in_the_document(name: str
     assert max(session.codes) == exits.code_of(parts[name])
 
 
+def test_extra_copies_that_fail_take_nothing_from_the_night_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_session: object) -> None:
+        raise HomeError("extra.json: damaged", hint="remove it, and add the places again")
+
+    monkeypatch.setattr("replicator.cli.extra.write_all", fail)
+    session, document = Night(), dict[str, Any](sent_objects=7)
+    module._night_of_extras(session, document, [])  # type: ignore[arg-type] # as much of a session as it needs
+    assert document == {"sent_objects": 7, "extras": {"error": "extra.json: damaged"}}
+    assert session.said == ["extras: extra.json: damaged", "  remove it, and add the places again"]
+    assert session.codes == [exits.FAILED]
+
+
 def test_a_full_disk_in_repair_is_the_exit_code(parts: dict[str, Exception]) -> None:
     parts["repair"] = SpaceError("no room")
     session, document = night()

@@ -1,5 +1,6 @@
 """Disks that are brought: taken in as uploads are, and whatever a hostile or dying one has on it harms nothing."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -112,6 +113,35 @@ def test_a_full_disk_stops_it_and_what_was_taken_in_stays(tmp_path: Path) -> Non
     assert (found.objects, bool(found.refused)) == (2, True)
     first["left"] = 100
     assert (adopt(stand, disk).objects, set(NAMES) <= stored(stand)) == (2, True)
+    stand.provider.close()
+    fs.close()
+
+
+def test_what_is_damaged_here_is_healed_from_the_disk_and_told_as_no_fault_of_it(stand: Stand, tmp_path: Path) -> None:
+    put(stand.node, OBJECTS[0])
+    Path(stand.house.file(stand.tenant, name_of(OBJECTS[0]))).write_bytes(b"rot" + OBJECTS[0][3:])
+    found = adopt(stand, bring(stand, tmp_path / "disk"))
+    assert (found.objects, found.here, found.damaged, found.refused) == (4, 0, 0, "")
+    assert stand.node.get(ObjectName(name_of(OBJECTS[0]))) == OBJECTS[0]
+    assert {one.name for one in receipts(stand)} == set(NAMES)
+
+
+@pytest.mark.parametrize("step", ["write incoming", "fsync file incoming"])
+def test_our_own_disk_that_fails_is_told_as_that_and_not_as_damage_on_the_one_that_was_brought(
+    tmp_path: Path, step: str
+) -> None:
+    fs = CrashFs(str(tmp_path / "graveyard"))
+    stand = Stand(str(tmp_path), fs)
+    disk = bring(stand, tmp_path / "disk")
+    fs.errors[step] = OSError(errno.EIO, os.strerror(errno.EIO))
+    found = adopt(stand, disk)
+    assert (found.objects, found.damaged, found.missing) == (0, 0, 0)
+    assert "does not work as it should" in found.refused
+    os.rename(os.path.join(stand.house.data, ".replicator-store"), tmp_path / "away")
+    assert "not mounted" in adopt(stand, disk).refused
+    os.rename(tmp_path / "away", os.path.join(stand.house.data, ".replicator-store"))
+    fs.errors.clear()
+    assert (adopt(stand, disk).objects, set(NAMES) <= stored(stand)) == (4, True)
     stand.provider.close()
     fs.close()
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.charter.verify import signed_hash
+from replicator.cli.leaving import _document, _text
 from replicator.clock import DAY_S, NS
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.errors import HomeError, NotFoundError, UsageError
@@ -110,6 +111,20 @@ def test_what_is_left_is_what_is_claimed_until_the_writer_says_otherwise(stand: 
     assert left() == (2 * MIB, 2 * MIB, True), "no more than lies there"
 
 
+def test_who_has_hardly_begun_is_late_by_a_date_that_can_be_written(stand: Stand) -> None:
+    put(stand.node, LARGE)
+    claim(stand, LARGE)
+    leave(stand, 30)
+    stand.clock.advance(DAY_S)
+    ask(stand, say(stand, 2 * MIB - 1, 0))
+    now_ns = stand.clock.now_ns()
+    whole, found = stand.provider.draining()
+    assert found[0].done_ns(now_ns) == now_ns + 36_525 * DAY_S * NS
+    text = "\n".join(map(str, _text(whole, found, now_ns)))
+    assert "at this pace it is done" in text
+    assert _document(whole, found, now_ns)["tenants"][0]["done"]
+
+
 @pytest.mark.parametrize("change", ["tenant", "provider", "notice"])
 def test_a_word_about_something_else_is_refused(stand: Stand, change: str) -> None:
     leave(stand, 30)
@@ -191,6 +206,27 @@ def test_one_tenant_is_told_alone_and_who_comes_later_to_one_that_leaves_gets_no
         "late", lambda connection: connection.execute("DELETE FROM drains WHERE tenant != x''")
     )
     assert (ask(stand), stand.node.info().quota) == (b"", 0)
+
+
+def test_of_whom_it_is_taken_back_alone_stays_while_the_others_leave(stand: Stand) -> None:
+    put(stand.node, LARGE)
+    claim(stand, LARGE)
+    before = stand.node.info().quota
+    leave(stand, 30)
+    began_ns = stand.clock.now_ns()
+    assert stand.provider.cancel_drain(stand.tenant.id.hex()) == 1
+    assert (ask(stand), stand.node.info().quota) == (b"", before)
+    whole, others = stand.provider.draining()
+    assert (whole is not None, others) == (True, [])
+    put(stand.node, data_object(2, 2 * MIB))
+    assert stand.provider.cancel_drain(stand.tenant.id.hex()) == 0
+    stand.clock.advance(DAY_S)
+    leave(stand, 30)
+    [one] = stand.provider.draining()[1]
+    assert (bool(ask(stand)), stand.node.info().quota, one.began_ns > began_ns) == (True, 0, True), "and anew"
+    stand.provider.cancel_drain(stand.tenant.id.hex())
+    assert stand.provider.cancel_drain(None) == 1
+    assert (stand.provider.draining(), stand.node.info().quota) == ((None, []), before)
 
 
 def test_who_shrinks_shares_out_what_stays(stand: Stand) -> None:

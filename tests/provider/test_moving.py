@@ -15,7 +15,7 @@ from replicator.wire.messages import InventoryRequest
 from tests.crashfs import Crash, CrashFs, no_space
 from tests.fakes import FakeClock
 from tests.provider.stand import Stand
-from tests.provider.tenant import House, Tenant, data_object, put
+from tests.provider.tenant import House, Tenant, data_object, put, settle
 
 FIRST, SECOND, THIRD = (data_object(number) for number in (1, 2, 3))
 
@@ -81,6 +81,38 @@ def test_the_old_folder_is_no_store_and_goes_only_where_the_new_one_is_good(stan
     assert stand.provider.moved_from == ""
     with pytest.raises(HomeError, match="lie there already"):
         stand.provider.move_to(str(target))
+
+
+def test_who_comes_and_what_is_set_while_most_is_copied_is_there_afterwards(stand: Stand, tmp_path: Path) -> None:
+    put(stand.node, FIRST)
+    moving = stand.provider.move_to(str(tmp_path / "new"))
+    moving.copy()
+    late = Tenant("late")
+    daemon = stand.house.open()
+    settle(daemon, stand.service, late)
+    put(stand.service.session(late.node.public), SECOND)
+    daemon.set_hours(window="22:00-06:00", zone="UTC", streams=1)
+    daemon.close()
+    stand.service.stop()
+    moving.finish()
+    stand.provider.close()
+    stand.provider = stand.house.open()
+    stand.service = stand.provider.start()
+    assert stand.service.session(late.node.public).get(ObjectName(name_of(SECOND))) == SECOND
+    assert (stand.provider.status()["window"], stand.provider.status()["streams"]) == ("22:00-06:00", 1)
+
+
+def test_the_old_folder_goes_with_an_erased_tenants_and_whoever_came_later(stand: Stand, tmp_path: Path) -> None:
+    put(stand.node, FIRST)
+    late, old, target = Tenant("late"), stand.house.data, tmp_path / "new"
+    move(stand, target)
+    settle(stand.provider, stand.service, late)
+    stand.service.erase(stand.tenant.erase_order())
+    moving = stand.provider.move_to(str(target))
+    assert moving.remove_old(stand.provider.is_stored, dry_run=True).objects == 3
+    assert len(os.listdir(stand.house.objects(stand.tenant))) == 3
+    done = moving.remove_old(stand.provider.is_stored, dry_run=False)
+    assert (done.objects, done.kept, os.listdir(old), stand.provider.moved_from) == (3, 0, [], "")
 
 
 def test_what_a_disk_spoilt_is_set_aside_and_comes_along(stand: Stand, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A first backup by car, and one that comes back by car: disks in place of lines."""
 
 import dataclasses
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,8 +14,9 @@ from replicator.engine.receipts import is_carried
 from replicator.engine.restore import restore
 from replicator.engine.seeding import SeedReport, seed
 from replicator.errors import NotFoundError
+from replicator.ids import ObjectName
 from replicator.provider.adopting import Adopted
-from replicator.store.carried import CarriedDisk
+from replicator.store.carried import CarriedDisk, CarriedObjects
 from tests.compare import Rules, compare
 from tests.crashfs import Crash, CrashFs
 from tests.scenarios.test_repair import holders, night, say
@@ -157,3 +159,35 @@ async def test_everything_comes_back_from_a_folder_copied_off_a_provider_without
         shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
     with pytest.raises(NotFoundError, match="nothing of this tenant"):
         await from_disks(world, str(tmp_path))
+
+
+async def test_what_one_disk_lacks_or_does_not_give_comes_from_the_next_also_in_a_later_run(
+    world: World, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    node = world.node()
+    indexes = {row.name for row in node.catalog.objects.all("kind = 'index'")}
+    node.close()
+    assert indexes
+    copies = [str(tmp_path / f"copy-{number}") for number in range(world.providers)]
+    for number, copy in enumerate(copies):
+        shutil.copytree(world.data(number), copy)
+    world.silence(*range(world.providers))
+    for name in indexes:
+        os.unlink(os.path.join(copies[0], world.tenant_id.hex(), "objects", name.hex()))
+    with pytest.raises(NotFoundError):
+        await from_disks(world, copies[0])
+    target, wrong = await from_disks(world, *copies)
+    assert (same(source, target), wrong) == ([], [])
+    read = CarriedObjects.read
+
+    def dying(objects: CarriedObjects, name: ObjectName, size: int) -> bytes:
+        if copies[1] in objects._path and size <= 1 << 20:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(objects, name, size)
+
+    monkeypatch.setattr(CarriedObjects, "read", dying)
+    os.unlink(os.path.join(world.home, "keeper", "catalog.db"))
+    target, wrong = await from_disks(world, *copies[1:])
+    assert same(source, target) == []
+    assert any("cannot be read" in one for one in wrong)

@@ -6,9 +6,11 @@ import shutil
 import msgspec
 import pytest
 
+from replicator.catalog.objects import ObjectRow, Shards
 from replicator.engine.extra import MARK, OVERDUE_S, Extra, add_extra, extras, remove_extra
 from replicator.engine.extrawriting import ExtraReport, needed, tidy_extra, write_extras
-from replicator.errors import HomeError, NotFoundError, UsageError
+from replicator.engine.node import NodeHome
+from replicator.errors import HomeError, LockedError, NotFoundError, UsageError
 from replicator.format.merkle import name_of
 from tests.buckets import FaultyBucket, silent
 from tests.scenarios.conftest import Worlds
@@ -188,6 +190,52 @@ async def test_nothing_is_deleted_there_but_by_tidy_and_only_what_nothing_needs(
         node.close()
 
 
+async def test_what_no_provider_has_any_more_is_not_tidied_away(world: World, source: str) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    await written(world)
+    node = world.node()
+    try:
+        last = node.catalog.objects.all("kind = 'data'")
+        assert last
+        node.catalog.objects.set_lost(row.id for row in last)
+        assert tidy_extra(node, "usb", dry_run=False) == []
+        assert {row.name.hex() for row in last} <= names_in(world, place)
+    finally:
+        node.close()
+    for row in last:
+        os.unlink(os.path.join(place, world.tenant_id.hex(), "objects", row.name.hex()))
+    report = await written(world)
+    assert (report.error, report.written, report.unreadable) == (None, 0, 0), "and nobody is asked for it"
+
+
+async def test_tidy_goes_by_what_is_published_once_no_run_works_any_more(
+    world: World, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    await written(world)
+    node = world.node()
+    looked: list[bool] = []
+
+    def looks(half: NodeHome) -> tuple[list[ObjectRow], dict[int, Shards]]:
+        with pytest.raises(LockedError), half.lock():
+            pass
+        looked.append(True)
+        return needed(half)
+
+    monkeypatch.setattr("replicator.engine.extrawriting.needed", looks)
+    try:
+        assert (tidy_extra(node, "usb", dry_run=False), looked) == ([], [True])
+        with node.lock(), pytest.raises(LockedError):
+            tidy_extra(node, "usb", dry_run=False)
+    finally:
+        node.close()
+    assert names_in(world, place) == wanted(world)
+
+
 async def test_a_place_within_what_is_backed_up_is_refused_also_when_it_came_later(world: World, source: str) -> None:
     inside = os.path.join(source, "extra")
     os.makedirs(inside)
@@ -202,6 +250,18 @@ async def test_a_place_within_what_is_backed_up_is_refused_also_when_it_came_lat
     world.add_dataset("root", world.root)
     await world.backup("docs")
     assert isinstance((await written(world)).error, UsageError)
+
+
+async def test_a_providers_own_place_is_refused_and_gets_no_mark(world: World, source: str) -> None:
+    await world.backup()
+    with pytest.raises(UsageError, match="where a provider keeps"):
+        add(world, world.data(0))
+    assert not there(os.path.join(world.data(0), MARK))
+    bucket = FaultyBucket()
+    bucket.put("mine/.replicator-store", b"its id", fresh=True)
+    with pytest.raises(UsageError, match="where a provider keeps"):
+        add(world, "s3://attic/mine", bucket)
+    assert bucket.held("mine/") == ["mine/.replicator-store"]
 
 
 async def test_what_nobody_gives_is_said_and_the_rest_is_written(world: World, source: str) -> None:

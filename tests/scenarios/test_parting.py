@@ -57,6 +57,21 @@ async def test_what_a_removed_peer_holds_stays_while_a_promise_stands_on_it(worl
     assert not marked_at(world, number)
 
 
+async def test_what_a_removed_peer_holds_stays_while_a_record_has_too_few_other_copies(
+    world: World, source: str
+) -> None:
+    number = await emptied(world)
+    node = world.node()
+    [index, *_] = node.catalog.objects.all("kind = 'index'")
+    node.close()
+    for other in range(world.providers):
+        if other != number:
+            os.unlink(os.path.join(world.objects(other), index.name.hex()))
+    found, _ = await part(world, number)
+    assert found.stays == "1 objects would have fewer copies than promised without it"
+    assert not marked_at(world, number)
+
+
 async def test_a_peer_that_is_taken_back_in_time_loses_nothing(world: World, source: str) -> None:
     number = await emptied(world)
     await part(world, number)

@@ -1,0 +1,68 @@
+"""What an operator is told of leaving, of another disk and of one that was brought, and with which exit code."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.federation import Place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    made = Place(tmp_path)
+    made.ok(
+        *("provider", "init", "--data", tmp_path / "data", "--capacity", "10G", "--owner", "bob", "--site", "loft"),
+        *("--region", "skane", "--country", "SE", "--listen", "127.0.0.1:0"),
+        home="home",
+    )
+    return made
+
+
+@contextmanager
+def serving(place: Place) -> Iterator[None]:
+    """Hold the home as a daemon does."""
+    with (place.path / "home" / "provider" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_drain_is_said_shown_and_taken_back_and_a_look_changes_nothing(place: Place) -> None:
+    drain = ("provider", "drain")
+    assert "has told nobody" in place.ok(*drain, home="home").text
+    place.ok(*drain, "--by", "60d", "--dry-run", home="home")
+    assert "has told nobody" in place.ok(*drain, home="home").text
+    assert "This provider leaves by" in place.ok(*drain, "--by", "60d", home="home").text
+    for wrong in (("--cancel", "--dry-run"), ("--cancel", "--by", "60d"), ("--dry-run",), ("--to", "1G")):
+        place.fails(2, *drain, *wrong, home="home")
+    assert "This provider leaves by" in place.ok(*drain, home="home").text
+    assert "taken back" in place.ok(*drain, "--cancel", home="home").err
+    assert "nothing was said" in place.fails(2, *drain, "--cancel", home="home")
+
+
+def test_a_move_switches_only_while_no_daemon_runs_and_says_what_is_left_to_do(place: Place) -> None:
+    move = ("provider", "move", "--data", place.path / "new")
+    with serving(place):
+        found = place.run(*move, home="home")
+        assert (found.code, "Stop the daemon" in found.text) == (3, True)
+    assert place.json("provider", "status", home="home")["data"] == str(place.path / "data")
+    assert "--remove-old" in place.ok(*move, home="home").text
+    assert place.json("provider", "status", home="home")["moved_from"] == str(place.path / "data")
+    place.ok(*move, "--remove-old", "--dry-run", home="home")
+    assert (place.path / "data").exists()
+    place.ok(*move, "--remove-old", home="home")
+    assert list((place.path / "data").iterdir()) == []
+    assert "lie there already" in place.fails(1, *move, "--remove-old", home="home")
+
+
+def test_a_disk_with_nothing_for_this_provider_is_a_gap_and_no_fault_of_it(place: Place) -> None:
+    disk = place.path / "disk"
+    assert "is the disk mounted?" in place.fails(1, "provider", "adopt", disk, home="home")
+    disk.mkdir()
+    assert "nothing of any tenant lies there" in place.fails(3, "provider", "adopt", disk, home="home")
+    (disk / ("ab" * 16) / "objects").mkdir(parents=True)
+    assert "no tenant here" in place.fails(3, "provider", "adopt", disk, home="home")
+    with serving(place):
+        assert "serves this home already" in place.fails(1, "provider", "adopt", disk, home="home")
