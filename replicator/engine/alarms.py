@@ -8,12 +8,10 @@ from replicator.config import format_size
 from replicator.engine.findings import advice_for
 from replicator.engine.freshness import age_in_words
 from replicator.engine.status import DatasetStatus, PeerStatus, Status, severity, worst_of
-from replicator.notify.alarms import LATE_S, Alarm
+from replicator.notify.alarms import BY_HAND, LATE_S, Alarm
 from scheduler.standing import LOST_S
 
 REPAIR: Final = "run `replicator repair`: it stores missing and damaged copies again and deletes nothing"
-BY_HAND: Final = frozenset({"restore", "export", "borg import", "borg export"})
-"""Runs that somebody asked for and sees the end of: they are kept, and ring for damage alone."""
 _FAILED: Final = (1, 6)
 _UNPUBLISHED: Final = 5
 _INTEGRITY: Final = 4
