@@ -31,7 +31,9 @@ async def usage(half: Half, edge: Edge) -> UsageReport:
                 report.months[pin.name] = months
             else:
                 failure = federation.failures.get(identity) or found.failed.get(identity)
-                report.silent[pin.name] = "is of a build that does not say" if failure is None else str(failure)
+                report.silent[pin.name] = (
+                    "is of a build that does not say" if failure is None else getattr(failure, "reason", str(failure))
+                )
     return report
 
 

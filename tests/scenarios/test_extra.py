@@ -12,6 +12,7 @@ from replicator.errors import HomeError, NotFoundError, UsageError
 from replicator.format.merkle import name_of
 from tests.buckets import FaultyBucket, silent
 from tests.scenarios.conftest import Worlds
+from tests.scenarios.test_carried import from_disks, same
 from tests.scenarios.world import PROMISE, World, read, write
 
 
@@ -80,6 +81,25 @@ async def test_a_folder_gets_all_that_the_snapshots_need_once_and_counts_for_not
     await world.backup()
     assert 0 < (await written(world)).written < first.written + 5
     assert names_in(world, place) == wanted(world)
+
+
+@pytest.mark.parametrize("coding", [None, (4, 2)])
+async def test_everything_comes_back_from_it_without_any_provider(
+    worlds: Worlds, coding: tuple[int, int] | None
+) -> None:
+    world = worlds(6)
+    tree = os.path.join(world.root, "source", "tree")
+    write(os.path.join(tree, "large.bin"), world.rng.bytes(5_000_000))
+    write(os.path.join(tree, "letter.txt"), b"Dear reader,\n" * 300)
+    world.add_dataset("tree", tree, policy=msgspec.structs.replace(PROMISE, coding=coding))
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    assert (await written(world)).error is None
+    world.silence(*range(world.providers))
+    target, wrong = await from_disks(world, place)
+    assert wrong == []
+    assert same(tree, target) == []
 
 
 async def test_a_disk_that_is_not_mounted_gets_nothing_and_is_trouble_after_a_week(world: World, source: str) -> None:
