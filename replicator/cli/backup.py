@@ -322,8 +322,8 @@ def run(
 ) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 
-    A node: repairs that are urgent, backup, audit, other repairs, rebalance. A keeper whose passphrase is given
-    (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
+    A node: repairs that are urgent, backup, audit, other repairs, rebalance, extra copies. A keeper whose passphrase is
+    given (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
     prune. A maintainer: prune.
 
     With --all many tenants' homes have their nights, each as a process of its own: who waited longest begins, line and
@@ -456,7 +456,9 @@ def _part_of_night(session: Session, document: dict[str, Any], name: str, work: 
 def _night_of_extras(session: Session, document: dict[str, Any], lines: list[str]) -> None:
     from replicator.cli.extra import report_document, report_words, write_all  # noqa: PLC0415
 
-    reports = write_all(session)
+    reports = _part_of_night(session, document, "extras", lambda: write_all(session))
+    if reports is None:
+        return
     document["extras"] = [report_document(one) for one in reports]
     lines += map(report_words, reports)
 
