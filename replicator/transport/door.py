@@ -85,12 +85,17 @@ class _Door:
         self._admit = admit
         self._unseen = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fresh: set[socket.socket] = set()
+        """Clients whose task has not begun: one that is cancelled then closes nothing."""
 
     async def accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await _readable(listener)
+            # Not loop.sock_accept: cancelled at the wrong moment, that forgets a client that it has taken.
             try:
-                client, address = await loop.sock_accept(listener)
+                client, address = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:
                 # No descriptor is free, or the client has gone again: the others are served meanwhile.
                 log.warning("a connection could not be taken (%s)", error.strerror)
@@ -100,6 +105,7 @@ class _Door:
                 client.close()
                 continue
             client.settimeout(0)
+            self._fresh.add(client)
             task = asyncio.ensure_future(self._greet(client, str(address[0])))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -109,8 +115,11 @@ class _Door:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._fresh:
+            client.close()
 
     async def _greet(self, client: socket.socket, source: str) -> None:
+        self._fresh.discard(client)
         self._unseen += 1
         try:
             async with asyncio.timeout(GREET_S):

@@ -513,3 +513,39 @@ def test_a_greeting_in_pieces_is_waited_for_and_all_else_is_for_who_lives_there(
             provider.close()
 
     run(work)
+
+
+def test_who_knocks_at_the_moment_of_closing_is_let_go_of() -> None:
+    async def work() -> None:
+        relay, _ = a_relay()
+        [listener] = listening("127.0.0.1", 0)
+        where = listener.getsockname()
+        before = asyncio.all_tasks()
+
+        class Closing:
+            """Has everything cancelled that was begun, before what a new connection begins can take its first step."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(listener, name)
+
+            def accept(self) -> Any:
+                found = listener.accept()
+                asyncio.get_running_loop().call_soon(
+                    lambda: [task.cancel() for task in asyncio.all_tasks() - before if "_greet" in repr(task)]
+                )
+                return found
+
+        async with opened([Closing()], relay, SOMEBODY, admit=never):  # type: ignore[list-item]  # a socket in all it has
+            with socket.socket() as client:
+                client.settimeout(0)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, where)
+                for _ in range(10):
+                    await asyncio.sleep(0)
+        with pytest.raises(ConnectionError):
+            socket.create_connection(where)
+
+    async def never(_client: socket.socket) -> None:
+        raise AssertionError
+
+    run(work)
