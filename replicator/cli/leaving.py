@@ -43,8 +43,8 @@ def drain(
 
     if tenant is not None and size is not None:
         raise UsageError("--tenant is one tenant that leaves, --to what all keep", hint="give one of the two")
-    if cancel and (by is not None or size is not None):
-        raise UsageError("--cancel takes back what was said", hint="give no --by and no --to with it")
+    if cancel and (by is not None or size is not None or dry_run):
+        raise UsageError("--cancel takes back what was said", hint="give no --by, --to or --dry-run with it")
     if not cancel and by is None and (tenant is not None or size is not None or consent or dry_run):
         raise UsageError("by when?", hint="give --by DATE, such as 2027-01-31 or 60d")
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
