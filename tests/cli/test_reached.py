@@ -70,7 +70,7 @@ def test_one_peer_that_gets_through_is_enough_and_one_that_cannot_be_asked_is_na
     asked = [
         Asked(
             name=name,
-            reply=None if probed is None else ProbeReply(incarnation=bytes(16), probed=probed, seen=""),
+            reply=None if probed is None else ProbeReply(incarnation=bytes(16), probed=probed, seen="::1\nb:2: open"),
             problem="is of an earlier release, which does not dial back",
         )
         for name, probed in rows
