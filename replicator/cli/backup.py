@@ -400,6 +400,8 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
         with session.node() as node, session.edge() as edge:
             return wait(rebalance(node, edge))
 
+    with session.node():
+        pass  # a home that cannot be opened is one failure, and none of each part
     urgent = _part_of_night(session, document, "urgent", urgently)
     report = _backup(session, most_spool=most_spool)
     document |= _document(report)

@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.engine.backup import BackupReport
 from replicator.engine.rebalance import RebalanceReport
 from replicator.engine.repair import RepairReport
-from replicator.errors import HomeError, SpaceError
+from replicator.errors import HomeError, KeyMissingError, SpaceError
 
 
 class Night:
@@ -88,3 +88,16 @@ def test_a_full_disk_in_repair_is_the_exit_code(parts: dict[str, Exception]) -> 
     assert exits.code_of(parts["repair"]) in session.codes
     assert document["repair"] == {"error": "no room"}
     assert "rebalance" not in document
+
+
+def test_a_home_that_cannot_be_opened_is_said_once_and_no_part_is_begun(
+    parts: dict[str, Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: Night) -> Any:
+        raise KeyMissingError("this home is no node", hint="run this on a node")
+
+    monkeypatch.setattr(Night, "node", closed)
+    session = Night()
+    with pytest.raises(KeyMissingError):
+        module._night_of_node(session, {}, [], None)  # type: ignore[arg-type] # as much of a session as it needs
+    assert (session.said, session.codes, parts) == ([], [], {})
