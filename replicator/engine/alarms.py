@@ -120,7 +120,7 @@ def standing(found: Status) -> str:
 def _restorable(one: DatasetStatus) -> str:
     if not one.newest_ns:
         return "nothing of it can be restored yet."
-    if one.state == "unknown":
+    if one.state == "unknown" or one.unasked:
         return f"who holds its backup of {moment_of(one.newest_ns)} was not asked yet from here."
     if one.copies:
         return f"its backup of {moment_of(one.newest_ns)} can be restored, from {one.copies} of {one.promised} copies."
