@@ -69,6 +69,8 @@ class CarriedConnection:
 class CarriedFederation(Federation):
     """In the place of all providers: disks with this tenant's objects. Of what one has not, the others are asked."""
 
+    ELSEWHERE = "one provider seldom holds all: give the folder of another one too, with a further --from"
+
     def __init__(self, half: Half, edge: Edge, disks: Sequence[CarriedDisk]) -> None:
         super().__init__(half, edge)
         self._disks = [(disk, disk.tenant(half.tenant)) for disk in disks]
@@ -123,7 +125,11 @@ class CarriedFederation(Federation):
             for name, size in objects.names():
                 if size > LARGEST_RECORD or name in known:
                     continue
-                data = objects.read(name, size)
+                try:
+                    data = objects.read(name, size)
+                except OSError as error:  # another disk may have it
+                    self.notices.append(f"{disk.path}: object {short(name)} cannot be read ({error.strerror})")
+                    continue
                 if name_of(data) != name:
                     self.integrity.append(f"{disk.path}: object {short(name)} is damaged")
                     continue

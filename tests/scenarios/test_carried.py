@@ -1,6 +1,7 @@
 """A first backup by car, and one that comes back by car: disks in place of lines."""
 
 import dataclasses
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,8 +14,9 @@ from replicator.engine.receipts import is_carried
 from replicator.engine.restore import restore
 from replicator.engine.seeding import SeedReport, seed
 from replicator.errors import NotFoundError
+from replicator.ids import ObjectName
 from replicator.provider.adopting import Adopted
-from replicator.store.carried import CarriedDisk
+from replicator.store.carried import CarriedDisk, CarriedObjects
 from tests.compare import Rules, compare
 from tests.crashfs import Crash, CrashFs
 from tests.scenarios.test_repair import holders, night, say
@@ -157,3 +159,28 @@ async def test_everything_comes_back_from_a_folder_copied_off_a_provider_without
         shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
     with pytest.raises(NotFoundError, match="nothing of this tenant"):
         await from_disks(world, str(tmp_path))
+
+
+async def test_what_one_disk_cannot_read_comes_from_another_and_who_has_none_is_told_to_give_one(
+    world: World, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    await world.repair()
+    copies = [str(tmp_path / f"copy-{number}") for number in range(world.providers)]
+    for number, copy in enumerate(copies):
+        shutil.copytree(world.data(number), copy)
+    world.silence(*range(world.providers))
+    whole, broken = CarriedObjects.read, os.path.join(copies[0], world.tenant_id.hex())
+
+    def read(self: CarriedObjects, name: ObjectName, size: int) -> bytes:
+        if self._path == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(self, name, size)
+
+    monkeypatch.setattr(CarriedObjects, "read", read)
+    target, wrong = await from_disks(world, *copies)
+    assert (same(source, target), wrong) == ([], [])
+    shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
+    with pytest.raises(NotFoundError) as refused:
+        await from_disks(world, copies[0])
+    assert "a further --from" in refused.value.hint
