@@ -163,7 +163,8 @@ in
         PrivateUsers = false;
         ProtectHome = "read-only";
         TimeoutStartSec = "infinity";
-        TimeoutStopSec = "15min";
+        # Each run has a quarter of an hour to stop, side by side.
+        TimeoutStopSec = "20min";
         Nice = 10;
         IOSchedulingClass = "idle";
         SuccessExitStatus = [ 3 ];

@@ -322,8 +322,8 @@ def run(
 ) -> None:
     """Do the night's work as far as this home's keys go, and name what is due elsewhere.
 
-    A node: repairs that are urgent, backup, audit, other repairs, rebalance. A keeper whose passphrase is given
-    (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
+    A node: repairs that are urgent, backup, audit, other repairs, rebalance, extra copies. A keeper whose passphrase is
+    given (--passphrase-file, REPLICATOR_PASSPHRASE_FILE or a systemd credential): forget by each dataset's rules, then
     prune. A maintainer: prune.
 
     With --all many tenants' homes have their nights, each as a process of its own: who waited longest begins, line and
@@ -400,6 +400,8 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
         with session.node() as node, session.edge() as edge:
             return wait(rebalance(node, edge))
 
+    with session.node():
+        pass  # a home that cannot be opened is one failure, and none of each part
     urgent = _part_of_night(session, document, "urgent", urgently)
     report = _backup(session, most_spool=most_spool)
     document |= _document(report)

@@ -198,7 +198,7 @@ class _Child:
         )
         self._process = process
         if self._asked:
-            self._signal(signal.SIGTERM)
+            self._terminate()
         assert process.stdout is not None
         assert process.stderr is not None
         said: deque[str] = deque(maxlen=SAID)
@@ -210,13 +210,19 @@ class _Child:
     def stop(self) -> None:
         """Ask it to stop; end it if it does not within a quarter of an hour."""
         self._asked = True
-        self._signal(signal.SIGTERM)
-        asyncio.get_running_loop().call_later(GRACE_S, self._signal, signal.SIGKILL)
+        self._terminate()
+        asyncio.get_running_loop().call_later(GRACE_S, self._kill)
 
-    def _signal(self, number: int) -> None:
+    def _terminate(self) -> None:
         if self._process is not None and not self._ended:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                self._process.terminate()
+
+    def _kill(self) -> None:
+        """End it with the processes that it reads with: one that hangs would hold what is waited for here."""
+        if self._process is not None and not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 async def _keep_last(stream: asyncio.StreamReader, lines: deque[str]) -> None:

@@ -85,8 +85,10 @@ def list_extras(session: Session) -> None:
 @command(keys="write (a node's home)")
 def write(session: Session, names: tuple[str, ...]) -> None:
     """Write now what the named places lack, all of them by default. Providers give what is not here any more."""
+    from replicator.engine.extra import extras  # noqa: PLC0415 - commands import what they use
+
     with session.node() as node:
-        if not names and not node.fs.size(node.file("extra.json")):
+        if not names and not extras(node):
             raise UsageError("there is no extra copy", hint="add one: replicator extra add NAME PLACE")
     reports = write_all(session, names)
     session.out.result([report_document(one) for one in reports], [report_words(one) for one in reports])

@@ -133,7 +133,9 @@ def in_words(
             good = False
             lines.append(Alarm(f"{endpoint}: {_closed(endpoint, answers, listen, resolve)}"))
     lines += [f"{one.name} could not be asked: {one.problem}" for one in asked if one.reply is None]
-    seen = sorted({one.reply.seen for one in asked if one.reply is not None and one.reply.seen})
+    # Another one's word: what has lines of its own is none.
+    words = {one.reply.seen for one in asked if one.reply is not None}
+    seen = sorted(one for one in words if one and one.isprintable())
     if seen:
         lines.append(f"This machine was seen as {', '.join(seen)}: that is your router's address, or your own.")
     names = [one.name for one in asked if one.reply is not None]

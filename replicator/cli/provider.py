@@ -241,14 +241,27 @@ def change(
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
     size = None if capacity is None else parse_size(capacity)
-    if size is not None:
-        _check_capacity(session, size)
-    for field, given in (("advertise", advertise), ("via", via), ("relay_for", relay_for), ("relay_rate", relay_rate)):
-        if given:
-            _check_undeclared(session, field)
+    if size == 0:
+        raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
+    rate = None if relay_rate is None else parse_size(relay_rate)
+    if rate == 0:
+        raise UsageError("a rate of 0 passes nothing on", hint="say `--relay-for nobody`")
     notice_s = None if notice is None else parse_duration(notice)
-    if notice_s is not None:
-        _check_notice(session)
+    each = None if for_members is None else parse_size(for_members)
+    given = {
+        "capacity": size,
+        "advertise": advertise or None,
+        "window": window,
+        "zone": zone,
+        "streams": streams,
+        "pull_from": pull_from or None,
+        "notice_s": notice_s,
+        "for_members": each,
+        "via": via or None,
+        "relay_for": relay_for or None,
+        "relay_rate": rate,
+    }
+    _check_undeclared(session, *(field for field, value in given.items() if value is not None))
     grants = [_parse_quota(one) for one in quotas]
     words: dict[str, Any] = {
         key: parse_words(value, what)
@@ -256,11 +269,7 @@ def change(
         if value is not None
     }
     hours = window is not None or zone is not None or streams is not None
-    each = None if for_members is None else parse_size(for_members)
-    sizes = (size, notice_s, each)
-    relaying = bool(relay_for) or relay_rate is not None
-    reach = advertise or via or relaying
-    if not (words or hours or pull_from or grants or reach) and sizes == (None, None, None):
+    if not (words or grants) and all(value is None for value in given.values()):
         raise UsageError(
             "nothing to change",
             hint="give --capacity, --quota, --for-members, --notice, --advertise, --via, --relay-for, --legal-name, "
@@ -282,10 +291,7 @@ def change(
             found = opened.set_pull_from(pull_from)
             document["pull_from"] = list(found.words)
             lines.append(f"Fetches copies from: {', '.join(found.words)}, from the daemon's next start on.")
-        if relaying:
-            rate = None if relay_rate is None else parse_size(relay_rate)
-            if rate == 0:
-                raise UsageError("a rate of 0 passes nothing on", hint="say `--relay-for nobody`")
+        if relay_for or rate is not None:
             changed = opened.set_relay(relay_for or None, rate)
             document |= {"relay_for": list(changed.relay_for), "relay_rate": changed.relay_rate}
             lines.append(f"{_relay_text(changed.relay_for, changed.relay_rate)}, from the daemon's next start on.")
@@ -312,7 +318,6 @@ def change(
             document |= {"number": offer.number, "capacity": size, "used": state.used, "room": state.room}
             lines += _capacity_text(offer.number, size, state)
         if each is not None:
-            _check_for_members(session)
             opened.set_for_members(each)
             document["for_members"] = each
             lines.append(f"Each member of the group may store {format_size(each)} here." if each else _NOTHING_MORE)
@@ -348,47 +353,25 @@ def _notice_text(notice_s: int) -> str:
     return f"{notice_s / DAY_S:.3g} days of notice before it leaves or shrinks" if notice_s else "no notice"
 
 
-def _check_notice(session: Session) -> None:
-    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
-
-    declared = load_config(session.home).provider
-    if declared is not None and declared.notice_s is not None:
-        raise UsageError(
-            f"{config_path(session.home)} declares the notice, and would set it back",
-            hint="change provider.notice there, and start the daemon again",
-        )
+_CALLED = {"notice_s": "notice"}
+"""Fields that config.toml calls otherwise."""
 
 
-def _check_capacity(session: Session, size: int) -> None:
-    if not size:
-        raise UsageError("a capacity of 0", hint="to take nothing more, offer less than is stored, such as 1M")
-    _check_undeclared(session, "capacity")
-
-
-def _check_undeclared(session: Session, field: str) -> None:
+def _check_undeclared(session: Session, *fields: str) -> None:
     """Refuse what a start would set back. Capacity and addresses always are, other fields if they are in the file."""
     from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
 
-    declared = load_config(session.home).provider
-    if declared is not None and getattr(declared, field) is not None:
-        raise UsageError(
-            f"{config_path(session.home)} declares the {field}, and would set it back",
-            hint=f"change provider.{field} there, and start the daemon again",
-        )
+    declared = load_config(session.home).provider if fields else None
+    for field in fields:
+        if declared is not None and getattr(declared, field) is not None:
+            name = _CALLED.get(field, field)
+            raise UsageError(
+                f"{config_path(session.home)} declares the {name}, and would set it back",
+                hint=f"change provider.{name} there, and start the daemon again",
+            )
 
 
 _NOTHING_MORE = "Members of the group may store nothing more here; what they have stored stays."
-
-
-def _check_for_members(session: Session) -> None:
-    from replicator.settings import load_config  # noqa: PLC0415 - commands import what they use
-
-    declared = load_config(session.home).provider
-    if declared is not None and declared.for_members is not None:
-        raise UsageError(
-            f"{config_path(session.home)} declares what members get, and would set it back",
-            hint="change provider.for_members there, and start the daemon again",
-        )
 
 
 def _capacity_text(number: int, size: int, state: "ProviderState") -> list[str]:

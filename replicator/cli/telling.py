@@ -17,17 +17,16 @@ from replicator.cli.logs import unit_ended
 from replicator.cli.output import moment
 from replicator.clock import NS
 from replicator.errors import HomeError, KeyMissingError, NotFoundError, ReplicatorError, UsageError
-from replicator.notify.alarms import Alarm, by_weight
-from replicator.notify.channels import channels
+from replicator.notify.alarms import BY_HAND, Alarm, by_weight
 from replicator.notify.memory import Memory, load
 from replicator.notify.telling import failing, look, waiting
-from replicator.settings import Config, load_config
 
 if TYPE_CHECKING:
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
     from replicator.engine.status import Status
     from replicator.notify.teller import Teller, Told
+    from replicator.settings import Config
 
 BACKUPS = frozenset({"backup", "run"})
 """Either is a backup: the later one says how that stands."""
@@ -65,8 +64,6 @@ def finish(session: Session, begun: Begun, error: ReplicatorError | None, code: 
 
 def _concerns_others(kind: str, code: int) -> bool:
     """Say whether people are to hear of a run's end: who stopped it, or asked for it and waits for it, knows."""
-    from replicator.engine.alarms import BY_HAND  # noqa: PLC0415 - commands import what they use
-
     return code == exits.INTEGRITY if kind in BY_HAND else code != exits.INTERRUPTED
 
 
@@ -99,7 +96,8 @@ def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, c
 
 
 def _tell(session: Session, begun: Begun, code: int, why: str) -> None:
-    from replicator.engine.alarms import BY_HAND  # noqa: PLC0415 - commands import what they use
+    from replicator.notify.channels import channels  # noqa: PLC0415 - a restore, as a rule, tells nobody
+    from replicator.settings import load_config  # noqa: PLC0415 - likewise
 
     config = load_config(session.home)
     if not (channels(config.notify) or config.notify.ping or config.metrics.textfile):
@@ -195,7 +193,7 @@ def provider_folder(session: Session) -> str | None:
     return path if os.path.exists(os.path.join(path, "home.json")) else None
 
 
-def make_teller(session: Session, config: Config, folder: str) -> "Teller":
+def make_teller(session: Session, config: "Config", folder: str) -> "Teller":
     """Return who tells for this home."""
     from replicator.notify.channels import World  # noqa: PLC0415 - commands import what they use
     from replicator.notify.teller import Teller  # noqa: PLC0415 - likewise

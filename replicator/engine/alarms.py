@@ -8,12 +8,10 @@ from replicator.config import format_size
 from replicator.engine.findings import advice_for
 from replicator.engine.freshness import age_in_words
 from replicator.engine.status import DatasetStatus, PeerStatus, Status, severity, worst_of
-from replicator.notify.alarms import LATE_S, Alarm
+from replicator.notify.alarms import BY_HAND, LATE_S, Alarm
 from scheduler.standing import LOST_S
 
 REPAIR: Final = "run `replicator repair`: it stores missing and damaged copies again and deletes nothing"
-BY_HAND: Final = frozenset({"restore", "export", "borg import", "borg export"})
-"""Runs that somebody asked for and sees the end of: they are kept, and ring for damage alone."""
 _FAILED: Final = (1, 6)
 _UNPUBLISHED: Final = 5
 _INTEGRITY: Final = 4
@@ -122,7 +120,7 @@ def standing(found: Status) -> str:
 def _restorable(one: DatasetStatus) -> str:
     if not one.newest_ns:
         return "nothing of it can be restored yet."
-    if one.state == "unknown":
+    if one.state == "unknown" or one.unasked:
         return f"who holds its backup of {moment_of(one.newest_ns)} was not asked yet from here."
     if one.copies:
         return f"its backup of {moment_of(one.newest_ns)} can be restored, from {one.copies} of {one.promised} copies."

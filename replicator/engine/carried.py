@@ -69,6 +69,8 @@ class CarriedConnection:
 class CarriedFederation(Federation):
     """In the place of all providers: disks with this tenant's objects. Of what one has not, the others are asked."""
 
+    ELSEWHERE = "one provider seldom holds all: give the folder of another one too, with a further --from"
+
     def __init__(self, half: Half, edge: Edge, disks: Sequence[CarriedDisk]) -> None:
         super().__init__(half, edge)
         self._disks = [(disk, disk.tenant(half.tenant)) for disk in disks]

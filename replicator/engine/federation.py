@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -112,6 +112,9 @@ def check_receipt(signed: bytes, link: Link, tenant: bytes, name: bytes, size: i
 
 class Federation:
     """All providers of one half's charter. Use as an async context; nothing in here raises for one peer's fault."""
+
+    ELSEWHERE: ClassVar = "when more peers answer, try again; `status` says which do not"
+    """What to do about an object that none of these gives."""
 
     def __init__(self, half: Half, edge: Edge, *, ticket: Ticket | None = None) -> None:
         self.half = half
@@ -463,7 +466,7 @@ class Federation:
                 reasons.append(str(error))
         raise NotFoundError(
             f"object {short(name)}: no reachable peer has it ({'; '.join(reasons) or 'no peer is reachable'})",
-            hint="when more peers answer, try again; `status` says which do not",
+            hint=self.ELSEWHERE,
         )
 
     async def ask(self, get: Callable[[Connection, ObjectName], Awaitable[T]], name: ObjectName, link: Link) -> T:

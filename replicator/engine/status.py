@@ -63,6 +63,8 @@ class DatasetStatus:
     """Objects with fewer copies than promised."""
     late: bool = False
     """It should have a newer snapshot by now."""
+    unasked: bool = False
+    """Who holds the newest snapshot is not known: this home has asked nobody since it heard of it."""
     gaps: list[str] = field(default_factory=list)
     age_s: int = 0
     """Of the newest snapshot."""
@@ -488,6 +490,7 @@ def _dataset(
         stored_bytes=sum(row.size for row in objects),
         debt=sum(gap.packs for gap in plan.gaps) + len(thin),
         late=late,
+        unasked=newest.name in unseen,
         gaps=gaps,
         warnings=warnings,
     )

@@ -16,6 +16,8 @@ Weight = Literal["integrity", "red", "warning"]
 ORDER: Final[tuple[Weight, ...]] = ("integrity", "red", "warning")
 LATE_S: Final = 36 * HOUR_S
 STALE_S: Final = 72 * HOUR_S
+BY_HAND: Final = frozenset({"restore", "export", "borg import", "borg export"})
+"""Runs that somebody asked for and sees the end of: they are kept, and ring for damage alone."""
 _ID_HEX: Final = 12
 
 

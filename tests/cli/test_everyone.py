@@ -1,12 +1,16 @@
 """run --all and status --all: every tenant's night on one machine, as its operator calls them."""
 
+import asyncio
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replicator.cli import everyone
 from tests.cli.federation import Federation
 
 pytestmark = pytest.mark.process
@@ -98,3 +102,22 @@ def test_a_second_pass_beside_one_is_refused(hosting: Federation) -> None:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "another `run --all`" in hosting.fails(1, "run", "--all", "--homes", hosting.path / "homes")
+
+
+def test_a_run_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everyone, "GRACE_S", 0.1)
+    ready = tmp_path / "ready"
+    program = (
+        "import pathlib, signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "reader = subprocess.Popen(['sleep', '3600']); pathlib.Path(sys.argv[1]).touch(); reader.wait()"
+    )
+
+    async def hang() -> int:
+        child = everyone._Child([sys.executable, "-c", program, str(ready)], dict(os.environ))
+        ended = asyncio.ensure_future(child.wait())
+        while not ready.exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        child.stop()
+        return (await asyncio.wait_for(ended, 120)).code
+
+    assert asyncio.run(hang()) == -9

@@ -26,6 +26,7 @@ def test_a_folder_is_added_written_shown_tidied_and_let_go_of(breakable: Federat
     assert breakable.run("extra", "write", "usb", home="node").code == 3
     assert breakable.json("extra", "remove", "usb", home="node")["id"] == "usb"
     assert breakable.json("extra", "list", home="node") == []
+    assert "there is no extra copy" in breakable.fails(2, "extra", "write", home="node")
     assert len(list(place.iterdir())) == 1, "what was written stays"
 
 

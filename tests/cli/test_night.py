@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.engine.backup import BackupReport
 from replicator.engine.rebalance import RebalanceReport
 from replicator.engine.repair import RepairReport
-from replicator.errors import HomeError, SpaceError
+from replicator.errors import HomeError, KeyMissingError, SpaceError
 
 
 class Night:
@@ -48,6 +48,8 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     monkeypatch.setattr("replicator.engine.repair.mend_urgent", part("urgent", RepairReport()))
     monkeypatch.setattr("replicator.engine.repair.repair", part("repair", RepairReport()))
     monkeypatch.setattr("replicator.engine.rebalance.rebalance", part("rebalance", RebalanceReport()))
+    monkeypatch.setattr("replicator.engine.extrawriting.write_extras", part("extras", []))
+    monkeypatch.setattr("replicator.engine.extra.extras", lambda _: [])
     monkeypatch.setattr(module, "_backup", lambda _, **__: BackupReport(sent_objects=7))
     return failing
 
@@ -55,6 +57,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
 def night() -> tuple[Night, dict[str, Any]]:
     session, document = Night(), dict[str, Any]()
     module._night_of_node(session, document, [], None)  # type: ignore[arg-type] # as much of a session as it needs
+    module._night_of_extras(session, document, [])  # type: ignore[arg-type] # likewise
     return session, document
 
 
@@ -64,15 +67,17 @@ def test_a_night_without_trouble_has_all_parts(parts: dict[str, Exception]) -> N
     assert set(session.codes) <= {0}
     assert document["sent_objects"] == 7
     assert document["rebalance"] == {"moved": 0}
+    assert document["extras"] == []
     assert {"audit", "repair", "datasets"} <= document.keys()
 
 
-@pytest.mark.parametrize("name", ["urgent", "repair", "rebalance"])
+@pytest.mark.parametrize("name", ["urgent", "repair", "rebalance", "extras"])
 def test_a_part_that_fails_is_named_and_the_others_are_in_the_document(name: str, parts: dict[str, Exception]) -> None:
     parts[name] = HomeError("the catalog is locked", hint="try again")
     session, document = night()
     assert document["sent_objects"] == 7
-    assert document[name] == {"error": "the catalog is locked"} if name != "urgent" else "repair" in document
+    assert document[name] == {"error": "the catalog is locked"}
+    assert "repair" in document
     assert session.said[:2] == [f"{name}: the catalog is locked", "  try again"]
     assert max(session.codes) == exits.code_of(parts[name])
 
@@ -95,3 +100,16 @@ def test_a_full_disk_in_repair_is_the_exit_code(parts: dict[str, Exception]) -> 
     assert exits.code_of(parts["repair"]) in session.codes
     assert document["repair"] == {"error": "no room"}
     assert "rebalance" not in document
+
+
+def test_a_home_that_cannot_be_opened_is_said_once_and_no_part_is_begun(
+    parts: dict[str, Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: Night) -> Any:
+        raise KeyMissingError("this home is no node", hint="run this on a node")
+
+    monkeypatch.setattr(Night, "node", closed)
+    session = Night()
+    with pytest.raises(KeyMissingError):
+        module._night_of_node(session, {}, [], None)  # type: ignore[arg-type] # as much of a session as it needs
+    assert (session.said, session.codes, parts) == ([], [], {})

@@ -3,6 +3,8 @@
 import errno
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +54,13 @@ def test_a_run_that_failed_says_why_and_what_it_was_about(breakable: Federation)
     [failed] = [one for one in alarms if one["code"] == "run.failed"]
     assert failed["about"] == "run backup"
     assert dataset["error"] in failed["what"]
+
+
+def test_what_keeps_a_restore_as_a_run_loads_neither_settings_nor_how_things_stand() -> None:
+    program = "import sys, replicator.cli.telling; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.decode().split()
+    assert "replicator.cli.telling" in loaded
+    assert not {"replicator.settings", "replicator.engine.status", "scheduler"} & set(loaded)
 
 
 def test_a_restore_is_kept_as_a_run_and_rings_for_damage_alone(breakable: Federation, tmp_path: Path) -> None:

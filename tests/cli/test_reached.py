@@ -70,7 +70,7 @@ def test_one_peer_that_gets_through_is_enough_and_one_that_cannot_be_asked_is_na
     asked = [
         Asked(
             name=name,
-            reply=None if probed is None else ProbeReply(incarnation=bytes(16), probed=probed, seen=""),
+            reply=None if probed is None else ProbeReply(incarnation=bytes(16), probed=probed, seen="::1\nb:2: open"),
             problem="is of an earlier release, which does not dial back",
         )
         for name, probed in rows
@@ -115,9 +115,18 @@ def test_where_a_provider_is_and_who_relays_it_is_set_shown_and_taken_back(tmp_p
     config = f'data = "{tmp_path / "data"}"\ncapacity = "1G"\nowner = "o"\nsite = "s"\nregion = "r"\ncountry = "SE"\n'
     (tmp_path / "p" / "config.toml").write_text(f"[provider]\n{config}")
     place.ok("provider", "set", "--relay-for", "nobody", home="p")
-    (tmp_path / "p" / "config.toml").write_text(f'[provider]\n{config}via = ["nobody"]\nrelay_for = ["members"]\n')
-    for option, value in (("--advertise", "a.example:1"), ("--via", relay), ("--relay-for", "nobody")):
-        assert "config.toml declares the" in place.fails(2, "provider", "set", option, value, home="p")
+    declared = f'{config}via = ["nobody"]\nrelay_for = ["members"]\nwindow = "22:00-06:00"\nnotice = "60d"\n'
+    (tmp_path / "p" / "config.toml").write_text(f"[provider]\n{declared}")
+    for option, value in (
+        ("--advertise", "a.example:1"),
+        ("--via", relay),
+        ("--relay-for", "nobody"),
+        ("--window", "always"),
+        ("--notice", "0d"),
+    ):
+        said = place.fails(2, "provider", "set", "--contact", "somebody else", option, value, home="p")
+        assert "config.toml declares the" in said
+    assert place.json("provider", "status", home="p")["offer"]["contact"] == "", "what is refused changes nothing"
 
 
 @pytest.mark.process

@@ -417,6 +417,20 @@ async def test_who_has_only_read_does_not_know_offline_who_holds_what(world: Wor
     assert found.datasets[0].state != "unknown", "who looked and found it missing knows"
 
 
+async def test_of_an_old_snapshot_that_nobody_was_asked_about_it_is_not_said_that_it_is_lost(
+    world: World, source: str
+) -> None:
+    await world.backup()
+    await world.snapshots()
+    world.clock.advance(80 * 3600)
+    found = await world.status(keeper=True, offline=True)
+    assert (found.datasets[0].state, found.datasets[0].unasked) == ("stale", True)
+    assert "was not asked yet" in standing(found)
+    assert "NO copy" not in standing(found)
+    found = await world.status(keeper=True)
+    assert "can be restored, from" in standing(found)
+
+
 @pytest.mark.parametrize(
     ("hours", "code", "state", "warned"),
     [(35, 0, "safe", False), (37, 0, "safe", True), (71, 0, "safe", True), (73, 3, "stale", False)],
