@@ -98,8 +98,8 @@ def test_what_was_passed_on_is_counted_by_month(stand: Stand) -> None:
     for number in range(MOST_A_MONTH + 8):
         counts.passed(Identity(number.to_bytes(32, "big")), number)
     counts.write_down(database, stand.clock.now_ns() + 29 * 31 * DAY_S * 10**9)
-    found = relayed_months(database)
-    newest = [one for one in found if one.month == found[0].month]
+    rows = relayed_months(database)
+    newest = [one for one in rows if one.month == rows[0].month]
     assert len(newest) == MOST_A_MONTH
     assert min(one.moved for one in newest) == 8, "of those that moved least nothing stays"
 
