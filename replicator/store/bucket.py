@@ -11,9 +11,7 @@ Bytes come in to a file beside the database and go out in one request when their
 at most 16 MiB, every server takes that at once, and a part of an object can never lie there.
 """
 
-import contextlib
 import errno
-import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +23,8 @@ from replicator.format.sizes import is_allowed
 from replicator.fs import Fs, WriteHandle
 from replicator.ids import ObjectName, short
 from replicator.store.base import State
-from replicator.store.folder import parse_name, proofs_of, space_errors
+from replicator.store.folder import parse_name, proofs_of
+from replicator.store.incoming import IncomingFile, IncomingFolder, space_errors
 
 ONE_BY_ONE: Final = 4
 """Up to so many names are asked for singly; a listing answers a thousand for the price of one."""
@@ -140,32 +139,23 @@ class BucketObjectStore:
         self._objects = f"{prefix}objects/"
         self._quarantine = f"{prefix}quarantine/"
         self._fs = fs
-        self._incoming = incoming
+        self._incoming = IncomingFolder(fs, incoming)
         self._placing = threading.Lock()
-        self._counter = itertools.count()
         self._listing = threading.Lock()
         self._known_aside: set[ObjectName] | None = None
 
     def prepare(self) -> None:
         """Remove what an interrupted upload left. Only while nobody else writes here."""
-        self._fs.makedirs(self._incoming)
-        for name, _ in self._fs.list_files(self._incoming):
-            self._fs.unlink(os.path.join(self._incoming, name))
+        self._fs.makedirs(self._incoming.path)
+        self._incoming.clear()
 
     def begin(self, name: ObjectName, size: int) -> "BucketIncoming":
         """Begin to store an object."""
         if not is_allowed(size):
             raise FormatError(f"object: {size} bytes is not an allowed size")
-        with space_errors(self._incoming):
-            self._fs.makedirs(self._incoming)
-            return BucketIncoming(self, self._fs, name, size, self._create(name))
-
-    def _create(self, name: ObjectName) -> WriteHandle:
-        while True:
-            try:
-                return self._fs.create(os.path.join(self._incoming, f"{name.hex()}.{next(self._counter)}"))
-            except FileExistsError:
-                continue  # left by an earlier process; prepare() removes it
+        with space_errors(self._incoming.path):
+            self._fs.makedirs(self._incoming.path)
+            return BucketIncoming(self, self._fs, name, size, self._incoming.create(name))
 
     def read(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return stored bytes, unverified."""
@@ -309,42 +299,17 @@ def _before(key: str) -> str:
     return key[:-1] + chr(ord(key[-1]) - 1) + "~"
 
 
-class BucketIncoming:
-    """An object on its way into a :class:`BucketObjectStore`: in a file until all of it has come."""
+class BucketIncoming(IncomingFile):
+    """An object on its way into a :class:`BucketObjectStore`."""
 
     def __init__(self, store: BucketObjectStore, fs: Fs, name: ObjectName, size: int, handle: WriteHandle) -> None:
-        self.name = name
-        self.size = size
+        super().__init__(fs, name, size, handle, NameHasher())
         self._store = store
-        self._fs = fs
-        self._handle = handle
-        self._hasher = NameHasher()
-        self._hashed = self._written = 0
-        self._open = True
-
-    def hash(self, piece: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes into the name."""
-        if self._hashed + len(piece) > self.size:
-            raise FormatError(f"object: more than the {self.size} bytes that were announced")
-        self._hashed += len(piece)
-        self._hasher.update(piece)
-
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Append."""
-        assert self._open, "write after commit or abort"
-        self._written += len(piece)
-        assert self._written <= self._hashed, "hashed before it is written"
-        with space_errors(self._handle.path):
-            self._handle.write(piece)
 
     def commit(self) -> None:
         """Make it an object: it is in the bucket, and was seen there, when this returns."""
-        assert self._open, "commit after commit or abort"
         try:
-            if self._written != self.size:
-                raise FormatError(f"object: {self._written} of {self.size} bytes came")
-            if self._hasher.name() != self.name:
-                raise IntegrityError("object: its bytes are not the ones that its name stands for")
+            self.verify()
             self._handle.close()
             data = self._fs.read(self._handle.path)
             if name_of(data) != self.name:
@@ -352,11 +317,3 @@ class BucketIncoming:
             self._store.place(self.name, data)
         finally:
             self.abort()
-
-    def abort(self) -> None:
-        """Leave no trace."""
-        if self._open:
-            self._open = False
-            self._handle.close()
-            with contextlib.suppress(FileNotFoundError):
-                self._fs.unlink(self._handle.path)

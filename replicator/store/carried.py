@@ -17,7 +17,8 @@ from replicator.errors import HomeError
 from replicator.format.sizes import is_allowed
 from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName, TenantId
-from replicator.store.folder import parse_name, space_errors
+from replicator.store.folder import parse_name
+from replicator.store.incoming import space_errors
 
 OBJECTS: Final = "objects"
 STATEMENTS: Final = "carried"

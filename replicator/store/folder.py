@@ -12,31 +12,19 @@ for each name, until the object has been stored again: its segments may be all t
 
 import contextlib
 import errno
-import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
 
-from replicator.errors import FormatError, IntegrityError, NotFoundError, SpaceError
+from replicator.errors import FormatError, NotFoundError
 from replicator.format.merkle import LEAF_SIZE, NameHasher, Proof, hashes_of, leaf_count, name_of, prove, proves
 from replicator.format.sizes import is_allowed
 from replicator.fs import Fs, WriteHandle
 from replicator.ids import NAME_SIZE, ObjectName, short
 from replicator.store.base import State
+from replicator.store.incoming import IncomingFile, IncomingFolder, space_errors
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 BAD_MEDIA = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
-
-
-@contextlib.contextmanager
-def space_errors(where: str) -> Iterator[None]:
-    """Turn "no space left" and "disk quota exceeded" into :class:`SpaceError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise SpaceError(f"{where}: {os.strerror(error.errno)}", hint="free some space on that disk") from error
-        raise
 
 
 class FolderObjectStore:
@@ -45,16 +33,14 @@ class FolderObjectStore:
     def __init__(self, fs: Fs, *, folder: str, incoming: str, quarantine: str) -> None:
         self._fs = fs
         self._folder = folder
-        self._incoming = incoming
+        self._incoming = IncomingFolder(fs, incoming)
         self._quarantine = quarantine
         self._placing = threading.Lock()
-        self._counter = itertools.count()
 
     def prepare(self) -> None:
         """Make the folders and remove what an interrupted write left. Only while nobody else writes here."""
         self._make_folders()
-        for name, _ in self._fs.list_files(self._incoming):
-            self._fs.unlink(os.path.join(self._incoming, name))
+        self._incoming.clear()
 
     def put_named(self, name: ObjectName, data: bytes, *, durable: bool = True) -> None:
         """Store a whole object whose name was computed from these very bytes: they are not hashed again.
@@ -96,9 +82,9 @@ class FolderObjectStore:
     def _begin(self, name: ObjectName, size: int, hasher: NameHasher | None) -> "FolderIncoming":
         if not is_allowed(size):
             raise FormatError(f"object: {size} bytes is not an allowed size")
-        with space_errors(self._incoming):
+        with space_errors(self._incoming.path):
             self._make_folders()
-            return FolderIncoming(self, name, size, self._create(name), hasher)
+            return FolderIncoming(self, self._fs, name, size, self._incoming.create(name), hasher)
 
     def read(self, name: ObjectName, offset: int = 0, length: int | None = None) -> bytes:
         """Return stored bytes, unverified."""
@@ -170,15 +156,8 @@ class FolderObjectStore:
                 self._fs.fsync_dir(folder)
 
     def _make_folders(self) -> None:
-        for folder in (self._folder, self._incoming, self._quarantine):
+        for folder in (self._folder, self._incoming.path, self._quarantine):
             self._fs.makedirs(folder)
-
-    def _create(self, name: ObjectName) -> WriteHandle:
-        while True:
-            try:
-                return self._fs.create(os.path.join(self._incoming, f"{name.hex()}.{next(self._counter)}"))
-            except FileExistsError:
-                continue  # left by an earlier process; prepare() removes it
 
     def _path(self, name: ObjectName) -> str:
         return os.path.join(self._folder, name.hex())
@@ -224,54 +203,30 @@ class FolderObjectStore:
             if self._fs.size(self._quarantine_path(name)) is not None:
                 self._fs.unlink(self._quarantine_path(name))
 
-    def drop(self, temporary: str) -> None:
-        """Remove an incoming file. Called by :class:`FolderIncoming`."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.unlink(temporary)
-
     def list(self) -> list[tuple[ObjectName, int]]:
         """Return names and sizes on the disk now; files that are not called like objects are passed over."""
         return sorted(_objects(self._fs.list_files(self._folder)))
 
 
-class FolderIncoming:
-    """An object on its way into a :class:`FolderObjectStore`; without ``hasher`` its name is known to be right."""
+class FolderIncoming(IncomingFile):
+    """An object on its way into a :class:`FolderObjectStore`."""
 
     def __init__(
-        self, store: FolderObjectStore, name: ObjectName, size: int, handle: WriteHandle, hasher: NameHasher | None
+        self,
+        store: FolderObjectStore,
+        fs: Fs,
+        name: ObjectName,
+        size: int,
+        handle: WriteHandle,
+        hasher: NameHasher | None,
     ) -> None:
-        self.name = name
-        self.size = size
+        super().__init__(fs, name, size, handle, hasher)
         self._store = store
-        self._handle = handle
-        self._hasher = hasher
-        self._hashed = self._written = 0
-        self._open = True
-
-    def hash(self, piece: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes into the name."""
-        if self._hashed + len(piece) > self.size:
-            raise FormatError(f"object: more than the {self.size} bytes that were announced")
-        self._hashed += len(piece)
-        if self._hasher is not None:
-            self._hasher.update(piece)
-
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Append."""
-        assert self._open, "write after commit or abort"
-        self._written += len(piece)
-        assert self._written <= self._hashed, "hashed before it is written"
-        with space_errors(self._handle.path):
-            self._handle.write(piece)
 
     def commit(self, *, durable: bool = True) -> None:
         """Make it an object; without ``durable`` see :meth:`FolderObjectStore.put_named`."""
-        assert self._open, "commit after commit or abort"
         try:
-            if self._written != self.size:
-                raise FormatError(f"object: {self._written} of {self.size} bytes came")
-            if self._hasher is not None and self._hasher.name() != self.name:
-                raise IntegrityError("object: its bytes are not the ones that its name stands for")
+            self.verify()
             with space_errors(self._handle.path):
                 if durable:
                     self._handle.fsync()
@@ -279,13 +234,6 @@ class FolderIncoming:
                 self._store.place(self.name, self._handle.path, durable=durable)
         finally:
             self.abort()
-
-    def abort(self) -> None:
-        """Leave no trace (after a commit: remove the second name)."""
-        if self._open:
-            self._open = False
-            self._handle.close()
-            self._store.drop(self._handle.path)
 
 
 def proofs_of(name: ObjectName, data: bytes, leaves: Sequence[int]) -> list[Proof | None] | None:
