@@ -1,6 +1,5 @@
 """extra add|list|write|tidy|remove: copies in a plain folder or bucket, which count for no promise."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,7 +7,8 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait_in_order
 from replicator.cli.output import moment, table
-from replicator.config import format_size, is_bucket, parse_bucket, parse_name
+from replicator.cli.places import parse_place
+from replicator.config import format_size, parse_name
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def add(session: Session, name: str, place: str, s3_endpoint: str, s3_region: st
     """
     from replicator.engine.extra import Extra, add_extra  # noqa: PLC0415 - commands import what they use
 
-    if is_bucket(place):
-        where = str(parse_bucket(place, endpoint=s3_endpoint, region=s3_region))
-    elif s3_endpoint or s3_region or s3_credentials:
-        raise UsageError("--s3-... are for a bucket", hint="give s3://BUCKET/PREFIX as the place")
-    else:
-        where = os.path.abspath(place)
-    keys = os.path.abspath(s3_credentials) if s3_credentials else ""
+    where, keys = parse_place(
+        place,
+        endpoint=s3_endpoint,
+        region=s3_region,
+        credentials=s3_credentials,
+        hint="give s3://BUCKET/PREFIX as the place",
+    )
     wanted = Extra(
         name=parse_name(name, "the name of an extra copy"),
         place=where,

@@ -12,13 +12,13 @@ from replicator.cli.disks import move
 from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
+from replicator.cli.places import parse_place
 from replicator.clock import DAY_S
 from replicator.config import (
     MOST_STREAMS,
     config_path,
     format_size,
     is_bucket,
-    parse_bucket,
     parse_duration,
     parse_name,
     parse_size,
@@ -126,15 +126,14 @@ def init(
         legal_name=parse_words(legal_name, "a legal name"),
         contact=parse_words(contact, "a contact"),
     )
-    server = None
-    if is_bucket(data):
-        data = str(parse_bucket(data, endpoint=s3_endpoint, region=s3_region))
-        keys = os.path.abspath(s3_credentials) if s3_credentials else ""
-        server = BucketServer(endpoint=s3_endpoint, region=s3_region, credentials=keys)
-    elif s3_endpoint or s3_region or s3_credentials:
-        raise UsageError("--s3-... are for a bucket", hint="give --data s3://BUCKET/PREFIX")
-    else:
-        data = os.path.abspath(data)
+    data, keys = parse_place(
+        data,
+        endpoint=s3_endpoint,
+        region=s3_region,
+        credentials=s3_credentials,
+        hint="give --data s3://BUCKET/PREFIX",
+    )
+    server = BucketServer(endpoint=s3_endpoint, region=s3_region, credentials=keys) if is_bucket(data) else None
     made = init_provider(
         session.home, data=data, terms=terms, fs=session.fs, clock=session.clock, rng=session.rng, server=server
     )
