@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, wait, wait_in_order
+from replicator.cli.base import Session, as_error, command, wait, wait_in_order
 from replicator.cli.output import moment
 from replicator.cli.proofs import proofs_document, proofs_words
 from replicator.config import LEAST_RATE, format_size, parse_duration, parse_name, parse_size
-from replicator.errors import ReplicatorError, UsageError
+from replicator.errors import UsageError
 
 if TYPE_CHECKING:
     from replicator.engine.backup import BackupReport, DatasetReport, MakeBeside
@@ -445,7 +445,10 @@ def _part_of_night(session: Session, document: dict[str, Any], name: str, work: 
     """Do a part of the night; what it ends with takes nothing from the others, and is in the document and the code."""
     try:
         return work()
-    except ReplicatorError as error:
+    except BrokenPipeError:
+        raise  # nobody reads any more: that is no part's failure
+    except Exception as failure:  # a disk's too: what was done before is in the document
+        error = as_error(failure)
         code = exits.code_of(error)
         session.worsen(exits.FAILED if code == exits.USAGE else code)
         session.out.notice(f"{name}: {error.message}")

@@ -28,6 +28,7 @@ from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, object
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
+from replicator.errors import HomeError
 from replicator.format.charter import PeerPin
 from replicator.format.drill import Drill
 from replicator.format.policy import at_least_as_strong, coding_in_words
@@ -272,8 +273,11 @@ def _judge(
         code = 3  # whoever watches this has thirty days to object
     besides = _besides(half)
     late = _beside_problems(besides, now)
-    copies = extras(half)
-    behind = [text for one in copies if (text := overdue(one, now))]
+    try:
+        copies = extras(half)
+        behind = [text for one in copies if (text := overdue(one, now))]
+    except HomeError as error:  # what counts as no copy hides nothing of those that do
+        copies, behind = [], [f"{error.message}: {error.hint}"]
     if code == 0 and (late or behind or any(peer.stuck for peer in peers)):
         code = 3
     oldest = min((row.contacted_ns for row in (half.catalog.peers.get(i) for i in _identities(half))), default=0)

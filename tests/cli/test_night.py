@@ -1,5 +1,6 @@
 """The night of a node, part by part: what one ends with takes nothing from the others."""
 
+import errno
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,17 @@ def test_a_part_that_fails_is_named_and_the_others_are_in_the_document(name: str
     assert "repair" in document
     assert session.said[:2] == [f"{name}: the catalog is locked", "  try again"]
     assert max(session.codes) == exits.code_of(parts[name])
+
+
+@pytest.mark.parametrize("name", ["urgent", "repair", "rebalance", "extras"])
+def test_a_disk_that_fails_in_one_part_leaves_the_others_in_the_document(
+    name: str, parts: dict[str, Exception]
+) -> None:
+    parts[name] = OSError(errno.EIO, "Input/output error", "/home/node/catalog.db")
+    session, document = night()
+    assert document["sent_objects"] == 7
+    assert document[name] == {"error": "/home/node/catalog.db: Input/output error"}
+    assert exits.FAILED in session.codes
 
 
 def test_extra_copies_that_fail_take_nothing_from_the_night_before_them(monkeypatch: pytest.MonkeyPatch) -> None:

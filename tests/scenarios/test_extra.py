@@ -275,3 +275,12 @@ async def test_what_nobody_gives_is_said_and_the_rest_is_written(world: World, s
     assert (report.error, report.unreadable) == (None, 1)
     assert names_in(world, place) == wanted(world) - {os.path.basename(lost)}
     shutil.rmtree(place)
+
+
+async def test_a_damaged_list_of_places_is_said_and_hides_no_copy_that_counts(world: World, source: str) -> None:
+    await world.backup()
+    add(world, place_of(world))
+    write(os.path.join(world.home, "node", "extra.json"), b"rot")
+    found = await world.status()
+    assert (found.exit_code, found.datasets[0].state) == (3, "safe")
+    assert any("extra.json: damaged" in problem and "add the places again" in problem for problem in found.problems)
