@@ -34,11 +34,13 @@ from replicator.snapshot.tree import Lost, TreePath, TreeReader, escape
 _Entries = Iterator[tuple[TreePath, Entry]]
 _ComingEntries = Iterator[tuple[TreePath, Entry] | None]
 _UNREADABLE = (NotFoundError, IntegrityError, FormatError)
-AHEAD = 3
+AHEAD = 2
 """Packs in memory, 16 MiB each at most, beside those that writers are at; while those wait, more are on their way.
 
-So at least five providers are asked at the same time where that is what a restore waits for.
+So four providers are asked at the same time where that is what a restore waits for. Where more of them answer there is
+one more: the fifth is worth its memory there and nowhere else.
 """
+FEW = 4
 WINDOW = 20_000
 """Chunks and entries that are planned before they are written, while those before them are: what bounds memory.
 
@@ -296,7 +298,7 @@ class _Restoring:
         self._report = report
         self._edge = edge
         self._amiss = amiss
-        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AHEAD)
+        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AHEAD + (len(fetcher.peers()) > FEW))
         self._bell = _Bell()
         self._gathering = Gathering(fetcher, self._writers, edge.clock, self._bell.ring)
         self._todo: dict[int, list[_Place]] = {}

@@ -182,3 +182,21 @@ async def test_a_restore_takes_hardly_more_than_the_least_possible_time(
     assert made.moved <= 1.1 * sum(made.packs.values())
     assert made.most == 5
     assert report.packs >= len(made.packs)
+
+
+@pytest.mark.parametrize(("silent", "ahead"), [(0, 3), (1, 2), (2, 2)])
+async def test_a_fifth_place_for_packs_is_only_where_five_answer(
+    silent: int, ahead: int, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await backed_up(world)
+    given: list[int] = []
+    begin = pool.Writers.__init__
+
+    def note(writers: "pool.Writers[Any]", *others: Any, ahead: int) -> None:
+        given.append(ahead)
+        begin(writers, *others, ahead=ahead)
+
+    monkeypatch.setattr(pool.Writers, "__init__", note)
+    world.silence(*range(silent))
+    await restored(world, source)
+    assert given == [ahead]
