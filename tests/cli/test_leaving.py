@@ -57,6 +57,34 @@ def test_a_move_switches_only_while_no_daemon_runs_and_says_what_is_left_to_do(p
     assert "lie there already" in place.fails(1, *move, "--remove-old", home="home")
 
 
+def test_rates_are_set_shown_declared_and_taken_back(place: Place) -> None:
+    def rates() -> tuple[int, int]:
+        status = place.json("provider", "status", home="home")
+        return status["down"], status["up"]
+
+    assert "All tenants together" not in place.ok("provider", "status", home="home").text
+    assert (
+        "takes 2 MB a second at the most, from now on" in place.ok("provider", "set", "--down", "2M", home="home").text
+    )
+    assert place.json("provider", "set", "--up", "5M", home="home")["down"] == 2_000_000
+    assert rates() == (2_000_000, 5_000_000)
+    assert "it takes 2 MB a second and gives 5 MB a second" in place.ok("provider", "status", home="home").text
+    assert "No limit" in place.ok("provider", "set", "--down", "unlimited", "--up", "0", home="home").text
+    assert rates() == (0, 0)
+    for wrong in ("100k", "fast", "-1"):
+        place.fails(2, "provider", "set", "--down", wrong, home="home")
+    config = place.path / "home" / "config.toml"
+    config.write_text(
+        f'[provider]\ndata = "{place.path / "data"}"\ncapacity = "10M"\nowner = "bob"\nsite = "loft"\n'
+        'region = "skane"\ncountry = "SE"\nlisten = "127.0.0.1:0"\nup = "1M"\n'
+    )
+    assert "declares the up" in place.fails(2, "provider", "set", "--up", "5M", home="home")
+    assert "that gives 1 MB a second at the most" in place.ok("check-config", config).text
+    place.ok("provider", "set", "--down", "3M", home="home")
+    assert "takes 3 MB a second and gives 1 MB a second" in place.ok("provider", "prove", home="home").text
+    assert rates() == (3_000_000, 1_000_000), "what is not declared stays"
+
+
 def test_a_disk_with_nothing_for_this_provider_is_a_gap_and_no_fault_of_it(place: Place) -> None:
     disk = place.path / "disk"
     assert "is the disk mounted?" in place.fails(1, "provider", "adopt", disk, home="home")
