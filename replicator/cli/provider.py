@@ -9,6 +9,7 @@ from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
 from replicator.cli.carrying import adopt
 from replicator.cli.disks import move
+from replicator.cli.given import usage
 from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
@@ -50,7 +51,7 @@ def provider() -> None:
     """Offer disk to others: keep objects that this machine cannot read."""
 
 
-for one in (adopt, drain, move):
+for one in (adopt, drain, move, usage):
     provider.add_command(one)
 
 

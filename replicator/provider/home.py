@@ -68,7 +68,7 @@ from replicator.provider.service import ProviderService
 from replicator.provider.state import ProviderState, RelayState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
-from replicator.provider.traffic import by_holder, months
+from replicator.provider.traffic import Month, by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.store.s3 import open_s3
@@ -320,6 +320,11 @@ class Provider:
         for relay in lost_relays(self._database).keys() - waiting:
             self.relay_found(relay)  # of no matter any more, and an old day if it is ever waited at again
         return kept
+
+    def months(self) -> list[tuple[Month, str]]:
+        """Return what each tenant kept, sent and fetched by month, the newest first, with the tenant's label."""
+        labels = dict(self._database.rows("SELECT id, label FROM tenants"))
+        return [(one, labels[one.tenant]) for one in months(self._database) if one.tenant in labels]
 
     @property
     def rates(self) -> tuple[int, int]:

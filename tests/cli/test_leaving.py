@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from replicator.clock import DAY_S
+from replicator.format.merkle import name_of
 from tests.cli.federation import Place
+from tests.provider.stand import Stand
+from tests.provider.tenant import SMALL, data_object, put
 
 
 @pytest.fixture
@@ -55,6 +59,33 @@ def test_a_move_switches_only_while_no_daemon_runs_and_says_what_is_left_to_do(p
     place.ok(*move, "--remove-old", home="home")
     assert list((place.path / "data").iterdir()) == []
     assert "lie there already" in place.fails(1, *move, "--remove-old", home="home")
+
+
+def test_what_each_tenant_kept_sent_and_fetched_is_listed_by_month(tmp_path: Path) -> None:
+    stand = Stand(str(tmp_path))
+    data = data_object(1)
+    put(stand.node, data)
+    stand.node.get(name_of(data))
+    stand.service.stop()
+    stand.clock.advance(31 * DAY_S)
+    stand.restart(orderly=False)
+    stand.service.stop()
+    stand.provider.close()
+    place, lies = Place(tmp_path), 3 * SMALL
+    rows = place.json("provider", "usage", home="home")
+    assert [(row["month"], row["kept"], row["taken"], row["given"]) for row in rows] == [
+        ("2026-02", lies, 0, 0),
+        ("2026-01", lies, lies, SMALL),
+    ]
+    assert {row["tenant"] for row in rows} == {stand.tenant.id.hex()}
+    assert place.json("provider", "usage", "--month", "2026-01", home="home") == rows[1:]
+    text = place.ok("provider", "usage", "--month", "2026-02", home="home").text
+    assert ("2026-02" in text, "2026-01" in text) == (True, False)
+    assert (
+        "Nothing was written down for 2025-12" in place.ok("provider", "usage", "--month", "2025-12", home="home").text
+    )
+    for wrong in ("2026-13", "january", "2026-1"):
+        assert "is no month" in place.fails(2, "provider", "usage", "--month", wrong, home="home")
 
 
 def test_rates_are_set_shown_declared_and_taken_back(place: Place) -> None:
