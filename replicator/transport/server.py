@@ -25,9 +25,10 @@ from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.offer import MAX_OFFER
 from replicator.format.sizes import LARGEST, is_allowed
-from replicator.ids import NAME_SIZE, Identity, ObjectName
+from replicator.ids import NAME_SIZE, Identity, ObjectName, TenantId
 from replicator.transport.door import listening, opened
 from replicator.transport.handler import RequestRefusedError, Service, Session
+from replicator.transport.lanes import Spend
 from replicator.transport.probing import Prober
 from replicator.transport.reachable import source_of
 from replicator.transport.relay import Relay
@@ -157,6 +158,7 @@ class Face:
         self._closing = False
         self._running = 0
         self._idle = asyncio.Event()
+        service.lanes.open()
 
     def comes(self, client: socket.socket, through: str) -> None:
         """Remember through which relay a client comes: its address is the relay's, and says nothing of who it is."""
@@ -181,6 +183,7 @@ class Face:
         aiohttp's own shutdown drops the rest of a body that is still arriving.
         """
         self._closing = True
+        self._service.lanes.close()
         if self._running:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SHUTDOWN_S):
@@ -311,14 +314,16 @@ class Face:
             raise RequestRefusedError("bad-request", "Content-Length must be a size that an object may have")
         upload = await self._run(session.begin_put, name, size)
         try:
-            if request.headers.get("Expect", "").lower() == "100-continue":
-                # Only now: what has no room is refused before a byte of it travels.
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                request.writer.output_size = 0
-            async for piece in _pieces(request, size):
-                # Here and not on the thread: 64 leaves in C each, and as many fights of two threads for the lock.
-                upload.hash(piece)
-                await self._run(upload.write, piece)
+            async with self._service.lanes.down.moving(session.tenant, size) as spend:
+                if request.headers.get("Expect", "").lower() == "100-continue":
+                    # Only now: what has no room is refused before a byte of it travels.
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0
+                async for piece in _pieces(request, size):
+                    await spend(len(piece))
+                    # Here and not on the thread: 64 leaves in C each, and as many fights of two threads for the lock.
+                    upload.hash(piece)
+                    await self._run(upload.write, piece)
             receipt = await self._run(upload.commit)
         finally:
             await asyncio.shield(self._run(upload.abort))
@@ -330,7 +335,7 @@ class Face:
         offset = _number(request, "offset")
         length = _number(request, "length")
         async with self._download():
-            return await self._send(request, await self._run(session.get, name, offset or 0, length))
+            return await self._send(request, session.tenant, await self._run(session.get, name, offset or 0, length))
 
     async def _give(self, request: web.Request) -> web.StreamResponse:
         pickup = await self._from_anybody(request, self._gifts, "pickups", MAX_PICKUP, _statement)
@@ -339,11 +344,15 @@ class Face:
         self._giving += 1
         try:
             async with self._download():
-                return await self._send(request, await self._run(self._service.give, pickup))
+                return await self._send(request, *await self._run(self._service.give, pickup))
         finally:
             self._giving -= 1
 
-    async def _send(self, request: web.Request, data: bytes) -> web.StreamResponse:
+    async def _send(self, request: web.Request, tenant: TenantId, data: bytes) -> web.StreamResponse:
+        async with self._service.lanes.up.moving(tenant, len(data)) as spend:
+            return await self._written(request, data, spend)
+
+    async def _written(self, request: web.Request, data: bytes, spend: Spend) -> web.StreamResponse:
         response = web.StreamResponse(headers={INCARNATION: self._service.incarnation.hex()})
         response.content_type = _MEDIA
         response.content_length = len(data)
@@ -351,6 +360,7 @@ class Face:
         view = memoryview(data)
         try:
             for at in range(0, len(view), SLICE):
+                await spend(len(view[at : at + SLICE]))
                 async with asyncio.timeout(STALL_S):
                     await response.write(view[at : at + SLICE])
             await response.write_eof()
@@ -413,7 +423,9 @@ async def _pieces(request: web.Request, size: int) -> AsyncIterator[memoryview]:
             at += len(take)
             rest = rest[len(take) :]
             if at == len(gathered) or (received == size and not rest):
+                held = loop.time()
                 yield gathered[:at]
+                deadline += loop.time() - held  # who is held up by us is not slow
                 at = 0
 
 
