@@ -468,7 +468,11 @@ def _said(half: "Half", pin: "PeerPin") -> dict[str, str | None]:
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @command(keys="owner")
 def peer_remove(session: Session, name: str, dry_run: bool) -> None:
-    """Stop counting on a provider. What it holds is marked there and goes, if every promise holds without it."""
+    """Stop counting on a provider. What it holds is marked there and goes, if every promise holds without it.
+
+    Copies at other providers count if they were proved within a week, or are now. If they are needed and cannot be
+    proved, the provider stays (exit 3; 4 if what they list is not there).
+    """
     from replicator.engine.members import remove_peer  # noqa: PLC0415
     from replicator.engine.parting import free_what_it_holds, in_words, look_at_parting  # noqa: PLC0415
 
@@ -477,25 +481,31 @@ def peer_remove(session: Session, name: str, dry_run: bool) -> None:
         keeper.owner()
         found = wait(look_at_parting(keeper, edge, pin))
         notices: list[str] = []
-        if not dry_run:
+        parts = not dry_run and not found.unproved
+        if parts:
             notices = wait(remove_peer(keeper, siblings, edge, name))
             if not found.stays:
                 wait(free_what_it_holds(keeper, edge, pin, found))
     for notice in notices:
         session.out.notice(notice)
-    done = (
-        f"Would remove '{pin.name}' ({short(pin.identity)})" if dry_run else f"'{pin.name}' is no longer in the charter"
-    )
-    after = "" if dry_run or not found.stays else " Run `replicator repair` so that its copies are made elsewhere."
+    if found.unproved:
+        session.worsen(exits.INTEGRITY if found.disproved else exits.GAPS)
+        done = f"'{pin.name}' {'would stay' if dry_run else 'stays'} in the charter"
+    elif dry_run:
+        done = f"Would remove '{pin.name}' ({short(pin.identity)})"
+    else:
+        done = f"'{pin.name}' is no longer in the charter"
+    after = " Run `replicator repair` so that its copies are made elsewhere." if parts and found.stays else ""
     session.out.result(
         {
             "id": pin.identity.hex(),
-            "removed": not dry_run,
+            "removed": parts,
             "objects": found.objects,
             "bytes": found.bytes,
             "marked": found.marked,
             "goes": moment(found.first_ns) if found.first_ns else None,
             "stays": found.stays or None,
+            "unproved": [{"id": one.name.hex(), "peer": one.peer, "why": one.why} for one in found.unproved],
         },
         f"{done}; {in_words(pin, found, dry_run=dry_run)}.{after}",
     )
