@@ -326,6 +326,16 @@ def merge(known: Known | None, facts: Iterable[Fact], *, group: bytes | None = N
     return Known(group_id, _hanging_together(best, have))
 
 
+def check_facts(facts: Iterable[Fact]) -> None:
+    """Check the signatures of facts; those that held are remembered, so that :func:`merge` is quick soon after.
+
+    Raises:
+        IntegrityError, FormatError: a signature does not hold, or it is none.
+    """
+    for fact in facts:
+        _read(fact)
+
+
 def read_word(signed: bytes) -> tuple[bytes, Member]:
     """Return a member's word about itself, and which member said it.
 

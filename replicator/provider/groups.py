@@ -5,14 +5,25 @@ Facts are handed on to tenants that are members, and taken from anybody: they ar
 the operator's own word, or the tenant's, takes it back: then nothing more is taken, and nothing is deleted.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from replicator.charter.group import MOST_ADMISSIONS, Known, Seated, Voice, hash_of_secret, merge, read_word
+from replicator.charter.group import (
+    MOST_ADMISSIONS,
+    Known,
+    Seated,
+    Voice,
+    check_facts,
+    hash_of_secret,
+    merge,
+    read_word,
+)
 from replicator.charter.verify import belongs_to_root, signed_hash, verify_root
 from replicator.clock import NS, SKEW_S, day_of
 from replicator.config import format_size
 from replicator.crypto.sign import Context, SigningKey, body_of
+from replicator.errors import FormatError, IntegrityError
 from replicator.format.codec import HASH_SIZE
 from replicator.format.group import MAX_MEMBERS, Admission, Fact, GroupFacts
 from replicator.format.offer import decode_offer
@@ -35,6 +46,21 @@ def known_group(connection: sqlite3.Connection) -> Known | None:
     rows = connection.execute("SELECT kind, signed FROM facts ORDER BY hash")
     facts = [Fact(kind=kind, signed=signed) for kind, signed in rows]
     return merge(merge(None, facts, group=group), [Fact(kind="offer", signed=offer)])
+
+
+def look_at(database: Database, group: bytes, facts: Iterable[Fact]) -> None:
+    """Check the signatures of facts that came for a group, and of what is kept, while nobody waits for the database.
+
+    What a transaction does with them soon after is worked out from the rows as they are then; it checks anew what is
+    not remembered, and refuses what does not hold.
+    """
+    ours, offer = database.rows("SELECT group_id, offer FROM meta")[0]
+    if not ours:
+        return
+    came = facts if group in (ours, NO_GROUP) else []  # of others nothing is taken
+    kept = [Fact(kind=kind, signed=signed) for kind, signed in database.rows("SELECT kind, signed FROM facts")]
+    with contextlib.suppress(IntegrityError, FormatError):
+        check_facts([Fact(kind="offer", signed=offer), *kept, *came])
 
 
 def enter(connection: sqlite3.Connection, known: Known, member: bytes) -> None:
@@ -185,6 +211,7 @@ def join(database: Database, key: SigningKey, request: JoinRequest, *, now_ns: i
         known = _admit(connection, Voice(key=key), known, word, request.secret, now_ns)
         return GroupFacts(facts=known.facts)
 
+    look_at(database, request.group, [*request.facts, Fact(kind="member", signed=request.word)])
     return database.write("join", work)
 
 

@@ -47,7 +47,7 @@ from replicator.provider.datadir import Data, DataDir
 from replicator.provider.days import load_days
 from replicator.provider.drain import Drain, Emptying, begin, cancel, emptying, progress, shares, whole_of
 from replicator.provider.erasing import all_erasures
-from replicator.provider.groups import enter, known_group, own_member, set_for_members, take
+from replicator.provider.groups import NO_GROUP, enter, known_group, look_at, own_member, set_for_members, take
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
 from replicator.provider.moving import Move
@@ -508,6 +508,8 @@ class Provider:
         Raises:
             IntegrityError: a signature does not hold.
         """
+        facts = list(facts)
+        look_at(self._database, NO_GROUP, facts)
         return self._database.write("group", lambda connection: take(connection, facts))
 
     def invite(self, *, quota: int, label: str, valid_s: int = VALID_S) -> str:

@@ -30,7 +30,7 @@ from replicator.provider.charters import keep_charter_fork, store_charter
 from replicator.provider.claims import apply_claim, lacking, number_of
 from replicator.provider.core import NOBODY, Core
 from replicator.provider.drain import keep_clearing, notice_for
-from replicator.provider.groups import swap
+from replicator.provider.groups import look_at, swap
 from replicator.provider.heads import (
     ForkError,
     accept_head,
@@ -528,6 +528,7 @@ class ProviderSession:
     def group(self, request: GroupRequest) -> GroupReply:
         """Swap facts of the group that this provider is in."""
         tenant, _ = self._permit(None)
+        look_at(self._core.database, request.group, request.facts)
         if not request.facts:
             return self._core.database.read(lambda connection: swap(connection, request, tenant.root_key))
         return self._core.database.write("group", lambda connection: swap(connection, request, tenant.root_key))

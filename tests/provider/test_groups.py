@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from replicator.charter import group
 from replicator.charter.group import MOST_ADMISSIONS, Known, Voice, found_group, merge, read_word
+from replicator.crypto import sign
 from replicator.crypto.sign import SigningKey
 from replicator.format.codec import decode, encode
 from replicator.format.group import Fact, Group
@@ -192,6 +195,50 @@ def test_what_is_wanted_is_what_is_lacking_and_is_taken_when_it_is_brought(stand
     assert stand.swap(bob, known, known.beside(before.hashes)).wanted == b""
     forged = msgspec.structs.replace(known.facts[0], signed=known.facts[0].signed[:50] + bytes(400))
     says("does not hold", lambda: stand.swap(bob, known, [forged]))
+
+
+def test_no_signature_is_checked_while_others_wait_for_the_database(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = Tenant("bob")
+    stand.let_in(bob)
+    stand.enrol(bob)
+    known = stand.provider.group()
+    assert known is not None
+    voucher_ = voucher(stand.door, known.group, code=CODE, door=stand.door)
+    connection, held = stand.provider._database._connection, []
+    true = sign.verify
+
+    def verify(*args: Any, **kwargs: Any) -> bytes:
+        held.append(connection.in_transaction)
+        return true(*args, **kwargs)
+
+    monkeypatch.setattr(group, "verify", verify)
+
+    def checked(work: Callable[[], object]) -> list[bool]:
+        group._read.cache_clear()
+        held.clear()
+        work()
+        return list(held)
+
+    for work in (
+        lambda: stand.swap(bob, known),
+        lambda: stand.swap(bob, known, [voucher_]),
+        lambda: stand.provider.take_facts([voucher_]),
+    ):
+        found = checked(work)
+        assert len(found) >= len(known.facts) - 1
+        assert not any(found)
+    # A door checks inside what it has just signed itself, and nothing else.
+    dave = Voice(key=SigningKey(bytes(range(32))))
+    said = word(dave, known.group, name="dave").signed
+    request = JoinRequest(group=known.group, secret=SECRET, word=said, facts=[])
+    found = checked(lambda: stand.service.join(request))
+    assert sum(found) <= 2, "the admission, and the voucher in it"
+    forged = msgspec.structs.replace(voucher_, signed=voucher_.signed[:-1] + bytes(1))
+    says("does not hold", lambda: stand.swap(bob, known, [forged]))
+    elsewhere = msgspec.structs.replace(request, group=bytes(31) + b"\1", secret=b"")
+    assert not any(checked(lambda: says("not in that group", lambda: stand.service.join(elsewhere))))
 
 
 def test_who_has_brought_as_many_as_one_may_brings_nobody_back_either(stand: Stand) -> None:

@@ -8,8 +8,8 @@ import socket
 import ssl
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 import msgspec
@@ -216,24 +216,25 @@ def test_another_key_than_the_pinned_one_is_refused_before_anything_is_sent(
 def test_endpoints_are_tried_in_order_until_the_pinned_key_answers(tmp_path: str) -> None:
     async def work(at: Live) -> None:
         async with living(os.path.join(tmp_path, "other"), owner="eve") as other:
-            nobody = f"127.0.0.1:{free_port()}"
-            target = at.target(at.tenant.node, None, nobody, "no endpoint", other.endpoint, at.endpoint)
-            impostor = replace(target, endpoints=(nobody, other.endpoint), identity=STRANGER.identity)
-            connection = await at.network.connect(target)
-            await connection.close()
-            with pytest.raises(ProtocolError):
-                await at.network.connect(impostor)
+            with closed_port() as port:
+                nobody = f"127.0.0.1:{port}"
+                target = at.target(at.tenant.node, None, nobody, "no endpoint", other.endpoint, at.endpoint)
+                impostor = replace(target, endpoints=(nobody, other.endpoint), identity=STRANGER.identity)
+                connection = await at.network.connect(target)
+                await connection.close()
+                with pytest.raises(ProtocolError):
+                    await at.network.connect(impostor)
 
     live(str(tmp_path), work)
 
 
 def test_nobody_there_is_unreachable_with_every_endpoint_named() -> None:
     async def work() -> None:
-        ports = [free_port(), free_port()]
-        target = dead_target(*(f"127.0.0.1:{port}" for port in ports))
-        with pytest.raises(UnreachableError) as caught:
-            await TlsNetwork().connect(target)
-        assert all(str(port) in str(caught.value) for port in ports)
+        with closed_port() as one, closed_port() as two:
+            target = dead_target(*(f"127.0.0.1:{port}" for port in (one, two)))
+            with pytest.raises(UnreachableError) as caught:
+                await TlsNetwork().connect(target)
+        assert all(str(port) in str(caught.value) for port in (one, two))
         with pytest.raises(UnreachableError, match="no endpoint is known"):
             await TlsNetwork().connect(dead_target())
 
@@ -763,11 +764,12 @@ def write_file(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on, and nobody can while the block runs: not another test, nor the dialler itself."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 @asynccontextmanager
