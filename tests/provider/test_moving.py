@@ -119,11 +119,13 @@ def test_an_erasure_waits_for_an_old_folder_that_is_not_there(stand: Stand, tmp_
     move(stand, tmp_path / "new")
     old, away = Path(stand.house.data), tmp_path / "in a drawer"
     old.rename(away)
+    old.mkdir()  # where it was mounted
     assert refusal(lambda: stand.service.erase(stand.tenant.erase_order())) == "unavailable"
     [erased] = stand.provider.status()["erased"]
     assert not erased["done"], "and nobody is told that it is"
     stand.restart()
     assert not stand.provider.status()["erased"][0]["done"]
+    old.rmdir()
     away.rename(old)
     stand.restart()
     assert stand.provider.status()["erased"][0]["done"]
