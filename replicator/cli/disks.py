@@ -12,20 +12,24 @@ from replicator.errors import LockedError, UsageError
 
 if TYPE_CHECKING:
     from replicator.provider.home import Provider
-    from replicator.provider.moving import Copied, Move
+    from replicator.provider.moving import Copied
 
 
 @click.command("move")
 @click.option("--data", required=True, metavar="DIR", help="The new folder: empty, or not there yet.")
 @click.option("--remove-old", is_flag=True, help="Delete the old folder's objects, each once the new one was read.")
+@click.option("--forget-old", is_flag=True, help="Old folders are no more (a disk was destroyed): deletes nothing.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be copied, or deleted.")
 @command(keys="provider identity")
-def move(session: Session, data: str, *, remove_old: bool, dry_run: bool) -> None:
+def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry_run: bool) -> None:
     """Move the objects to another disk; stopped anywhere, the same command goes on.
 
     The daemon may run while most is copied, each object compared with its name. For the end it has to be stopped: run
     the same command again then, which takes minutes. The old folder stays as it is, under another name for its store,
     until --remove-old deletes each object in it whose copy was read and is good. Receipts go on counting.
+
+    A tenant that is erased is erased in old folders too. While the disk of one is not there, that cannot be said to be
+    done; --forget-old is your word that the disk is no more.
     """
     from replicator.provider.daemon import only_daemon  # noqa: PLC0415 - commands import what they use
     from replicator.provider.home import open_provider  # noqa: PLC0415
@@ -33,14 +37,20 @@ def move(session: Session, data: str, *, remove_old: bool, dry_run: bool) -> Non
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
         moving = opened.move_to(data)
-        if remove_old:
-            _remove_old(session, opened, moving, dry_run=dry_run)
+        if remove_old or forget_old:
+            if opened.data != os.path.abspath(data):
+                raise UsageError(f"the objects lie in {opened.data}", hint="give that with --data")
+            if forget_old:
+                _forget_old(session, opened, dry_run=dry_run)
+            else:
+                _remove_old(session, opened, dry_run=dry_run)
             return
         if opened.data == os.path.abspath(data):
-            moving.settle()
+            if not dry_run:
+                moving.settle()
             session.out.result(
                 {"data": opened.data, "moved_from": opened.moved_from, "switched": True},
-                f"The objects lie in {opened.data}; copies of them still in {opened.moved_from} ({_LET_GO}).",
+                f"The objects lie in {opened.data}; copies still in {', '.join(opened.old_folders)} ({_LET_GO}).",
             )
             return
         plan = moving.plan()
@@ -123,9 +133,24 @@ def _must_agree(session: Session, target: str) -> None:
         )
 
 
-def _remove_old(session: Session, opened: "Provider", moving: "Move", *, dry_run: bool) -> None:
-    source = opened.moved_from
-    done = moving.remove_old(opened.is_stored, dry_run=dry_run)
+def _forget_old(session: Session, opened: "Provider", *, dry_run: bool) -> None:
+    folders = opened.old_folders if dry_run else opened.forget_old()
+    word = "would be" if dry_run else "are"
+    session.out.result(
+        {"forgotten": folders, "dry_run": dry_run},
+        f"{', '.join(folders)} {word} forgotten. What lies there still stays, also what is of erased tenants.",
+    )
+
+
+def _remove_old(session: Session, opened: "Provider", *, dry_run: bool) -> None:
+    from replicator.provider.moving import Copied  # noqa: PLC0415 - commands import what they use
+
+    folders = opened.old_folders
+    source = ", ".join(folders)
+    done = Copied()
+    for folder in folders:
+        gone = opened.move_to(opened.data, source=folder).remove_old(opened.is_stored, dry_run=dry_run)
+        done.objects, done.size, done.kept = done.objects + gone.objects, done.size + gone.size, done.kept + gone.kept
     if done.kept:
         session.worsen(exits.INTEGRITY)
         session.out.notice(
@@ -135,7 +160,8 @@ def _remove_old(session: Session, opened: "Provider", moving: "Move", *, dry_run
     word = "would be deleted" if dry_run else "deleted"
     session.out.result(
         {
-            "moved_from": source,
+            "moved_from": folders[-1],
+            "folders": folders,
             "removed": done.objects,
             "removed_bytes": done.size,
             "kept": done.kept,

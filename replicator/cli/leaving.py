@@ -52,9 +52,9 @@ def drain(
     try:
         if cancel:
             count = opened.cancel_drain(tenant)
-            if not count:
+            if count is None:
                 raise UsageError("nothing was said to take back", hint="`provider drain` shows what was")
-            session.out.notice(f"taken back: {count} tenants hear of it at their next contact, and stay")
+            session.out.notice(f"taken back: {_hear(count)}")
         elif by is not None:
             keeps = None if size is None else parse_size(size)
             plan = opened.plan_drain(tenant=tenant, size=keeps)
@@ -71,6 +71,17 @@ def drain(
     if any(one.left for one in found):
         session.worsen(exits.GAPS)
     session.out.result(_document(whole, found, now_ns), _text(whole, found, now_ns))
+
+
+def _hear(count: int) -> str:
+    """Return who hears of it."""
+    if not count:
+        return "no tenant had to be told"
+    return (
+        f"{count} tenants hear of it at their next contact, and stay"
+        if count > 1
+        else "one tenant hears of it at its next contact, and stays"
+    )
 
 
 def _plan_document(plan: "list[Emptying]", by_ns: int) -> dict[str, Any]:
@@ -136,7 +147,12 @@ def _text(whole: "Drain | None", found: "list[Emptying]", now_ns: int) -> list[s
         )
         for one in found
     ]
-    lines += table(("TENANT", "BY", "KEEPS", "LIES HERE", "LEFT", "NO PLACE", "DONE", "BY ITS WORD OF"), rows)
+    lines += [] if rows else ["No tenant had to be told."]
+    lines += (
+        []
+        if not rows
+        else table(("TENANT", "BY", "KEEPS", "LIES HERE", "LEFT", "NO PLACE", "DONE", "BY ITS WORD OF"), rows)
+    )
     for one in found:
         name = one.label or one.tenant.hex()[:12]
         if one.left and now_ns >= one.by_ns:

@@ -14,7 +14,7 @@ from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
 from replicator.cli.places import parse_place
-from replicator.clock import DAY_S
+from replicator.clock import DAY_S, NS
 from replicator.config import (
     MOST_STREAMS,
     config_path,
@@ -336,6 +336,8 @@ def change(
             offer = opened.change_offer(notice_s=notice_s)
             document |= {"number": offer.number, "notice_s": offer.notice_s}
             lines.append(f"Offer {offer.number} promises {_notice_text(offer.notice_s)}.")
+            if opened.promised_until_ns > session.clock.now_ns() + offer.notice_s * NS:
+                lines.append(f"A longer one was promised before: until {moment(opened.promised_until_ns)} that holds.")
         if grants:
             document["quotas"] = [_grant(session, opened, name, quota, lines) for name, quota in grants]
         if size is not None:
@@ -770,6 +772,10 @@ def _place_text(found: dict[str, Any]) -> str:
     return f"{format_size(found['disk_free'])} free on the disk" if found["mounted"] else "which is NOT MOUNTED"
 
 
+def _old_folders(found: dict[str, Any]) -> list[str]:
+    return [*found["moved_before"], *filter(None, [found["moved_from"]])]
+
+
 def _status_text(found: dict[str, Any]) -> list[str]:
     offer = found["offer"]
     lines = [
@@ -778,7 +784,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + ", ".join(offer["endpoints"]),
         f"{format_size(found['used'])} of {format_size(offer['capacity'])} used in {found['data']}, "
         + _place_text(found),
-        *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
+        *(f"Copies from before a move still lie in {one}" for one in _old_folders(found)),
         _hours_text(found["window"], found["zone"], found["streams"]),
         *filter(None, [_rates_text(found["down"], found["up"])]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",

@@ -73,6 +73,7 @@ class Core:
         hours: Callable[[], Hours],
         pulls: Pulls | None = None,
         relay_for: Sequence[str] = (),
+        erase_left: Callable[[TenantId], None] = lambda _tenant: None,
     ) -> None:
         self.key = key
         self.admitted = admitted
@@ -93,6 +94,7 @@ class Core:
         self.claimed_sets: Lru[bytes, bytes] = Lru(CLAIMED_SETS)
         """Names that were claimed lately, by the roots of their sets: the next claim changes a few of them."""
         self._data = data
+        self._erase_left = erase_left
         self._attaching = threading.Lock()
         self._ticking = threading.Lock()
         self._erasing = threading.Lock()
@@ -221,7 +223,7 @@ class Core:
         receipt = finish(
             self.database,
             erasure,
-            self._data.remove,
+            self._remove,
             key=self.key,
             incarnation=self.incarnation,
             clock=self.clock,
@@ -234,6 +236,10 @@ class Core:
                 extra={"unit": "erase"},
             )
         return receipt
+
+    def _remove(self, tenant: TenantId) -> None:
+        self._data.remove(tenant)
+        self._erase_left(tenant)  # from the folders that it was moved away from
 
     def available(self) -> bool:
         """Return whether our disk is there. One that comes back is taken up as at a start.

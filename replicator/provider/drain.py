@@ -138,6 +138,8 @@ def begin(
     left = {one.tenant: one.left for one in emptying(database, dict.fromkeys(keeps, (0, by_ns)))}
     rows = []
     for tenant, most in keeps.items():
+        if tenant not in left:
+            continue  # erased meanwhile
         notice = Notice(tenant=tenant, keeps=most, by_ns=by_ns, said_ns=now_ns, promised_s=promised_s)
         known = before.get(tenant)
         began = (known.began_ns, known.began) if known is not None else (now_ns, max(0, left[tenant] - most))
@@ -155,17 +157,17 @@ def begin(
     database.write("drain", work)
 
 
-def cancel(database: Database, tenant: bytes | None) -> int:
-    """Take back what was said to a tenant, or (None) to all; return to how many.
+def cancel(database: Database, tenant: bytes | None) -> int | None:
+    """Take back what was said to a tenant, or (None) to all; return to how many, None if nothing was said.
 
     One of whom it is taken back stays also where the whole goes on draining, unlike who comes later.
     """
 
-    def work(connection: sqlite3.Connection) -> int:
+    def work(connection: sqlite3.Connection) -> int | None:
         if tenant is None:
             connection.execute("DELETE FROM clearings")
             [count] = connection.execute("SELECT count(*) FROM drains WHERE signed != x''").fetchone()
-            return int(max(count, min(1, connection.execute("DELETE FROM drains").rowcount)))
+            return int(count) if connection.execute("DELETE FROM drains").rowcount else None
         connection.execute("DELETE FROM clearings WHERE tenant = ?", (tenant,))
         count = connection.execute(
             "UPDATE drains SET keeps = ?, signed = x'' WHERE tenant = ? AND signed != x''", (_STAYS, tenant)
@@ -173,7 +175,7 @@ def cancel(database: Database, tenant: bytes | None) -> int:
         connection.execute(
             "DELETE FROM drains WHERE tenant = ? AND NOT EXISTS (SELECT 1 FROM drains WHERE tenant = x'')", (tenant,)
         )
-        return count
+        return count or None
 
     return database.write("drain", work)
 
@@ -210,8 +212,16 @@ def progress(database: Database) -> list[Emptying]:
 def emptying(
     database: Database, keeps: Mapping[bytes, tuple[int, int]], said: Mapping[bytes, Drain] | None = None
 ) -> list[Emptying]:
-    """Return how far tenants are, or would be if they were told to keep so much by then."""
-    return database.read(lambda connection: [_emptying(connection, name, keeps[name], said) for name in sorted(keeps)])
+    """Return how far tenants are, or would be if they were told to keep so much by then.
+
+    Those that were erased since they were looked up are left out.
+    """
+
+    def work(connection: sqlite3.Connection) -> list[Emptying]:
+        there = {tenant for (tenant,) in connection.execute("SELECT id FROM tenants")}
+        return [_emptying(connection, name, keeps[name], said) for name in sorted(keeps) if name in there]
+
+    return database.read(work)
 
 
 def _emptying(

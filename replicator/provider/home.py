@@ -50,7 +50,7 @@ from replicator.provider.erasing import all_erasures
 from replicator.provider.groups import NO_GROUP, enter, known_group, look_at, own_member, set_for_members, take
 from replicator.provider.hours import Hours
 from replicator.provider.invites import SECRET_SIZE, VALID_S, InviteRow, add_invite, list_invites, revoke
-from replicator.provider.moving import Move
+from replicator.provider.moving import Move, erase_left
 from replicator.provider.objects import levels_of_all, size_of, used_by_all
 from replicator.provider.offers import heard_endpoints, own_offer, sign_offer
 from replicator.provider.pulling import Pulls, Run
@@ -119,8 +119,9 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """home.json. ``data`` may be edited by hand when the disk moves; s3://BUCKET/PREFIX is a bucket of ``server``.
 
     ``pull_from``: whom it fetches from (:class:`Reachable`). ``moved_from``: where the objects were before, and copies
-    may still lie (:mod:`.moving`). ``relay_for``: whom it passes connections on to, in the words of
-    :func:`relay_words`, at ``relay_rate`` bytes a second for each; ``via``: the relays it waits at
+    may still lie (:mod:`.moving`); ``moved_before``: likewise, from moves before that. ``promised_until_ns``: before
+    this it does not leave, by what earlier offers promised. ``relay_for``: whom it passes connections on to, in the
+    words of :func:`relay_words`, at ``relay_rate`` bytes a second for each; ``via``: the relays it waits at
     ("HOST:PORT/IDENTITY").
 
     ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). ``down`` and ``up``: bytes a second
@@ -142,6 +143,8 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     relay_rate: int = RATE
     via: tuple[str, ...] = ()
     moved_from: str = ""
+    moved_before: tuple[str, ...] = ()
+    promised_until_ns: int = 0
     server: BucketServer | None = None
 
 
@@ -199,6 +202,7 @@ class Provider:
                 hours=self._hours_now(),
                 pulls=Pulls(sources, self.key, self._clock.now_ns, run) if sources is not None else None,
                 relay_for=self._file.relay_for,
+                erase_left=self._erase_left,
             )
         )
 
@@ -432,6 +436,8 @@ class Provider:
         fields = msgspec.structs.asdict(before) | changes
         fields |= {"number": before.number + 1, "created_ns": self._clock.now_ns()}
         offer = Offer(**fields)
+        if offer.notice_s < before.notice_s:
+            self._keep_promise(before.notice_s)
         signed = sign_offer(self.key, offer)
         advertised = int("endpoints" in changes)
         self._database.write(
@@ -441,6 +447,20 @@ class Provider:
             ),
         )
         return offer
+
+    def _keep_promise(self, notice_s: int) -> None:
+        """Note until when an offer that is replaced now is held to: who relies on it heard it a moment ago."""
+        until_ns = max(self._file.promised_until_ns, self._clock.now_ns() + notice_s * NS)
+        self._keep(msgspec.structs.replace(self._file, promised_until_ns=until_ns))
+
+    @property
+    def promised_until_ns(self) -> int:
+        """Before this it does not leave, by what earlier offers promised; 0: none did."""
+        return self._file.promised_until_ns
+
+    def _promised_s(self, now_ns: int) -> int:
+        """Return the notice that tenants were promised: by the offer, or by one before that still runs."""
+        return max(self.offer().notice_s, -(-(self._file.promised_until_ns - now_ns) // NS))
 
     def advertise(self, endpoints: Iterable[str]) -> Offer:
         """Sign where others reach this provider; nothing: where it listens, which a start corrects.
@@ -621,7 +641,8 @@ class Provider:
         Raises:
             UsageError: the day is over; or the notice is shorter than promised, and nobody consented.
         """
-        now_ns, promised_s = self._clock.now_ns(), self.offer().notice_s
+        now_ns = self._clock.now_ns()
+        promised_s = self._promised_s(now_ns)
         if by_ns <= now_ns:
             raise UsageError("that day is over", hint="give --by a day to come, such as 2027-01-31 or 60d")
         keeps = {one.tenant: one.keeps for one in plan}
@@ -631,7 +652,8 @@ class Provider:
         )
         if short and not consent:
             raise UsageError(
-                f"this provider's offer promises {promised_s // DAY_S} days of notice, and these are "
+                f"{'this' if promised_s == self.offer().notice_s else 'an earlier word of this'} provider promises "
+                f"{-(-promised_s // DAY_S)} days of notice, and these are "
                 f"{(by_ns - now_ns) / NS / DAY_S:.0f}",
                 hint=f"choose a day from {day_of(now_ns + promised_s * NS)} on, or give --yes: tenants will be told "
                 "that it is shorter than promised",
@@ -645,8 +667,8 @@ class Provider:
         )
         return short
 
-    def cancel_drain(self, tenant: str | None) -> int:
-        """Take back what was said to a tenant, or to all; return to how many.
+    def cancel_drain(self, tenant: str | None) -> int | None:
+        """Take back what was said to a tenant, or to all; return to how many, None if nothing was said.
 
         Raises:
             NotFoundError: no such tenant, or several.
@@ -662,8 +684,10 @@ class Provider:
         """The folder with the objects, or s3://BUCKET/PREFIX."""
         return self._file.data
 
-    def move_to(self, target: str) -> Move:
+    def move_to(self, target: str, *, source: str = "") -> Move:
         """Return the move of the objects to another folder; or the end of one that home.json names already.
+
+        ``source``: from which of :attr:`old_folders`, if not the last.
 
         Raises:
             UsageError: they lie in a bucket, or would.
@@ -675,24 +699,24 @@ class Provider:
                 hint="offer the new place as another provider, and drain this one",
             )
         file, target = self._file, os.path.abspath(target)
-        source = file.data
-        if file.data == target:
+        if file.data != target:
+            source = file.data
+        else:
             if not file.moved_from:
                 raise HomeError(f"{target}: the objects lie there already", hint="give another folder with --data")
-            source = file.moved_from
+            source = source or file.moved_from
 
         def keep(data: str, moved_from: str) -> None:
             # What was set while most was copied, which may have taken days, holds.
             self._file = _read_home_file(os.path.join(self.folder, "home.json"), self._fs)
-            self._keep(msgspec.structs.replace(self._file, data=data, moved_from=moved_from))
+            others = [one for one in self.old_folders if one not in (source, data)]
+            self._keep_old([*others, moved_from] if moved_from else others, data)
 
-        row = self._database.row("SELECT store FROM meta")
-        assert row is not None, "the row is made with the home"
         return Move(
             self._fs,
             source=source,
             target=target,
-            store=row[0],
+            store=self._store(),
             tenants=lambda: all_tenants(self._database),
             erased=lambda: [one.tenant for one in all_erasures(self._database)],
             floor=floor_of(self.offer().capacity),
@@ -702,6 +726,27 @@ class Provider:
     def is_stored(self, tenant: TenantId, name: ObjectName) -> bool:
         """Return whether an object was received and not deleted since."""
         return size_of(self._database, tenant, name) is not None
+
+    @property
+    def old_folders(self) -> list[str]:
+        """The folders that the objects were in before moves and copies may still lie in, the last one last."""
+        return [*self._file.moved_before, *filter(None, [self._file.moved_from])]
+
+    def forget_old(self) -> list[str]:
+        """Forget the folders from before moves, whose disks are no more; return them. Nothing is deleted."""
+        folders = self.old_folders
+        self._keep_old([], self._file.data)
+        return folders
+
+    def _keep_old(self, folders: list[str], data: str) -> None:
+        last = folders[-1] if folders else ""
+        self._keep(msgspec.structs.replace(self._file, data=data, moved_from=last, moved_before=tuple(folders[:-1])))
+
+    def _erase_left(self, tenant: TenantId) -> None:
+        """Remove a tenant from the folders of before, as home.json names them now."""
+        file = _read_home_file(os.path.join(self.folder, "home.json"), self._fs)
+        for folder in (*file.moved_before, *filter(None, [file.moved_from])):
+            erase_left(self._fs, folder, self._store(), tenant)
 
     @property
     def moved_from(self) -> str:
@@ -850,6 +895,7 @@ class Provider:
             "for_members": self.for_members,
             "data": data.path,
             "moved_from": self.moved_from or None,
+            "moved_before": list(self._file.moved_before),
             "mounted": mounted,
             "used": used_by_all(self._database),
             "disk_free": state.disk_free,
@@ -915,14 +961,17 @@ class Provider:
         """Let go of the database."""
         self._database.close()
 
-    def _data(self) -> Data:
+    def _store(self) -> bytes:
         row = self._database.row("SELECT store FROM meta")
         assert row is not None, "the row is made with the home"
+        return bytes(row[0])
+
+    def _data(self) -> Data:
         return _data_of(
             self.folder,
             self._file.data,
             self._file.server,
-            row[0],
+            self._store(),
             fs=self._fs,
             clock=self._clock,
             make_bucket=self._make_bucket,

@@ -14,6 +14,8 @@ Stopped anywhere, the same move goes on from there:
 What lies in the old folder is deleted by a step of its own, each object after the new one was read and is good.
 """
 
+import errno
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +30,8 @@ from replicator.fs import Fs, write_atomic
 from replicator.ids import ObjectName, TenantId
 from replicator.provider.datadir import GENERATION, SENTINEL, DataDir
 from replicator.store.folder import BAD_MEDIA, FolderObjectStore, parse_name
+
+log = logging.getLogger(__name__)
 
 NOTE: Final = ".replicator-moving"
 MOVED: Final = ".replicator-moved"
@@ -215,11 +219,11 @@ class Move:
         if not dry_run and not done.kept:
             for tenant in tenants:
                 self._old.remove(tenant)
+            self._keep(self._new.path, "")  # before its mark goes: without that nobody could say whose it was
             for text in (GENERATION, MOVED):
                 with suppress(FileNotFoundError):
                     self._fs.unlink(os.path.join(self._old.path, text))
             self._fs.fsync_dir(self._old.path)
-            self._keep(self._new.path, "")
         return done
 
     def _follow(self, tenant: TenantId) -> int:
@@ -280,6 +284,18 @@ class Move:
             f"{self._new.path}: there is something in it that no move of this provider put there",
             hint="give a folder that is empty, or not there yet",
         )
+
+
+def erase_left(fs: Fs, folder: str, store: bytes, tenant: TenantId) -> None:
+    """Remove everything of a tenant from a folder that the store was moved away from, durably.
+
+    Raises:
+        OSError: the folder is not there, or is another one; or the disk does not do it.
+    """
+    if store.hex() not in (_text(fs, os.path.join(folder, name)) for name in (MOVED, SENTINEL)):
+        log.error("a folder from before a move is not there, and may hold copies of a tenant that is to be erased")
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    DataDir(fs, folder, store).remove(tenant)
 
 
 def _existing(path: str) -> str:

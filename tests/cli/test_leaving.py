@@ -1,6 +1,7 @@
 """What an operator is told of leaving, of another disk and of one that was brought, and with which exit code."""
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,9 @@ def test_a_drain_is_said_shown_and_taken_back_and_a_look_changes_nothing(place: 
     for wrong in (("--cancel", "--dry-run"), ("--cancel", "--by", "60d"), ("--dry-run",), ("--to", "1G")):
         place.fails(2, *drain, *wrong, home="home")
     assert "This provider leaves by" in place.ok(*drain, home="home").text
-    assert "taken back" in place.ok(*drain, "--cancel", home="home").err
+    text = place.ok(*drain, home="home").text
+    assert ("No tenant had to be told" in text, "BY ITS WORD" in text) == (True, False)
+    assert "taken back: no tenant had to be told" in place.ok(*drain, "--cancel", home="home").err
     assert "nothing was said" in place.fails(2, *drain, "--cancel", home="home")
 
 
@@ -114,6 +117,38 @@ def test_rates_are_set_shown_declared_and_taken_back(place: Place) -> None:
     place.ok("provider", "set", "--down", "3M", home="home")
     assert "takes 3 MB a second and gives 1 MB a second" in place.ok("provider", "prove", home="home").text
     assert rates() == (3_000_000, 1_000_000), "what is not declared stays"
+
+
+def test_a_look_settles_no_move_and_old_folders_are_all_named_until_they_go(place: Place) -> None:
+    old, new, newer = (place.path / name for name in ("data", "new", "newer"))
+    place.ok("provider", "move", "--data", new, home="home")
+    (new / ".replicator-moving").write_text("left by a power cut\n")
+    place.ok("provider", "move", "--data", new, "--dry-run", home="home")
+    assert (new / ".replicator-moving").exists()
+    place.ok("provider", "move", "--data", new, home="home")
+    assert not (new / ".replicator-moving").exists()
+    place.ok("provider", "move", "--data", newer, home="home")
+    status = place.ok("provider", "status", home="home").text
+    assert all(f"before a move still lie in {folder}\n" in status for folder in (old, new))
+    for end in ("--remove-old", "--forget-old"):
+        assert f"lie in {newer}" in place.fails(2, "provider", "move", "--data", new, end, home="home")
+    assert place.json("provider", "move", "--data", newer, "--forget-old", "--dry-run", home="home")["forgotten"] == [
+        str(old),
+        str(new),
+    ]
+    gone = place.json("provider", "move", "--data", newer, "--remove-old", home="home")
+    assert gone["folders"] == [str(old), str(new)]
+    assert (list(old.iterdir()), list(new.iterdir())) == ([], [])
+    assert "before a move" not in place.ok("provider", "status", home="home").text
+
+
+def test_a_disk_that_is_no_more_is_forgotten_by_the_operators_word(place: Place) -> None:
+    place.ok("provider", "move", "--data", place.path / "new", home="home")
+    shutil.rmtree(place.path / "data")
+    again = ("provider", "move", "--data", place.path / "new")
+    assert "nothing was deleted" in place.fails(1, *again, "--remove-old", home="home")
+    assert "are forgotten" in place.ok(*again, "--forget-old", home="home").text
+    assert "before a move" not in place.ok("provider", "status", home="home").text
 
 
 def test_a_disk_with_nothing_for_this_provider_is_a_gap_and_no_fault_of_it(place: Place) -> None:

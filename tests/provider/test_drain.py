@@ -19,7 +19,7 @@ from replicator.format.merkle import name_of
 from replicator.format.notice import Clearing, Notice
 from replicator.ids import ObjectName
 from replicator.provider.alarms import alarms_of
-from replicator.provider.drain import shares
+from replicator.provider.drain import emptying, shares
 from replicator.wire.messages import Leaving, LeavingRequest, Signed
 from tests.crashfs import Crash, CrashFs
 from tests.provider.stand import Stand, refusal
@@ -138,7 +138,7 @@ def test_a_word_about_something_else_is_refused(stand: Stand, change: str) -> No
 
 def test_a_notice_shorter_than_promised_needs_consent_and_is_said(stand: Stand) -> None:
     stand.provider.change_offer(notice_s=NOTICE)
-    with pytest.raises(UsageError, match=r"promises 60 days of notice, and these are 30") as caught:
+    with pytest.raises(UsageError, match=r"this provider promises 60 days of notice, and these are 30") as caught:
         leave(stand, 30)
     assert "--yes" in caught.value.hint
     assert ask(stand) == b""
@@ -151,6 +151,40 @@ def test_a_notice_shorter_than_promised_needs_consent_and_is_said(stand: Stand) 
         leave(stand, 50)
     assert leave(stand, 30, consent=True)
     assert decode(Notice, body_of(ask(stand))).is_short
+
+
+def test_a_longer_notice_that_was_promised_before_holds_until_it_has_run_out(stand: Stand) -> None:
+    stand.provider.change_offer(notice_s=NOTICE)
+    stand.clock.advance(DAY_S)
+    stand.provider.change_offer(notice_s=NOTICE // 6)
+    stand.provider.change_offer(notice_s=0)
+    with pytest.raises(
+        UsageError, match="an earlier word of this provider promises 60 days of notice, and these are 59"
+    ):
+        leave(stand, 59)
+    stand.clock.advance(20 * DAY_S)
+    stand.provider = stand.house.open()
+    with pytest.raises(UsageError, match="promises 40 days"):
+        leave(stand, 39)
+    assert leave(stand, 39, consent=True)
+    assert decode(Notice, body_of(ask(stand))).is_short
+    assert stand.provider.cancel_drain(None) == 1
+    assert not leave(stand, 41)
+    assert not decode(Notice, body_of(ask(stand))).is_short
+    assert stand.provider.cancel_drain(None) == 1
+    stand.clock.advance(40 * DAY_S)
+    assert not leave(stand, 1), "it has run out"
+
+
+def test_who_was_erased_meanwhile_is_in_no_list_and_no_hindrance(stand: Stand) -> None:
+    plan = stand.provider.plan_drain(tenant=None, size=None)
+    stand.service.erase(stand.tenant.erase_order())
+    by_ns = stand.clock.now_ns() + 90 * DAY_S * NS
+    assert not stand.provider.drain(plan, size=None, whole=True, by_ns=by_ns, consent=False)
+    assert stand.provider.draining()[1] == []
+    assert emptying(stand.provider._database, {stand.tenant.id: (0, by_ns)}) == []
+    assert stand.provider.cancel_drain(None) == 0, "something was said, and to nobody"
+    assert stand.provider.cancel_drain(None) is None
 
 
 def test_stopped_while_it_is_said_nothing_is_said_and_it_can_be_said_again(tmp_path: Path) -> None:
@@ -219,13 +253,13 @@ def test_of_whom_it_is_taken_back_alone_stays_while_the_others_leave(stand: Stan
     whole, others = stand.provider.draining()
     assert (whole is not None, others) == (True, [])
     put(stand.node, data_object(2, 2 * MIB))
-    assert stand.provider.cancel_drain(stand.tenant.id.hex()) == 0
+    assert stand.provider.cancel_drain(stand.tenant.id.hex()) is None
     stand.clock.advance(DAY_S)
     leave(stand, 30)
     [one] = stand.provider.draining()[1]
     assert (bool(ask(stand)), stand.node.info().quota, one.began_ns > began_ns) == (True, 0, True), "and anew"
     stand.provider.cancel_drain(stand.tenant.id.hex())
-    assert stand.provider.cancel_drain(None) == 1
+    assert stand.provider.cancel_drain(None) == 0
     assert (stand.provider.draining(), stand.node.info().quota) == ((None, []), before)
 
 

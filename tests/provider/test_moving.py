@@ -14,7 +14,7 @@ from replicator.provider.moving import MOVED, NOTE, Copied
 from replicator.wire.messages import InventoryRequest
 from tests.crashfs import Crash, CrashFs, no_space
 from tests.fakes import FakeClock
-from tests.provider.stand import Stand
+from tests.provider.stand import Stand, refusal
 from tests.provider.tenant import House, Tenant, data_object, put, settle
 
 FIRST, SECOND, THIRD = (data_object(number) for number in (1, 2, 3))
@@ -108,11 +108,63 @@ def test_the_old_folder_goes_with_an_erased_tenants_and_whoever_came_later(stand
     move(stand, target)
     settle(stand.provider, stand.service, late)
     stand.service.erase(stand.tenant.erase_order())
+    assert not os.path.exists(stand.house.objects(stand.tenant)), "erased is erased, there too"
     moving = stand.provider.move_to(str(target))
-    assert moving.remove_old(stand.provider.is_stored, dry_run=True).objects == 3
-    assert len(os.listdir(stand.house.objects(stand.tenant))) == 3
     done = moving.remove_old(stand.provider.is_stored, dry_run=False)
-    assert (done.objects, done.kept, os.listdir(old), stand.provider.moved_from) == (3, 0, [], "")
+    assert (done.objects, done.kept, os.listdir(old), stand.provider.moved_from) == (0, 0, [], "")
+
+
+def test_an_erasure_waits_for_an_old_folder_that_is_not_there(stand: Stand, tmp_path: Path) -> None:
+    put(stand.node, FIRST)
+    move(stand, tmp_path / "new")
+    old, away = Path(stand.house.data), tmp_path / "in a drawer"
+    old.rename(away)
+    old.mkdir()  # where it was mounted
+    assert refusal(lambda: stand.service.erase(stand.tenant.erase_order())) == "unavailable"
+    [erased] = stand.provider.status()["erased"]
+    assert not erased["done"], "and nobody is told that it is"
+    stand.restart()
+    assert not stand.provider.status()["erased"][0]["done"]
+    old.rmdir()
+    away.rename(old)
+    stand.restart()
+    assert stand.provider.status()["erased"][0]["done"]
+    assert list(old.rglob("objects/*")) == []
+
+
+def test_an_erasure_does_not_wait_for_a_disk_that_is_no_more(stand: Stand, tmp_path: Path) -> None:
+    move(stand, tmp_path / "new")
+    shutil.rmtree(stand.house.data)
+    assert refusal(lambda: stand.service.erase(stand.tenant.erase_order())) == "unavailable"
+    assert stand.house.open().forget_old() == [stand.house.data]
+    assert stand.service.erase(stand.tenant.erase_order()), "also while the daemon runs"
+
+
+def test_of_several_moves_no_folder_is_forgotten(stand: Stand, tmp_path: Path) -> None:
+    put(stand.node, FIRST)
+    first, second, third = stand.house.data, str(tmp_path / "second"), str(tmp_path / "third")
+    move(stand, second)
+    move(stand, third)
+    assert stand.provider.old_folders == [first, second]
+    status = stand.provider.status()
+    assert (status["moved_before"], status["moved_from"]) == ([first], second)
+    put(stand.node, SECOND)
+    late = Tenant("late")
+    settle(stand.provider, stand.service, late)
+    for folder, others in ((first, [second]), (second, [])):
+        moving = stand.provider.move_to(third, source=folder)
+        assert moving.remove_old(stand.provider.is_stored, dry_run=False).kept == 0
+        assert (os.listdir(folder), stand.provider.old_folders) == ([], others)
+    assert stand.node.get(ObjectName(name_of(FIRST))) == FIRST
+
+
+def test_a_tenant_is_erased_in_every_folder_of_before(stand: Stand, tmp_path: Path) -> None:
+    put(stand.node, FIRST)
+    for name in ("second", "third"):
+        move(stand, tmp_path / name)
+    stand.service.erase(stand.tenant.erase_order())
+    for folder in (stand.house.data, tmp_path / "second", tmp_path / "third"):
+        assert not os.path.exists(os.path.join(folder, stand.tenant.id.hex()))
 
 
 def test_what_a_disk_spoilt_is_set_aside_and_comes_along(stand: Stand, tmp_path: Path) -> None:
