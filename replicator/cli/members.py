@@ -1,7 +1,7 @@
 """node request|renew|add|list|revoke and peer add|list|show|set|remove; peer seed is in :mod:`.carrying`."""
 
 import socket
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -219,8 +219,10 @@ def _pin_document(pin: object) -> dict[str, object]:
 @command(keys="none beyond being a member")
 def peer_list(session: Session) -> None:
     """List the providers, where they stand and when they last answered."""
+    from replicator.engine.ways import behind  # noqa: PLC0415 - commands import what they use
+
     with session.member() as half:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for pin in half.peers:
             row = half.catalog.peers.get(Identity(pin.identity))
             rows.append(
@@ -228,6 +230,7 @@ def peer_list(session: Session) -> None:
                     "id": pin.identity.hex(),
                     **_pin_document(pin),
                     **_said(half, pin),
+                    "behind": behind(half, pin),
                     "quota": row.quota,
                     "used": row.used,
                     "free": row.free,
@@ -253,6 +256,7 @@ def peer_list(session: Session) -> None:
                         for word in (
                             "" if row["state"] == "ok" else row["state"],
                             row["until"] and f"until {row['until']}",
+                            row["behind"] and f"only through {' or '.join(row['behind'])}",
                             row["error"] or row["contacted"] or "never",
                         )
                         if word
@@ -268,7 +272,9 @@ def peer_list(session: Session) -> None:
 @click.argument("name")
 @command(keys="none beyond being a member")
 def peer_show(session: Session, name: str) -> None:
-    """Show one provider with its address for the recovery sheet."""
+    """Show one provider with its address for the recovery sheet, and who is out of reach with whom."""
+    from replicator.engine.ways import behind, fallen_with  # noqa: PLC0415 - commands import what they use
+
     with session.member() as half:
         pin = half.peer(name)
         row = half.catalog.peers.get(Identity(pin.identity))
@@ -278,6 +284,8 @@ def peer_show(session: Session, name: str) -> None:
             if one.state in {"held", "released"}
         ]
         said = _said(half, pin)
+        through = behind(half, pin)
+        fall = fallen_with(half, pin)
     address = f"{(row.endpoints or tuple(pin.endpoints))[0]}/{address_form(Identity(pin.identity))}"
     document = {
         "id": pin.identity.hex(),
@@ -285,6 +293,8 @@ def peer_show(session: Session, name: str) -> None:
         **said,
         "address": address,
         "endpoints": list(row.endpoints or pin.endpoints),
+        "behind": through,
+        "falls_with_it": fall,
         "objects": len(held),
         "quota": row.quota,
         "used": row.used,
@@ -292,7 +302,7 @@ def peer_show(session: Session, name: str) -> None:
         "contacted": moment(row.contacted_ns),
         "error": row.last_error,
     }
-    session.out.result(document, [f"{key:12}{value}" for key, value in document.items()])
+    session.out.result(document, [f"{key:15}{value}" for key, value in document.items()])
 
 
 @peer.command("usage")
