@@ -109,6 +109,8 @@ class Session:
         self.clock = SystemClock()
         self.rng = SystemRng()
         self.code = exits.DONE
+        self.remembered = False
+        """Whether all damage that was met is of copies that the home knows as damaged from now on."""
         self.error: ReplicatorError | None = None
         """What was said to have gone wrong, last."""
         self.most_up: int | None = None

@@ -98,6 +98,7 @@ def take_federation(session: Session, federation: "Federation") -> None:
         session.out.notice(f"INTEGRITY: {problem}")
     if federation.integrity:
         session.worsen(exits.INTEGRITY)
+        session.remembered = federation.noted == len(federation.integrity)
 
 
 @click.command()
@@ -468,3 +469,4 @@ def take_restore(session: Session, report: "RestoreReport") -> None:
         session.worsen(exits.GAPS)
     if report.damaged:
         session.worsen(exits.INTEGRITY)
+        session.remembered = False

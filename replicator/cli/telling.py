@@ -22,6 +22,7 @@ from replicator.notify.memory import Memory, load
 from replicator.notify.telling import failing, look, waiting
 
 if TYPE_CHECKING:
+    from replicator.catalog.runs import Run
     from replicator.engine.edge import Edge
     from replicator.engine.home import Half
     from replicator.engine.status import Status
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 BACKUPS = frozenset({"backup", "run"})
 """Either is a backup: the later one says how that stands."""
+
+
+REMEMBERED = "damage_remembered"
+"""Of a run's document: all damage that it met is of copies that the home has as damaged since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,8 @@ def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, c
     document = session.out.document
     if error is not None:
         document = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
+    elif code == exits.INTEGRITY and session.remembered and isinstance(document, dict):
+        document = {REMEMBERED: True} | document
     with session.member() as half:
         log, number = half.catalog.log, begun.number
         if half.path != begun.folder:  # the first datasets of a node beside a keeper came with this run
@@ -164,8 +171,13 @@ def alarms_now(half: "Half", found: "Status") -> list[Alarm]:
 
     last = half.catalog.log.last()
     backup = max((run.id for run in last if run.kind in BACKUPS), default=0)
-    ended = [(run.kind, run.code, run.why) for run in last if run.kind not in BACKUPS or run.id == backup]
+    ended = [(run.kind, _open_code(run), run.why) for run in last if run.kind not in BACKUPS or run.id == backup]
     return by_weight(alarms_of(found, ended))
+
+
+def _open_code(run: "Run") -> int:
+    """Return how a run ended, but for damage that stands in the catalog, where it heals, and is an alarm by itself."""
+    return exits.GAPS if run.code == exits.INTEGRITY and run.document.get(REMEMBERED) else run.code
 
 
 def in_words(found: "Status") -> str:

@@ -232,7 +232,8 @@ async def _survey_one(
     try:
         view, states, listed = await _inventory(link, rows, {*recovery.values(), *forgets})
         note_there(half, link.identity, (), gone={name for name in forgets if not listed.get(name)})
-        await _probe(half, edge, link, rows, states, view, count)
+        spoilt = {holding.object_id for holding in holdings if holding.state == "damaged"}
+        await _probe(half, edge, link, rows, states, view, count, spoilt)
         if view.late and not view.proved:
             # An inventory without any proof is a word: its copies go on counting only as long as the last look allows.
             raise UnreachableError(link.pin.name, f"none of {view.probes} proofs came in time: an outage, for now")
@@ -326,8 +327,22 @@ async def _probe(
     states: dict[int, HoldingState],
     view: PeerView,
     count: int,
+    spoilt: set[int],
 ) -> None:
-    """Ask for proofs of single leaves; a wrong or absent one makes the object damaged, a late one says nothing."""
+    """Ask for proofs of single leaves; a wrong or absent one makes the object damaged, a late one says nothing.
+
+    What was damaged when it was last looked at (``spoilt``) is asked for too, and stays so until it is proved: to be
+    listed again is no proof.
+    """
+    back = [row for row in rows.values() if row.id in spoilt and states.get(row.id) == "held"]
+    proved: set[int] = set()
+    if back:
+        leaves = [(row.name.hex(), edge.rng.below(leaf_count(row.size))) for row in back]
+        by_name = {row.name.hex(): row for row in back}
+        proved = await _ask(half, edge, link, by_name, leaves, states, view, at_once=_WHOLE_AT_ONCE)
+    for row in back:
+        if row.id not in proved:
+            states[row.id] = "damaged"
     if not count:
         return
     audited = {holding.object_id: holding.audited_ns for holding in half.catalog.objects.holdings(peer=link.identity)}
@@ -353,8 +368,9 @@ async def _ask(
     view: PeerView,
     *,
     at_once: int = MAX_PROBES,
-) -> None:
-    proved: list[int] = []
+) -> set[int]:
+    """Return which objects were proved, by their numbers in the catalog."""
+    proved: set[int] = set()
     view.probes += len(chosen)
     for start in range(0, len(chosen), at_once):
         part = chosen[start : start + at_once]
@@ -380,8 +396,9 @@ async def _ask(
                 view.late += 1
             else:
                 view.proved += 1
-                proved.append(row.id)
+                proved.add(row.id)
     half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
+    return proved
 
 
 async def _proved(half: Half, link: Link, request: ProveRequest) -> tuple[ProveReply, list[bytes]]:

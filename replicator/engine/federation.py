@@ -1,6 +1,8 @@
 """Being in touch with a tenant's providers: dialling, enrolling, newer charters and offers, fetching objects."""
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +27,7 @@ from replicator.engine.shards import Cut, fetch_pack
 from replicator.errors import (
     BusyError,
     FormatError,
+    HomeError,
     IntegrityError,
     NotFoundError,
     PeerError,
@@ -128,6 +131,8 @@ class Federation:
         self.changed_stores: set[Identity] = set()
         self.successions: dict[Identity, Succession] = {}
         """How far providers are with a change of root, if one is announced."""
+        self.noted = 0
+        """How many lines of ``integrity`` are of copies that the catalog has as damaged since."""
         self.denied: set[tuple[Identity, ObjectName]] = set()
         """Who was asked for what in this run and has it not, or not any more as it was."""
         self._ticket = ticket or (lambda _identity: half.member.ticket)
@@ -480,15 +485,25 @@ class Federation:
             return await get(link.connection, name)
         except IntegrityError as error:
             link.problems.append(str(error))
-            self.integrity.append(str(error))
+            self._note_damage(name, link, error)
             self.denied.add((link.identity, name))
             raise
         except RefusedError as error:
             if error.code in {"not-found", "damaged"}:
                 self.denied.add((link.identity, name))
             if error.code == "damaged":
-                self.integrity.append(str(error))
+                self._note_damage(name, link, error)
             raise
+
+    def _note_damage(self, name: ObjectName, link: Link, error: IntegrityError | RefusedError) -> None:
+        """Remember a copy that is not what was stored, until it is proved good, stored again, or gone."""
+        self.integrity.append(str(error))
+        objects, now_ns = self.half.catalog.objects, self.edge.clock.now_ns()
+        with contextlib.suppress(HomeError, sqlite3.Error):  # who reads goes on though nothing can be written here
+            row = objects.by_name(name)
+            if row is not None:
+                objects.set_states(link.identity, {row.id: "damaged"}, incarnation=link.info.incarnation, now_ns=now_ns)
+                self.noted += 1
 
 
 async def get_whole(connection: Connection, name: ObjectName) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.federation import PATIENCE_S, PROGRAM, Federation, Result
+from tests.cli.federation import PATIENCE_S, PLACES, PROGRAM, Federation, Result
 from tests.compare import compare
 
 pytestmark = pytest.mark.process
@@ -80,6 +80,24 @@ def test_truncated_and_flipped_objects_are_an_integrity_failure(breakable: Feder
         breakable.ok("repair", home=home)
         breakable.ok("status", home=home)
     breakable.ok("verify", "--all", home="keeper")
+
+
+def test_copies_that_a_restore_found_damaged_ring_until_they_are_proved_good(breakable: Federation) -> None:
+    breakable.ok("ls", "latest:docs", home="keeper")
+    held = {path: path.read_bytes() for name in PLACES for path in breakable.objects(name)}
+    for path in held:
+        _flip(path)
+    target = breakable.path / "met"
+    breakable.fails(4, "restore", "latest:docs", "--target", target, home="keeper")
+    alarms = breakable.json("status", "--offline", home="keeper", code=4)["alarms"]
+    assert {one["code"] for one in alarms if "data." in one["code"]} >= {"data.damaged"}
+    assert "data.integrity" not in {one["code"] for one in alarms}
+    assert breakable.json("runs", "show", "latest", home="keeper")["said"]["damage_remembered"] is True
+    for path, data in held.items():
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+    breakable.ok("status", home="keeper")
+    assert breakable.json("status", "--offline", home="keeper")["alarms"] == []
 
 
 def test_objects_that_were_swapped_are_noticed(breakable: Federation) -> None:

@@ -2,15 +2,25 @@
 
 import os
 
+import pytest
+
+from replicator.cli.telling import REMEMBERED, alarms_now
 from replicator.clock import DAY_S, HOUR_S
 from replicator.engine.alarms import acknowledged_exit, alarms_of, standing
+from replicator.engine.federation import Federation, get_whole
 from replicator.engine.metrics import metrics_of
 from replicator.engine.status import Status
+from replicator.errors import IntegrityError
+from replicator.format.codec import decode, encode
+from replicator.ids import ObjectName
 from replicator.notify.alarms import Alarm
 from replicator.notify.metrics import exposition
 from replicator.provider.alarms import alarms_of as provider_alarms
 from replicator.provider.alarms import metrics_of as provider_metrics
 from replicator.provider.alarms import standing as provider_standing
+from replicator.transport.handler import Service
+from replicator.wire.messages import ProveReply, ProveRequest
+from tests.scenarios.liars import Liar, proving
 from tests.scenarios.test_status import flip
 from tests.scenarios.world import TOO_MUCH, World
 
@@ -118,6 +128,54 @@ async def test_damage_rings_and_known_damage_is_never_safe(world: World, source:
     assert acknowledged_exit(found, known) == 4, "what is not known still counts"
     await world.repair()
     assert "data.damaged provider carol" not in (await now(world))[1]
+
+
+async def test_a_damaged_copy_that_a_reader_met_is_an_alarm_until_it_is_proved_good(world: World, source: str) -> None:
+    assert source
+    await world.backup()
+    [name, *_] = [os.path.basename(path) for path in world.stored(2, ["index"])]
+    liar = Liar(world.services[2], get=lambda *_: bytes(1 << 16))
+    world.network.add(liar)
+    node = world.node()
+    try:
+        async with Federation(node, world.edge) as federation:
+            row = node.catalog.objects.by_name(bytes.fromhex(name))
+            assert row is not None
+            with pytest.raises(IntegrityError):
+                await federation.ask(get_whole, ObjectName(row.name), federation.links[world.identity(2)])
+            assert federation.noted == len(federation.integrity) == 1
+    finally:
+        node.close()
+    found, alarms = await now(world)
+    assert (found.exit_code, alarms["data.damaged provider carol"].extent) == (4, 1)
+    lies = proving(lambda _session, body: encode(nothing_of(world.services[2], decode(ProveRequest, body))))
+    liar.get, liar.ops = None, {"attest": lies["attest"]}
+    assert "data.damaged provider carol" in (await now(world, offline=False))[1], "it is listed, which is no proof"
+    world.network.add(world.services[2])
+    assert "data.damaged provider carol" not in (await now(world, offline=False))[1]
+    assert (await now(world))[0].exit_code == 0
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+async def test_a_run_that_met_damage_rings_by_itself_only_for_what_is_remembered_nowhere_else(
+    world: World, source: str, remembered: bool
+) -> None:
+    assert source
+    await world.backup()
+    found = await world.status(offline=True)
+    node = world.node()
+    try:
+        number = node.catalog.log.begin("restore", world.clock.now_ns())
+        document = {REMEMBERED: True} if remembered else {"damaged": "a chunk"}
+        node.catalog.log.end(number, now_ns=world.clock.now_ns(), code=4, document=document)
+        codes = [one.code for one in alarms_now(node, found)]
+    finally:
+        node.close()
+    assert codes == ([] if remembered else ["data.integrity"])
+
+
+def nothing_of(service: Service, request: ProveRequest) -> ProveReply:
+    return ProveReply(incarnation=service.incarnation, proofs=[None] * len(request.leaves))
 
 
 async def test_damage_at_one_more_provider_is_not_known(world: World, source: str) -> None:
