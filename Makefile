@@ -27,7 +27,7 @@ swift:
 	test -x build/swift/bin/swift-proxy-server || { $(PYTHON) -m venv build/swift && build/swift/bin/python -m pip install --quiet --disable-pip-version-check swift==2.38.3; }
 
 # Two processes, one for each of CI's cores. What tests Ctrl-C stays in front: the shell lets what is behind ignore it.
-BEHIND := tests/scenarios
+BEHIND := tests/chunker tests/crypto tests/model tests/scenarios
 test test-slow: export PATH := $(PATH):$(abspath $(BIN))
 test: sync
 	@mkdir -p build; \

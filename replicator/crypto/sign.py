@@ -136,7 +136,11 @@ def verify(signed: bytes, context: Context, keys: Collection[bytes]) -> bytes:
         )
     body = signed[SIGNED_HEAD:]
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signed[KEY_SIZE:SIGNED_HEAD], _message(context, public, body))
+        _check(public, signed[KEY_SIZE:SIGNED_HEAD], _message(context, public, body))
     except (InvalidSignature, ValueError) as error:
         raise IntegrityError(f"{context.value.decode()}: the signature does not hold") from error
     return body
+
+
+def _check(public: bytes, signature: bytes, message: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)

@@ -44,6 +44,26 @@ def reference(data: bytes, sizes: tuple[int, int, int] = SIZES, key: bytes = KEY
     return cut("python", data, sizes, key)
 
 
+@functools.cache
+def dense() -> list[tuple[bytes, bool, int]]:
+    """Data, whether it is the end, and how far it was scanned: at all distances from both ends."""
+    data = noise(2500, "dense")
+    return [
+        (data[:length], final, scanned)
+        for at in range(150)
+        for length, scanned in ((1025 + at, 0), (1300, 1020 + at), (1500 + at, 1400), (2500 - at, at))
+        for final in (True, False)
+    ]
+
+
+@functools.cache
+def dense_cuts(mask: int, ramp: int) -> list[tuple[bytes, int]]:
+    """What the reference, which takes its time, says of each with far more candidates than a configuration has."""
+    readable = PythonCutter(derive_key(KEY), ChunkerParams(*SIZES))
+    readable._mask, readable._ramp = mask, ramp
+    return [readable.cuts(*one) for one in dense()]
+
+
 def streamed(name: str, data: bytes, piece: int, sizes: tuple[int, int, int]) -> list[int]:
     """The cuts of a stream that arrives in pieces of one length."""
     chunker, cuts = chunker_with(name, sizes), [0]
@@ -231,27 +251,29 @@ class TestEveryKernel:
         assert found == expected
 
 
+@given(
+    seed=st.integers(0, 2**32),
+    length=st.integers(0, 60000),
+    period=st.integers(1, 600),
+    average=st.integers(16384, 40000),
+    minimum=st.integers(1024, 12000),
+)
+@settings(max_examples=40, deadline=None)
+def test_compiled_kernels_equal_the_reference_on_any_data_and_sizes(
+    seed: int, length: int, period: int, average: int, minimum: int
+) -> None:
+    rng = random.Random(seed)
+    key, sizes = rng.randbytes(32), (minimum, average, average + rng.randrange(1, 50000))
+    for data in (rng.randbytes(length), (rng.randbytes(period) * (length // period + 1))[:length]):
+        for final in (True, False):
+            reference = chunker_with("python", sizes, key).cuts(data, final=final)
+            for name in extension.KERNELS:
+                compiled = chunker_with(name, sizes, key).cuts(data, final=final)
+                assert (list(compiled[0]), compiled[1]) == (list(reference[0]), reference[1]), name
+
+
 @pytest.mark.parametrize("name", extension.KERNELS)
 class TestCompiledKernels:
-    @given(
-        seed=st.integers(0, 2**32),
-        length=st.integers(0, 60000),
-        period=st.integers(1, 600),
-        average=st.integers(16384, 40000),
-        minimum=st.integers(1024, 12000),
-    )
-    @settings(max_examples=40, deadline=None)
-    def test_they_equal_the_reference_on_any_data_and_sizes(
-        self, name: str, seed: int, length: int, period: int, average: int, minimum: int
-    ) -> None:
-        rng = random.Random(seed)
-        key, sizes = rng.randbytes(32), (minimum, average, average + rng.randrange(1, 50000))
-        for data in (rng.randbytes(length), (rng.randbytes(period) * (length // period + 1))[:length]):
-            for final in (True, False):
-                compiled = chunker_with(name, sizes, key).cuts(data, final=final)
-                reference = chunker_with("python", sizes, key).cuts(data, final=final)
-                assert (list(compiled[0]), compiled[1]) == (list(reference[0]), reference[1])
-
     def test_more_cuts_than_fit_on_the_stack_are_all_returned(self, name: str) -> None:
         sizes = (1024, 16384, 16385)
         data = bytes(200 * 16385)
@@ -303,16 +325,10 @@ class TestCompiledKernels:
     @pytest.mark.parametrize("ramp", [1 << 40, 1 << 47])
     def test_they_find_each_candidate_wherever_it_stands(self, name: str, mask: int, ramp: int) -> None:
         """With far more candidates and cuts than any real configuration has, at all distances from both ends."""
-        derived, params = derive_key(KEY), ChunkerParams(*SIZES)
+        derived = derive_key(KEY)
         state = struct.pack("<9QQ2I4H", *derived.words, ramp, *SIZES[::2], derived.k1, derived.k2, derived.t, mask)
         compiled = extension.Cutter(state, name)
-        readable = PythonCutter(derived, params)
-        readable._mask, readable._ramp = mask, ramp
-        data = noise(2500, "dense")
-        for at in range(150):
-            for length, scanned in ((1025 + at, 0), (1300, 1020 + at), (1500 + at, 1400), (2500 - at, at)):
-                for final in (True, False):
-                    assert compiled.cuts(data[:length], final, scanned) == readable.cuts(data[:length], final, scanned)
+        assert [compiled.cuts(*one) for one in dense()] == dense_cuts(mask, ramp)
 
     def test_whole_lanes_of_candidates_are_handled(self, name: str) -> None:
         """A period that divides the filter's stride makes whole lanes candidates at once for some keys."""
