@@ -719,6 +719,16 @@ def _draining_text(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _relays_text(rows: list[dict[str, Any]]) -> list[str]:
+    well = [row["id"] for row in rows if not row["lost_ns"]]
+    lines = [f"Waits at relays: {', '.join(well)}"] if well else []
+    for row in rows:
+        if row["lost_ns"]:
+            lines.append(Alarm(f"LOST ITS RELAY {row['id']} at {moment(row['lost_ns'])}: {row['reason']}"))
+            lines.append(f"    {row['todo']}")
+    return lines
+
+
 def _place_text(found: dict[str, Any]) -> str:
     if is_bucket(found["data"]):
         return "which answers" if found["mounted"] else "which does NOT ANSWER, or is not the bucket that it was"
@@ -736,7 +746,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
         _hours_text(found["window"], found["zone"], found["streams"]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",
-        *([f"Waits at relays: {', '.join(found['via'])}"] if found["via"] else []),
+        *_relays_text(found["relays"]),
         *([f"{_relay_text(found['relay_for'], found['relay_rate'])}"] if found["relay_for"] else []),
         *_relayed_text(found["relayed"]),
         *([f"Promises {_notice_text(offer['notice_s'])}"] if offer["notice_s"] else []),

@@ -66,6 +66,8 @@ CODES: Final[Mapping[str, Kind]] = {
     "provider.full": Kind(weight="red"),
     "provider.filling": Kind(weight="warning", patience_s=LATE_S),
     "provider.clock": Kind(weight="red"),
+    "provider.unreachable": Kind(weight="red"),
+    "relay.lost": Kind(weight="warning"),
     "drain.stuck": Kind(weight="warning"),
     "drain.late": Kind(weight="red"),
     "tenant.silent": Kind(weight="warning"),

@@ -6,7 +6,7 @@ deletion with its tenant's keys; so they say it.
 
 from typing import Final
 
-from replicator.clock import DAY_S, NS, moment_of
+from replicator.clock import DAY_S, HOUR_S, NS, moment_of
 from replicator.config import format_size
 from replicator.notify.alarms import STALE_S, Alarm
 from replicator.notify.metrics import Gauge
@@ -15,6 +15,13 @@ from replicator.provider.state import ProviderState, TenantState
 
 FULL_PERCENT: Final = 1
 FILLING_DAYS: Final = 30
+RELAY_S: Final = HOUR_S
+"""A relay that is started anew, with its machine and all, is back before; tenants notice after 36 hours."""
+RELAY_TODO: Final = (
+    "look whether this machine's own line works; ask the relay's operator whether it runs and still relays this "
+    "provider (`replicator provider set --relay-for` there); `replicator provider serve --via` may name another relay "
+    "beside it"
+)
 _ASK: Final = "ask whose it is, by another way than this program"
 
 
@@ -52,6 +59,7 @@ def alarms_of(state: ProviderState) -> list[Alarm]:
         )
     if state.mounted:
         alarms += _of_room(state)
+    alarms += _of_relays(state)
     alarms += [alarm for one in state.draining for alarm in _of_emptying(one, state.now_ns)]
     alarms += [
         Alarm(
@@ -96,6 +104,8 @@ def metrics_of(state: ProviderState) -> list[Gauge]:
             ("clock_leap_seconds", "By how much the clock last leapt.", state.clock_leap_s),
             ("damaged_objects", "Objects that were damaged or gone when they were read.", state.damaged),
             ("scrub_ended_seconds", "When all was last read through, since 1970.", state.scrub_ended_ns / NS),
+            ("relays", "Relays that it waits at, or would.", len(state.relays)),
+            ("relays_lost", "Of these, those that do not let it wait now.", sum(bool(r.lost_ns) for r in state.relays)),
         )
     ]
     if state.days_left is not None:
@@ -134,6 +144,19 @@ def _of_room(state: ProviderState) -> list[Alarm]:
         text = f"as it grew of late, {format_size(state.room)} of room are full in {state.days_left:.0f} days"
         return [Alarm(code="provider.filling", about="capacity", what=text, todo=advice)]
     return []
+
+
+def _of_relays(state: ProviderState) -> list[Alarm]:
+    """Return what is so of the ways in: one thing, so that a second relay that is lost ends no trouble of the first."""
+    lost = [one for one in state.relays if one.lost_ns and state.now_ns - one.lost_ns >= RELAY_S * NS]
+    if not lost:
+        return []
+    named = "; ".join(f"its relay {one.address} at {moment_of(one.lost_ns)} ({one.reason})" for one in lost)
+    if len(lost) == len(state.relays) and not state.dialled:
+        text = f"nobody can reach this provider, and nothing is lost by that: it has lost {named}"
+        return [Alarm(code="provider.unreachable", about="ways in", what=text, todo=RELAY_TODO)]
+    text = f"who comes to this provider through a relay does not get here, other ways in stay: it has lost {named}"
+    return [Alarm(code="relay.lost", about="ways in", what=text, todo=RELAY_TODO, extent=len(lost))]
 
 
 def _of_emptying(one: Emptying, now_ns: int) -> list[Alarm]:

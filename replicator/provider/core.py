@@ -234,10 +234,16 @@ class Core:
     def available(self) -> bool:
         """Return whether our disk is there. One that comes back is taken up as at a start.
 
-        A bucket that does not answer meanwhile is asked again the next time.
+        A bucket that does not answer is not there for now, and nothing has to be taken up when it does. Nobody waits
+        while another takes it up.
         """
-        with self._attaching:
-            if not self._data.mounted():
+        presence = self._data.presence()
+        if presence == "silent":
+            return False
+        if not self._attaching.acquire(blocking=False):
+            return presence == "there" and self._attached
+        try:
+            if presence == "away":
                 if self._attached:
                     log.error("the objects are not there any more: the disk is not mounted, or the bucket is another")
                 self._attached = False
@@ -249,6 +255,8 @@ class Core:
                 else:
                     self._attached = True
             return self._attached
+        finally:
+            self._attaching.release()
 
     def store(self, tenant: TenantId) -> ObjectStore:
         """Return a tenant's objects.
@@ -377,4 +385,4 @@ class Core:
 
 def not_mounted() -> RequestRefusedError:
     """Return the refusal while our disk is not there, which says nothing about the objects."""
-    return RequestRefusedError("unavailable", "the disk with the objects is not mounted")
+    return RequestRefusedError("unavailable", "the disk with the objects is not mounted, or the bucket does not answer")

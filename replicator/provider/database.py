@@ -12,12 +12,12 @@ from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.provider.ballast import Ballast
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """2: marks, sweeps and what the clock was. 3: every head that was witnessed, and what writers told of others'.
 4: the order in which objects arrived; changes of root that wait, and objections. 5: tenants that were erased.
 6: what holders gave and took, by month. 7: who was told that the provider leaves or shrinks, and how far they are.
 8: the group that this provider is in, and what it gives to members. 9: what was told of other providers, and what was
-passed on to those that nobody can dial. 10: receipts that wait."""
+passed on to those that nobody can dial. 10: receipts that wait. 11: relays that were lost."""
 BUSY_S = 60.0
 """How long to wait while another process of this home (``provider invite``) writes."""
 
@@ -117,6 +117,7 @@ _TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     ),
     "kept": ({"tenant": bytes, "month": str, "bytes": int}, ("tenant", "month")),
     "relayed": ({"identity": bytes, "month": str, "connections": int, "moved": int}, ("identity", "month")),
+    "lost_relays": ({"relay": bytes, "lost_ns": int, "reason": str}, ("relay",)),
     "told": (
         {"tenant": bytes, "kind": str, "about": bytes, "key": bytes, "number": int, "signed": bytes, "told_ns": int},
         ("tenant", "kind", "about", "key"),

@@ -20,14 +20,16 @@ from replicator.config import BucketAddress
 from replicator.errors import HomeError, SpaceError
 from replicator.fs import Fs
 from replicator.ids import TenantId
-from replicator.provider.datadir import GENERATION, SENTINEL, TRIAL, TRIAL_SIZE
+from replicator.provider.datadir import GENERATION, SENTINEL, TRIAL, TRIAL_SIZE, Presence
 from replicator.rng import Rng
 from replicator.store.bucket import Anchored, Bucket, BucketError, BucketObjectStore, delete_surely
 
 log = logging.getLogger(__name__)
 
 FRESH_S: Final = 30.0
-"""How long what the bucket said of our store is relied on: every request asks."""
+"""How long what the bucket said of our store, or that it said nothing, is relied on: every request asks."""
+PATIENCE_S: Final = 5.0
+"""How long it is waited for, from when it was asked; whoever comes later is told at once that it is silent."""
 UNBOUNDED: Final = 1 << 60
 """Free bytes of what has no end that anybody could ask for."""
 
@@ -56,9 +58,12 @@ class DataBucket:
         self._fs = fs
         self._incoming = incoming
         self._clock = clock
-        self._asking = threading.Lock()
+        self._known = threading.Lock()
+        self._asking: threading.Thread | None = None
+        self._began_s = 0.0
         self._ours = False
-        self._asked_s: float | None = None
+        self._silent = True
+        self._heard_s: float | None = None
         self._counted: int | None = None
 
     def create(self) -> None:
@@ -82,20 +87,41 @@ class DataBucket:
         return self._bucket.get(self._prefix + SENTINEL) is not None and self.generation() != 0
 
     def mounted(self) -> bool:
-        """Return whether our store lies there, as of less than half a minute ago.
+        """Return whether it answers, and our store lies there, as of less than half a minute ago."""
+        return self.presence() == "there"
 
-        While the bucket does not answer it is what it was: whatever is asked of it then is an error.
+    def presence(self) -> Presence:
+        """Return what it says of our store, as of less than half a minute ago.
+
+        One that takes a question and says nothing would hold up whoever asks, for a minute each: so a thread asks it,
+        one at a time, and is waited for a little.
         """
-        with self._asking:
+        with self._known:
             now_s = self._clock.monotonic()
-            if self._asked_s is not None and 0 <= now_s - self._asked_s < FRESH_S:
-                return self._ours
-            self._asked_s = now_s
-            try:
-                self._ours = self._bucket.get(self._prefix + SENTINEL) == self._content and self._is_last()
-            except BucketError as error:
-                log.warning("the bucket with the objects does not answer: %s", error.strerror)
-            return self._ours
+            if self._asking is None:
+                if self._heard_s is not None and 0 <= now_s - self._heard_s < FRESH_S:
+                    return self._said()
+                self._asking, self._began_s = threading.Thread(target=self._ask, name="bucket"), now_s
+                self._asking.start()
+            asking, left_s = self._asking, PATIENCE_S - (now_s - self._began_s)
+        asking.join(max(0.0, left_s))
+        with self._known:
+            return "silent" if self._asking is asking else self._said()
+
+    def _said(self) -> Presence:
+        return "silent" if self._silent else "there" if self._ours else "away"
+
+    def _ask(self) -> None:
+        """Ask whether our store lies there, and remember what is said. While nothing is, that is as it was."""
+        ours, silent = self._ours, True
+        try:
+            ours = self._bucket.get(self._prefix + SENTINEL) == self._content and self._is_last()
+            silent = False
+        except BucketError as error:
+            log.warning("the bucket with the objects does not answer: %s", error.strerror)
+        finally:
+            with self._known:
+                self._ours, self._silent, self._heard_s, self._asking = ours, silent, self._clock.monotonic(), None
 
     def _is_last(self) -> bool:
         """Return whether nobody else has started on this store since we did."""

@@ -8,7 +8,7 @@ differ, one of them was put back from an older copy.
 import errno
 import os
 from contextlib import suppress
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from replicator.errors import HomeError
 from replicator.fs import Fs, write_atomic
@@ -23,6 +23,10 @@ TRIAL = ".replicator-probe"
 TRIAL_SIZE = 16 << 20
 """One large object."""
 _PARTS = _OBJECTS, _INCOMING, _QUARANTINE = ("objects", "incoming", "quarantine")
+
+
+Presence: TypeAlias = Literal["there", "away", "silent"]
+"""Whether our store lies in a place. Silent: that is not known now, and what was known holds on."""
 
 
 class Data(Protocol):
@@ -46,6 +50,10 @@ class Data(Protocol):
 
     def mounted(self) -> bool:
         """Return whether our store lies there now."""
+        ...
+
+    def presence(self) -> Presence:
+        """Return whether it does, if that can be known now: nobody waits long for this."""
         ...
 
     def generation(self) -> int:
@@ -98,6 +106,10 @@ class DataDir:
     def mounted(self) -> bool:
         """Return whether our store lies there now."""
         return _read_store_id(self._fs, self.path) == self._store.hex()
+
+    def presence(self) -> Presence:
+        """Return whether it does: a folder is never silent."""
+        return "there" if self.mounted() else "away"
 
     def generation(self) -> int:
         """Return the counter on the disk; -1 if it is not there or cannot be read as one."""

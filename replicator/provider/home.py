@@ -36,6 +36,7 @@ from replicator.format.group import Fact
 from replicator.format.offer import MOST_ENDPOINTS, Invite, Offer
 from replicator.fs import Fs, write_atomic
 from replicator.ids import Identity, ObjectName, TenantId, address_form
+from replicator.provider.alarms import RELAY_TODO
 from replicator.provider.announcing import Announcements
 from replicator.provider.ballast import Ballast
 from replicator.provider.charters import Charters
@@ -54,10 +55,17 @@ from replicator.provider.objects import levels_of_all, size_of, used_by_all
 from replicator.provider.offers import heard_endpoints, own_offer, sign_offer
 from replicator.provider.pulling import Pulls, Run
 from replicator.provider.quota import STREAMS, floor_of
-from replicator.provider.relaying import relay_words, relayed_months
+from replicator.provider.relaying import (
+    LostRelay,
+    found_relay,
+    lost_relay,
+    lost_relays,
+    relay_words,
+    relayed_months,
+)
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
-from replicator.provider.state import ProviderState, TenantState, counts, growth, heard
+from replicator.provider.state import ProviderState, RelayState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
 from replicator.provider.traffic import by_holder, months
@@ -292,8 +300,10 @@ class Provider:
         """
         said = tuple(dict.fromkeys(addresses))
         kept = () if said == (NOBODY,) else said
-        relays_in(kept)
+        waiting = {one.identity for one in relays_in(kept)}
         self._keep(msgspec.structs.replace(self._file, via=kept))
+        for relay in lost_relays(self._database).keys() - waiting:
+            self.relay_found(relay)  # of no matter any more, and an old day if it is ever waited at again
         return kept
 
     @property
@@ -316,6 +326,25 @@ class Provider:
         others = [one for one in before if parse_way(one).relay not in (None, relay)]
         own = direct(before) if self._advertised() else []
         self._offer_endpoints([*own, *others, *endpoints][:MOST_ENDPOINTS])
+
+    def relay_lost(self, relay: Identity, since_ns: int, reason: str) -> None:
+        """Keep for the operator that it cannot wait at a relay, since when, and why."""
+        lost = LostRelay(lost_ns=since_ns, reason=reason)
+        self._database.write("relay lost", lambda connection: lost_relay(connection, relay, lost))
+
+    def relay_found(self, relay: Identity) -> None:
+        """Keep that it waits at a relay."""
+        self._database.write("relay found", lambda connection: found_relay(connection, relay))
+
+    def relays(self) -> tuple[RelayState, ...]:
+        """Return how the relays stand that it waits at, as the daemon last saw them."""
+        lost = lost_relays(self._database)
+        found = []
+        for one in relays_in(self._file.via):
+            known = lost.get(one.identity, LostRelay(lost_ns=0, reason=""))
+            address = f"{one.endpoint}/{address_form(one.identity)}"
+            found.append(RelayState(address=address, lost_ns=known.lost_ns, reason=known.reason))
+        return tuple(found)
 
     def _ways(self) -> list[str]:
         """Return the endpoints at relays, as far as it waits there still."""
@@ -718,6 +747,8 @@ class Provider:
             tenants=tuple(tenants),
             draining=tuple(progress(self._database)),
             erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
+            relays=self.relays(),
+            dialled=self._advertised(),
         )
 
     def _free_at(self, data: Data, offer: Offer, used: int) -> int:
@@ -766,6 +797,15 @@ class Provider:
             "streams": self._file.streams,
             "pull_from": list(self._file.pull_from),
             "via": list(self._file.via),
+            "relays": [
+                {
+                    "id": one.address,
+                    "lost_ns": one.lost_ns,
+                    "reason": one.reason,
+                    "todo": RELAY_TODO if one.lost_ns else "",
+                }
+                for one in state.relays
+            ],
             "relay_for": list(self._file.relay_for),
             "relay_rate": self._file.relay_rate,
             "relayed": [

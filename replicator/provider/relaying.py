@@ -1,6 +1,7 @@
-"""Which providers this one passes connections on to, and how much that was, month by month.
+"""Which providers this one passes connections on to, and how much that was, month by month; and which relays it lost.
 
-Counted in memory and written down with every look at the clock, as tenants' traffic is; nothing is decided by it.
+Counted in memory and written down with every look at the clock, as tenants' traffic is; nothing is decided by it. A
+relay that this provider waits at itself has a row while it is lost, which another process of this home can read.
 """
 
 import sqlite3
@@ -25,6 +26,8 @@ MEMBERS: Final = "members"
 MAX_WAITING: Final = 1024
 MOST_A_MONTH: Final = 256
 """Providers of which a month is kept, those with the most bytes: whoever a member tells of may be made up."""
+MAX_REASON: Final = 200
+"""Characters of why a relay is lost: some are the relay's own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,35 @@ def relayed_months(database: Database) -> list[RelayedMonth]:
     """Return the months of each relayed provider, the newest first."""
     rows = database.rows("SELECT identity, month, connections, moved FROM relayed ORDER BY month DESC, identity")
     return [RelayedMonth(identity=Identity(i), month=m, connections=c, moved=b) for i, m, c, b in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRelay:
+    """Since when a relay that this provider waits at does not let it wait, and what became of the last try."""
+
+    lost_ns: int
+    reason: str
+
+
+def lost_relay(connection: sqlite3.Connection, relay: Identity, lost: LostRelay) -> None:
+    """Keep that a relay is lost: since when it was lost first, why it was last."""
+    reason = " ".join(lost.reason.split())[:MAX_REASON]
+    connection.execute(
+        "INSERT INTO lost_relays (relay, lost_ns, reason) VALUES (?, ?, ?) "
+        "ON CONFLICT (relay) DO UPDATE SET reason = excluded.reason",
+        (relay, lost.lost_ns, reason),
+    )
+
+
+def found_relay(connection: sqlite3.Connection, relay: Identity) -> None:
+    """Keep that this provider waits at a relay; nothing stays of when it was lost."""
+    connection.execute("DELETE FROM lost_relays WHERE relay = ?", (relay,))
+
+
+def lost_relays(database: Database) -> dict[Identity, LostRelay]:
+    """Return the relays that are lost."""
+    rows = database.rows("SELECT relay, lost_ns, reason FROM lost_relays")
+    return {Identity(relay): LostRelay(lost_ns=lost_ns, reason=reason) for relay, lost_ns, reason in rows}
 
 
 def relay_words(words: Iterable[str]) -> tuple[str, ...]:

@@ -49,10 +49,20 @@ class TenantState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayState:
+    """A relay that this provider waits at. ``lost_ns``: since when it cannot, for this ``reason``; 0: it does."""
+
+    address: str
+    lost_ns: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderState:
     """The whole. ``room`` is what may still be stored; ``growth`` is bytes a day, as of late; below 0 it empties.
 
     ``damaged`` are objects that scrubs set aside; ``erased`` are tenants that their roots ordered away, by id.
+    ``dialled``: its operator says where it is dialled, beside ``relays``.
     """
 
     now_ns: int
@@ -69,6 +79,8 @@ class ProviderState:
     tenants: tuple[TenantState, ...]
     draining: tuple[Emptying, ...] = ()
     erased: tuple[tuple[str, int], ...] = ()
+    relays: tuple[RelayState, ...] = ()
+    dialled: bool = True
 
     @property
     def days_left(self) -> float | None:

@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from replicator.charter.offers import verify_offer
 from replicator.clock import Clock
 from replicator.crypto.sign import Context, SigningKey
 from replicator.endpoints import direct, parse_way, via
-from replicator.errors import FormatError, IntegrityError, PeerError
+from replicator.errors import FormatError, IntegrityError, PeerError, RefusedError
 from replicator.format.codec import encode
 from replicator.format.offer import MOST_ENDPOINTS
 from replicator.format.relay import Waiting
@@ -58,6 +59,14 @@ class Place(Protocol):
         """Say in its offer that it is reached through these endpoints of a relay; blocks."""
         ...
 
+    def relay_lost(self, relay: Identity, since_ns: int, reason: str) -> None:
+        """Keep for its operator since when it cannot wait at a relay, and why; blocks."""
+        ...
+
+    def relay_found(self, relay: Identity) -> None:
+        """Keep that it waits at a relay; blocks."""
+        ...
+
 
 @asynccontextmanager
 async def held(
@@ -85,6 +94,10 @@ class _Waiter:
         self._rng = rng
         self._network = TlsNetwork()
         self._comings: set[asyncio.Task[None]] = set()
+        self._failing_ns = 0
+        """Since when nothing came of any try; 0: the last one did."""
+        self._noted: str | None = ""
+        """With which reason this is kept as lost, None: it is not. An earlier process may have left that it is."""
 
     async def run(self) -> None:
         """Wait for ever, dialling the relay again when it is lost; cancelled, what it was asked for is let go of."""
@@ -100,21 +113,46 @@ class _Waiter:
                             if lost or not losses:
                                 log.info("waiting at relay %s", short(self._relay.identity), extra={"unit": "relay"})
                             losses, lost = 1, ""
+                            await self._found()
                             if came or not first:  # the first answer comes at once, and only says that it may wait
                                 await self._clock.sleep(PAUSE_S if came else QUIET_S)
                             first = False
                     finally:
                         await connection.close()
                 except Exception as error:
-                    reason = error.reason if isinstance(error, PeerError) else str(error) or type(error).__name__
+                    reason = _reason(error)
                     if reason != lost:  # what stays so is said once
                         log.warning("relay %s: %s", short(self._relay.identity), reason)
                     lost = reason
+                    await self._lost(reason)
                 await self._clock.sleep(backoff_s(losses, self._rng.below(1 << 10) / (1 << 10)))
                 losses += 1
         finally:
             for task in self._comings:
                 task.cancel()
+
+    async def _lost(self, reason: str) -> None:
+        """Note that nothing came of a try; the first one in a row may be a connection that broke, and says nothing."""
+        if not self._failing_ns:
+            self._failing_ns = self._clock.now_ns()
+        elif reason != self._noted and await self._kept(
+            partial(self._place.relay_lost, self._relay.identity, self._failing_ns, reason)
+        ):
+            self._noted = reason
+
+    async def _found(self) -> None:
+        self._failing_ns = 0
+        if self._noted is not None and await self._kept(partial(self._place.relay_found, self._relay.identity)):
+            self._noted = None
+
+    async def _kept(self, work: Callable[[], None]) -> bool:
+        """Return whether something could be kept; waiting at a relay goes on without."""
+        try:
+            await asyncio.to_thread(work)
+        except Exception as error:
+            log.error("relay %s: that it was lost or found cannot be kept (%s)", short(self._relay.identity), error)  # noqa: TRY400 - a traceback has names
+            return False
+        return True
 
     async def _dialled(self) -> TlsConnection:
         heard = await asyncio.to_thread(self._place.relay_endpoints, self._relay.identity)
@@ -181,6 +219,13 @@ async def _greeted(host: str, port: int, words: bytes) -> socket.socket:
         else:
             return found
     raise problem
+
+
+def _reason(error: Exception) -> str:
+    """Return why nothing came of a try, in our words or, said so, in the relay's."""
+    if isinstance(error, RefusedError):
+        return f"it answers: {error.reason}"
+    return error.reason if isinstance(error, PeerError) else str(error) or type(error).__name__
 
 
 def backoff_s(losses: int, chance: float) -> float:

@@ -1,16 +1,23 @@
 """Where a provider says that it is, what others find there, and what its operator is told to do."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from replicator.cli.probing import Asked, in_words
+from replicator.clock import SystemClock
 from replicator.endpoints import via
+from replicator.fs import PosixFs
 from replicator.ids import Identity, address_form
+from replicator.provider.home import open_provider
+from replicator.rng import SystemRng
 from replicator.wire.messages import ProbeAnswer, Probed, ProbeReply
 from tests.cli.federation import Federation, Place
+from tests.fakes import START_NS
 
 RELAY = Identity(bytes(range(32)))
+OTHER = Identity(bytes(range(1, 33)))
 NAMES = {"me.example": ["8.8.8.8", "2600::1"], "lan.example": ["192.168.1.7"], "ours.example": ["9.9.9.9"]}
 
 
@@ -92,13 +99,18 @@ def test_where_a_provider_is_and_who_relays_it_is_set_shown_and_taken_back(tmp_p
     assert (moved["number"], moved["endpoints"]) == (2, ["new.example:1", "[2001:db8::1]:2"])
     assert place.json("provider", "set", "--advertise", "listen", home="p")["endpoints"] == ["127.0.0.1:7144"]
     relay = f"relay.example:7144/{address_form(RELAY)}"
-    named = ("--via", relay, "--relay-for", "members", "--relay-for", RELAY.hex(), "--relay-rate", "2M")
+    other = f"other.example:7144/{address_form(OTHER)}"
+    named = ("--via", relay, "--via", other, "--relay-for", "members", "--relay-for", RELAY.hex(), "--relay-rate", "2M")
     assert place.json("provider", "set", *named, home="p")["relay_for"] == ["members", address_form(RELAY)]
     status = place.json("provider", "status", home="p")
-    assert (status["via"], status["relay_rate"], status["relayed"]) == ([relay], 2_000_000, [])
+    assert (status["via"], status["relay_rate"], status["relayed"]) == ([relay, other], 2_000_000, [])
+    with closing(open_provider(str(tmp_path / "p"), fs=PosixFs(), clock=SystemClock(), rng=SystemRng())) as provider:
+        provider.relay_lost(OTHER, START_NS, "is not passed on to here")
     text = place.ok("provider", "status", home="p").text
     assert f"Waits at relays: {relay}" in text
     assert "Passes connections on to: members, " in text
+    assert f"LOST ITS RELAY {other} at 2026-01-01T00:00:00+00:00: is not passed on to here" in text
+    assert "ask the relay's operator" in text
     assert "has not waited there yet" in place.fails(1, "provider", "invite", "--quota", "1M", home="p")
     place.ok("provider", "set", "--via", "nobody", "--relay-for", "nobody", home="p")
     assert place.json("provider", "status", home="p")["via"] == []

@@ -1,6 +1,7 @@
 """A provider whose objects lie in a bucket: what it is tried for, what its silence means, who else uses it."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from replicator.errors import HomeError, UsageError
 from replicator.format.merkle import name_of
 from replicator.ids import ObjectName
+from replicator.provider import databucket
 from replicator.provider.databucket import FRESH_S
 from replicator.provider.home import Provider
-from replicator.wire.messages import CheckReply, CheckRequest, Inventory, InventoryRequest
+from replicator.wire.messages import CheckReply, CheckRequest, Empty, Info, Inventory, InventoryRequest
 from tests.buckets import FaultyBucket, silent
 from tests.fakes import SeededRng
 from tests.provider.stand import Stand, refusal
@@ -147,6 +149,48 @@ def test_a_bucket_that_falls_silent_is_unavailable_and_nothing_is_missing(stand:
     assert bytes(name_of(FIRST)) in page.names
     assert (page.missing, page.damaged) == (b"", b"")
     put(stand.node, SECOND)
+
+
+class Hanging:
+    """A fault: the bucket takes every question, and answers none until the test lets it."""
+
+    def __init__(self) -> None:
+        self.let = threading.Event()
+        self.asked = 0
+
+    def __call__(self, _verb: str, _key: str) -> None:
+        self.asked += 1
+        if not self.let.wait(20):
+            silent("", "")
+
+    def answer(self) -> None:
+        """Let it answer, and wait until who asked has heard that."""
+        self.let.set()
+        for thread in threading.enumerate():
+            if thread.name == "bucket":
+                thread.join()
+
+
+def test_a_bucket_that_takes_questions_and_never_answers_holds_nobody_up(
+    stand: Stand, bucket: FaultyBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(stand.node, FIRST)
+    incarnation, generation = stand.service.incarnation, bucket.inner.get("friends/.generation")
+    fresh_look(stand)
+    monkeypatch.setattr(databucket, "PATIENCE_S", 0.0)
+    bucket.fault = hanging = Hanging()
+    try:
+        for _ in range(3):
+            assert refusal(lambda: inventory(stand)) == "unavailable"
+        assert refusal(lambda: put(stand.node, SECOND)) == "unavailable"
+        assert isinstance(stand.call("info", Empty()), Info), "what needs no bucket is answered"
+    finally:
+        hanging.answer()
+    assert hanging.asked == len(["the mark", "the generation"]), "it was asked once"
+    assert bytes(name_of(FIRST)) in inventory(stand).names
+    put(stand.node, SECOND)
+    assert stand.service.incarnation == incarnation
+    assert bucket.inner.get("friends/.generation") == generation, "nothing was taken up anew"
 
 
 def test_another_bucket_in_its_place_is_unavailable_before_and_after_it_is_noticed(

@@ -14,10 +14,11 @@ from replicator.format.offer import MOST_ENDPOINTS, encode_offer
 from replicator.format.relay import Waiting
 from replicator.ids import Identity, address_form
 from replicator.provider.home import Provider
-from replicator.provider.relaying import MOST_A_MONTH, Relayed, relay_words, relayed_months
+from replicator.provider.relaying import MAX_REASON, MOST_A_MONTH, Relayed, relay_words, relayed_months
+from replicator.provider.state import RelayState
 from replicator.transport.handler import RequestRefusedError
 from replicator.wire.messages import OffersRequest
-from tests.fakes import SeededRng
+from tests.fakes import START_NS, SeededRng
 from tests.provider.stand import Stand, refusal
 from tests.provider.tenant import House
 
@@ -133,6 +134,32 @@ def test_who_waits_at_a_relay_is_reached_there_and_nowhere_else(provider: Provid
     provider.set_via(["nobody"])
     provider.listening_on("192.0.2.1:7144")
     assert provider.offer().endpoints == ["192.0.2.1:7144"]
+
+
+def test_since_when_a_relay_is_lost_is_kept_for_whoever_looks(provider: Provider, tmp_path: str) -> None:
+    first, second = f"relay.example:7144/{address_form(RELAY)}", f"other.example:1/{address_form(OTHER)}"
+    provider.set_via([first, second])
+    assert provider.relays() == (RelayState(address=first), RelayState(address=second))
+    provider.relay_lost(RELAY, START_NS, "no answer\nin time " + "x" * 999)
+    provider.relay_lost(RELAY, START_NS + 1, "barred")
+    provider.relay_lost(OTHER, START_NS + 2, "no answer\nin time " + "x" * 999)
+    again = House(str(tmp_path)).open()
+    try:
+        shown = {row["id"]: row for row in again.status()["relays"]}
+        assert (shown[first]["lost_ns"], shown[first]["reason"]) == (START_NS, "barred"), "the first day, the last why"
+        assert "--relay-for" in shown[first]["todo"]
+        assert len(shown[second]["reason"]) == MAX_REASON
+        assert "\n" not in shown[second]["reason"]
+        assert not again.state().dialled
+        again.relay_found(OTHER)
+        assert again.status()["relays"][1] == {"id": second, "lost_ns": 0, "reason": "", "todo": ""}
+    finally:
+        again.close()
+    provider.set_via([second])
+    provider.set_via([first])
+    assert provider.relays() == (RelayState(address=first),), "no old day of one that was let go of meanwhile"
+    provider.advertise(["lan.example:7144"])
+    assert provider.state().dialled
 
 
 def test_what_is_advertised_stays_beside_a_relay_and_comes_first(provider: Provider) -> None:

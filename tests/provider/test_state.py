@@ -10,8 +10,10 @@ import pytest
 from replicator.clock import DAY_S, NS
 from replicator.errors import SpaceError
 from replicator.format.merkle import name_of
+from replicator.notify.memory import Memory
+from replicator.notify.telling import after_telling, look, news
 from replicator.provider.alarms import alarms_of, standing
-from replicator.provider.state import ProviderState, TenantState
+from replicator.provider.state import ProviderState, RelayState, TenantState
 from replicator.provider.traffic import MONTHS, by_holder, months
 from tests.fakes import START_NS
 from tests.provider.stand import Stand, refusal
@@ -66,6 +68,55 @@ def test_what_rings_for_the_disk(change: dict[str, object], code: str | None) ->
     state = dataclasses.replace(STATE, **change)  # type: ignore[arg-type]  # a test names the field it changes
     assert [one.code for one in alarms_of(state)] == ([code] if code else [])
     assert standing(state)
+
+
+class Ways:
+    """Two relays of one provider, and what its operator is told of them."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.now_ns = START_NS
+        self.lost_ns = {"a": 0, "b": 0}
+        self.words: list[str] = []
+
+    def after(self, minutes: int, *, lost: str = "", found: str = "", dialled: bool = False) -> tuple[list[str], bool]:
+        """Return the codes that are told after so many minutes, and whether something is told to be over."""
+        self.now_ns += minutes * 60 * NS
+        self.lost_ns |= dict.fromkeys(lost, self.now_ns) | dict.fromkeys(found, 0)
+        relays = tuple(RelayState(address=one, lost_ns=at, reason="no answer") for one, at in self.lost_ns.items())
+        present = alarms_of(
+            dataclasses.replace(STATE, now_ns=self.now_ns, relays=relays, dialled=dialled, tenants=()),
+        )
+        self.memory = look(self.memory, present, self.now_ns)
+        said = news(self.memory, "mail", present, self.now_ns)
+        self.memory = after_telling(self.memory, "mail", said, present)
+        self.words += [one.what for one in said.raised]
+        return [one.code for one in said.raised], bool(said.over)
+
+
+QUIET: tuple[list[str], bool] = ([], False)
+
+
+def test_a_lost_relay_rings_once_after_an_hour_and_once_when_it_is_found() -> None:
+    ways = Ways()
+    assert ways.after(30, lost="a") == QUIET
+    assert ways.after(59) == QUIET, "a relay that is started anew"
+    assert ways.after(30, found="a") == QUIET
+    assert ways.after(30, lost="a") == QUIET
+    assert ways.after(60) == (["relay.lost"], False)
+    assert ways.after(60, lost="b") == QUIET
+    assert ways.after(60) == (["provider.unreachable"], False)
+    assert ways.after(9999) == QUIET
+    assert ways.after(30, found="a") == (["relay.lost"], False), "it is reached again, and not as it was"
+    assert ways.after(30, found="b") == ([], True)
+    assert ways.after(30) == QUIET
+    assert all("no answer" in words and "2026-01-01T" in words for words in ways.words)
+
+
+def test_who_is_also_dialled_where_its_operator_says_is_reached_without_its_relays() -> None:
+    ways = Ways()
+    ways.after(0, lost="ab")
+    assert ways.after(60, dialled=True) == (["relay.lost"], False)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from replicator.clock import SystemClock
 from replicator.crypto.sign import Context
 from replicator.endpoints import parse_way, relayed_identity, relayed_name, via
-from replicator.errors import ProtocolError, RefusedError, UnreachableError
+from replicator.errors import ProtocolError, RefusedError, SpaceError, UnreachableError
 from replicator.format.codec import encode
 from replicator.format.merkle import name_of
 from replicator.format.offer import encode_offer
@@ -38,7 +38,7 @@ from replicator.transport.reachable import Reachable
 from replicator.transport.relay import MAGIC, Rate, Relay, spliced
 from replicator.transport.sources import TlsSources
 from replicator.wire.messages import EnrolRequest, Offers, OffersRequest, Signed, WaitReply
-from tests.fakes import FakeClock, SeededRng
+from tests.fakes import START_NS, FakeClock, SeededRng
 from tests.provider.tenant import MIB, Tenant, data_object, secret_of, terms
 from tests.transport.live import living, refused, run
 
@@ -53,6 +53,8 @@ class Place:
     endpoint: str = ""
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """It has waited at a relay."""
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has noted that a relay is lost."""
 
     def __post_init__(self) -> None:
         made = init_provider(self.path, data=f"{self.path}/data", terms=terms(), **self._world)
@@ -73,13 +75,18 @@ class Place:
         provider = open_provider(self.path, **self._world)
         lines: asyncio.Queue[str] = asyncio.Queue()
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        known = provider.reached_via
+        known, noted = provider.reached_via, provider.relay_lost
 
         def reached_via(relay: Identity, endpoints: list[str]) -> None:
             known(relay, endpoints)
             loop.call_soon_threadsafe(self.heard.set)
 
+        def relay_lost(relay: Identity, since_ns: int, reason: str) -> None:
+            noted(relay, since_ns, reason)
+            loop.call_soon_threadsafe(self.lost.set)
+
         provider.reached_via = reached_via  # type: ignore[method-assign,assignment]
+        provider.relay_lost = relay_lost  # type: ignore[method-assign]
         self.heard.clear()
         daemon = asyncio.ensure_future(
             run_daemon(
@@ -202,6 +209,10 @@ def test_a_lost_relay_is_found_again_where_it_moved_to_and_what_it_passed_on_is_
             await connection.close()
             with pytest.raises(UnreachableError):
                 await both.network.connect(both.target(certificate))
+            await hidden.lost.wait()
+            [known] = both.provider.relays()
+            assert known.lost_ns > 0
+            assert "no endpoint answers" in known.reason
             async with relay.serving() as middle:
                 middle.advertise([relay.endpoint])
                 # Somebody in the same house, as a tenant that also has the relay among its providers.
@@ -216,6 +227,7 @@ def test_a_lost_relay_is_found_again_where_it_moved_to_and_what_it_passed_on_is_
                 connection = await both.network.connect(both.target(certificate))
                 assert await connection.get(name_of(data)) == data
                 await connection.close()
+                assert [one.lost_ns for one in both.provider.relays()] == [0]
                 [month] = middle.status()["relayed"]
         assert month["provider"] == address_form(hidden.identity)
         assert month["connections"] >= 2
@@ -594,6 +606,12 @@ def test_a_relay_that_answers_without_end_is_not_asked_without_end(monkeypatch: 
         def reached_via(self, _relay: Identity, _endpoints: list[str]) -> None:
             pass
 
+        def relay_lost(self, _relay: Identity, _since_ns: int, _reason: str) -> None:
+            raise AssertionError("it answers")
+
+        def relay_found(self, _relay: Identity) -> None:
+            pass
+
     async def nobody(*_: object) -> socket.socket:
         raise ConnectionRefusedError(111, "refused")
 
@@ -620,6 +638,72 @@ def test_a_relay_that_answers_without_end_is_not_asked_without_end(monkeypatch: 
         assert await asked_for([bytes(16)]) == pytest.approx(50 * waiting.PAUSE_S)
 
     run(work)
+
+
+def test_a_relay_that_stays_away_is_noted_once_and_so_is_its_return() -> None:
+    """Tries go on whatever becomes of the notes; one connection that broke is none."""
+    notes: list[str] = []
+    tries = iter(("found", "broke", "found", "down", "down", "down", "barred", "full", "barred", "found", "found", ""))
+    full = False
+
+    class Notebook:
+        def relay_endpoints(self, _relay: Identity) -> list[str]:
+            return []
+
+        def reached_via(self, _relay: Identity, _endpoints: list[str]) -> None:
+            pass
+
+        def relay_lost(self, _relay: Identity, since_ns: int, reason: str) -> None:
+            if full:
+                raise SpaceError("no space", hint="free some")
+            notes.append(f"{reason} since {(since_ns - START_NS) // 10**9 // 100}")
+
+        def relay_found(self, _relay: Identity) -> None:
+            notes.append("found")
+
+    class Connection:
+        endpoint = "relay.example:1"
+        answered = False
+
+        async def call(self, *_: object) -> WaitReply:
+            if self.answered:
+                raise UnreachableError("the relay", "broke")
+            self.answered = True
+            return WaitReply(incarnation=bytes(16), tokens=[], offer=b"")
+
+        async def close(self) -> None:
+            pass
+
+    clock = FakeClock()
+
+    async def reach(_target: Target) -> Connection:
+        nonlocal full
+        clock.set_wall(clock.now_ns() + 100 * 10**9)
+        word = next(tries)
+        if not word:
+            raise asyncio.CancelledError
+        full = word == "full"
+        if word == "barred":
+            raise RefusedError("the relay", word, code="forbidden")
+        if word != "found":
+            raise UnreachableError("the relay", "down" if word == "broke" else word)
+        return Connection()
+
+    async def admit(_client: socket.socket) -> None:
+        raise AssertionError("nobody comes from there")
+
+    async def work() -> None:
+        at = waiting.RelayAddress(endpoint="relay.example:1", identity=SOMEBODY)
+        waiter = waiting._Waiter(admit, at, Notebook(), Tenant("far away").node, clock, SeededRng("waiter"))
+        waiter._network.reach = reach  # type: ignore[method-assign,assignment]
+        with pytest.raises(asyncio.CancelledError):
+            await waiter.run()
+
+    run(work)
+    first, down, barred, found = notes[0], *notes[-3:]
+    assert (first, down, found) == ("found", "down since 3", "found"), "an earlier process may have left it lost"
+    assert barred == "it answers: barred since 3"
+    assert notes[1:-3] == ["down since 1", "found"], "the second try in a row that came to nothing"
 
 
 def test_who_knocks_at_the_moment_of_closing_is_let_go_of() -> None:
