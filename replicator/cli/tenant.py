@@ -12,11 +12,12 @@ from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.words import read_sheet_file, rehearse_at_terminal, sheet_path, write_sheet_files
 from replicator.config import format_size, parse_name
-from replicator.errors import ReplicatorError
+from replicator.errors import ReplicatorError, UsageError
 from replicator.ids import root_fingerprint, short
 
 if TYPE_CHECKING:
     from replicator.engine.browse import OpenSnapshot
+    from replicator.store.carried import CarriedDisk
 
 _NOT_IN_NAMES = re.compile(r"^\.|/")
 """A writer that was taken over must not choose where its snapshot goes."""
@@ -90,23 +91,42 @@ def init(session: Session, name: str, country: str, keeper_only: bool, recovery_
 @click.option(
     "--peer",
     "peers",
-    required=True,
     multiple=True,
     metavar="ADDR",
     help="HOST:PORT of a provider of yours that lives; one is enough, more are asked too.",
 )
+@click.option(
+    "--from",
+    "disks",
+    multiple=True,
+    metavar="DISK",
+    help="A folder with your objects: a seeded disk, an extra copy, one off a provider; repeatable.",
+)
 @click.option("--target", metavar="DIR", help="Also restore the newest snapshot of every dataset below here.")
 @click.option("--keeper-only", is_flag=True, help="Make no node key in this home.")
 @command(keys="root (the sheet)")
-def recover(session: Session, sheet: str, peers: tuple[str, ...], target: str | None, keeper_only: bool) -> None:
-    """Make a keeper's home, and a fresh node key, from the recovery sheet and one address.
+def recover(
+    session: Session,
+    sheet: str,
+    peers: tuple[str, ...],
+    disks: tuple[str, ...],
+    target: str | None,
+    keeper_only: bool,
+) -> None:
+    """Make a keeper's home, and a fresh node key, from the recovery sheet and one address, or a disk, or both.
 
-    The address need not be trusted: everything is checked against the sheet, and every provider that is named by what
-    another shows, or in the sheet's file, is asked for a newer charter. Earlier keepers lose their rights.
+    Neither need be trusted: everything is checked against the sheet, and every provider that is named by what another
+    or a disk shows, or in the sheet's file, is asked for a newer charter. Earlier keepers lose their rights, at each
+    provider when it is reached; while none is, that is said and the exit code is 3. What comes from disks alone is as
+    old as they are.
     """
     from replicator.engine.recover import recover as run  # noqa: PLC0415 - commands import what they use
     from replicator.snapshot.target import Target  # noqa: PLC0415
+    from replicator.store.carried import CarriedDisk  # noqa: PLC0415
 
+    if not peers and not disks:
+        raise UsageError("recover needs something to begin with", hint="give --peer ADDR, --from DISK, or both")
+    brought = [CarriedDisk(disk) for disk in disks]
     words, printed = read_sheet_file(sheet, session.out)
     if target is not None:
         Target(target)  # known to be in the way before a home is made
@@ -116,14 +136,18 @@ def recover(session: Session, sheet: str, peers: tuple[str, ...], target: str | 
             run(
                 *(session.home, edge),
                 words=words,
-                address=peers[0],
-                others=(*peers[1:], *printed),
+                addresses=(*peers, *printed),
+                disks=brought,
                 passphrase=passphrase,
                 keeper_only=keeper_only,
             )
         )
-    for notice in (*found.integrity, *found.gaps, *found.notices, *found.unreachable):
+    for notice in (*found.integrity, *found.notices, *found.unreachable, *found.gaps):
         session.out.notice(notice)
+    if found.peers and found.unreachable:
+        session.out.notice(
+            f"{', '.join(found.away)}: earlier keepers keep their rights there until `replicator snapshots` reaches it"
+        )
     session.worsen(exits.INTEGRITY if found.integrity else exits.GAPS if found.gaps else exits.DONE)
     document: dict[str, object] = {
         "name": found.name,
@@ -139,16 +163,19 @@ def recover(session: Session, sheet: str, peers: tuple[str, ...], target: str | 
     }
     lines = [f"'{found.name}' is back: keeper's home in {session.home}, {found.peers} providers answer."]
     if target is not None:
-        restored, more = _restore_all(session, target, passphrase)
+        restored, more = _restore_all(session, target, passphrase, brought, ask=found.peers > 0)
         document["restored"] = restored
         lines += more
     session.out.result(document, lines)
 
 
-def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[dict[str, object]], list[str]]:
+def _restore_all(
+    session: Session, target: str, passphrase: str, disks: "Sequence[CarriedDisk]", *, ask: bool
+) -> tuple[list[dict[str, object]], list[str]]:
     """Restore the newest snapshot of every dataset; each below a folder of its own name if there are several.
 
-    What goes wrong with one of them does not keep the others from being restored.
+    What goes wrong with one of them does not keep the others from being restored. Without ``ask`` everything comes from
+    the disks; with it, what is newest at providers or there.
     """
     from replicator.cli.browse import (  # noqa: PLC0415 - commands import what they use
         restore_document,
@@ -156,6 +183,7 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
         take_restore,
     )
     from replicator.engine.browse import Library, newest_of_each  # noqa: PLC0415
+    from replicator.engine.carried import DisksBeside, SilentFederation  # noqa: PLC0415
     from replicator.engine.federation import Federation  # noqa: PLC0415
     from replicator.engine.freshness import Freshness, freshness  # noqa: PLC0415
     from replicator.engine.heap import MANY, settle_heap  # noqa: PLC0415
@@ -170,9 +198,16 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
 
             async def work() -> list[RestoreReport]:
                 keeper.owner()
-                async with Federation(keeper, edge, ticket=keeper.lazy_ticket) as federation:
+                providers = Federation if ask else SilentFederation
+                async with providers(keeper, edge, ticket=keeper.lazy_ticket) as federation:
                     library = Library(keeper, federation)
-                    await library.refresh()
+                    if ask:
+                        await library.refresh()
+                    beside = DisksBeside(federation, disks)
+                    for problem in beside.join():
+                        session.worsen(exits.GAPS)
+                        session.out.notice(problem.message)
+                    await beside.learn()
                     newest = newest_of_each(await library.snapshots())
                     reports = []
                     for snapshot, folder in zip(newest, folders_of(target, newest), strict=True):
@@ -211,6 +246,7 @@ def _restore_all(session: Session, target: str, passphrase: str) -> tuple[list[d
         for warning in new.warnings:
             session.out.notice(f"{snapshot.details.dataset}: {warning}")
     if not reports:
+        session.worsen(exits.GAPS)
         lines.append("No snapshot was restored.")
     return [{**restore_document(report), **freshness_document(seen[report.snapshot.id])} for report in reports], lines
 

@@ -66,14 +66,21 @@ class CarriedConnection:
         self._objects.close()
 
 
-class CarriedFederation(Federation):
-    """In the place of all providers: disks with this tenant's objects. Of what one has not, the others are asked."""
+class SilentFederation(Federation):
+    """No provider at all."""
 
     ELSEWHERE = "one provider seldom holds all: give the folder of another one too, with a further --from"
 
+    async def dial(self, pins: Iterable[PeerPin]) -> None:
+        """Ask nobody."""
+
+
+class CarriedFederation(SilentFederation):
+    """In the place of all providers: disks with this tenant's objects. Of what one has not, the others are asked."""
+
     def __init__(self, half: Half, edge: Edge, disks: Sequence[CarriedDisk]) -> None:
         super().__init__(half, edge)
-        self._disks = [(disk, disk.tenant(half.tenant)) for disk in disks]
+        self._disks = DisksBeside(self, disks)
 
     async def __aenter__(self) -> Self:
         """Open the disks.
@@ -81,43 +88,68 @@ class CarriedFederation(Federation):
         Raises:
             NotFoundError: there is nothing of this tenant on one of them.
         """
-        for number, (disk, objects) in enumerate(self._disks):
-            if next(objects.names(), None) is None:
-                raise NotFoundError(
-                    f"{disk.path}: nothing of this tenant lies there",
-                    hint=f"give a folder that has {self.half.tenant.hex()} in it: a seeded disk, or a provider's data",
-                )
-            identity = Identity(number.to_bytes(32, "big"))
-            target = Target(identity=identity, name=disk.path, endpoints=(), key=self.half.signing, certificate=None)
-            self.links[identity] = _link(CarriedConnection(objects, target), self.half.signing)
+        for problem in self._disks.join():
+            raise problem
         return self
 
     async def learn(self) -> None:
+        """Bring what lies there into the catalog: :meth:`DisksBeside.learn`."""
+        await self._disks.learn()
+
+
+class DisksBeside:
+    """Disks with a tenant's objects, joined to a federation as providers that give objects and answer nothing."""
+
+    def __init__(self, federation: Federation, disks: Sequence[CarriedDisk]) -> None:
+        self._federation = federation
+        self._half = federation.half
+        self._disks = [(disk, disk.tenant(federation.half.tenant)) for disk in disks]
+
+    def join(self) -> list[NotFoundError]:
+        """Open the disks, which the federation closes; return which of them have nothing of this tenant."""
+        half, problems = self._half, []
+        for number, (disk, objects) in enumerate(self._disks):
+            if next(objects.names(), None) is None:
+                problems.append(
+                    NotFoundError(
+                        f"{disk.path}: nothing of this tenant lies there",
+                        hint=f"give a folder that has {half.tenant.hex()} in it: a seeded disk, or a provider's data",
+                    )
+                )
+                continue
+            identity = Identity(number.to_bytes(32, "big"))
+            target = Target(identity=identity, name=disk.path, endpoints=(), key=half.signing, certificate=None)
+            self._federation.links[identity] = _link(CarriedConnection(objects, target), half.signing)
+        return problems
+
+    async def learn(self) -> None:
         """Bring snapshots that lie there and are not known yet into the catalog; signed by members, as ever."""
-        snapshots = self.half.catalog.snapshots.all()
+        half, federation = self._half, self._federation
+        snapshots = half.catalog.snapshots.all()
         numbers = {(row.writer, row.number): row.name for row in snapshots}
         # One that an earlier look had to leave, for want of an index that was on another disk, is none of these.
         whole = {row.name for row in snapshots}
-        known = {row.name for row in self.half.catalog.objects.all() if row.kind != "snapshot" or row.name in whole}
+        known = {row.name for row in half.catalog.objects.all() if row.kind != "snapshot" or row.name in whole}
         for name, data in self._small(known):
             try:
-                snapshot = open_snapshot(self.half, data)
+                snapshot = open_snapshot(half, data)
             except (IntegrityError, FormatError, KeyMissingError):
                 continue  # something else, as nearly all is
             if numbers.setdefault((snapshot.writer, snapshot.number), name) != name:
-                self.integrity.append(f"snapshot {snapshot.number} of {short(snapshot.writer)} is another one here")
+                federation.integrity.append(
+                    f"snapshot {snapshot.number} of {short(snapshot.writer)} is another one here"
+                )
                 continue
             try:
-                add_opened(
-                    self.half, name, "snapshot", self.half.whose(snapshot.writer), len(data), snapshot.created_ns
-                )
-                await remember(self.half, self, name, snapshot, b"", ())
+                add_opened(half, name, "snapshot", half.whose(snapshot.writer), len(data), snapshot.created_ns)
+                await remember(half, federation, name, snapshot, b"", ())
             except ReplicatorError as error:
-                told = self.integrity if isinstance(error, IntegrityError | FormatError) else self.notices
+                told = federation.integrity if isinstance(error, IntegrityError | FormatError) else federation.notices
                 told.append(f"snapshot {snapshot.number} of {short(snapshot.writer)}: {error}")
 
     def _small(self, known: set[ObjectName]) -> Iterator[tuple[ObjectName, bytes]]:
         """Give what may be a record that is not known, each once."""
+        integrity = self._federation.integrity
         for disk, objects in self._disks:
             for name, size in objects.names():
                 if size > LARGEST_RECORD or name in known:
@@ -125,16 +157,13 @@ class CarriedFederation(Federation):
                 try:
                     data = objects.read(name, size)
                 except OSError as error:
-                    self.integrity.append(f"{disk.path}: object {short(name)} cannot be read ({error.strerror})")
+                    integrity.append(f"{disk.path}: object {short(name)} cannot be read ({error.strerror})")
                     continue
                 if name_of(data) != name:
-                    self.integrity.append(f"{disk.path}: object {short(name)} is damaged")
+                    integrity.append(f"{disk.path}: object {short(name)} is damaged")
                     continue
                 known.add(name)
                 yield name, data
-
-    async def dial(self, pins: Iterable[PeerPin]) -> None:
-        """Ask nobody."""
 
 
 def _link(connection: CarriedConnection, key: SigningKey) -> Link:

@@ -103,7 +103,7 @@ def tidy_extra(node: NodeHome, name: str, *, dry_run: bool, make_bucket: MakeBuc
     """Delete from a place what no snapshot needs that is not forgotten; return that.
 
     Raises:
-        UsageError: this home knows of no snapshot, so that everything would go.
+        UsageError: this home knows of no snapshot, or has no keybag, so that more would go than is surplus.
         HomeError: the place is not there.
         LockedError: another run works here.
     """
@@ -114,17 +114,17 @@ def tidy_extra(node: NodeHome, name: str, *, dry_run: bool, make_bucket: MakeBuc
             raise UsageError(
                 "this home knows of no published snapshot, and would delete all", hint="run `backup` first"
             )
+        records = {kept for kept, _ in node.recovery_objects()}
+        if not records:
+            raise UsageError(
+                "this home has no keybag yet, and would delete the one that is there",
+                hint="run `replicator status` when a provider answers",
+            )
         store = open_extra(node, extra, make_bucket)
-        gone = surplus(rows, cut, {kept for kept, _ in _records(node)}, [one for one, _ in store.list()])
+        gone = surplus(rows, cut, records, [one for one, _ in store.list()])
         if gone and not dry_run:
             store.remove_all(gone)
     return gone
-
-
-def _records(node: NodeHome) -> list[tuple[ObjectName, bytes]]:
-    """Return what recovery begins with: the charter in force and its keybag."""
-    keybag = node.keybag_object()
-    return [node.charter_object(), *([] if keybag is None else [keybag])]
 
 
 @dataclass(slots=True)
@@ -154,7 +154,7 @@ class _Writing:
                 self.report.unreadable += 1
                 self.edge.progress.note(error.message)
             self.edge.progress.advance(row.size)
-        for name, data in _records(self.node):
+        for name, data in self.node.recovery_objects():
             if name not in self.have:
                 self._put(name, data)
         self.report.objects = len(self.have)

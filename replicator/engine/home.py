@@ -17,6 +17,7 @@ HOME/node/    spool/  cache/     sealed objects on their way; stat caches, seen-
 HOME/keeper/  owner.key  maintenance.key  domain-<id>.key     wrapped by the passphrase
 HOME/keeper/  announcing.obj  announcing-keybag.obj    the last charter of the root before, for providers that missed it
 HOME/keeper/  signed-here.json   what of the charter this home signed itself (:mod:`replicator.engine.signedhere`)
+HOME/keeper/  root-order.bin     after a recovery: root's enrol order for this keeper, for providers it did not reach
 HOME/keeper/  printed.json       the addresses on the recovery sheet's address part, as last printed
 HOME/drill/   domain-<id>.key    a drill host: restore keys and nothing else, wrapped
 HOME/maintainer/  index.bin      a maintainer: IndexDomains, 0600; its identity is its maintenance key
@@ -61,6 +62,7 @@ OBJECTION_FILE = "objection.bin"
 FORMERS_FILE = "formers.json"
 ERASURE_FILE = "erasure.bin"
 """While it is there, the tenant was ordered to be erased (:mod:`replicator.engine.erasing`)."""
+ROOT_ORDER_FILE = "root-order.bin"
 ANNOUNCING_FILE = "announcing.obj"
 ANNOUNCING_KEYBAG_FILE = "announcing-keybag.obj"
 Role = Literal["keeper", "node", "maintainer", "drill"]
@@ -289,6 +291,14 @@ class Half:
         data = self.fs.read(path)
         name = name_of(data)
         return (name, data) if name == self.charter.charter.keybag else None
+
+    def recovery_objects(self) -> list[tuple[ObjectName, bytes]]:
+        """Return what recovery begins with, as it is to be written: the keybag, then the charter that names it.
+
+        Nothing while this half does not have the keybag yet.
+        """
+        keybag = self.keybag_object()
+        return [] if keybag is None else [keybag, self.charter_object()]
 
     def adopt_charter(self, charter_data: bytes, passed: Collection[bytes] = ()) -> bool:
         """Take a newer charter (given as an object); return whether it was newer.

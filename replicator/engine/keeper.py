@@ -13,12 +13,12 @@ from replicator.crypto.aead import seal_random
 from replicator.crypto.handing import take
 from replicator.crypto.passphrase import DEFAULT_COST, MIN_LENGTH, Cost, Wrapped, unwrap, wrap
 from replicator.crypto.seal import PURPOSE_RESTORE
-from replicator.crypto.sign import Context, SigningKey
+from replicator.crypto.sign import KEY_SIZE, Context, SigningKey
 from replicator.crypto.unseal import public_of, unseal
 from replicator.engine.edge import Edge, PassphraseSource
 from replicator.engine.generations import formers_of
 from replicator.engine.handing import enrol_order
-from replicator.engine.home import Half, Role, create_half, merged, private_context, read_private_file
+from replicator.engine.home import ROOT_ORDER_FILE, Half, Role, create_half, merged, private_context, read_private_file
 from replicator.engine.signedhere import SIGNED_FILE, Entry, SignedHere, entries_of, read_signed, write_signed
 from replicator.errors import KeyMissingError, LockedError, UsageError
 from replicator.format.charter import (
@@ -416,8 +416,16 @@ class KeeperHome(ReaderHome):
         return enrol_order(self.owner(), holder_key or self.signing.public)
 
     def lazy_ticket(self, _peer: Identity) -> bytes:
-        """Return an enrol order if the passphrase was given already, else nothing: nobody is asked for it."""
-        return self.ticket() if self._passphrase is not None else b""
+        """Return an enrol order if the passphrase was given already, else nothing: nobody is asked for it.
+
+        It is root's own where a recovery left one: a provider that the recovery did not reach knows this keeper by no
+        charter yet, and takes the one that names it from nobody else.
+        """
+        if self._passphrase is None:
+            return b""
+        path = self.file(ROOT_ORDER_FILE)
+        order = self.fs.read(path) if self.fs.size(path) is not None else b""
+        return order if order[:KEY_SIZE] == self.charter.root.root_key else self.ticket()
 
     def write_charter(
         self,
@@ -571,8 +579,12 @@ def create_keeper(
     secrets: KeeperSecrets,
     passphrase: str,
     signed: SignedHere,
+    root_order: bytes = b"",
 ) -> None:
-    """Make the keeper half of a home: wrapped keys first, ``home.json`` last."""
+    """Make the keeper half of a home: wrapped keys first, ``home.json`` last.
+
+    ``root_order`` is root's enrol order for it, where root was at hand and providers may not have heard of it.
+    """
     folder = f"{home}/keeper"
     edge.fs.makedirs(folder)
     files = {
@@ -583,6 +595,8 @@ def create_keeper(
         write_atomic(edge.fs, f"{folder}/{name}", wrapped_record(passphrase, secret, label, edge.rng))
     write_domains(folder, edge, secrets.domains, passphrase)
     write_signed(edge.fs, f"{folder}/{SIGNED_FILE}", signed)
+    if root_order:
+        write_atomic(edge.fs, f"{folder}/{ROOT_ORDER_FILE}", root_order)
     create_half(home, "keeper", edge.fs, seed=seed, member=member, charter_data=charter_data, keybag_data=keybag_data)
 
 

@@ -1,19 +1,20 @@
-"""From paper and one address to a keeper's home and everything in it."""
+"""From paper and one address, or a disk, to a keeper's home and everything in it."""
 
 import asyncio
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from replicator.charter.newest import forks, next_number, ranked
-from replicator.charter.verify import VerifiedCharter, verify_change, verify_charter, verify_root
-from replicator.clock import NS
+from replicator.charter.verify import VerifiedCharter
+from replicator.clock import NS, moment_of
 from replicator.crypto.recovery import Root, from_words, root_of
-from replicator.crypto.sign import Context, SigningKey, signer_of, verify
+from replicator.crypto.sign import SigningKey
 from replicator.crypto.unseal import public_of
 from replicator.endpoints import parse_address
+from replicator.engine.answers import Answer, shown_by_disk, verified_under
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, get_whole, read_offer
 from replicator.engine.findings import NOBODY, Findings, advice_for, in_words
@@ -46,19 +47,27 @@ from replicator.errors import (
     RefusedError,
     ReplicatorError,
     UnreachableError,
+    UsageError,
 )
-from replicator.format.charter import CharterPrivate, NodeName, read_charter
+from replicator.format.charter import CharterPrivate, NodeName
 from replicator.format.container import unwrap_record
 from replicator.format.finding import Finding, Statement
 from replicator.format.keybag import Keybag, MemberFile
 from replicator.format.merkle import name_of
 from replicator.ids import Identity, ObjectName, identity_of
 from replicator.pack.keys import as_writer
+from replicator.store.carried import CarriedDisk
 from replicator.transport.base import Target
 from replicator.wire.messages import Empty, EnrolRequest, Info
 
 ROUNDS = 16
 """How often those are asked whom charters name that came last: who had the owner key can name others without end."""
+UNHEARD = (
+    "NOT DONE YET: no provider has heard of this recovery, so earlier keepers keep their rights there. Run `replicator "
+    "snapshots` when one answers: it hands this home's charter on. If it speaks of a charter that does not hold, or of "
+    "two with one number, providers have a newer one than was found here: recover again, with --peer ADDR, into "
+    "another --home"
+)
 REPLACED = (
     "If one of you made that sheet, recover with it: the tenant's number stands below its name. If nobody did, whoever "
     "had the owner key has taken the tenant over there"
@@ -66,23 +75,8 @@ REPLACED = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one provider showed of the tenant, checked against root; ``error`` is what is wrong with it, or why nothing.
-
-    ``bag`` is what the keybag that its charter names opens to, ``keybag_data`` the object.
-    """
-
-    name: str
-    identity: Identity | None
-    charter: VerifiedCharter | None = None
-    bag: Keybag | None = None
-    keybag_data: bytes = b""
-    error: ReplicatorError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The number of the charter that a provider showed; ``id`` is its identity in hex."""
+    """The number of the charter that a provider, or disk, showed; ``id`` is its identity in hex, or the disk's path."""
 
     id: str
     name: str
@@ -91,7 +85,7 @@ class Shown:
 
 @dataclass(slots=True)
 class Recovered:
-    """What a recovery made. ``unreachable`` are peers that have not got the new charter yet.
+    """What a recovery made. ``unreachable`` are peers that have not got the new charter yet, ``away`` their names.
 
     ``integrity`` and ``gaps`` are what makes it less than whole.
     """
@@ -106,6 +100,7 @@ class Recovered:
     gaps: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
+    away: list[str] = field(default_factory=list)
 
 
 async def recover(
@@ -113,31 +108,36 @@ async def recover(
     edge: Edge,
     *,
     words: list[str],
-    address: str,
-    others: Iterable[str] = (),
+    addresses: Iterable[str] = (),
+    disks: Sequence[CarriedDisk] = (),
     passphrase: str,
     keeper_only: bool = False,
 ) -> Recovered:
-    """Make a keeper's home (and a fresh node key) from the sheet's words and one provider's address.
+    """Make a keeper's home (and a fresh node key) from the sheet's words and one provider's address, or a disk.
 
-    No address need be trusted: charters and keybags are checked against root, every provider that a charter names is
-    asked too, as are ``others``, and the newest charter counts. The new home signs the next one, under new index keys;
-    earlier keepers have no rights in it any more, nodes keep theirs.
+    No address and no disk need be trusted: charters and keybags are checked against root, every provider that a charter
+    names is asked too, and the newest charter counts. The new home signs the next one, under new index keys; earlier
+    keepers have no rights in it any more, nodes keep theirs. A provider hears that when it is reached, the first of
+    them perhaps later.
 
     Raises:
-        UsageError: an address is none.
+        UsageError: an address is none, or neither an address nor a disk was given.
         KeyWrongError: the words are damaged, or of a sheet that was replaced by another.
         NotFoundError: the tenant is not known where this sheet was tried.
         PeerError: no provider answers.
         IntegrityError: what they show does not hold.
     """
     check_passphrase(passphrase)
+    endpoints = [parse_address(one) for one in addresses]
+    if not endpoints and not disks:
+        raise UsageError("recover needs something to begin with", hint="give --peer ADDR, --from DISK, or both")
     for role in ("keeper", "node"):
         if has_half(home, role):
             raise HomeError(f"{home}: there is a {role} here already", hint="choose an empty --home")
     root = root_of(from_words(words))
     keeper_key = SigningKey(edge.rng.bytes(32))
-    answers = await _ask_all(edge, root, keeper_key, [parse_address(one) for one in (address, *others)])
+    shown = [answer for disk in disks for answer in shown_by_disk(disk, root)]
+    answers = await _ask_all(edge, root, keeper_key, endpoints, shown)
     return await _make_home(
         home,
         edge,
@@ -150,10 +150,17 @@ async def recover(
 
 
 async def _ask_all(
-    edge: Edge, root: Root, key: SigningKey, addresses: list[tuple[str, Identity | None]]
+    edge: Edge,
+    root: Root,
+    key: SigningKey,
+    addresses: list[tuple[str, Identity | None]],
+    shown: Iterable[Answer] = (),
 ) -> list[Answer]:
-    """Ask these addresses, then every provider that a charter names: the first may have been away for long, or lie."""
-    answers: list[Answer] = []
+    """Ask these addresses, then every provider that a charter names: the first may have been away for long, or lie.
+
+    ``shown`` is what is there already; the answers come after it.
+    """
+    answers = list(shown)
     asked: set[bytes] = set()
     for endpoint, pin in addresses:
         try:
@@ -206,7 +213,7 @@ async def _ask(edge: Edge, root: Root, target: Target) -> Answer:
         read_offer(info.offer, target)
         if not info.charter:
             raise NotFoundError(f"{target.name}: this provider has no charter of this tenant")
-        found = _verified(unwrap_record(await get_whole(connection, ObjectName(info.charter))), root)
+        found = verified_under(root, unwrap_record(await get_whole(connection, ObjectName(info.charter))))
         nothing = replace(nothing, charter=found)
         keybag_data = await get_whole(connection, ObjectName(found.charter.keybag))
         return replace(nothing, bag=open_keybag_of(root, keybag_data, found), keybag_data=keybag_data)
@@ -214,22 +221,6 @@ async def _ask(edge: Edge, root: Root, target: Target) -> Answer:
         return replace(nothing, error=error)
     finally:
         await connection.close()
-
-
-def _verified(signed: bytes, root: Root) -> VerifiedCharter:
-    """Return a charter under this root, or under the one that it is announced to follow.
-
-    The second is as good: this root's own statement names the one before it by hash.
-
-    Raises:
-        IntegrityError: neither.
-    """
-    charter = read_charter(verify(signed, Context.CHARTER, [signer_of(signed)]))
-    former = verify_root(charter.root, None).root_key
-    following = verify_change(charter.change).successor.root_key if charter.change else b""
-    return verify_charter(
-        signed, root_key=former if following == root.signing.public else root.signing.public, known=None
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,13 +264,19 @@ def _judge(answers: list[Answer]) -> _Chosen:
     for one in answers:
         if one.charter is not None and one.charter.hash != newest.hash:
             whose = "" if one.charter.root.number == newest.root.number else ", by an owner that root has replaced"
+            why = "That disk is older" if one.by_disk else "It was away, or keeps the newer one back"
             notices.append(
                 f"{one.name}: shows charter {one.charter.number}{whose}; the newest that anybody shows is "
-                f"{newest.number}. It was away, or keeps the newer one back"
+                f"{newest.number}. {why}"
             )
         _sort_error(one, integrity, gaps, notices)
     alone = [one for one in answers if one.charter is not None]
-    if len(alone) == 1:
+    if all(one.by_disk for one in alone):
+        notices.append(
+            f"this is as of {moment_of(known.charter.created_ns)}, when charter {known.number} was signed: no provider "
+            "could be asked, so nobody says that it is the newest"
+        )
+    elif len(alone) == 1:
         notices.append(
             f"only {alone[0].name} could be asked, so nobody else says that charter {known.number} is the newest; "
             "when others answer, `replicator status` tells if they know a newer one"
@@ -290,9 +287,9 @@ def _judge(answers: list[Answer]) -> _Chosen:
         number=next_number(known, charters),
         forks=forks(charters),
         shown=[
-            Shown(id=one.identity.hex(), name=one.name, number=one.charter.number)
+            Shown(id=one.name if one.identity is None else one.identity.hex(), name=one.name, number=one.charter.number)
             for one in alone
-            if one.charter is not None and one.identity is not None
+            if one.charter is not None
         ],
         integrity=integrity,
         gaps=gaps,
@@ -403,9 +400,12 @@ async def _make_home(
         domains=[as_writer(domain, public_of(domain.restore_private)) for domain in keybag.domains],
         ticket=b"",
     )
+    # With root at hand every provider takes the new charter, also one that has not heard of this keeper.
+    order = enrol_order(root.signing, keeper_key.public)
     create_keeper(
         home,
         edge,
+        root_order=order,
         seed=keeper_key.seed(),
         member=member,
         charter_data=charter_data,
@@ -441,13 +441,14 @@ async def _make_home(
     )
     keeper = KeeperHome(home, edge.fs, lambda _: passphrase)
     try:
-        # With root at hand every provider takes the new charter, also one that has not heard of this keeper.
-        order = enrol_order(root.signing, keeper_key.public)
         async with Federation(keeper, edge, ticket=lambda _: order) as federation:
             recovered.peers = len(federation.links)
             recovered.notices = [*([dropped] if dropped else []), *chosen.notices, *federation.notices]
             recovered.integrity += federation.integrity
             recovered.unreachable = [str(error) for error in federation.failures.values()]
+            recovered.away = [keeper.peer(identity.hex()).name for identity in federation.failures]
+            if not federation.links:
+                recovered.gaps.append(UNHEARD)
         recovered.integrity += [_kept(keeper, pair, now) for pair in chosen.forks]
     finally:
         keeper.close()

@@ -1,9 +1,11 @@
 """Writing what a provider is to hold onto a disk, for somebody to carry there instead of the line.
 
 What goes onto it is what a plan places there, as if that provider answered and were empty but for what it has; and the
-records that every provider gets. All of it is sealed as ever: the disk says whose tenant it is, and no more. What is on
-it already is compared with its name and kept, so that a stopped run goes on. A signed statement, written again as the
-disk fills, names what may be taken in.
+records that every provider gets. All of it is sealed as ever. What is on it already is compared with its name and kept,
+so that a stopped run goes on. A signed statement, written again as the disk fills, names what may be taken in.
+
+The charter and its keybag come first and are in no statement: a provider has its own. With them the recovery sheet and
+the disk are enough to recover from.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from replicator.format.carried import MOST_CARRIED, Carried
 from replicator.format.charter import PeerPin
 from replicator.format.codec import encode
 from replicator.format.merkle import name_of
-from replicator.ids import Identity, short
+from replicator.ids import Identity, ObjectName, short
 from replicator.store.carried import CarriedWriter
 
 SPARE: Final = 64 << 20
@@ -62,9 +64,11 @@ async def seed(node: NodeHome, edge: Edge, pin: PeerPin, disk: str, *, dry_run: 
             sender = Sender(ground, edge, node.spool())
             writer = CarriedWriter(edge.fs, disk, node.tenant)
             edge.progress.stage("writing onto the disk", sum(row.size for row in wanted))
+            if not dry_run:
+                _write_recovery(node, edge, writer, disk, report)
             named: list[bytes] = []
             for row in wanted:
-                if not dry_run and _lies_there(writer, row):
+                if not dry_run and _lies_there(writer, row.name, row.size):
                     report.here += 1
                 elif report.left or (not dry_run and edge.fs.free_bytes(disk) - row.size < SPARE):
                     report.left_objects, report.left = report.left_objects + 1, report.left + row.size
@@ -80,7 +84,7 @@ async def seed(node: NodeHome, edge: Edge, pin: PeerPin, disk: str, *, dry_run: 
             if named and not dry_run:
                 _state(node, edge, writer, identity, named)
                 note_carried(node, identity, coming=True)
-            report.notices = [*federation.notices, *federation.integrity]
+            report.notices += [*federation.notices, *federation.integrity]
     return report
 
 
@@ -106,8 +110,25 @@ async def _write(sender: Sender, writer: CarriedWriter, row: ObjectRow, report: 
     return True
 
 
-def _lies_there(writer: CarriedWriter, row: ObjectRow) -> bool:
-    return writer.size(row.name) == row.size and name_of(writer.read(row.name)) == row.name
+def _write_recovery(node: NodeHome, edge: Edge, writer: CarriedWriter, disk: str, report: SeedReport) -> None:
+    """Write what recovery begins with, and say where that cannot be."""
+    records = node.recovery_objects()
+    why = "" if records else "this home has not got the keybag of its charter yet"
+    try:
+        for name, data in records:
+            if not _lies_there(writer, name, len(data)):
+                if edge.fs.free_bytes(disk) - len(data) < SPARE:
+                    why = "there is no room"
+                    break
+                writer.put(name, data)
+    except SpaceError:
+        why = "there is no room"
+    if why:
+        report.notices.append(f"`recover --from` cannot begin with this disk, which has no charter and keybag: {why}")
+
+
+def _lies_there(writer: CarriedWriter, name: ObjectName, size: int) -> bool:
+    return writer.size(name) == size and name_of(writer.read(name)) == name
 
 
 def _state(node: NodeHome, edge: Edge, writer: CarriedWriter, identity: Identity, names: list[bytes]) -> None:

@@ -96,5 +96,13 @@ def test_a_disk_is_seeded_adopted_and_counts_and_folders_are_read_without_a_netw
     assert "nothing of this tenant" in breakable.fails(
         1, "restore", "latest", "--target", tmp_path / "none", "--from", tmp_path, home="keeper"
     )
+    where = ("--target", tmp_path / "all", "--keeper-only")
+    paper = breakable.run("recover", "--sheet", breakable.sheet, *folders, *where, home="paper")
+    assert paper.code == 3, paper.err
+    assert "NOT DONE YET: no provider has heard of this recovery" in paper.err
+    assert "this is as of " in paper.err
+    assert (tmp_path / "all" / "later" / "later" / "letter.txt").read_text() == "written while erin was away\n"
+    neither = breakable.fails(2, "recover", "--sheet", breakable.sheet, home="none")
+    assert "give --peer ADDR, --from DISK, or both" in neither
     silent = breakable.run("peer", "usage", "erin", home="keeper")
     assert (silent.code, "no endpoint answers" in silent.err) == (3, True)

@@ -285,7 +285,7 @@ async def test_the_sheet_brings_back_the_rest(world: World) -> None:
     await erased(world)
     home = os.path.join(world.root, "recovered")
     address = f"somewhere.example:7144/{world.identity(2).hex()}"
-    await recover(home, world.edge, words=words_of(world), address=address, passphrase=PASSPHRASE)
+    await recover(home, world.edge, words=words_of(world), addresses=[address], passphrase=PASSPHRASE)
     old, world.keeper = world.keeper, lambda *_: old(home, PASSPHRASE)  # type: ignore[method-assign]
     assert await world.differences(source, "latest:docs") == []
     keeper = world.keeper()

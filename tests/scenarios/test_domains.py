@@ -122,7 +122,7 @@ async def test_the_sheet_brings_back_what_is_in_every_domain(world: World) -> No
     keeper.close()
     home = os.path.join(world.root, "recovered")
     address = f"somewhere.example:7144/{world.identity(3).hex()}"
-    await recover(home, world.edge, words=world.tenant.words, address=address, passphrase=NEW)
+    await recover(home, world.edge, words=world.tenant.words, addresses=[address], passphrase=NEW)
     old, world.keeper = world.keeper, lambda *_: old(home, NEW)  # type: ignore[method-assign]
     assert await world.differences(source, "latest:docs") == []
     assert await world.differences(second, "latest:papers") == []

@@ -268,7 +268,7 @@ class TestKeptChecks:
         home = os.path.join(world.root, "recovered")
         assert world.tenant is not None
         address = f"{world.identity(0).hex()}:1"
-        await recover(home, world.edge, words=list(world.tenant.words), address=address, passphrase=PASSPHRASE)
+        await recover(home, world.edge, words=list(world.tenant.words), addresses=[address], passphrase=PASSPHRASE)
         assert self.kept(world, home) == {"docs": looking("true")}
 
     async def test_a_node_has_the_box_and_can_neither_open_nor_change_it(self, world: World, source: str) -> None:

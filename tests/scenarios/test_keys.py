@@ -376,7 +376,7 @@ class TestIndexEpochs:
         await world.backup()
         home = os.path.join(world.root, "recovered")
         address = f"somewhere.example:7144/{world.identity(3).hex()}"
-        await recover(home, world.edge, words=words(world), address=address, passphrase=NEW)
+        await recover(home, world.edge, words=words(world), addresses=[address], passphrase=NEW)
         old, world.keeper = world.keeper, lambda *_: old(home, NEW)  # type: ignore[method-assign]
         assert len(await world.snapshots()) == 2
         assert await world.differences(source) == []
@@ -561,7 +561,7 @@ class TestOwner:
             await rotate_owner(keeper, siblings, world.edge, words(world))
         home = os.path.join(world.root, "recovered")
         address = f"somewhere.example:7144/{world.identity(1).hex()}"
-        found = await recover(home, world.edge, words=words(world), address=address, passphrase=NEW)
+        found = await recover(home, world.edge, words=words(world), addresses=[address], passphrase=NEW)
         assert (found.peers, found.unreachable) == (5, [])
 
     async def test_another_sheet_or_a_wrong_passphrase_changes_nothing(self, world: World) -> None:
@@ -689,7 +689,7 @@ class TestPrintedAddresses:
         keeper.close()
         assert len(lines) == 5
         home = os.path.join(world.root, "recovered")
-        found = await recover(home, world.edge, words=words(world), address=lines[4], passphrase=NEW)
+        found = await recover(home, world.edge, words=words(world), addresses=[lines[4]], passphrase=NEW)
         assert found.peers == 5
 
 

@@ -474,7 +474,7 @@ class TestStolenLaptop:
     async def _recover(self, world: World) -> str:
         home = os.path.join(world.root, "recovered")
         address = f"somewhere.example:7144/{world.identity(3).hex()}"
-        await recover(home, world.edge, words=words(world), address=address, passphrase=NEW)
+        await recover(home, world.edge, words=words(world), addresses=[address], passphrase=NEW)
         return home
 
 

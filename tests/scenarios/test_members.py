@@ -52,7 +52,7 @@ async def from_paper(world: World, number: int, home: str) -> Recovered:
         home,
         world.edge,
         words=words(world),
-        address=f"somewhere.example:7144/{world.identity(number).hex()}",
+        addresses=[f"somewhere.example:7144/{world.identity(number).hex()}"],
         passphrase="a new passphrase",
     )
 
@@ -134,7 +134,7 @@ async def test_a_recovered_home_is_a_node_of_its_own(world: World, source: str) 
 async def test_an_address_that_is_none_or_does_not_answer_is_a_clear_error(address: str, world: World) -> None:
     with pytest.raises(ReplicatorError):
         await recover(
-            os.path.join(world.root, "x"), world.edge, words=words(world), address=address, passphrase=PASSPHRASE
+            os.path.join(world.root, "x"), world.edge, words=words(world), addresses=[address], passphrase=PASSPHRASE
         )
     assert "x" not in os.listdir(world.root)
 
@@ -149,7 +149,7 @@ async def test_words_with_a_mistake_are_refused_before_anybody_is_asked(world: W
                 os.path.join(world.root, "x"),
                 world.edge,
                 words=wrong,
-                address=f"a.example:1/{world.identity(0).hex()}",
+                addresses=[f"a.example:1/{world.identity(0).hex()}"],
                 passphrase=PASSPHRASE,
             )
 
@@ -161,7 +161,7 @@ async def test_words_of_another_sheet_find_no_tenant(world: World, source: str) 
             os.path.join(world.root, "x"),
             world.edge,
             words=to_words(new_secret(SeededRng("another"))),
-            address=f"a.example:1/{world.identity(0).hex()}",
+            addresses=[f"a.example:1/{world.identity(0).hex()}"],
             passphrase=PASSPHRASE,
         )
 

@@ -11,11 +11,12 @@ import pytest
 from replicator.charter.chain import check_finding
 from replicator.crypto.recovery import from_words, root_of
 from replicator.crypto.sign import SigningKey
+from replicator.engine.answers import Answer
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.keys import rotate_index, rotate_owner
-from replicator.engine.recover import ROUNDS, Answer, Recovered, _ask_all, recover
+from replicator.engine.recover import ROUNDS, Recovered, _ask_all, recover
 from replicator.engine.tenant import seal_keybag
 from replicator.errors import KeyWrongError
 from replicator.fs import PosixFs
@@ -41,7 +42,7 @@ async def from_paper(world: World, *numbers: int, words: list[str] | None = None
     first, *others = [address(world, number) for number in numbers]
     home = os.path.join(world.root, f"recovered-{world.rng.bytes(4).hex()}")
     words = words or world.tenant.words
-    found = await recover(home, world.edge, words=words, address=first, others=others, passphrase=NEW)
+    found = await recover(home, world.edge, words=words, addresses=[first, *others], passphrase=NEW)
     return found, KeeperHome(home, PosixFs(), lambda _: NEW)
 
 

@@ -171,7 +171,7 @@ async def test_paper_gives_everything_back_that_any_restore_key_was_for(world: W
     assert world.tenant is not None
     home = os.path.join(world.root, "recovered")
     address = f"somewhere.example:7144/{world.identity(1).hex()}"
-    found = await recover(home, world.edge, words=world.tenant.words, address=address, passphrase=NEW)
+    found = await recover(home, world.edge, words=world.tenant.words, addresses=[address], passphrase=NEW)
     assert found.integrity == []
     await more(world, source, "much later")
     keeper = KeeperHome(home, PosixFs(), lambda _: NEW)

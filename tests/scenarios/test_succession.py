@@ -80,7 +80,7 @@ async def meet(half: Half, world: World) -> Federation:
 async def recovered(world: World, words: list[str], provider: int = 3) -> str:
     home = os.path.join(world.root, f"recovered-{world.rng.bytes(4).hex()}")
     address = f"somewhere.example:7144/{world.identity(provider).hex()}"
-    await recover(home, world.edge, words=words, address=address, passphrase=NEW)
+    await recover(home, world.edge, words=words, addresses=[address], passphrase=NEW)
     return home
 
 
@@ -402,7 +402,7 @@ class TestEnd:
         await announce(world)
         home = os.path.join(world.root, "recovered")
         address = f"somewhere.example:7144/{world.identity(3).hex()}"
-        made = await recover(home, world.edge, words=old_words(world), address=address, passphrase=NEW)
+        made = await recover(home, world.edge, words=old_words(world), addresses=[address], passphrase=NEW)
         assert any("takes that back" in notice and "key object" in notice for notice in made.notices)
         half = world.keeper(home, NEW)
         assert half.charter.pending is None
@@ -544,7 +544,7 @@ class TestThief:
         home = os.path.join(world.root, "recovered")
         address = f"somewhere.example:7144/{world.identity(0).hex()}"
         with pytest.raises(IntegrityError):
-            await recover(home, world.edge, words=old_words(world), address=address, passphrase=NEW)
+            await recover(home, world.edge, words=old_words(world), addresses=[address], passphrase=NEW)
         assert not has_half(home, "keeper")
         half = world.keeper(await recovered(world, old_words(world)), NEW)
         assert (half.charter.number, half.owner().public) == (good + 3, half.charter.root.owner_key)

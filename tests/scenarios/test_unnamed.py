@@ -192,7 +192,7 @@ async def test_charters_of_old_go_with_their_keybags_but_for_the_last_ones_befor
     home = os.path.join(world.root, "recovered")
     assert world.tenant is not None
     address = f"somewhere.example:7144/{world.identity(1).hex()}"
-    await recover(home, world.edge, words=world.tenant.words, address=address, passphrase=PASSPHRASE)
+    await recover(home, world.edge, words=world.tenant.words, addresses=[address], passphrase=PASSPHRASE)
     assert [one.row.number for one in await world.snapshots(home)] == sorted(copies)
 
 
