@@ -8,7 +8,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.output import moment, table
 from replicator.clock import DAY_S, NS
-from replicator.config import format_size, parse_end, parse_size
+from replicator.config import counted, format_size, parse_end, parse_size
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def drain(
             count = opened.cancel_drain(tenant)
             if not count:
                 raise UsageError("nothing was said to take back", hint="`provider drain` shows what was")
-            session.out.notice(f"taken back: {count} tenants hear of it at their next contact, and stay")
+            session.out.notice(
+                f"taken back: {counted(count, 'tenant hears of it at its', 'tenants hear of it at their')} "
+                f"next contact, and {'stays' if count == 1 else 'stay'}"
+            )
         elif by is not None:
             keeps = None if size is None else parse_size(size)
             plan = opened.plan_drain(tenant=tenant, size=keeps)
