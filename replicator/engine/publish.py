@@ -112,10 +112,10 @@ class Publisher:
         if plan.refused:
             reasons = "; ".join(debts_in_words(self.ground, plan, self.ground.plan(packs)))
             first = next(row for row in packs if pack_id(row.name) == plan.refused[0].pack)
-            word = "copies" if self.ground.shards(first) is None else "shards"
+            word = ("copy", "copies") if self.ground.shards(first) is None else ("shard", "shards")
             raise MinimumNotMetError(
                 f"{counted(len(plan.refused), 'object has', 'objects have')} fewer than "
-                f"{plan.refused[0].minimum} {word}: {reasons}",
+                f"{counted(plan.refused[0].minimum, *word)}: {reasons}",
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
         for row in records:
