@@ -62,35 +62,83 @@ let
 in
 lib.runTests {
   testShardsNeedAHouseholdEach = {
-    expr = map (
-      dataset:
-      let
-        peers = lib.genAttrs [ "a" "b" "c" "d" "e" ] (name: {
-          own = false;
-          address = name;
-          owner = name;
-          site = name;
-          region = name;
-          country = null;
-        });
-        found = r.unmet peers ({ copies = null; coding = null; minimum = null; spread = null; residency = null; } // dataset) "d";
-      in
-      [ (found.minimum == [ ]) (found.copies == [ ]) ]
-    ) [
-      { copies = 3; minimum = 2; }
-      { copies = 6; minimum = 6; }
-      { coding = "3+2"; minimum = 2; }
-      { coding = "4+2"; }
-      { coding = "4+2"; minimum = 2; }
-      { coding = "4+2"; minimum = 3; }
-    ];
+    expr =
+      map
+        (
+          dataset:
+          let
+            peers = lib.genAttrs [ "a" "b" "c" "d" "e" ] (name: {
+              own = false;
+              address = name;
+              owner = name;
+              site = name;
+              region = name;
+              country = null;
+            });
+            found = r.unmet peers (
+              {
+                copies = null;
+                coding = null;
+                minimum = null;
+                spread = null;
+                residency = null;
+              }
+              // dataset
+            ) "d";
+          in
+          [
+            (found.minimum == [ ])
+            (found.copies == [ ])
+          ]
+        )
+        [
+          {
+            copies = 3;
+            minimum = 2;
+          }
+          {
+            copies = 6;
+            minimum = 6;
+          }
+          {
+            coding = "3+2";
+            minimum = 2;
+          }
+          { coding = "4+2"; }
+          {
+            coding = "4+2";
+            minimum = 2;
+          }
+          {
+            coding = "4+2";
+            minimum = 3;
+          }
+        ];
     expected = [
-      [ true true ]
-      [ false false ]
-      [ true true ]
-      [ true false ]
-      [ true false ]
-      [ false false ]
+      [
+        true
+        true
+      ]
+      [
+        false
+        false
+      ]
+      [
+        true
+        true
+      ]
+      [
+        true
+        false
+      ]
+      [
+        true
+        false
+      ]
+      [
+        false
+        false
+      ]
     ];
   };
   testAGoodOneHasNoProblems = {
