@@ -159,7 +159,7 @@ async def test_nothing_is_released_before_its_writer_let_go_and_why_says_what_wa
     report = await pruned(world, beside=False)
     there = spare(report)
     assert (report.exit_code, there.spare, there.spare_claimed, there.released) == (0, 1, 1, 0)
-    assert any("stay until the node that relies on them lets go" in line for line in prune_text(report))
+    assert any("stays until the node that relies on it lets go" in line for line in prune_text(report))
     assert released(world) == {}
     node = world.node()
     try:
@@ -391,5 +391,5 @@ async def test_a_provider_that_calls_surplus_what_it_lost_is_found_by_the_node_t
     assert (await world.status()).surplus == []
     os.unlink(path)
     status = await world.status()
-    assert any("1 object that it had receipted is gone" in one for one in status.problems)
+    assert any("1 objects that it had receipted are gone" in one for one in status.problems)
     assert status.datasets[0].state == "below promise"
