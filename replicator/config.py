@@ -199,6 +199,11 @@ def parse_bucket(text: str, *, endpoint: str = "", region: str = "", credentials
     )
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun, and what else bends with it: "1 file", "2 copies", "3 objects are"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def format_size(count: int) -> str:
     """Return bytes for people, in powers of 1000 with three digits."""
     value = float(count)

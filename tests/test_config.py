@@ -2,6 +2,7 @@ import pytest
 
 from replicator.config import (
     MAX_NAME,
+    counted,
     default_home,
     format_size,
     parse_duration,
@@ -150,3 +151,12 @@ def test_moments_are_exact(text: str, ns: int) -> None:
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_moment(text, NOW_NS)
+
+
+def test_a_count_bends_its_noun_and_what_goes_with_it() -> None:
+    assert [counted(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert [counted(count, "copy is", "copies are") for count in (0, 1, 2)] == [
+        "0 copies are",
+        "1 copy is",
+        "2 copies are",
+    ]

@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, as_error, command, wait, wait_in_order
 from replicator.cli.output import moment
 from replicator.cli.proofs import proofs_document, proofs_words
-from replicator.config import LEAST_RATE, format_size, parse_duration, parse_name, parse_size
+from replicator.config import LEAST_RATE, counted, format_size, parse_duration, parse_name, parse_size
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _take(session: Session, one: "DatasetReport") -> None:
     for path, reason in one.gaps[:20]:
         session.out.notice(f"{one.dataset}: {path}: {reason}")
     if len(one.gaps) > 20:
-        session.out.notice(f"{one.dataset}: ... and {len(one.gaps) - 20} more gaps")
+        session.out.notice(f"{one.dataset}: ... and {counted(len(one.gaps) - 20, 'more gap')}")
     for debt in (*one.debts, *one.owed):
         session.out.notice(f"{one.dataset}: owed: {debt}")
     if one.gaps or one.debts or one.owed:
@@ -275,7 +275,8 @@ def _text(report: "BackupReport") -> list[str]:
             continue
         state = "published" if one.published else "kept in the spool, NOT published"
         lines.append(
-            f"{one.dataset}: {one.files} files, {format_size(one.bytes)}; read {format_size(one.bytes_read)}, "
+            f"{one.dataset}: {counted(one.files, 'file')}, {format_size(one.bytes)}; read "
+            f"{format_size(one.bytes_read)}, "
             f"new {format_size(one.new_bytes)} stored as {format_size(one.stored_bytes)}; "
             f"snapshot {one.snapshot.name.hex()[:12]} {state}"
         )
@@ -283,7 +284,9 @@ def _text(report: "BackupReport") -> list[str]:
         if one.beside is not None and one.beside.archive:
             dropped = f"; dropped {len(one.beside.dropped)}" if one.beside.dropped else ""
             lines.append(f"{one.dataset}: archive beside: {one.beside.archive} in {one.beside.repository}{dropped}")
-    lines.append(f"sent {report.sent_objects} objects, {format_size(report.sent_bytes)}, in {report.seconds:.1f} s")
+    lines.append(
+        f"sent {counted(report.sent_objects, 'object')}, {format_size(report.sent_bytes)}, in {report.seconds:.1f} s"
+    )
     return lines
 
 
@@ -426,9 +429,16 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
     lines.append(f"audit: {proofs_words(mended)}")
     waits = "".join(f"; {name} is {word}" for name, word in mended.waiting.items())
     made = f"{made_before + mended.made} made again" + f", {made_before} of them before the backup" * bool(made_before)
-    lines.append(f"repair: {mended.missing} missing and {mended.damaged} damaged copies, {made}{waits}")
+    lines.append(
+        f"repair: {mended.missing} missing and {counted(mended.damaged, 'damaged copy', 'damaged copies')}, "
+        f"{made}{waits}"
+    )
     if mended.let_go:
-        lines.append(f"repair: {mended.let_go} copies more than promised are let go of, for `prune` to release")
+        lines.append(
+            "repair: "
+            f"{counted(mended.let_go, 'copy more than promised is', 'copies more than promised are')} let go "
+            "of, for `prune` to release"
+        )
     document["rebalance"] = {"moved": 0}
     # What lacks copies has the line first; a night that ends with debts moves nothing.
     moved = None if mended.exit_code else _part_of_night(session, document, "rebalance", move)
@@ -438,7 +448,7 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
             session.out.notice(f"owed: {reason}")
         document["rebalance"] = {"moved": moved.made}
         if moved.moves:
-            lines.append(f"rebalance: {moved.made} of {len(moved.moves)} copies made elsewhere")
+            lines.append(f"rebalance: {moved.made} of {counted(len(moved.moves), 'copy', 'copies')} made elsewhere")
 
 
 def _part_of_night(session: Session, document: dict[str, Any], name: str, work: Callable[[], T]) -> T | None:
@@ -475,7 +485,7 @@ def _night_of_maintenance(session: Session, document: dict[str, Any], lines: lis
     if forgets:
         gone = forget_by_settings(session)
         document["forgotten"] = gone
-        lines.append(f"forget: {len(gone)} snapshots that no rule keeps")
+        lines.append(f"forget: {counted(len(gone), 'snapshot')} that no rule keeps")
     report = run_prune(session, dry_run=False)
     document["prune"] = prune_document(report)
     lines += [f"prune: {line}" for line in prune_text(report) if line]

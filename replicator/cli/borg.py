@@ -8,7 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait_in_order
 from replicator.cli.output import moment
-from replicator.config import format_size, parse_name
+from replicator.config import counted, format_size, parse_name
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ def borg_export(
     }
     session.out.result(
         {"id": done.snapshot.id, **document},
-        f"Exported {done.restored.files} files ({format_size(done.restored.bytes)}) to archive '{done.name}'.",
+        f"Exported {counted(done.restored.files, 'file')} ({format_size(done.restored.bytes)}) to archive "
+        f"'{done.name}'.",
     )
 
 
@@ -316,10 +317,15 @@ def _take_archive(session: Session, one: "ImportedArchive") -> None:
         if one.error.hint:
             session.out.notice(f"  {one.error.hint}")
     if one.broken:
-        session.out.notice(f"INTEGRITY: {name}: {one.broken} files are damaged in the repository (`borg check`)")
+        session.out.notice(
+            f"INTEGRITY: {name}: {counted(one.broken, 'file is', 'files are')} damaged in the repository (`borg check`)"
+        )
         session.worsen(exits.INTEGRITY)
     for what, count in one.lacking.items():
-        session.out.notice(f"{name}: {count} names came without their {what}; root could set it")
+        session.out.notice(
+            f"{name}: {counted(count, 'name')} came without {'its' if count == 1 else 'their'} {what}; root "
+            "could set it"
+        )
         session.worsen(exits.GAPS)
     for said in one.warnings[:_SHOWN]:
         session.out.notice(f"{name}: borg: {on_one_line(said.text)}")
@@ -330,7 +336,7 @@ def _take_archive(session: Session, one: "ImportedArchive") -> None:
     for path, reason in one.report.gaps[:_SHOWN]:
         session.out.notice(f"{name}: {path}: {reason}")
     if len(one.report.gaps) > _SHOWN:
-        session.out.notice(f"{name}: ... and {len(one.report.gaps) - _SHOWN} more gaps")
+        session.out.notice(f"{name}: ... and {counted(len(one.report.gaps) - _SHOWN, 'more gap')}")
     for debt in (*one.report.debts, *one.report.owed):
         session.out.notice(f"{name}: owed: {debt}")
     if one.report.gaps or one.report.debts or one.report.owed:
@@ -382,13 +388,13 @@ def _text(report: "ImportReport") -> list[str]:
             lines.append(f"{name}: NOT imported")
             continue
         lines.append(
-            f"{name}: {one.dataset}, {moment(one.archive.start_ns)}, {done.files} files, "
-            f"{format_size(done.bytes)}; extracted {one.extracted} of {one.items} names, read "
+            f"{name}: {one.dataset}, {moment(one.archive.start_ns)}, {counted(done.files, 'file')}, "
+            f"{format_size(done.bytes)}; extracted {one.extracted} of {counted(one.items, 'name')}, read "
             f"{format_size(done.bytes_read)}; snapshot {done.snapshot.name.hex()[:12]}"
         )
     lines += [f"{on_one_line(one.name)}: extracted by an earlier run, published now" for one in report.finished]
     whole = sum(1 for one in report.archives if one.error is None) + len(report.finished)
-    lines.append(f"{whole} archives imported, {report.already} were in before.")
+    lines.append(f"{counted(whole, 'archive')} imported, {counted(report.already, 'was', 'were')} in before.")
     if report.archives:
         names = sorted({one.dataset for one in report.archives})
         lines.append(

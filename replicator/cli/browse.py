@@ -15,7 +15,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, unlocking, wait, wait_in_order
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.output import moment, output_error, table
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.errors import NotFoundError
 from replicator.ids import short
 
@@ -417,8 +417,8 @@ def restore(
             "target": os.path.abspath(target),
             "dry_run": dry_run,
         },
-        f"{what} {report.files} files ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
-        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {report.packs} packs in "
+        f"{what} {counted(report.files, 'file')} ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
+        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {counted(report.packs, 'pack')} in "
         f"{report.seconds:.1f} s{deleted}. "
         f"Snapshot {seen_in_words(seen[0].age_s, seen[0].witnesses).removeprefix('newest snapshot ')}",
     )

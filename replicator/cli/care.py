@@ -12,7 +12,7 @@ from replicator.cli.extra import extra_document
 from replicator.cli.findings import finding_document, seen_in_words
 from replicator.cli.output import Alarm, moment, table
 from replicator.cli.proofs import proofs_words, week_document
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.endpoints import join_endpoint, parse_way
 from replicator.engine.naming import Label, choose
 from replicator.errors import NotFoundError, UsageError
@@ -141,7 +141,7 @@ def _deletions_text(found: "Status") -> list[str]:
     for one in found.deletions:
         if one.objects or one.swept or one.frozen_until_ns:
             lines.append(
-                f"Marked for deletion at {one.name}: {one.objects} objects, {format_size(one.bytes)}"
+                f"Marked for deletion at {one.name}: {counted(one.objects, 'object')}, {format_size(one.bytes)}"
                 + (f", the first may go on {moment(one.first_ns)[:10]}" if one.first_ns else "")
                 + f"; {format_size(one.swept)} of at most {format_size(one.budget)} went in the last 7 days."
                 + (" Its clock leapt, so nothing goes now." if one.frozen_until_ns else "")
@@ -158,12 +158,14 @@ def _surplus_text(one: "SurplusAt") -> str:
     said = []
     if one.objects:
         said.append(
-            f"{one.objects} copies ({format_size(one.bytes)}) are more than promised: `run` or `repair` of their node "
+            f"{counted(one.objects, 'copy is', 'copies are')} more than promised ({format_size(one.bytes)}): "
+            "`run` or `repair` of the node "
             "lets go of them"
         )
     if one.released:
         said.append(
-            f"{one.released} copies ({format_size(one.released_bytes)}) are given up, as enough lie elsewhere: `prune` "
+            f"{counted(one.released, 'copy is', 'copies are')} given up ({format_size(one.released_bytes)}), "
+            "as enough lie elsewhere: `prune` "
             "releases what is not marked yet, and they count there as used until they are deleted"
         )
     return f"Surplus at {one.name}: {'; '.join(said)}."
@@ -223,7 +225,7 @@ def _status_text(found: "Status") -> list[str]:
         for name, one in found.besides.items()
     ]
     lines += [
-        f"Extra copy '{one.name}', counted as no copy: {one.objects} objects in {one.place}, "
+        f"Extra copy '{one.name}', counted as no copy: {counted(one.objects, 'object')} in {one.place}, "
         f"{moment(one.written_ns) or 'never whole'}"
         for one in found.extras
     ]
@@ -357,8 +359,9 @@ def verify(session: Session, sample: str, everything: bool) -> None:
             "problems": report.problems,
             "absent": report.absent,
         },
-        f"{report.level} check: {report.proofs} proofs, {report.fetched} of {report.objects} objects "
-        f"({format_size(report.fetched_bytes)}) fetched, {report.chunks} chunks; "
+        f"{report.level} check: {counted(report.proofs, 'proof')}, {report.fetched} of "
+        f"{counted(report.objects, 'object')} "
+        f"({format_size(report.fetched_bytes)}) fetched, {counted(report.chunks, 'chunk')}; "
         f"{len(report.problems)} problems, {len(report.absent)} absent",
     )
 
@@ -426,9 +429,10 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     lost = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
     waits = "".join(f"; {name} is {word}" for name, word in report.waiting.items())
     lines.append(
-        f"{report.missing} missing and {report.damaged} damaged copies found{lost}{waits}; "
+        f"{report.missing} missing and {counted(report.damaged, 'damaged copy', 'damaged copies')} found{lost}{waits}; "
         + (
-            f"{len(report.planned)} copies would be made ({format_size(sum(one.size for one in report.planned))})"
+            f"{counted(len(report.planned), 'copy', 'copies')} would be made "
+            f"({format_size(sum(one.size for one in report.planned))})"
             if dry_run
             else f"{report.made} made ({format_size(report.made_bytes)})"
             + (f", {report.pulled} of them from one provider to another" if report.pulled else "")
@@ -439,7 +443,10 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
     if report.surplus:
         size = format_size(sum(one.size for one in report.surplus))
         done = f"; this node let go of {report.let_go}" if report.let_go else ""
-        lines.append(f"{len(report.surplus)} copies ({size}) are more than promised{done}: `prune` releases them")
+        lines.append(
+            f"{counted(len(report.surplus), 'copy is', 'copies are')} more than promised ({size}){done}: "
+            "`prune` releases that"
+        )
     session.out.result(
         {
             "planned": [
@@ -528,13 +535,13 @@ def rebalance(session: Session, dry_run: bool) -> None:
         ],
     )
     size = format_size(sum(one.size for one in report.moves))
-    done = f"{report.made} of {len(report.moves)} copies made ({format_size(report.made_bytes)})"
-    text = f"{len(report.moves)} copies would move ({size})" if dry_run else done
+    done = f"{report.made} of {counted(len(report.moves), 'copy', 'copies')} made ({format_size(report.made_bytes)})"
+    text = f"{counted(len(report.moves), 'copy', 'copies')} would move ({size})" if dry_run else done
     if not report.moves:
         text = "Nothing has to move."
     if report.surplus:
         done = f"; this node let go of {report.let_go}" if report.let_go else ""
-        text += f"; {report.surplus} copies are surplus: `replicator prune` releases them{done}"
+        text += f"; {counted(report.surplus, 'copy is', 'copies are')} surplus: `replicator prune` releases that{done}"
     session.out.result(
         {
             "moves": [

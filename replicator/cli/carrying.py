@@ -8,7 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait_in_order
 from replicator.cli.output import table
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.errors import HomeError
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ def seed(session: Session, name: str, disk: str, *, dry_run: bool) -> None:
     if report.left:
         session.worsen(exits.GAPS)
         session.out.notice(
-            f"no room for {report.left_objects} objects, {format_size(report.left)}: have this disk taken in, then run "
+            f"no room for {counted(report.left_objects, 'object')}, {format_size(report.left)}: have this "
+            "disk taken in, then run "
             "the same command with the next one"
         )
     if report.nowhere:
         session.worsen(exits.INTEGRITY)
         session.out.notice(f"INTEGRITY: nobody who answers has {len(report.nowhere)} of them: {report.nowhere[0]}")
     word = "would be written" if dry_run else "written"
-    what = f"{report.objects} objects for '{pin.name}', {format_size(report.size)}, {word} to {folder}"
+    what = f"{counted(report.objects, 'object')} for '{pin.name}', {format_size(report.size)}, {word} to {folder}"
     session.out.result(
         {
             "id": pin.identity.hex(),
@@ -113,7 +114,9 @@ def _judge(session: Session, one: "Adopted") -> None:
         session.worsen(exits.GAPS)
     if one.damaged:
         session.worsen(exits.INTEGRITY)
-        session.out.notice(f"INTEGRITY: {who}: {one.damaged} objects on the disk are not what they are called")
+        session.out.notice(
+            f"INTEGRITY: {who}: {counted(one.damaged, 'damaged object lies', 'damaged objects lie')} on the disk"
+        )
 
 
 def _document(one: "Adopted") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from replicator.cli.base import Session, command, common_options
 from replicator.cli.consistency import Asked, consistency_document, consistency_options
 from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
-from replicator.config import LEAST_CODED, parse_coding, parse_duration, parse_name, parse_size
+from replicator.config import LEAST_CODED, counted, parse_coding, parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ def build_policy(
         words = old.residency if old else (["EEA"] if half.private.country in EEA else [])
     if minimum is not None and minimum > wanted:
         raise UsageError(
-            f"a minimum of {minimum} is more than {wanted} copies", hint="lower --minimum or raise --copies"
+            f"a minimum of {minimum} is more than {counted(wanted, 'copy', 'copies')}",
+            hint="lower --minimum or raise --copies",
         )
     if shards is not None and minimum is not None and minimum < LEAST_CODED:
         raise UsageError(
@@ -354,7 +355,9 @@ def dataset_add(
         _set_rules(session, name, rules)
     if peers < policy.minimum:
         session.out.notice(
-            f"there are {peers} providers yet; at least {policy.minimum} are needed before anything can be published"
+            f"there {'is' if peers == 1 else 'are'} {counted(peers, 'provider')} yet; at least "
+            f"{policy.minimum} must hold a copy "
+            "before a backup counts: `peer add` with a friend's code"
         )
     following = (
         f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"

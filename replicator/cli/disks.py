@@ -7,7 +7,7 @@ import click
 
 from replicator.cli import exits
 from replicator.cli.base import Session, command
-from replicator.config import config_path, format_size
+from replicator.config import config_path, counted, format_size
 from replicator.errors import LockedError, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
             "room": plan.room,
             "switched": False,
         }
-        what = f"{plan.left_objects} of {plan.objects} objects, {format_size(plan.left)} of {format_size(plan.size)},"
+        what = (
+            f"{plan.left_objects} of {counted(plan.objects, 'object')}, {format_size(plan.left)} of "
+            f"{format_size(plan.size)},"
+        )
         if dry_run:
             room = f"there is room for {format_size(plan.room)}"
             session.out.result(document, f"Would copy {what} from {plan.source} to {plan.target}; {room}.")
@@ -80,7 +83,10 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
             session.out.result(
                 document | _copied(done),
                 [
-                    f"{done.objects} objects, {format_size(done.size)}, are copied, and nothing is switched yet.",
+                    (
+                        f"{counted(done.objects, 'object is', 'objects are')} copied, {format_size(done.size)}, "
+                        "and nothing is switched yet."
+                    ),
                     "Stop the daemon and run the same command again: it copies what came meanwhile, and switches.",
                 ],
             )
@@ -88,8 +94,8 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
         if rest.damaged:
             session.worsen(exits.INTEGRITY)
             session.out.notice(
-                f"INTEGRITY: {len(rest.damaged)} objects were not what they are called, and are set aside: their "
-                "tenants see it and store them again"
+                f"INTEGRITY: {counted(len(rest.damaged), 'damaged object was', 'damaged objects were')} set aside: the "
+                "tenants see it and store such objects again"
             )
         done.objects, done.size = done.objects + rest.objects, done.size + rest.size
         done.damaged, done.removed = rest.damaged, rest.removed
@@ -98,7 +104,10 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
     session.out.result(
         document | _copied(done) | {"left_objects": 0, "left_bytes": 0, "switched": True},
         [
-            f"The objects lie in {plan.target} now; {done.objects} were copied by this run, {format_size(done.size)}.",
+            (
+                f"The objects lie in {plan.target} now; {counted(done.objects, 'was', 'were')} copied by this "
+                f"run, {format_size(done.size)}."
+            ),
             f"Copies still lie in {plan.source}, which is no store any more; later {_LET_GO}.",
             "If `replicator service install` wrote the unit, run it again: the unit names the folders it may write to.",
         ],
@@ -154,7 +163,8 @@ def _remove_old(session: Session, opened: "Provider", *, dry_run: bool) -> None:
     if done.kept:
         session.worsen(exits.INTEGRITY)
         session.out.notice(
-            f"INTEGRITY: {done.kept} objects are not, or not good, in the new folder; the old one's are kept. Stop the "
+            f"INTEGRITY: {counted(done.kept, 'object is', 'objects are')} not, or not good, in the new "
+            "folder; the old one's stay. Stop the "
             "daemon, copy them over, start it again; or let their tenants store them anew"
         )
     word = "would be deleted" if dry_run else "deleted"
@@ -167,5 +177,5 @@ def _remove_old(session: Session, opened: "Provider", *, dry_run: bool) -> None:
             "kept": done.kept,
             "dry_run": dry_run,
         },
-        f"{done.objects} objects, {format_size(done.size)}, {word} in {source}; {done.kept} kept.",
+        f"{counted(done.objects, 'object')}, {format_size(done.size)}, {word} in {source}; {done.kept} kept.",
     )

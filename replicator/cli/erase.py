@@ -12,7 +12,7 @@ from replicator.cli.browse import with_library
 from replicator.cli.output import moment, plain, table
 from replicator.cli.prune import prune_after
 from replicator.cli.words import read_words
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.errors import UsageError
 from replicator.fs import write_atomic
 from replicator.ids import Identity
@@ -123,7 +123,7 @@ def _traces_lines(found: "Traces", *, dry_run: bool) -> list[str]:
         (one.id[:12], moment(one.row.created_ns), one.node, format_size(one.row.size), _fate(one, found, gone, word))
         for one in (*found.holding, *found.gone)
     ]
-    count = f"{len(found.holding)} snapshot{'' if len(found.holding) == 1 else 's'}"
+    count = counted(len(found.holding), "snapshot")
     return [
         *table(("ID", "TIME", "NODE", "SIZE", ""), rows),
         "",
@@ -223,7 +223,7 @@ def _closing_lines(found: "Closing", at: "list[KeybagsAt]", *, dry_run: bool) ->
     would = "would be " if dry_run else ""
     name, count = plain(found.name), len(found.snapshots)
     lines = [f"Written into: {text}" for text in found.writing]
-    lines.append(f"{count} snapshot{'' if count == 1 else 's'} of domain '{name}' {would}forgotten.")
+    lines.append(f"{counted(count, 'snapshot')} of domain '{name}' {would}forgotten.")
     if found.erased_ns:
         lines.append(f"Domain '{name}' is erased since {moment(found.erased_ns)}: nodes that hear of it refuse it.")
         if found.unheard:

@@ -16,7 +16,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, as_error, wait_in_order
 from replicator.cli.output import Output, table
 from replicator.clock import HOUR_S
-from replicator.config import CONFIG_VARIABLE, LEAST_RATE, format_size
+from replicator.config import CONFIG_VARIABLE, LEAST_RATE, counted, format_size
 from replicator.engine.home import has_half
 from replicator.engine.spool import MOST, SHARE_OF_FREE
 from replicator.engine.turns import Came, Memory, Outcome, Pass
@@ -285,7 +285,7 @@ def _error_of(came: Came) -> str:
 
 def _text(rows: Sequence[dict[str, Any]]) -> list[str]:
     good = sum(row["exit"] == exits.DONE for row in rows)
-    lines = [f"{good} of {len(rows)} tenants have all their copies.", ""]
+    lines = [f"{good} of {counted(len(rows), 'tenant')} {'has all its' if good == 1 else 'have all their'} copies.", ""]
     shown = [
         (row["id"], row["state"], row["exit"], _hours(row["waited_s"]), f"{row['took_s']:.0f} s", row["turns"])
         for row in rows
@@ -309,7 +309,7 @@ def status_all(session: Session, given: str | None, look: Look) -> None:
             session.out.notice(f"{row['id']}: {row['problems'][0]}")
     safe = sum(row["safe"] for row in rows)
     first = "All data is safe" if safe == len(rows) else "SOMETHING NEEDS ATTENTION"
-    lines = [f"{first}: {safe} of {len(rows)} tenants are safe.", ""]
+    lines = [f"{first}: {safe} of {counted(len(rows), 'tenant')} {'is' if safe == 1 else 'are'} safe.", ""]
     lines += table(
         ("TENANT", "SAFE", "EXIT", "NEWEST", "DATASETS"),
         [

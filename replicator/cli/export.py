@@ -13,7 +13,7 @@ from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.findings import freshness_document
 from replicator.cli.output import moment
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.errors import ReplicatorError, RestoreError, UsageError
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def export(session: Session, snapshot: str, paths: tuple[str, ...], output: str)
     for warning in seen[0].warnings:
         session.out.notice(f"about how new this snapshot is: {warning}")
     text = (
-        f"Exported {report.files} files ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
-        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {report.packs} packs in {report.seconds:.1f} s."
+        f"Exported {counted(report.files, 'file')} ({format_size(report.bytes)}) of {report.snapshot.details.dataset}, "
+        f"{report.snapshot.created.isoformat(timespec='seconds')}, from {counted(report.packs, 'pack')} in "
+        f"{report.seconds:.1f} s."
     )
     if output == "-":
         session.out.notice(text)

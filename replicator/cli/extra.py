@@ -8,7 +8,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait_in_order
 from replicator.cli.output import moment, table
 from replicator.cli.places import parse_place
-from replicator.config import format_size, parse_name
+from replicator.config import counted, format_size, parse_name
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def tidy(session: Session, name: str, dry_run: bool) -> None:
         gone = tidy_extra(node, name, dry_run=dry_run)
     word = "would go" if dry_run else "gone"
     session.out.result(
-        {"id": name, "gone": [one.hex() for one in gone], "dry_run": dry_run}, f"{name}: {len(gone)} objects {word}"
+        {"id": name, "gone": [one.hex() for one in gone], "dry_run": dry_run},
+        f"{name}: {counted(len(gone), 'object')} {word}",
     )
 
 
@@ -134,7 +135,7 @@ def write_all(session: Session, names: tuple[str, ...] = ()) -> "list[ExtraRepor
         if one.error is not None or one.unreadable:
             if one.unreadable or one.name in late or names:
                 session.worsen(exits.GAPS)
-            why = one.error.message if one.error else f"{one.unreadable} objects could not be fetched"
+            why = one.error.message if one.error else f"{counted(one.unreadable, 'object')} could not be fetched"
             session.out.notice(f"extra copy {one.name}: {why}")
             if one.error is not None and one.error.hint:
                 session.out.notice(f"  {one.error.hint}")
@@ -159,7 +160,7 @@ def report_words(one: "ExtraReport") -> str:
     if one.error is not None:
         return f"extra copy {one.name}: NOT written"
     return (
-        f"extra copy {one.name}: {one.written} objects ({format_size(one.written_bytes)}) written, "
+        f"extra copy {one.name}: {counted(one.written, 'object')} ({format_size(one.written_bytes)}) written, "
         f"{one.objects} in {one.place}; it counts for no promise"
     )
 

@@ -11,7 +11,7 @@ from replicator.cli.browse import with_library
 from replicator.cli.keeping import asked_rules, keep_options
 from replicator.cli.output import moment, table
 from replicator.cli.prune import prune_after
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.errors import KeyMissingError, UsageError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _table(judged: "Sequence[Judged]") -> list[str]:
 def _sentence(changed: "Sequence[Judged]", *, undo: bool, dry_run: bool) -> str:
     if not changed:
         return "There is nothing to forget."
-    count = f"{len(changed)} snapshot{'' if len(changed) == 1 else 's'}"
+    count = counted(len(changed), "snapshot")
     if dry_run:
         return f"{count} would be {'taken back' if undo else 'forgotten'}; nothing was done (--dry-run)."
     if undo:

@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, wait
 from replicator.cli.output import moment, table
 from replicator.cli.words import read_words, rehearse_at_terminal, sheet_path, write_sheet_files
-from replicator.config import parse_size
+from replicator.config import counted, parse_size
 from replicator.errors import HomeError, UsageError
 from replicator.ids import root_fingerprint
 
@@ -319,7 +319,10 @@ def key_object(session: Session, sheet: str) -> None:
     session.out.result(
         {"id": "root", "told": found.told, "providers": asked},
         [
-            f"{len(found.told)} of {asked} providers keep root's objection: no other root follows this one.",
+            (
+                f"{len(found.told)} of {counted(asked, 'provider')} "
+                f"{'keeps' if len(found.told) == 1 else 'keep'} root's objection: no other root follows this one."
+            ),
             "Whoever announced it has the owner key: `replicator key rotate owner --sheet -` on the keeper.",
         ],
     )

@@ -8,7 +8,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.output import moment, table
 from replicator.clock import DAY_S, NS
-from replicator.config import format_size, parse_end, parse_size
+from replicator.config import counted, format_size, parse_end, parse_size
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,11 +77,8 @@ def _hear(count: int) -> str:
     """Return who hears of it."""
     if not count:
         return "no tenant had to be told"
-    return (
-        f"{count} tenants hear of it at their next contact, and stay"
-        if count > 1
-        else "one tenant hears of it at its next contact, and stays"
-    )
+    hear = counted(count, "tenant hears of it at its", "tenants hear of it at their")
+    return f"{hear} next contact, and {'stays' if count == 1 else 'stay'}"
 
 
 def _plan_document(plan: "list[Emptying]", by_ns: int) -> dict[str, Any]:

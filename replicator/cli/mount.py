@@ -11,6 +11,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.output import moment
+from replicator.config import counted
 from replicator.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _announce(session: Session, place: str, mounted: "Mounted") -> None:
     rows = [_row(one, path) for one, path in zip(mounted.shown, mounted.paths, strict=True)]
-    counted = f"{len(rows)} snapshots" if len(rows) != 1 else "1 snapshot"
+    count = counted(len(rows), "snapshot")
     session.out.result(
         {"mounted": place, "snapshots": rows},
-        f"{counted} in {place}, read-only. Ctrl-C or `fusermount3 -u {place}` ends it.",
+        f"{count} in {place}, read-only. Ctrl-C or `fusermount3 -u {place}` ends it.",
     )
 
 

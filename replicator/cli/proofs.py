@@ -9,7 +9,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.output import moment, table
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.ids import Identity
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def proofs_document(found: Proofs) -> dict[str, int]:
 def proofs_words(found: Proofs) -> str:
     """Return the counts for people; what did not happen is not named."""
     bad = [f"{count} {word}" for word in ("wrong", "absent", "late") if (count := getattr(found, word))]
-    return f"{found.proved} of {found.probes} proofs are right" + (f", {', '.join(bad)}" if bad else "")
+    return f"{found.proved} of {counted(found.probes, 'proof')} {'is' if found.proved == 1 else 'are'} right" + (
+        f", {', '.join(bad)}" if bad else ""
+    )
 
 
 def week_document(week: "Audited | None") -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from replicator.clock import DAY_S, NS
 from replicator.config import (
     MOST_STREAMS,
     config_path,
+    counted,
     format_size,
     is_bucket,
     parse_duration,
@@ -671,7 +672,8 @@ def _sweep(session: Session, service: "ProviderService") -> "list[Swept]":
 def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
     word = "would go" if dry_run else "gone"
     lines = [
-        f"{row['id'][:12]}  {row['gone']} objects, {format_size(row['bytes'])} {word}; {row['waiting']} wait, "
+        f"{row['id'][:12]}  {counted(row['gone'], 'object')}, {format_size(row['bytes'])} {word}; "
+        f"{counted(row['waiting'], 'waits', 'wait')}, "
         f"{row['over_budget']} are over this week's budget ({format_size(row['budget'])})"
         for row in rows
     ]
@@ -706,7 +708,10 @@ def scrub(session: Session) -> None:
     session.out.result(
         {"objects": done.objects, "bytes": done.bytes, "found": found},
         [
-            f"{done.objects} objects, {format_size(done.bytes)} read; {len(found)} are not good",
+            (
+                f"{counted(done.objects, 'object')}, {format_size(done.bytes)} read; "
+                f"{counted(len(found), 'is', 'are')} not good"
+            ),
             *(f"{one['state']}: {one['id'][:12]} of tenant {one['tenant'][:12]}" for one in found),
         ],
     )
@@ -820,11 +825,12 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         lines.append("No tenant yet.")
     lines.append(_scrub_text(found["scrub"]))
     if found["full_in_days"] is not None:
-        lines.append(f"As it grew of late, it is full in {found['full_in_days']:.0f} days.")
+        lines.append(f"As it grew of late, it is full in {counted(round(found['full_in_days']), 'day')}.")
     for row in found["deletions"]:
         if row["marked"]:
             lines.append(
-                f"{row['id'][:12]}: {row['marked']} objects ({format_size(row['marked_bytes'])}) are marked for "
+                f"{row['id'][:12]}: {counted(row['marked'], 'object is', 'objects are')} marked "
+                f"({format_size(row['marked_bytes'])}) for "
                 f"deletion, the first for {moment(row['first_ns'])}; {format_size(row['swept'])} of "
                 f"{format_size(row['budget'])} went this week"
             )
@@ -832,7 +838,8 @@ def _status_text(found: dict[str, Any]) -> list[str]:
             brakes = " AND NO ".join(row["unbraked"]).upper()
             lines.append(Alarm(f"{row['id'][:12]}: NO {brakes} on deletions, by root's word"))
     lines += [
-        f"{row['id'][:12]}: erased by its root's order of {moment(row['began_ns'])}, {row['objects']} objects, "
+        f"{row['id'][:12]}: erased by its root's order of {moment(row['began_ns'])}, "
+        f"{counted(row['objects'], 'object')}, "
         f"{format_size(row['bytes'])}" + ("" if row["done"] else "; NOT ALL OF IT IS GONE YET")
         for row in found["erased"]
     ]

@@ -8,7 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, as_error, command, wait
 from replicator.cli.output import moment, table
-from replicator.config import format_size
+from replicator.config import counted, format_size
 
 if TYPE_CHECKING:
     from replicator.engine.pruneplan import DeadObject
@@ -147,7 +147,7 @@ def prune_text(report: "PruneReport") -> list[str]:
     retired = [f"{name} is not waited for any more." for name in report.retired]
     if plan.gaps:
         before = [
-            f"{one.name}: {one.marked} objects are marked, as it was all known before."
+            f"{one.name}: {counted(one.marked, 'object is', 'objects are')} marked, as it was all known before."
             for one in report.at
             if one.marked
         ]
@@ -162,17 +162,26 @@ def prune_text(report: "PruneReport") -> list[str]:
             *retired,
         ]
     lines = [
-        f"{len(plan.dead)} objects are needed by nothing: {format_size(plan.dead_bytes)} in each copy.",
+        (
+            f"{counted(len(plan.dead), 'object is', 'objects are')} needed by nothing: "
+            f"{format_size(plan.dead_bytes)} in each copy."
+        ),
         *_by_kind(plan.dead),
     ]
     if report.unnamed:
         size = format_size(sum(one.size for one in report.unnamed))
-        lines += [f"{len(report.unnamed)} objects were left behind and are named by nothing: {size} in each copy."]
+        lines += [
+            (
+                f"{counted(len(report.unnamed), 'object is', 'objects are')} left behind, named by nothing: "
+                f"{size} in each copy."
+            )
+        ]
         lines += _by_kind(report.unnamed)
     if plan.groups:
         packs = sum(len(one.packs) for one in plan.groups)
         lines.append(
-            f"{packs} packs are worth repacking, which frees about {format_size(plan.repacked_bytes)} in each copy."
+            f"{counted(packs, 'pack is', 'packs are')} worth repacking, which frees about "
+            f"{format_size(plan.repacked_bytes)} in each copy."
         )
     if report.at:
         lines += ["", *table(("PROVIDER", "FREED", "OBJECTS", "STILL CLAIMED", "FROM", "ALL BY"), _rows(report))]
@@ -196,13 +205,21 @@ def _surplus_text(report: "PruneReport") -> list[str]:
     for one in report.at:
         found = []
         if one.spare and report.dry_run:
-            found.append(f"{one.spare} copies ({format_size(one.spare_bytes)}) would be released")
+            found.append(f"{counted(one.spare, 'copy', 'copies')} ({format_size(one.spare_bytes)}) would be released")
         if one.spare_claimed:
-            found.append(f"{one.spare_claimed} copies stay until the node that relies on them lets go, in its next run")
+            found.append(
+                f"{counted(one.spare_claimed, 'copy stays', 'copies stay')} until the node that relies on it "
+                "lets go, in its next run"
+            )
         if one.spare_young:
-            found.append(f"{one.spare_young} copies stay until they have been there for eight days")
+            found.append(
+                f"{counted(one.spare_young, 'copy stays until it has', 'copies stay until they have')} been "
+                "there for eight days"
+            )
         if one.released:
-            found.append(f"{one.released} copies ({format_size(one.released_bytes)}) are released")
+            found.append(
+                f"{counted(one.released, 'copy is', 'copies are')} released ({format_size(one.released_bytes)})"
+            )
         if found:
             day = f", to go from {moment(one.released_ns)[:10]} on" if one.released_ns else ""
             lines.append(f"Beyond the promise at {one.name}: {'; '.join(found)}{day}.")

@@ -15,7 +15,7 @@ from replicator.cli.base import Session, command
 from replicator.cli.browse import with_library
 from replicator.cli.output import moment, plain, table
 from replicator.cli.proofs import week_document
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.errors import UsageError
 from replicator.fs import write_atomic
 
@@ -125,7 +125,9 @@ def _proved(week: "Audited | None") -> str:
     """Return what a holder proved, and until when, of all that lies there."""
     if week is None:
         return ""
-    return f"{week.proved} of {week.probes} proofs, {moment(week.asked_ns)[:10]}" + ", signed" * bool(week.signed)
+    return f"{week.proved} of {counted(week.probes, 'proof')}, {moment(week.asked_ns)[:10]}" + ", signed" * bool(
+        week.signed
+    )
 
 
 def _table(found: "Register") -> list[str]:

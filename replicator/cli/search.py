@@ -8,7 +8,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.cli.browse import look_document, with_library
 from replicator.cli.output import moment, table
-from replicator.config import format_size, parse_moment, parse_size
+from replicator.config import counted, format_size, parse_moment, parse_size
 from replicator.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def find(
     report = with_library(session, work)
     take_trouble(session, report.trouble)
     if not report.found:
-        session.out.notice(f"Nothing matches in {report.snapshots} snapshots.")
+        session.out.notice(f"Nothing matches in {counted(report.snapshots, 'snapshot')}.")
     session.out.result(
         [_found_document(one) for one in report.found],
         _times((one, "present") for one in report.found) if report.found else [],

@@ -8,6 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command, read_stdin
 from replicator.cli.output import table
+from replicator.config import counted
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -235,15 +236,19 @@ def _said(rate: float) -> str:
 
 
 def _outlook_text(case: "Case", one: "Outlook", scene: "Scene") -> list[str]:
-    kind = f"{one.needed} needed of {case.policy.copies} shards" if one.needed > 1 else f"{case.policy.copies} copies"
-    title = f"{case.label}: {kind}, {one.packs} packs in {one.sets} sets of peers"
+    kind = (
+        f"{one.needed} needed of {case.policy.copies} shards"
+        if one.needed > 1
+        else f"{counted(case.policy.copies, 'copy', 'copies')}"
+    )
+    title = f"{case.label}: {kind}, {counted(one.packs, 'pack')} in {counted(one.sets, 'set')} of peers"
     if case.supposed:
         title = f"{case.label}: {kind}, as they would be placed"
     lines = [title]
     if not one.packs:
         return [*lines, "  No pack can be placed: `replicator status` says what would help."]
     if one.gone:
-        lines.append(f"  {one.gone} of {one.packs} packs cannot be read from any peer that counts now.")
+        lines.append(f"  {one.gone} of {counted(one.packs, 'pack')} cannot be read from any peer that counts now.")
     if one.gone == one.packs:
         return lines
     lines += [

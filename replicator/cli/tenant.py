@@ -11,7 +11,7 @@ from replicator.cli import exits
 from replicator.cli.base import Session, command, wait
 from replicator.cli.findings import freshness_document, seen_in_words
 from replicator.cli.words import read_sheet_file, rehearse_at_terminal, sheet_path, write_sheet_files
-from replicator.config import format_size, parse_name
+from replicator.config import counted, format_size, parse_name
 from replicator.errors import ReplicatorError, UsageError
 from replicator.ids import root_fingerprint, short
 
@@ -161,7 +161,12 @@ def recover(
         "integrity": found.integrity,
         "gaps": found.gaps,
     }
-    lines = [f"'{found.name}' is back: keeper's home in {session.home}, {found.peers} providers answer."]
+    lines = [
+        (
+            f"'{found.name}' is back: keeper's home in {session.home}, "
+            f"{counted(found.peers, 'provider answers', 'providers answer')}."
+        )
+    ]
     if target is not None:
         restored, more = _restore_all(session, target, passphrase, brought, ask=found.peers > 0)
         document["restored"] = restored
@@ -239,7 +244,7 @@ def _restore_all(
         snapshot, new = report.snapshot, seen[report.snapshot.id]
         lines.append(
             f"{snapshot.details.dataset} of {snapshot.created.isoformat(timespec='seconds')} "
-            f"({short(snapshot.row.name)}): {report.files} files, {format_size(report.bytes)} "
+            f"({short(snapshot.row.name)}): {counted(report.files, 'file')}, {format_size(report.bytes)} "
             f"in {report.seconds:.1f} s; "
             f"{seen_in_words(new.age_s, new.witnesses)}"
         )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from replicator.clock import DAY_S, moment_of
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.engine.findings import advice_for
 from replicator.engine.freshness import age_in_words
 from replicator.engine.status import DatasetStatus, PeerStatus, Status, severity, worst_of
@@ -41,7 +41,8 @@ def alarms_of(found: Status, ended: Iterable[tuple[str, int, str]] = ()) -> list
                 Alarm(
                     code="deletion.large",
                     about=f"provider {mark.name}",
-                    what=f"{mark.name}: {mark.objects} objects are marked for deletion, more than may go in a week; "
+                    what=f"{mark.name}: {counted(mark.objects, 'object is', 'objects are')} marked for deletion, "
+                    "more than may go in a week; "
                     f"the first may go on {moment_of(mark.first_ns)[:10]}",
                     todo="if nobody of you pruned so much, the maintenance key was stolen: run `replicator backup` "
                     "on every node, which claims what it needs, and `replicator key rotate maintenance` there",
@@ -112,7 +113,7 @@ def standing(found: Status) -> str:
     if len(good) == len(found.datasets):
         oldest = min(one.newest_ns for one in good)
         return f"Your data is safe as of {when}; the oldest backup is of {moment_of(oldest)}."
-    lines = [f"Of {len(found.datasets)} datasets {len(good)} are safe as of {when}."]
+    lines = [f"Of {counted(len(found.datasets), 'dataset')} {counted(len(good), 'is', 'are')} safe as of {when}."]
     lines += [f"{one.name}: {one.state}; {_restorable(one)}" for one in found.datasets if one.state != "safe"]
     return "\n".join(lines)
 
@@ -123,7 +124,10 @@ def _restorable(one: DatasetStatus) -> str:
     if one.state == "unknown" or one.unasked:
         return f"who holds its backup of {moment_of(one.newest_ns)} was not asked yet from here."
     if one.copies:
-        return f"its backup of {moment_of(one.newest_ns)} can be restored, from {one.copies} of {one.promised} copies."
+        return (
+            f"its backup of {moment_of(one.newest_ns)} can be restored, from {one.copies} of "
+            f"{counted(one.promised, 'copy', 'copies')}."
+        )
     return f"parts of its backup of {moment_of(one.newest_ns)} have NO copy that counts."
 
 
@@ -148,7 +152,7 @@ def _of_dataset(one: DatasetStatus) -> list[Alarm]:
     if one.state == "waiting":
         todo = "let providers answer, or add one; then run `replicator backup`"
         return [*late, *alarm("data.unpublished", "no backup of it could be published yet", todo)]
-    short = f"{one.debt} objects have fewer copies that count than promised"
+    short = f"{counted(one.debt, 'object has', 'objects have')} fewer copies that count than promised"
     if one.state == "below minimum" and one.copies < one.minimum:
         what = f"{short}, one of them {one.copies} where {one.minimum} are the least"
         todo = f"let silent providers answer, or add one; then {REPAIR}"
@@ -177,7 +181,7 @@ def _of_peer(one: PeerStatus) -> list[Alarm]:
             )
         else:
             days = max(1, round((LOST_S - one.silent_s) / DAY_S))
-            todo = f"ask its operator; in {days} days its copies will count as lost"
+            todo = f"ask its operator; in {counted(days, 'day')} its copies will count as lost"
             alarms.append(Alarm(code="peer.silent", about=about, what=since, todo=todo))
     if one.leaves_ns and not one.stuck:
         todo = (
@@ -195,7 +199,7 @@ def _of_peer(one: PeerStatus) -> list[Alarm]:
             Alarm(
                 code="data.damaged",
                 about=about,
-                what=f"{one.name}: {one.damaged} objects there are damaged",
+                what=f"{one.name}: {counted(one.damaged, 'object there is', 'objects there are')} damaged",
                 todo=REPAIR + "; ask its operator to look at the disk",
                 extent=one.damaged,
             )
@@ -205,7 +209,10 @@ def _of_peer(one: PeerStatus) -> list[Alarm]:
             Alarm(
                 code="peer.missing",
                 about=about,
-                what=f"{one.name}: {one.missing} objects that it had receipted are gone",
+                what=(
+                    f"{one.name}: "
+                    f"{counted(one.missing, 'object that it receipted is', 'objects that it receipted are')} gone"
+                ),
                 todo=REPAIR,
                 extent=one.missing,
             )

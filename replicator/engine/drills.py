@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from replicator.clock import DAY_S, NS
+from replicator.config import counted
 from replicator.crypto.sign import Context, verify
 from replicator.engine.home import Half
 from replicator.errors import ReplicatorError
@@ -55,7 +56,7 @@ def drill_advice(made: list[Drill], undrilled: list[str], now_ns: int, has_snaps
         if not one.passed
     ]
     advice += [
-        f"the last trial restore of {one.dataset} is {(now_ns - one.ended_ns) // (DAY_S * NS)} days old: "
+        f"the last trial restore of {one.dataset} is {counted((now_ns - one.ended_ns) // (DAY_S * NS), 'day')} old: "
         f"run `replicator drill latest:{one.dataset}`"
         for one in made
         if one.passed and is_due(one, now_ns)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from replicator.clock import DAY_S, NS
-from replicator.config import BucketAddress, is_bucket, parse_bucket
+from replicator.config import BucketAddress, counted, is_bucket, parse_bucket
 from replicator.engine.edge import Edge
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
@@ -59,7 +59,7 @@ def overdue(extra: Extra, now_ns: int) -> str:
     """Return in words that a place is behind, empty if it is not."""
     if extra.written_ns and now_ns - extra.written_ns <= OVERDUE_S * NS:
         return ""
-    age = f"{(now_ns - extra.written_ns) // (DAY_S * NS)} days old" if extra.written_ns else "not whole yet"
+    age = f"{counted((now_ns - extra.written_ns) // (DAY_S * NS), 'day')} old" if extra.written_ns else "not whole yet"
     why = f": {extra.error}" if extra.error else ""
     return f"extra copy '{extra.name}' in {extra.place} is {age}{why}"
 

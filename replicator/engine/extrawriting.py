@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from replicator.catalog.objects import ObjectRow, Shards
+from replicator.config import counted
 from replicator.engine.edge import Edge
 from replicator.engine.extra import (
     Extra,
@@ -77,7 +78,7 @@ def _remember(node: NodeHome, edge: Edge, extra: Extra, report: ExtraReport) -> 
     if report.error is None and not report.unreadable:
         done = replace(extra, written_ns=now_ns, objects=report.objects, failed_ns=0, error="")
     else:
-        why = report.error.message if report.error else f"{report.unreadable} objects could not be fetched"
+        why = report.error.message if report.error else f"{counted(report.unreadable, 'object')} could not be fetched"
         done = replace(extra, failed_ns=now_ns, error=why)
     keep_extras(node, [done if one.name == extra.name else one for one in extras(node)])
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import DAY_S, HOUR_S, MINUTE_S, NS
+from replicator.config import counted
 from replicator.engine.heads import KnownHead
 from replicator.engine.home import Half
 from replicator.engine.memory import Memory
@@ -37,18 +38,20 @@ def freshness(half: Half, row: SnapshotRow, known: KnownHead | None, now_ns: int
     """Return how fresh a snapshot is. ``known`` is what providers say of its chain now; None: nobody was asked."""
     policy = half.catalog.datasets.policies()[row.policy]
     asked = {} if known is None else {sight.provider: sight for sight in known.sights}
-    witnesses, counted = [], 0
+    witnesses, seen = [], 0
     for pin in half.peers:
         sight = asked.get(Identity(pin.identity))
         seen_ns = _signed_before(half, Identity(pin.identity), row) if sight is None else 0
         if sight is not None and sight.number >= row.number:
             seen_ns = sight.seen_ns
         if seen_ns:
-            counted += policy.count_own or not pin.own
+            seen += policy.count_own or not pin.own
             witnesses.append(Sighting(id=pin.identity.hex(), name=pin.name, seen_ns=seen_ns, answers=sight is not None))
     warnings = []
-    if counted < policy.minimum:
-        warnings.append(f"seen by {counted} providers, at least {policy.minimum} were promised")
+    if seen < policy.minimum:
+        warnings.append(
+            f"seen by {counted(seen, 'provider')}, at least {counted(policy.minimum, 'was', 'were')} promised"
+        )
     newest = max((sight.number for sight in asked.values()), default=0)
     behind = [f"{sight.name} shows {_up_to(sight.number)}" for sight in asked.values() if sight.number < newest]
     if behind:
@@ -82,6 +85,5 @@ def age_in_words(seconds: int) -> str:
     """Return an age for people: two days, 7 hours, 12 minutes."""
     for unit, name in ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute")):
         if seconds >= 2 * unit or (unit != DAY_S and seconds >= unit):
-            count = seconds // unit
-            return f"{count} {name}{'' if count == 1 else 's'}"
+            return counted(seconds // unit, name)
     return "less than a minute"

@@ -133,10 +133,12 @@ class Half:
         try:
             found = json.loads(self.fs.read(path))["format"]
         except FileNotFoundError:
-            raise KeyMissingError(
-                f"{os.path.dirname(self.path)}: this home is no {self.role}",
-                hint=_WHERE[self.role],
-            ) from None
+            home = os.path.dirname(self.path)
+            if not any(has_half(home, role) for role in _WHERE):
+                raise KeyMissingError(
+                    f"{home}: this home is no {self.role}: no tenant is here yet", hint=_MAKE
+                ) from None
+            raise KeyMissingError(f"{home}: this home is no {self.role}", hint=_WHERE[self.role]) from None
         except (ValueError, TypeError, KeyError) as error:
             raise HomeError(f"{path}: damaged ({error})", hint="put back a copy of it") from error
         if found != HOME_FORMAT:
@@ -430,7 +432,10 @@ def merged(known: list[IndexKey], more: list[IndexKey]) -> list[IndexKey]:
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
-_WHERE = {
+_MAKE = (
+    "`replicator init` makes a tenant here, `recover` brings one back, `node request` joins one; or name another --home"
+)
+_WHERE: dict[Role, str] = {
     "keeper": "run this on the keeper: the tenant's own machine, where `init` or `recover` was run",
     "node": "run this on a node: where `node request` was run, or `init` without --keeper-only",
     "maintainer": "run this on a maintainer: where `node request --role maintainer` was run",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from replicator.catalog.objects import ObjectRow, Shards
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.clock import DAY_S, NS
+from replicator.config import counted
 from replicator.engine.dismissed import dismissed
 from replicator.engine.federation import Federation, Link
 from replicator.engine.forgetting import Forgotten
@@ -462,10 +463,14 @@ def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
     found = []
     for gap in now.gaps:
         word = ground.word(gap.policy)
-        what = f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have {gap.have} of {gap.promised} promised {word}"
+        has = "has" if gap.packs == 1 else "have"
+        what = (
+            f"{counted(gap.packs, 'object')} ({gap.size / 1e6:.1f} MB) {has} {gap.have} of {gap.promised} "
+            f"promised {word}"
+        )
         if gap.relaxed:
             what = (
-                f"{gap.packs} objects ({gap.size / 1e6:.1f} MB) have {word} that share a "
+                f"{counted(gap.packs, 'object')} ({gap.size / 1e6:.1f} MB) {has} {word} that share a "
                 f"{' and a '.join(gap.relaxed)} against the policy"
             )
         reasons = [

@@ -15,6 +15,7 @@ from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Word, read_head, read_word
 from replicator.charter.verify import signed_hash
+from replicator.config import counted
 from replicator.crypto.sign import Context
 from replicator.engine.asking import ask_all
 from replicator.engine.dismissed import dismissed
@@ -111,9 +112,10 @@ class Publisher:
         if plan.refused:
             reasons = "; ".join(debts_in_words(self.ground, plan, self.ground.plan(packs)))
             first = next(row for row in packs if pack_id(row.name) == plan.refused[0].pack)
-            word = "copies" if self.ground.shards(first) is None else "shards"
+            word = ("copy", "copies") if self.ground.shards(first) is None else ("shard", "shards")
             raise MinimumNotMetError(
-                f"{len(plan.refused)} objects have fewer than {plan.refused[0].minimum} {word}: {reasons}",
+                f"{counted(len(plan.refused), 'object has', 'objects have')} fewer than "
+                f"{counted(plan.refused[0].minimum, *word)}: {reasons}",
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
         for row in records:
@@ -144,7 +146,8 @@ class Publisher:
         thin = [row for row in rows if self.ground.copies_among(row, claimed) < policy.minimum]
         if thin:
             raise MinimumNotMetError(
-                f"{len(thin)} objects are claimed at fewer than {policy.minimum} peers (first: {thin[0].kind} "
+                f"{counted(len(thin), 'object is', 'objects are')} claimed at fewer than {policy.minimum} "
+                f"peers (first: {thin[0].kind} "
                 f"{short(thin[0].name)})",
                 hint="nothing was published and nothing sealed is lost: run again when more peers answer",
             )
@@ -218,8 +221,13 @@ class Publisher:
             )
         objects.set_claimed(identity, number, held)
         if lacking:
-            link.problems.append(f"{len(lacking)} objects that it had receipted are gone")
-            self.federation.integrity.append(f"{link.pin.name}: {len(lacking)} objects that it had receipted are gone")
+            link.problems.append(
+                f"{counted(len(lacking), 'object that it had receipted is', 'objects that it had receipted are')} gone"
+            )
+            self.federation.integrity.append(
+                f"{link.pin.name}: "
+                f"{counted(len(lacking), 'object that it had receipted is', 'objects that it had receipted are')} gone"
+            )
         return bool(lacking)
 
     async def _stands(self, link: Link) -> bool:

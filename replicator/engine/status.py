@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.clock import HOUR_S, NS
-from replicator.config import format_size
+from replicator.clock import NS
+from replicator.config import counted, format_size
 from replicator.engine.audit import Audited, PeerView, audited, looked_for, survey
 from replicator.engine.beside import BesideState, besides
 from replicator.engine.clearing import left_at
@@ -17,7 +17,7 @@ from replicator.engine.extra import Extra, extras, overdue
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.forgetting import without_forgotten
-from replicator.engine.freshness import Sighting, freshness
+from replicator.engine.freshness import Sighting, age_in_words, freshness
 from replicator.engine.givenup import given_up
 from replicator.engine.groups import group_advice
 from replicator.engine.heads import KnownHead
@@ -345,13 +345,13 @@ def _beside_problems(states: Mapping[str, BesideState], now_ns: int) -> dict[str
     """Return what is wrong with archives beside, by dataset."""
     problems = {}
     for name, state in states.items():
-        age_s = (now_ns - state.archived_ns) / NS
+        age_s = (now_ns - state.archived_ns) // NS
         if state.failed_ns:
             problems[name] = f"archive of '{name}' beside failed: {state.error}"
         elif not state.archived_ns:
             problems[name] = f"archive of '{name}' beside, in {state.repository}: none yet"
         elif age_s > STALE_S:
-            problems[name] = f"archive of '{name}' beside, in {state.repository}, is {age_s / HOUR_S:.0f} hours old"
+            problems[name] = f"archive of '{name}' beside, in {state.repository}, is {age_in_words(age_s)} old"
     return problems
 
 
@@ -385,7 +385,10 @@ def _unclaimed(half: Half, federation: Federation, ground: Ground) -> None:
     for identity, link in federation.links.items():
         held = sum(peer_id(identity) in ground.held.get(pack, set()) for pack in needed)
         if held and not half.catalog.objects.claimed(identity):
-            link.owe(f"holds {held} objects of ours and has no claim to them: the next `backup` or `repair` makes one")
+            link.owe(
+                f"holds {counted(held, 'object')} of ours and has no claim to them: the next `backup` or "
+                "`repair` makes one"
+            )
 
 
 def severity(state: State) -> int:
@@ -455,20 +458,23 @@ def _dataset(
     records = [row for row in objects if row.kind not in PACK_KINDS]
     thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
     if thin:
-        gaps.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
+        gaps.append(f"{counted(len(thin), 'record has', 'records have')} fewer than {policy.minimum} copies")
     unconfirmed = answering.plan(objects, frozen=True, today=True).gaps
     if unconfirmed and not gaps:
-        gaps.append(f"{sum(gap.packs for gap in unconfirmed)} objects count on peers that do not answer now")
-    age_s = (now - newest.created_ns) / NS
+        gaps.append(
+            f"{counted(sum(gap.packs for gap in unconfirmed), 'object counts', 'objects count')} on peers "
+            "that do not answer now"
+        )
+    age_s = (now - newest.created_ns) // NS
     state: State = "safe"
     late = False
     if awaited and age_s > STALE_S:
         state = "stale"
         late = True
-        gaps.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old")
+        gaps.append(f"the newest snapshot is {age_in_words(age_s)} old")
     elif awaited and age_s > LATE_S:
         late = True
-        warnings.append(f"the newest snapshot is {age_s / HOUR_S:.0f} hours old: is it backed up every night?")
+        warnings.append(f"the newest snapshot is {age_in_words(age_s)} old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
     ):
@@ -493,7 +499,9 @@ def _dataset(
         state = "unknown" if state in {"safe", "below promise"} else state
     if len(rows) > len(published) and state == "safe":
         state = "below promise"
-        gaps.append(f"{len(rows) - len(published)} newer snapshots wait to be published")
+        gaps.append(
+            f"{counted(len(rows) - len(published), 'newer snapshot waits', 'newer snapshots wait')} to be published"
+        )
     return DatasetStatus(
         id=key,
         name=name,

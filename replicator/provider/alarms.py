@@ -7,7 +7,7 @@ deletion with its tenant's keys; so they say it.
 from typing import Final
 
 from replicator.clock import DAY_S, HOUR_S, NS, moment_of
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.notify.alarms import STALE_S, Alarm
 from replicator.notify.metrics import Gauge
 from replicator.provider.drain import Emptying
@@ -52,7 +52,10 @@ def alarms_of(state: ProviderState) -> list[Alarm]:
             Alarm(
                 code="provider.damaged",
                 about="data folder",
-                what=f"{state.damaged} objects were damaged or gone when read; their tenants store them again",
+                what=(
+                    f"{counted(state.damaged, 'object was', 'objects were')} damaged or gone when read; their "
+                    "tenants store them again"
+                ),
                 todo="look at the disk (smartctl) and at the memory; `replicator provider status` says when",
                 extent=state.damaged,
             )
@@ -141,7 +144,10 @@ def _of_room(state: ProviderState) -> list[Alarm]:
         text = f"{format_size(state.room)} of {format_size(state.capacity)} are left; uploads are refused"
         return [Alarm(code="provider.full", about="capacity", what=text, todo=advice)]
     if state.days_left is not None and state.days_left < FILLING_DAYS:
-        text = f"as it grew of late, {format_size(state.room)} of room are full in {state.days_left:.0f} days"
+        text = (
+            f"as it grew of late, {format_size(state.room)} of room are full in "
+            f"{counted(round(state.days_left), 'day')}"
+        )
         return [Alarm(code="provider.filling", about="capacity", what=text, todo=advice)]
     return []
 
@@ -190,7 +196,7 @@ def _of_tenant(one: TenantState, now_ns: int) -> list[Alarm]:
             Alarm(
                 code="tenant.silent",
                 about=about,
-                what=f"{one.name}: none of its machines has backed up to here for {days} days",
+                what=f"{one.name}: none of its machines has backed up to here for {counted(days, 'day')}",
                 todo=f"{_ASK}: its machine may be dead, and then it tells nobody",
             )
         )
@@ -199,7 +205,8 @@ def _of_tenant(one: TenantState, now_ns: int) -> list[Alarm]:
             Alarm(
                 code="deletion.large",
                 about=about,
-                what=f"{one.name}: {one.marked} objects ({format_size(one.marked_bytes)}) are marked for deletion, "
+                what=f"{one.name}: {counted(one.marked, 'object is', 'objects are')} marked for deletion "
+                f"({format_size(one.marked_bytes)}), "
                 f"more than may go in a week; the first may go on {moment_of(one.first_ns)[:10]}",
                 todo=f"{_ASK}; nothing goes before that day",
                 extent=one.marked,

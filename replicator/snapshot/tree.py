@@ -66,7 +66,10 @@ class TreeReader:
             raise NotFoundError("the top of a snapshot has no entry of its own")
         entry = self.get(tree, path)
         if entry is None:
-            raise NotFoundError(f"no such path in this snapshot: {escape(b'/'.join(path))}")
+            raise NotFoundError(
+                f"no such path in this snapshot: {escape(b'/'.join(path))}",
+                hint="`replicator ls SNAPSHOT FOLDER` shows what there is, `find` looks through all snapshots",
+            )
         return entry
 
     def get(self, tree: ChunkList, path: Sequence[bytes]) -> Entry | None:

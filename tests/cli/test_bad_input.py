@@ -38,6 +38,7 @@ def test_a_home_that_is_not_there_or_of_another_kind_lacks_the_key(federation: F
         (("status",), "nowhere", "neither keeper nor node"),
         (("status",), "alice", "neither keeper nor node"),
         (("status",), "passphrase", "neither keeper nor node"),
+        (("backup",), "nowhere", "this home is no node: no tenant is here yet"),
         (("backup",), "keeper", "this home is no node"),
         (("ls", "latest"), "node", "this home is no keeper"),
         (("peer", "add", "rpl-invite-x"), "node", "this home is no keeper"),

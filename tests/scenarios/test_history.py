@@ -612,7 +612,7 @@ async def test_fewer_witnesses_than_the_minimum_are_warned_of(world: World, sour
         keeper.close()
     assert [one.name for one in found.witnesses] == ["erin"]
     assert found.age_s == 5
-    assert "seen by 1 providers, at least 2 were promised" in found.warnings
+    assert "seen by 1 provider, at least 2 were promised" in found.warnings
 
 
 def test_a_standing_names_each_writer_once_and_in_order() -> None:

@@ -123,13 +123,13 @@ async def test_a_copy_too_many_is_let_go_then_released_and_deleted_after_its_wai
     there = spare(planned)
     assert (there.name, there.spare_bytes, there.released) == (mended.surplus[0].peer, mended.surplus[0].size, 0)
     assert there.released_ns > world.clock.now_ns()
-    assert any("1 copies (65.5 kB) would be released" in line for line in prune_text(planned))
+    assert any("1 copy (65.5 kB) would be released" in line for line in prune_text(planned))
     assert released(world) == {}, "a dry run released something"
 
     report = await pruned(world)
     there = spare(report)
     assert (report.exit_code, there.released, there.spare_claimed) == (0, 1, 0)
-    assert any("1 copies (65.5 kB) are released, to go from 20" in line for line in prune_text(report))
+    assert any("1 copy is released (65.5 kB), to go from 20" in line for line in prune_text(report))
     [(number, names)] = released(world).items()
     [mark] = marks_of(world, number)
     assert (split_ids(mark.surplus), mark.dead, mark.copies) == (sorted(names), b"", COPIES)
@@ -159,7 +159,7 @@ async def test_nothing_is_released_before_its_writer_let_go_and_why_says_what_wa
     report = await pruned(world, beside=False)
     there = spare(report)
     assert (report.exit_code, there.spare, there.spare_claimed, there.released) == (0, 1, 1, 0)
-    assert any("stay until the node that relies on them lets go" in line for line in prune_text(report))
+    assert any("stays until the node that relies on it lets go" in line for line in prune_text(report))
     assert released(world) == {}
     node = world.node()
     try:
@@ -227,7 +227,7 @@ async def test_a_copy_that_was_stored_lately_waits_until_no_other_release_can_st
     report = await pruned(world)
     there = spare(report)
     assert (there.spare, there.spare_young, there.released, report.exit_code) == (1, 1, 0, 0)
-    assert any("1 copies stay until they have been there for eight days" in line for line in prune_text(report))
+    assert any("1 copy stays until it has been there for eight days" in line for line in prune_text(report))
     world.clock.advance(9 * DAY_S)
     report = await pruned(world)
     assert (spare(report).spare, spare(report).released) == (1, 1)

@@ -93,7 +93,7 @@ async def test_what_a_session_left_that_was_given_up_goes_after_a_week_without_a
     assert {"data", "index", "references"} <= {one.kind for one in second.unnamed}
     for number in range(PROVIDERS):
         assert {name.hex() for name in marked_at(world, number)} == left[number]
-    assert any("were left behind and are named by nothing" in line for line in prune_text(second))
+    assert any("left behind, named by nothing" in line for line in prune_text(second))
     days_pass(world)
     assert not any(now & then for now, then in zip(everywhere(world), left, strict=True))
     await check_restores(world, copies)
