@@ -45,6 +45,21 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_rate(text: str) -> int:
+    """Return bytes a second that a limit leaves: as :func:`parse_size`; "unlimited" and 0 are 0, which limits nothing.
+
+    Raises:
+        UsageError: not a size, or less than :data:`LEAST_RATE`.
+    """
+    rate = 0 if text == UNLIMITED else parse_size(text)
+    if 0 < rate < LEAST_RATE:
+        raise UsageError(
+            f"{text} a second is too little: one object would take longer than others wait",
+            hint=f'at least {format_size(LEAST_RATE)}, or "{UNLIMITED}"',
+        )
+    return rate
+
+
 def parse_duration(text: str) -> int:
     """Return seconds: 30d, 36h, 15m, 2w.
 
@@ -210,6 +225,8 @@ def config_path(home: str) -> str:
 
 MOST_STREAMS = 16
 """Uploads of one tenant at a time that a provider may allow."""
+UNLIMITED = "unlimited"
+"""The rate that limits nothing."""
 LEAST_RATE = 128 << 10
 """Bytes a second that a limit must leave: with less, one upload would take longer than providers wait."""
 

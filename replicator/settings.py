@@ -18,6 +18,7 @@ from replicator.config import (
     LEAST_CODED,
     LEAST_RATE,
     MOST_STREAMS,
+    UNLIMITED,
     LineSettings,
     config_path,
     format_size,
@@ -109,9 +110,10 @@ class DeclaredTenant:
 class DeclaredProvider:
     """``[provider]``: what a provider offers. ``identity`` None: whichever key this home has.
 
-    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``pull_from``, ``notice_s``,
-    ``for_members``, ``via``, ``relay_for`` and ``relay_rate`` (bytes a second) None: as the home has them. ``data`` is
-    an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for that.
+    ``window`` in ``zone`` ("" each for always, and for this machine's), ``streams``, ``down`` and ``up`` (bytes a
+    second, 0 for any number), ``pull_from``, ``notice_s``, ``for_members``, ``via``, ``relay_for`` and ``relay_rate``
+    (bytes a second) None: as the home has them. ``data`` is an absolute path or s3://BUCKET/PREFIX; ``s3_...`` are for
+    that.
     """
 
     data: str
@@ -128,6 +130,8 @@ class DeclaredProvider:
     window: str | None = None
     zone: str | None = None
     streams: int | None = None
+    down: int | None = None
+    up: int | None = None
     pull_from: tuple[str, ...] | None = None
     via: tuple[str, ...] | None = None
     relay_for: tuple[str, ...] | None = None
@@ -542,7 +546,7 @@ def _line(table: _Table | None) -> LineSettings:
     zone = table.text("zone") or ""
     night = table.parsed("night", lambda text: read_window(text, zone))
     up, down, down_day = _rate(table, "up"), _rate(table, "down"), _rate(table, "down_day")
-    up_day = _rate(table, "up_day", nothing=True)
+    up_day = _rate(table, "up_day", nothing="nothing by day")
     table.end()
     if night is None and not table.problems:
         by_day = {"zone": zone or None, "up_day": up_day, "down_day": down_day}
@@ -551,13 +555,22 @@ def _line(table: _Table | None) -> LineSettings:
     return LineSettings(night=night, up=up, up_day=up_day, down=down, down_day=down_day)
 
 
-def _rate(table: _Table, key: str, *, nothing: bool = False) -> int | None:
+def _rate(table: _Table, key: str, *, nothing: str = "") -> int | None:
+    """Take bytes a second; ``nothing`` says what 0 is for, if it is for something."""
     rate = table.size(key)
     if rate is None or rate >= LEAST_RATE or (nothing and rate == 0):
         return rate
-    least = f"{format_size(LEAST_RATE)} a second" + (" or 0, for nothing by day" if nothing else "")
+    least = f"{format_size(LEAST_RATE)} a second" + (f" or 0, for {nothing}" if nothing else "")
     table.wrong(key, f"is {format_size(rate)}: at least {least}; bytes a second: 500k, 5M")
     return None
+
+
+def _limit(table: _Table, key: str) -> int | None:
+    """Take bytes a second for what comes or goes; 0 is no limit."""
+    if table.peek(key) == UNLIMITED:
+        table.take(key)
+        return 0
+    return _rate(table, key, nothing="no limit")
 
 
 def _dataset(name: str, table: _Table) -> DeclaredDataset:
@@ -702,6 +715,7 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
     identity = table.parsed("identity", parse_identity)
     window, zone = _provider_window(table)
     streams = table.count("streams", 1, MOST_STREAMS)
+    down, up = _limit(table, "down"), _limit(table, "up")
     pull_from = table.words("pull_from")
     try:
         parse_reach(pull_from or ())
@@ -733,6 +747,8 @@ def _provider(table: _Table, tenants: tuple[DeclaredTenant, ...]) -> DeclaredPro
         window=window,
         zone=zone,
         streams=streams,
+        down=down,
+        up=up,
         pull_from=pull_from,
         via=via,
         relay_for=relay_for,

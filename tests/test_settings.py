@@ -83,6 +83,8 @@ def test_big_paths_and_the_spools_limit_are_settings(tmp_path: Path) -> None:
         (b"[provider]\nwindow = '22-06'", "provider.window: '22-06' is no window"),
         (b"[provider]\nwindow = '22:00-06:00'\nzone = 'Mars'", "provider.window: 'Mars' is no time zone"),
         (b"[provider]\nwindow = 'always'\nzone = 'Europe/Oslo'", "provider.zone means something only with"),
+        (b"[provider]\ndown = '100k'", "provider.down is 100 kB: at least 131 kB a second or 0, for no limit"),
+        (b"[provider]\nup = 'fast'", "provider.up: 'fast' is not a size"),
         (b"[provider]\nstreams = 17", "provider.streams is 17, not a number from 1 to 16"),
         (b"[provider]\npull_from = ['vpn']", "provider.pull_from: 'vpn' is no network"),
         (b"[provider]\npull_from = ['nobody', 'public']", "provider.pull_from: nobody, and others"),
@@ -220,6 +222,17 @@ def test_hours_of_a_provider_are_declared_with_their_zone_or_left_as_they_are(tm
     assert hours("window = '22:00-06:00'\nzone = 'Europe/Oslo'") == ("22:00-06:00", "Europe/Oslo", None)
     assert hours("window = '22:00-06:00'") == ("22:00-06:00", "", None)
     assert hours("window = 'always'\nstreams = 4") == ("", "", 4)
+
+
+def test_rates_of_a_provider_are_declared_taken_back_or_left_as_they_are(tmp_path: Path) -> None:
+    def rates(words: str) -> tuple[int | None, int | None]:
+        provider = read(tmp_path, WHOLE.replace("[tenant.bjorkby]", f"{words}\n[tenant.bjorkby]")).provider
+        assert provider is not None
+        return provider.down, provider.up
+
+    assert rates("") == (None, None)
+    assert rates("down = '2M'\nup = 5_000_000") == (2_000_000, 5_000_000)
+    assert rates("down = 0\nup = 'unlimited'") == (0, 0)
 
 
 def test_what_only_the_keeper_can_do_is_a_list_of_commands(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ let
         notice
         window
         streams
+        down
+        up
         ;
       zone = if provider.window == null || provider.window == "always" then null else provider.zone;
       inherit listen;
@@ -281,7 +283,7 @@ in
       );
       default = null;
       example = "22:00-06:00";
-      description = "When objects above 1 MiB are taken; what is fetched is not limited. Null: as `replicator-provider provider set --window` left it, at first always.";
+      description = "When objects above 1 MiB are taken; what is fetched has no hours. Null: as `replicator-provider provider set --window` left it, at first always.";
     };
 
     zone = lib.mkOption {
@@ -296,6 +298,20 @@ in
       type = lib.types.nullOr (lib.types.ints.between 1 16);
       default = null;
       description = "Uploads of one tenant at a time. Null: as `replicator-provider provider set --streams` left it, at first 3.";
+    };
+
+    down = lib.mkOption {
+      type = lib.types.nullOr (lib.types.either (lib.types.enum [ "unlimited" ]) sizes.type);
+      default = null;
+      example = "2M";
+      description = "Bytes a second that all tenants together send at the most, or `unlimited`. Null: as `replicator-provider provider set --down` left it, at first unlimited.";
+    };
+
+    up = lib.mkOption {
+      type = lib.types.nullOr (lib.types.either (lib.types.enum [ "unlimited" ]) sizes.type);
+      default = null;
+      example = "5M";
+      description = "Bytes a second that all tenants together fetch at the most, restores too, or `unlimited`. Null: as `replicator-provider provider set --up` left it, at first unlimited.";
     };
 
     pullFrom = lib.mkOption {

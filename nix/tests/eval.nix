@@ -639,6 +639,8 @@ lib.runTests {
                 window = "22:00-06:00";
                 zone = "Europe/Stockholm";
                 streams = 2;
+                down = "2M";
+                up = "unlimited";
               };
             }
           )).environment.etc."replicator/provider.toml".source
@@ -649,6 +651,8 @@ lib.runTests {
         window = "22:00-06:00";
         zone = "Europe/Stockholm";
         streams = 2;
+        down = "2M";
+        up = "unlimited";
       };
   };
   testObjectsInABucketHaveNoFolderAndTheirKeysAreACredential = {

@@ -551,7 +551,9 @@ class Objects:
                 "audited_ns) VALUES (?, ?, 'held', ?, ?, ?, ?, 0) "
                 "ON CONFLICT(object_id, peer) DO UPDATE SET state = 'held', "
                 "incarnation = excluded.incarnation, receipt = excluded.receipt, "
-                "received_ns = excluded.received_ns, checked_ns = excluded.checked_ns",
+                "received_ns = excluded.received_ns, checked_ns = excluded.checked_ns, "
+                "audited_ns = CASE WHEN state = 'held' AND incarnation = excluded.incarnation THEN audited_ns ELSE 0 "
+                "END",
                 (object_id, peer, incarnation, receipt, received_ns, received_ns),
             )
             connection.execute("UPDATE objects SET lost = 0 WHERE id = ? AND lost", (object_id,))
@@ -564,13 +566,17 @@ class Objects:
     def set_states(
         self, peer: Identity, states: Mapping[int, HoldingState], *, incarnation: bytes, now_ns: int
     ) -> None:
-        """Record what a peer's inventory or audit said of these objects."""
+        """Record what a peer's inventory or audit said of these objects.
+
+        A proof that it once gave for one that is not there, or for another life of its store, is none any more.
+        """
         with self._db.transaction("inventory row") as connection:
             connection.executemany(
                 "INSERT INTO holdings (object_id, peer, state, incarnation, receipt, received_ns, checked_ns, "
                 "audited_ns) VALUES (?, ?, ?, ?, x'', 0, ?, 0) "
                 "ON CONFLICT(object_id, peer) DO UPDATE SET state = excluded.state, "
-                "incarnation = excluded.incarnation, checked_ns = excluded.checked_ns",
+                "audited_ns = CASE WHEN excluded.state IN ('held', 'released') AND incarnation = excluded.incarnation "
+                "THEN audited_ns ELSE 0 END, incarnation = excluded.incarnation, checked_ns = excluded.checked_ns",
                 [(object_id, peer, state, incarnation, now_ns) for object_id, state in states.items()],
             )
             connection.executemany(

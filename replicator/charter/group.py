@@ -6,6 +6,7 @@ member's word, which counts for that member at once, and for all when most of th
 member gives no right over anybody's data: providers let members store, and people are shown members' providers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -40,6 +41,8 @@ MOST_VOUCHERS = 16
 """Codes of one member that are kept, those that expire last; nobody waits for more friends at the same time."""
 MOST_ADMISSIONS = 32
 """Of those whom one member brought."""
+MOST_BY_CODE = 2
+"""Of one code: a second one shows that its door signed twice, and what more it signs shows nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,20 +344,28 @@ def _hanging_together(
     order = sorted(said, key=lambda key: (key not in before, said[key].hash))
     founder = said[(b"group",)].by
     members = {founder}
-    admissions = [(said[key].record, said[key].inviter, key) for key in order if said[key].inviter]
     kept: set[tuple[bytes, ...]] = {(b"group",)}
-    brought: dict[bytes, int] = {}
-    found = True
-    while found:
-        found = False
-        for record, by, key in admissions:
-            assert isinstance(record, Admission), "nothing else has an inviter"
-            room = record.member in members or len(members) < MAX_MEMBERS
-            if key not in kept and by in members and room and brought.get(by, 0) < MOST_ADMISSIONS:
-                brought[by] = brought.get(by, 0) + 1
-                members.add(record.member)
-                kept.add(key)
-                found = True
+    brought: Counter[bytes] = Counter()
+    by_code: Counter[tuple[bytes, bytes]] = Counter()
+    admissions = [key for key in order if said[key].inviter]
+    # First all that was known, to its end: who comes anew takes no place of whoever came through several others.
+    for some in ([key for key in admissions if key in before], admissions):
+        found = True
+        while found:
+            found = False
+            for key in some:
+                record, by, voucher = said[key].record, said[key].inviter, said[key].voucher
+                assert isinstance(record, Admission), "nothing else has an inviter"
+                assert voucher is not None, "nor a voucher"
+                if key in kept or by not in members:
+                    continue
+                room = record.member in members or len(members) < MAX_MEMBERS
+                if room and brought[by] < MOST_ADMISSIONS and by_code[by, voucher.code] < MOST_BY_CODE:
+                    brought[by] += 1
+                    by_code[by, voucher.code] += 1
+                    members.add(record.member)
+                    kept.add(key)
+                    found = True
     codes: dict[bytes, list[tuple[int, bytes, tuple[bytes, ...]]]] = {}
     for key in order:
         one = said[key]

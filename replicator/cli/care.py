@@ -132,6 +132,10 @@ def _answers(endpoint: str) -> str:
     return "answers" if way.relay is None else f"answers through a relay at {join_endpoint(way.host, way.port)}"
 
 
+def _not_asked(behind: list[str]) -> str:
+    return f"not asked; only through {' or '.join(behind)}" if behind else "not asked"
+
+
 def _deletions_text(found: "Status") -> list[str]:
     lines: list[str] = []
     for one in found.deletions:
@@ -203,7 +207,7 @@ def _status_text(found: "Status") -> list[str]:
                     format_size(one.bytes),
                     one.probes if one.proved == one.probes else proofs_words(one),
                     "; ".join((*([] if one.stands == "answers" else [one.stands]), *one.problems))
-                    or (_answers(one.reached) if one.reachable else "not asked"),
+                    or (_answers(one.reached) if one.reachable else _not_asked(one.behind)),
                 )
                 for one in found.peers
             ],

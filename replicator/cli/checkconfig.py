@@ -60,6 +60,8 @@ def _summary(config: Config) -> str:
         parts.append(f"peers {', '.join(one.name for one in config.peers)}")
     if config.provider is not None:
         offered = f"a provider of {format_size(config.provider.capacity)} in {config.provider.data}"
+        for word, rate in (("takes", config.provider.down), ("gives", config.provider.up)):
+            offered += f" that {word} {format_size(rate)} a second at the most" if rate else ""
         tenants = ", ".join(f"{one.name} ({format_size(one.quota)})" for one in config.provider.tenants)
         parts.append(f"{offered}, open to {tenants}" if tenants else offered)
     return f"Right: {'; '.join(parts)}." if parts else "Right: settings only."

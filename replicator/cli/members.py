@@ -1,7 +1,7 @@
 """node request|renew|add|list|revoke and peer add|list|show|set|remove; peer seed is in :mod:`.carrying`."""
 
 import socket
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -219,8 +219,10 @@ def _pin_document(pin: object) -> dict[str, object]:
 @command(keys="none beyond being a member")
 def peer_list(session: Session) -> None:
     """List the providers, where they stand and when they last answered."""
+    from replicator.engine.ways import behind  # noqa: PLC0415 - commands import what they use
+
     with session.member() as half:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for pin in half.peers:
             row = half.catalog.peers.get(Identity(pin.identity))
             rows.append(
@@ -228,6 +230,7 @@ def peer_list(session: Session) -> None:
                     "id": pin.identity.hex(),
                     **_pin_document(pin),
                     **_said(half, pin),
+                    "behind": behind(half, pin),
                     "quota": row.quota,
                     "used": row.used,
                     "free": row.free,
@@ -253,6 +256,7 @@ def peer_list(session: Session) -> None:
                         for word in (
                             "" if row["state"] == "ok" else row["state"],
                             row["until"] and f"until {row['until']}",
+                            row["behind"] and f"only through {' or '.join(row['behind'])}",
                             row["error"] or row["contacted"] or "never",
                         )
                         if word
@@ -268,7 +272,9 @@ def peer_list(session: Session) -> None:
 @click.argument("name")
 @command(keys="none beyond being a member")
 def peer_show(session: Session, name: str) -> None:
-    """Show one provider with its address for the recovery sheet."""
+    """Show one provider with its address for the recovery sheet, and who is out of reach with whom."""
+    from replicator.engine.ways import behind, fallen_with  # noqa: PLC0415 - commands import what they use
+
     with session.member() as half:
         pin = half.peer(name)
         row = half.catalog.peers.get(Identity(pin.identity))
@@ -278,6 +284,8 @@ def peer_show(session: Session, name: str) -> None:
             if one.state in {"held", "released"}
         ]
         said = _said(half, pin)
+        through = behind(half, pin)
+        fall = fallen_with(half, pin)
     address = f"{(row.endpoints or tuple(pin.endpoints))[0]}/{address_form(Identity(pin.identity))}"
     document = {
         "id": pin.identity.hex(),
@@ -285,6 +293,8 @@ def peer_show(session: Session, name: str) -> None:
         **said,
         "address": address,
         "endpoints": list(row.endpoints or pin.endpoints),
+        "behind": through,
+        "falls_with_it": fall,
         "objects": len(held),
         "quota": row.quota,
         "used": row.used,
@@ -292,7 +302,7 @@ def peer_show(session: Session, name: str) -> None:
         "contacted": moment(row.contacted_ns),
         "error": row.last_error,
     }
-    session.out.result(document, [f"{key:12}{value}" for key, value in document.items()])
+    session.out.result(document, [f"{key:15}{value}" for key, value in document.items()])
 
 
 @peer.command("usage")
@@ -458,7 +468,11 @@ def _said(half: "Half", pin: "PeerPin") -> dict[str, str | None]:
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @command(keys="owner")
 def peer_remove(session: Session, name: str, dry_run: bool) -> None:
-    """Stop counting on a provider. What it holds is marked there and goes, if every promise holds without it."""
+    """Stop counting on a provider. What it holds is marked there and goes, if every promise holds without it.
+
+    Copies at other providers count if they were proved within a week, or are now. If they are needed and cannot be
+    proved, the provider stays (exit 3; 4 if what they list is not there).
+    """
     from replicator.engine.members import remove_peer  # noqa: PLC0415
     from replicator.engine.parting import free_what_it_holds, in_words, look_at_parting  # noqa: PLC0415
 
@@ -467,25 +481,31 @@ def peer_remove(session: Session, name: str, dry_run: bool) -> None:
         keeper.owner()
         found = wait(look_at_parting(keeper, edge, pin))
         notices: list[str] = []
-        if not dry_run:
+        parts = not dry_run and not found.unproved
+        if parts:
             notices = wait(remove_peer(keeper, siblings, edge, name))
             if not found.stays:
                 wait(free_what_it_holds(keeper, edge, pin, found))
     for notice in notices:
         session.out.notice(notice)
-    done = (
-        f"Would remove '{pin.name}' ({short(pin.identity)})" if dry_run else f"'{pin.name}' is no longer in the charter"
-    )
-    after = "" if dry_run or not found.stays else " Run `replicator repair` so that its copies are made elsewhere."
+    if found.unproved:
+        session.worsen(exits.INTEGRITY if found.disproved else exits.GAPS)
+        done = f"'{pin.name}' {'would stay' if dry_run else 'stays'} in the charter"
+    elif dry_run:
+        done = f"Would remove '{pin.name}' ({short(pin.identity)})"
+    else:
+        done = f"'{pin.name}' is no longer in the charter"
+    after = " Run `replicator repair` so that its copies are made elsewhere." if parts and found.stays else ""
     session.out.result(
         {
             "id": pin.identity.hex(),
-            "removed": not dry_run,
+            "removed": parts,
             "objects": found.objects,
             "bytes": found.bytes,
             "marked": found.marked,
             "goes": moment(found.first_ns) if found.first_ns else None,
             "stays": found.stays or None,
+            "unproved": [{"id": one.name.hex(), "peer": one.peer, "why": one.why} for one in found.unproved],
         },
         f"{done}; {in_words(pin, found, dry_run=dry_run)}.{after}",
     )

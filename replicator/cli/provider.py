@@ -9,6 +9,7 @@ from replicator.cli import exits
 from replicator.cli.base import IDENTITY_CREDENTIAL, Session, command, common_options
 from replicator.cli.carrying import adopt
 from replicator.cli.disks import move
+from replicator.cli.given import usage
 from replicator.cli.leaving import drain
 from replicator.cli.logs import configure
 from replicator.cli.output import Alarm, moment, table
@@ -21,6 +22,7 @@ from replicator.config import (
     is_bucket,
     parse_duration,
     parse_name,
+    parse_rate,
     parse_size,
     parse_words,
 )
@@ -49,7 +51,7 @@ def provider() -> None:
     """Offer disk to others: keep objects that this machine cannot read."""
 
 
-for one in (adopt, drain, move):
+for one in (adopt, drain, move, usage):
     provider.add_command(one)
 
 
@@ -167,6 +169,16 @@ def init(
 @click.option("--window", metavar="HH:MM-HH:MM", help='When large objects are taken, or "always".')
 @click.option("--zone", metavar="ZONE", help="The window's time zone, such as Europe/Stockholm; else this machine's.")
 @click.option("--streams", type=click.IntRange(1, MOST_STREAMS), help="Uploads of one tenant at a time.")
+@click.option(
+    "--down",
+    metavar="RATE",
+    help='Bytes a second that all tenants together send at the most (500k, 2M), or "unlimited".',
+)
+@click.option(
+    "--up",
+    metavar="RATE",
+    help='Bytes a second that all together fetch at the most, restores too (500k, 5M), or "unlimited".',
+)
 @click.option("--capacity", metavar="SIZE", help="Bytes offered in all; less than is stored deletes nothing.")
 @click.option("--for-members", metavar="SIZE", help="Bytes that each member of this home's group may store; 0: none.")
 @click.option(
@@ -211,6 +223,8 @@ def change(
     window: str | None,
     zone: str | None,
     streams: int | None,
+    down: str | None,
+    up: str | None,
     for_members: str | None,
     pull_from: tuple[str, ...],
     notice: str | None,
@@ -223,10 +237,15 @@ def change(
 
     The daemon may run. Tenants hear of names at their next contact; a program that is older than these words cannot
     read them, and calls the offer newer. Hours hold at once: outside of the window tenants
-    are told when to come back. Records of up to 1 MiB are always taken, and what is fetched is not limited. A capacity
+    are told when to come back. Records of up to 1 MiB are always taken, and what is fetched has no hours. A capacity
     and a quota hold at once, down as well as up: what is stored stays, and nothing more is taken until it fits again.
     The notice is a promise in the offer: `provider drain` keeps to it. A program that is older than it cannot read the
     offer.
+
+    Rates (--down, --up) hold at once too, also for what is moving, for all tenants together and in turns: one with many
+    transfers has no more than one with a single one. Records of up to 1 MiB go before, and questions (heads, claims,
+    audits) are not held up. What is fetched is limited only if you set --up: a tenant who has lost everything waits
+    for it then. What is passed on for others (--relay-rate) is not in it.
 
     A tenant may have this provider fetch copies from another one of its providers. It dials no address of a private
     network for that unless --pull-from names it: say "--pull-from public --pull-from 10.8.0.0/24" for a VPN.
@@ -245,6 +264,7 @@ def change(
     rate = None if relay_rate is None else parse_size(relay_rate)
     if rate == 0:
         raise UsageError("a rate of 0 passes nothing on", hint="say `--relay-for nobody`")
+    down_s, up_s = (None if text is None else parse_rate(text) for text in (down, up))
     notice_s = None if notice is None else parse_duration(notice)
     each = None if for_members is None else parse_size(for_members)
     given = {
@@ -253,6 +273,8 @@ def change(
         "window": window,
         "zone": zone,
         "streams": streams,
+        "down": down_s,
+        "up": up_s,
         "pull_from": pull_from or None,
         "notice_s": notice_s,
         "for_members": each,
@@ -272,7 +294,7 @@ def change(
         raise UsageError(
             "nothing to change",
             hint="give --capacity, --quota, --for-members, --notice, --advertise, --via, --relay-for, --legal-name, "
-            "--contact, --window, --zone, --streams or --pull-from",
+            "--contact, --window, --zone, --streams, --down, --up or --pull-from",
         )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     document: dict[str, Any] = {}
@@ -286,6 +308,10 @@ def change(
                 f"{_hours_text(file.window, file.zone, file.streams)}.",
                 "It holds from now on; what was begun is finished.",
             ]
+        if down_s is not None or up_s is not None:
+            file = opened.set_rates(down=down_s, up=up_s)
+            document |= {"down": file.down, "up": file.up}
+            lines.append(f"{_rates_text(file.down, file.up) or 'No limit on what comes and goes'}, from now on.")
         if pull_from:
             found = opened.set_pull_from(pull_from)
             document["pull_from"] = list(found.words)
@@ -505,7 +531,7 @@ def prove(session: Session) -> None:
         opened = open_declared(session.home, declared, key=_given_key(), **world)
     try:
         proof = show(opened, session.rng)
-        endpoints = opened.offer().endpoints
+        endpoints, (down, up) = opened.offer().endpoints, opened.rates
     finally:
         opened.close()
     address = f"{endpoints[0]}/{address_form(proof.identity)}"
@@ -517,10 +543,13 @@ def prove(session: Session) -> None:
             "capacity": proof.capacity,
             "room": proof.room,
             "written": proof.written,
+            "down": down,
+            "up": up,
         },
         [
             f"Provider {address_form(proof.identity)} has {format_size(proof.room)} of room in {proof.data}.",
             f"{format_size(proof.capacity)} are offered; {format_size(proof.written)} were written and read back.",
+            *([f"{_rates_text(down, up)}."] if down or up else []),
             f"A tenant that is declared here adds it with: replicator peer add {address}",
         ],
     )
@@ -544,6 +573,12 @@ def _given_key() -> "SigningKey | None":
 def _hours_text(window: str, zone: str, streams: int) -> str:
     when = f"from {window} {zone}".rstrip() if window else "at any hour"
     return f"Takes large objects {when}, {streams} at a time of one tenant"
+
+
+def _rates_text(down: int, up: int) -> str:
+    """Return what holds for all tenants together, nothing where nothing is limited."""
+    said = [f"takes {format_size(down)} a second"] * bool(down) + [f"gives {format_size(up)} a second"] * bool(up)
+    return f"All tenants together: it {' and '.join(said)} at the most" if said else ""
 
 
 _MONTHS_SHOWN = 3
@@ -745,6 +780,7 @@ def _status_text(found: dict[str, Any]) -> list[str]:
         + _place_text(found),
         *([f"Copies from before a move still lie in {found['moved_from']}"] if found["moved_from"] else []),
         _hours_text(found["window"], found["zone"], found["streams"]),
+        *filter(None, [_rates_text(found["down"], found["up"])]),
         f"Fetches copies from: {', '.join(found['pull_from'])}",
         *_relays_text(found["relays"]),
         *([f"{_relay_text(found['relay_for'], found['relay_rate'])}"] if found["relay_for"] else []),

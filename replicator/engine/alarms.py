@@ -138,6 +138,13 @@ def _of_dataset(one: DatasetStatus) -> list[Alarm]:
     if one.state == "stale":
         return alarm("data.stale", age, look)
     late = alarm("data.late", age, look) if one.late else []
+    if one.relays:
+        what = f"some of its newest backup is reached through {' and through '.join(one.relays)} alone"
+        todo = (
+            "nothing is lost while that is away; add a provider that can be dialled itself, or let those behind it "
+            "wait at a second relay (docs/operate/behind-a-router.md)"
+        )
+        late += alarm("data.one-relay", what, todo, len(one.relays))
     if one.state == "waiting":
         todo = "let providers answer, or add one; then run `replicator backup`"
         return [*late, *alarm("data.unpublished", "no backup of it could be published yet", todo)]

@@ -1,6 +1,7 @@
 """Asking peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
 
 import base64
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -42,6 +43,9 @@ DEEPER = 588
 """Leaves asked beside them of a peer that did not prove one: with these, 1% loss is found with 99.9% at once."""
 LATE_S = 120.0
 """A proof that takes longer may have been fetched from elsewhere; it shows nothing."""
+_WHOLE_AT_ONCE = 64
+"""Leaves of different objects that are asked for in one request: a provider reads each object whole for its leaf, and
+that is up to 1 GiB, 25 s on a slow disk."""
 _WEEK_NS = 7 * DAY_S * NS
 _KEPT_NS = 60 * DAY_S * NS
 _NAME = 32
@@ -157,6 +161,43 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
     if views:
         newest = max((row.id for row in rows.values()), default=0)
         half.catalog.set_meta(_LOOKED_FOR, newest.to_bytes(8))
+    _remember(half, edge, began, views)
+    return views
+
+
+async def prove_copies(
+    half: Half, federation: Federation, edge: Edge, wanted: Mapping[Identity, Collection[ObjectRow]]
+) -> dict[bytes, PeerView]:
+    """Have a leaf of each of these objects proved by who is taken to hold it.
+
+    The catalog has what was proved, and what was not shown as damaged. Who does not answer is dropped. Returns what
+    each peer showed; what is wrong is in the link's problems and the federation's integrity list too.
+    """
+    began = edge.clock.now_ns()
+
+    async def ask(link: Link) -> PeerView:
+        view, states = PeerView(), dict[int, HoldingState]()
+        by_id = {row.name.hex(): row for row in wanted[link.identity]}
+        leaves = [(key, edge.rng.below(leaf_count(row.size))) for key, row in sorted(by_id.items())]
+        try:
+            await _ask(half, edge, link, by_id, leaves, states, view, at_once=_WHOLE_AT_ONCE)
+        except PeerError as error:
+            await federation.drop(link, error)
+        half.catalog.objects.set_states(
+            link.identity, states, incarnation=link.info.incarnation, now_ns=edge.clock.now_ns()
+        )
+        view.damaged = [row for row in by_id.values() if row.id in states]
+        _tell_damage(federation, link, view)
+        return view
+
+    found = await ask_all([link for one, link in federation.links.items() if wanted.get(one)], ask)
+    views: dict[bytes, PeerView] = dict(found.given.items())
+    _remember(half, edge, began, views)
+    return views
+
+
+def _remember(half: Half, edge: Edge, began: int, views: Mapping[bytes, PeerView]) -> None:
+    """Keep what was proved as a run."""
     results = {
         identity.hex(): {key: getattr(view, key) for key in _COUNTS}
         | {"receipts": [base64.b64encode(one).decode() for one in view.signed]}
@@ -167,7 +208,6 @@ async def survey(half: Half, federation: Federation, edge: Edge, *, count: int =
         now = edge.clock.now_ns()
         half.catalog.record_run(AUDIT, started_ns=began, ended_ns=now, exit_code=0, summary={"peers": results})
         half.catalog.forget_runs(AUDIT, before_ns=now - _KEPT_NS)
-    return views
 
 
 def looked_for(half: Half) -> int:
@@ -237,11 +277,15 @@ async def _survey_one(
         message = f"its {' and '.join(view.spoilt)}, which recovery begins with, are damaged"
         link.owe(message)
         federation.integrity.append(f"{link.pin.name}: {message}")
+    _tell_damage(federation, link, view)
+    return view
+
+
+def _tell_damage(federation: Federation, link: Link, view: PeerView) -> None:
     if view.damaged:
         message = f"{len(view.damaged)} objects are damaged (first: {short(view.damaged[0].name)})"
         link.problems.append(message)
         federation.integrity.append(f"{link.pin.name}: {message}")
-    return view
 
 
 async def _inventory(
@@ -307,11 +351,13 @@ async def _ask(
     chosen: list[tuple[str, int]],
     states: dict[int, HoldingState],
     view: PeerView,
+    *,
+    at_once: int = MAX_PROBES,
 ) -> None:
     proved: list[int] = []
     view.probes += len(chosen)
-    for start in range(0, len(chosen), MAX_PROBES):
-        part = chosen[start : start + MAX_PROBES]
+    for start in range(0, len(chosen), at_once):
+        part = chosen[start : start + at_once]
         request = ProveRequest(names=b"".join(bytes.fromhex(key) for key, _ in part), leaves=[leaf for _, leaf in part])
         asked = edge.clock.monotonic()
         try:

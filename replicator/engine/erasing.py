@@ -166,13 +166,13 @@ async def _tell(
         edge.progress.advance(1)
         return one, None
     identity = Identity(one.identity)
-    heard = keeper.catalog.peers.get(identity).endpoints
+    row = keeper.catalog.peers.get(identity)
     target = Target(
         identity=identity,
         name=one.name,
-        endpoints=tuple(dict.fromkeys((*heard, *one.endpoints))),
+        endpoints=tuple(dict.fromkeys((*row.endpoints, *one.endpoints))),
         key=keeper.signing,
-        certificate=None,
+        certificate=row.certificate or None,
     )
     try:
         receipt = await patiently(edge, partial(edge.network.erase, target, record.order))

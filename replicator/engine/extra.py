@@ -1,6 +1,7 @@
 """Extra copies: a plain folder or a bucket with all that the published snapshots need, and nobody who guards it.
 
-    PLACE/.replicator-extra      an id that was put there when the place was added: without it the disk is not mounted
+    PLACE/.replicator-extra      an id that was put there when the place was added, and whose: without it the disk is
+                                 not mounted; where it is another node's, that one writes and tidies there, and no other
     PLACE/<tenant>/objects/      objects under their names, as a provider's data folder has them
 
 Whoever can write there can spoil or delete it, this node first of all; nothing is audited, locked or receipted. So it
@@ -30,6 +31,8 @@ from replicator.store.s3 import open_s3
 FILE: Final = "extra.json"
 MARK: Final = ".replicator-extra"
 MARK_SIZE: Final = 16
+WHOSE: Final = 16
+"""Digits of the node's identity in its mark."""
 OVERDUE_S: Final = 7 * DAY_S
 """A disk that is mounted now and then is no trouble for so long."""
 
@@ -98,25 +101,32 @@ def add_extra(node: NodeHome, edge: Edge, extra: Extra, make_bucket: MakeBucket 
     """Take a place: put the mark there, and remember it.
 
     Raises:
-        UsageError: its name or place is taken, it is a provider's, or it lies within what is backed up.
+        UsageError: its name or place is taken, by another node too; it is a provider's, or it lies within what is
+            backed up.
         HomeError: the folder is not there, or the bucket does not answer.
     """
     known = extras(node)
     if any(one.name == extra.name or one.place == extra.place for one in known):
         raise UsageError(f"extra copy '{extra.name}' in {extra.place}: taken already", hint="`replicator extra list`")
     must_lie_outside(node, extra)
-    mark = edge.rng.bytes(MARK_SIZE).hex()
+    whose = node.identity.hex()[:WHOSE]
+    mark = f"{edge.rng.bytes(MARK_SIZE).hex()} {whose}"
     if is_bucket(extra.place):
         address = _address(extra)
         with naming(extra):
             bucket = make_bucket(address)
             _must_be_no_store(extra, bucket.size(address.prefix + STORE_MARK))
-            bucket.put(address.prefix + MARK, mark.encode(), fresh=False)
+            there = bucket.get(address.prefix + MARK)
+            _must_be_free(extra, there, whose, known)
+            if not bucket.put(address.prefix + MARK, mark.encode(), fresh=there is None):
+                raise _taken(extra)
     else:
         if not os.path.isdir(extra.place):
             raise HomeError(f"{extra.place}: no folder", hint="mount the disk, and make the folder first")
         _must_be_no_store(extra, node.fs.size(os.path.join(extra.place, STORE_MARK)))
-        write_atomic(node.fs, os.path.join(extra.place, MARK), mark.encode())
+        path = os.path.join(extra.place, MARK)
+        _must_be_free(extra, None if node.fs.size(path) is None else node.fs.read(path), whose, known)
+        write_atomic(node.fs, path, mark.encode())
     made = replace(extra, mark=mark)
     keep_extras(node, [*known, made])
     return made
@@ -129,6 +139,26 @@ def _must_be_no_store(extra: Extra, size: int | None) -> None:
             f"{extra.place} is where a provider keeps what it has promised to keep",
             hint="choose a place of its own for an extra copy",
         )
+
+
+def _must_be_free(extra: Extra, there: bytes | None, whose: str, known: Iterable[Extra]) -> None:
+    """Refuse where a node writes already, given the mark in the place: of two that do, each would tidy the other's."""
+    if there is None:
+        return
+    text = there.decode("ascii", "replace")
+    same = next((one for one in known if one.mark == text), None)
+    if same is not None:
+        raise UsageError(f"{extra.place} is extra copy '{same.name}' already", hint="`replicator extra list`")
+    if text.partition(" ")[2] != whose:  # what this node left there itself is taken up again
+        raise _taken(extra)
+
+
+def _taken(extra: Extra) -> UsageError:
+    return UsageError(
+        f"{extra.place}: another node writes its extra copy there",
+        hint=f"choose a place for this one alone, as {extra.place.rstrip('/')}/{extra.name}. If that node is no more, "
+        f"delete {MARK} there; the next `extra tidy` then deletes what only that node needed",
+    )
 
 
 def remove_extra(node: NodeHome, name: str) -> Extra:

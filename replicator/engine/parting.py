@@ -3,31 +3,51 @@
 Nobody claims anything at who is no peer any more, and no prune asks it. So whoever removes it retires every writer
 there and marks all that lies there, once; it deletes by itself, after its waits. Where it is taken back as a peer
 within them, nodes claim anew, which takes the marks off.
+
+What others list is their word. A copy that a promise is kept with once this provider is gone has been proved within a
+week, or is proved now; if not, this one may have the last, and stays a peer.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
 
-from replicator.clock import day_of
-from replicator.engine.audit import survey
+from replicator.catalog.objects import ObjectRow
+from replicator.clock import DAY_S, NS, day_of
+from replicator.engine.audit import prove_copies, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, inventory_pages
 from replicator.engine.keeper import KeeperHome
 from replicator.engine.marked import outstanding
 from replicator.engine.marking import ask_claims, mark_dead, retire, with_writer_retired
-from replicator.engine.placing import PACK_KINDS, Ground, objects_of, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, gone_peers, objects_of, pack_id, peer_id
 from replicator.engine.releaseplan import short_packs
 from replicator.engine.repair import published, thin_records
 from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
 from replicator.format.charter import PeerPin
 from replicator.ids import NAME_SIZE, Identity
+from scheduler import PeerId
+
+PROVED_S: Final = 7 * DAY_S
+"""How old a proof of a copy may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unproved:
+    """A copy elsewhere that counted on its holder's word, and why that is all there is."""
+
+    name: bytes
+    peer: str
+    why: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Parting:
     """What became, or would become, of what a provider holds. ``stays``: why nothing is freed there, empty if it is.
 
-    ``objects`` of ``bytes`` lie there; ``marked`` of them go from ``first_ns`` on.
+    ``objects`` of ``bytes`` lie there; ``marked`` of them go from ``first_ns`` on. ``unproved``: copies elsewhere
+    without which promises would stand on this provider; nobody parts with it then. ``disproved``: some are not there.
     """
 
     objects: int = 0
@@ -35,6 +55,8 @@ class Parting:
     marked: int = 0
     first_ns: int = 0
     stays: str = ""
+    unproved: list[Unproved] = field(default_factory=list)
+    disproved: bool = False
 
 
 async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parting:
@@ -47,20 +69,71 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
         ground = Ground(keeper, federation)
         ground.refresh()
         needed = objects_of(keeper, published(keeper))
-        rows = [row for row in needed if row.kind in PACK_KINDS]
+        there = [row for row in keeper.catalog.objects.stored(needed) if peer_id(identity) in _holders(ground, row)]
         for held in ground.held.values():
             held.discard(peer_id(identity))
-        short = short_packs(ground.plan(rows, frozen=True)) & {pack_id(row.name) for row in rows}
-        records = sum(len(thin) for _, thin in thin_records(ground, needed))
+        short = _short_of(ground, needed)
         if identity in views:
             found.objects, found.bytes = views[identity].objects, views[identity].bytes
         if identity not in federation.links:
             found.stays = f"it does not answer: {federation.failures.get(identity, 'no reason is known')}"
         elif federation.integrity:
             found.stays = f"not all is known: {federation.integrity[0]}"
-        elif short or records:
-            found.stays = f"{len(short) + records} objects would have fewer copies than promised without it"
+        elif short:
+            found.stays = f"{short} objects would have fewer copies than promised without it"
+        else:
+            await _prove_the_others(keeper, federation, edge, ground, there, found)
+            short = _short_of(ground, needed)
+            if not short:
+                found.unproved = []
+            elif identity in gone_peers(keeper):
+                # Who said that it will not come back parts with it anyway; what it holds is not freed by that.
+                found.unproved, found.stays = [], f"{short} objects have too few other copies that were proved"
+            else:
+                found.stays = f"{short} objects have too few other copies that were proved"
+            if federation.integrity and not found.stays:
+                found.stays = f"not all is known: {federation.integrity[0]}"
     return found
+
+
+def _holders(ground: Ground, row: ObjectRow) -> set[PeerId]:
+    return ground.held.get(pack_id(row.name), set())
+
+
+def _short_of(ground: Ground, needed: list[ObjectRow]) -> int:
+    """Return how many objects have fewer copies than promised."""
+    rows = [row for row in needed if row.kind in PACK_KINDS]
+    packs = short_packs(ground.plan(rows, frozen=True)) & {pack_id(row.name) for row in rows}
+    return len(packs) + sum(len(thin) for _, thin in thin_records(ground, needed))
+
+
+async def _prove_the_others(
+    keeper: KeeperHome, federation: Federation, edge: Edge, ground: Ground, rows: list[ObjectRow], found: Parting
+) -> None:
+    """Have every other copy of these objects proved that was not within :data:`PROVED_S`; count no other."""
+    pins = {Identity(one.identity): one for one in keeper.peers}
+    wanted = {
+        one: [row for row in rows if peer_id(one) in _holders(ground, row) and row.id not in proved]
+        for one, proved in ((one, _proved(keeper, edge, one)) for one in pins)
+    }
+    views = await prove_copies(keeper, federation, edge, wanted)
+    for one, asked in wanted.items():
+        proved = _proved(keeper, edge, one)
+        bad = {row.id for row in views[one].damaged} if one in views else set()
+        failure = federation.failures.get(one)
+        silence = "it gave no proof in time" if failure is None else f"it does not answer: {failure}"
+        for row in asked:
+            if row.id not in proved or row.id in bad:
+                ground.remove(row.name, one)
+                found.disproved |= row.id in bad
+                why = "it lists it and cannot show it" if row.id in bad else silence
+                found.unproved.append(Unproved(name=row.name, peer=pins[one].name, why=why))
+
+
+def _proved(keeper: KeeperHome, edge: Edge, identity: Identity) -> set[int]:
+    """Return which objects a provider proved lately, by their numbers in the catalog."""
+    oldest = edge.clock.now_ns() - round(PROVED_S * NS)
+    return {one.object_id for one in keeper.catalog.objects.holdings(peer=identity) if one.audited_ns >= oldest}
 
 
 async def free_what_it_holds(keeper: KeeperHome, edge: Edge, pin: PeerPin, found: Parting) -> None:
@@ -101,6 +174,14 @@ async def free_what_it_holds(keeper: KeeperHome, edge: Edge, pin: PeerPin, found
 
 def in_words(pin: PeerPin, found: Parting, *, dry_run: bool) -> str:
     """Say what becomes of what it holds."""
+    if found.unproved:
+        counts = Counter((one.peer, one.why) for one in found.unproved)
+        whose = "; ".join(f"{peer}: {number} copies, {why}" for (peer, why), number in sorted(counts.items()))
+        return (
+            f"{found.stays}, and its own may be the last that is good ({whose}). Let them answer, have copies made "
+            "elsewhere (`replicator repair`), or part first with who does not show what it lists; then remove it "
+            f"again. If {pin.name} will not come back, say so first: `replicator peer set {pin.name} --state gone`"
+        )
     if found.stays:
         return (
             f"what {pin.name} holds of yours {'would stay' if dry_run else 'stays'} there: {found.stays}. To have it "

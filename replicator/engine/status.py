@@ -28,6 +28,7 @@ from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, object
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
+from replicator.engine.ways import Relay, behind, hanging, relays
 from replicator.errors import HomeError
 from replicator.format.charter import PeerPin
 from replicator.format.drill import Drill
@@ -73,6 +74,8 @@ class DatasetStatus:
     """Who has seen it."""
     warnings: list[str] = field(default_factory=list)
     """What speaks against there being nothing newer: too few witnesses, providers that are behind."""
+    relays: list[str] = field(default_factory=list)
+    """Relays without which the newest snapshot could not be read: some of it is reached through that one alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +92,8 @@ class PeerStatus:
     contacted_ns: int
     reached: str = ""
     """Where it answers: "host:port", or "via:RELAY@host:port"; of one that was not asked, what is tried first."""
+    behind: list[str] = field(default_factory=list)
+    """The relays, one of which it takes to reach it; empty: it is dialled itself."""
     objects: int = 0
     bytes: int = 0
     free: int = 0
@@ -216,8 +221,12 @@ def _judge(
         short(identity_of(right.holder_key)) for right in half.charter.charter.rights if right.revoked
     }  # nobody waits for anything newer of theirs
     unseen = set() if asked else _unseen(half, groups)
+    between = relays(half)
     datasets = [
-        _dataset(half, ground, answering, key, name, rows, damaged, now, unseen, awaited=bool(key) and key not in ended)
+        _dataset(
+            *(half, ground, answering, key, name, rows, damaged, now, unseen, between),
+            awaited=bool(key) and key not in ended,
+        )
         for key, name, rows in groups
     ]
     for one, (_, _, rows) in zip(datasets, groups, strict=True):
@@ -428,6 +437,7 @@ def _dataset(
     damaged: set[int],
     now: int,
     unseen: set[bytes],
+    between: list[Relay],
     *,
     awaited: bool,
 ) -> DatasetStatus:
@@ -463,6 +473,12 @@ def _dataset(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
     ):
         gaps.append("its policy became stronger: the next `backup` stores it again under that")
+    hangs = [one.name for one in hanging(between, ground, objects_of(half, [newest]))] if between else []
+    warnings += [
+        f"some of the newest snapshot is reached through '{one}' alone: nothing is lost while that is away, and that "
+        "part cannot be restored until it is back"
+        for one in hangs
+    ]
     if gaps:
         state = "below promise" if state == "safe" else state
     if plan.refused or thin:
@@ -497,6 +513,7 @@ def _dataset(
         unasked=newest.name in unseen,
         gaps=gaps,
         warnings=warnings,
+        relays=hangs,
     )
 
 
@@ -543,6 +560,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
         reachable=link is not None,
         contacted_ns=row.contacted_ns,
         reached=link.connection.endpoint if link else next(iter((*row.endpoints, *pin.endpoints)), ""),
+        behind=behind(half, pin),
         free=row.free,
         problems=list(link.problems) if link else [],
     )

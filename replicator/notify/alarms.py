@@ -39,6 +39,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "data.integrity": Kind(weight="integrity"),
     "data.below-minimum": Kind(weight="red"),
     "data.below-promise": Kind(weight="warning", patience_s=LATE_S),
+    "data.one-relay": Kind(weight="warning", patience_s=LATE_S),
     "data.unpublished": Kind(weight="warning", patience_s=LATE_S),
     "data.late": Kind(weight="warning"),
     "data.stale": Kind(weight="red"),

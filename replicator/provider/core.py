@@ -45,6 +45,7 @@ from replicator.settings import DeclaredTenant
 from replicator.store.base import ObjectStore
 from replicator.store.bucket import BucketError
 from replicator.transport.handler import RequestRefusedError
+from replicator.transport.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class Core:
         self.charters = Charters(database)
         self._hours = hours
         self.quotas = Quotas(lambda: self.hours.streams)
+        self.lanes = Lanes(clock, down=lambda: self.hours.down, up=lambda: self.hours.up, small=ALWAYS_TAKEN)
+        if pulls is not None:
+            pulls.lane = self.lanes.down
         self.traffic = Traffic()
         self.relay_for = relay_for
         self.relayed = Relayed()

@@ -23,14 +23,13 @@ from replicator.provider.watch import Watch
 from replicator.rng import Rng
 from replicator.settings import DeclaredProvider
 from replicator.systemd import handed_socket, notify
-from replicator.transport.door import Admit
 from replicator.transport.handler import RequestRefusedError
 from replicator.transport.probing import Prober
 from replicator.transport.relay import Relay
 from replicator.transport.server import serving
 from replicator.transport.sources import TlsSources
 from replicator.transport.tls import server_context
-from replicator.transport.via import held
+from replicator.transport.via import AdmitThrough, held
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ async def run_daemon(
     relay = Relay(clock, rng, service.relayed, per_s=rate) if relay_for else None
     relays = relays_in(provider.via)
 
-    def outside(admit: Admit) -> contextlib.AbstractAsyncContextManager[None]:
+    def outside(admit: AdmitThrough) -> contextlib.AbstractAsyncContextManager[None]:
         return held(admit, relays, provider, provider.key, clock, rng)
 
     try:

@@ -76,6 +76,8 @@ def open_declared(
         )
         if (declared.window, declared.streams) != (None, None):
             provider.set_hours(window=declared.window, zone=declared.zone, streams=declared.streams)
+        if (declared.down, declared.up) != (None, None):
+            provider.set_rates(down=declared.down, up=declared.up)
         if declared.pull_from is not None:
             provider.set_pull_from(declared.pull_from)
         if declared.via is not None:

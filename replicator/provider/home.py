@@ -68,7 +68,7 @@ from replicator.provider.service import ProviderService
 from replicator.provider.state import ProviderState, RelayState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
-from replicator.provider.traffic import by_holder, months
+from replicator.provider.traffic import Month, by_holder, months
 from replicator.rng import Rng
 from replicator.settings import DeclaredTenant
 from replicator.store.s3 import open_s3
@@ -123,8 +123,9 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :func:`relay_words`, at ``relay_rate`` bytes a second for each; ``via``: the relays it waits at
     ("HOST:PORT/IDENTITY").
 
-    ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). Only what was set is written, so
-    that an earlier release reads the file of who set nothing.
+    ``window`` ("22:00-06:00", "" for always) in ``zone`` ("" for this machine's). ``down`` and ``up``: bytes a second
+    that tenants together send and fetch at the most, 0 for any number. Only what was set is written, so that an earlier
+    release reads the file of who set nothing.
     """
 
     format: int
@@ -134,6 +135,8 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     window: str = ""
     zone: str = ""
     streams: int = STREAMS
+    down: int = 0
+    up: int = 0
     pull_from: tuple[str, ...] = (PUBLIC,)
     relay_for: tuple[str, ...] = ()
     relay_rate: int = RATE
@@ -232,7 +235,7 @@ class Provider:
             raise HomeError(
                 f"{self.folder}: its window: {error.message}", hint="set another one with `provider set --window`"
             ) from error
-        return Hours(window=window, streams=file.streams)
+        return Hours(window=window, streams=file.streams, down=file.down, up=file.up)
 
     def set_hours(self, *, window: str | None, zone: str | None, streams: int | None) -> HomeFile:
         """Change when and how much at a time is taken; None leaves it as it is. A daemon that runs goes by it at once.
@@ -253,6 +256,18 @@ class Provider:
             raise UsageError("a time zone means something only with a window", hint="give --window too")
         elif changed.zone:
             changed = msgspec.structs.replace(changed, zone="")
+        self._keep(changed)
+        return changed
+
+    def set_rates(self, *, down: int | None, up: int | None) -> HomeFile:
+        """Change how many bytes a second tenants together send and fetch (0: any number); None leaves it as it is.
+
+        A daemon that runs goes by it at once, also for what is moving.
+        """
+        file = self._file
+        changed = msgspec.structs.replace(
+            file, down=file.down if down is None else down, up=file.up if up is None else up
+        )
         self._keep(changed)
         return changed
 
@@ -305,6 +320,16 @@ class Provider:
         for relay in lost_relays(self._database).keys() - waiting:
             self.relay_found(relay)  # of no matter any more, and an old day if it is ever waited at again
         return kept
+
+    def months(self) -> list[tuple[Month, str]]:
+        """Return what each tenant kept, sent and fetched by month, the newest first, with the tenant's label."""
+        labels = dict(self._database.rows("SELECT id, label FROM tenants"))
+        return [(one, labels[one.tenant]) for one in months(self._database) if one.tenant in labels]
+
+    @property
+    def rates(self) -> tuple[int, int]:
+        """Bytes a second that tenants together send and fetch at the most, 0 for any number."""
+        return self._file.down, self._file.up
 
     @property
     def relay(self) -> tuple[tuple[str, ...], int]:
@@ -795,6 +820,8 @@ class Provider:
             "window": self._file.window,
             "zone": self._file.zone,
             "streams": self._file.streams,
+            "down": self._file.down,
+            "up": self._file.up,
             "pull_from": list(self._file.pull_from),
             "via": list(self._file.via),
             "relays": [

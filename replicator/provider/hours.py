@@ -1,4 +1,4 @@
-"""When a provider takes what is large, and how many uploads of one tenant at a time."""
+"""When a provider takes what is large, how many uploads of one tenant at a time, and how fast all together."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,12 @@ _LONGEST_S = 86400.0  # that a refusal can name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hours:
-    """``window`` None: always."""
+    """``window`` None: always. ``down`` and ``up``: bytes a second that come and go at the most, 0 for any number."""
 
     window: Window | None = None
     streams: int = STREAMS
+    down: int = 0
+    up: int = 0
 
     def check(self, size: int, clock: Clock) -> None:
         """Refuse a large object outside of the window, and say when to come back. What was begun is let end.

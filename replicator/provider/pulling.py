@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,7 @@ from replicator.format.offer import Offer
 from replicator.format.permit import Pickup
 from replicator.ids import Identity, ObjectName, TenantId
 from replicator.transport.handler import RequestRefusedError, Upload
+from replicator.transport.lanes import Lane
 from replicator.transport.sources import Sources
 from replicator.wire.messages import PullFailure
 
@@ -66,6 +68,8 @@ class Pulls:
         self._now_ns = now_ns
         self._pool = None if run else ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pull")
         self._run: Run = run or self._beside
+        self.lane: Lane | None = None
+        """What is fetched shares with what tenants send; None: nothing holds it up."""
         self._lock = threading.Lock()
         self._running: set[Key] = set()
         self._ended: OrderedDict[tuple[Key, bytes], Outcome] = OrderedDict()
@@ -120,7 +124,7 @@ class Pulls:
     def _fetch(self, key: Key, errand: Errand, upload: Upload) -> None:
         outcome = Outcome(failed="unreachable")
         try:
-            outcome = self._fetched(errand, upload)
+            outcome = self._fetched(key[0], errand, upload)
         except Exception as error:  # whatever goes wrong on this thread must not leave the pull running for ever
             log.error("a pull broke off (%s)", type(error).__name__)  # noqa: TRY400 - messages of errors hold names
         finally:
@@ -131,7 +135,10 @@ class Pulls:
                 while len(self._ended) > _KEPT:
                     self._ended.popitem(last=False)
 
-    def _fetched(self, errand: Errand, upload: Upload) -> Outcome:
+    def _moving(self, tenant: TenantId, size: int) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda _piece: None) if self.lane is None else self.lane.moving_beside(tenant, size)
+
+    def _fetched(self, tenant: TenantId, errand: Errand, upload: Upload) -> Outcome:
         pickup = Pickup(
             permit=errand.permit,
             source=errand.source,
@@ -142,20 +149,23 @@ class Pulls:
         )
         signed = self._key.sign(Context.PICKUP, encode(pickup))
 
-        def take(piece: memoryview) -> None:
-            upload.hash(piece)
-            upload.write(piece)
-
         try:
-            self._sources.fetch(tuple(errand.offer.endpoints), errand.source, signed, errand.size, take)
+            with self._moving(tenant, errand.size) as spend:
+
+                def take(piece: memoryview) -> None:
+                    spend(len(piece))
+                    upload.hash(piece)
+                    upload.write(piece)
+
+                self._sources.fetch(tuple(errand.offer.endpoints), errand.source, signed, errand.size, take)
         except RefusedError:
             return Outcome(failed="refused")
         except BusyError:
             return Outcome(failed="busy")
         except PeerError:
             return Outcome(failed="unreachable")
-        except RequestRefusedError:
-            return Outcome(failed="no room")
+        except RequestRefusedError as refused:
+            return Outcome(failed="busy" if refused.code == "busy" else "no room")
         try:
             receipt = upload.commit()
         except RequestRefusedError as refused:

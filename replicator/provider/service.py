@@ -7,7 +7,7 @@ from replicator.charter.offers import VerifiedOffer
 from replicator.crypto.certificates import client_certificate
 from replicator.format.group import GroupFacts
 from replicator.fs import Fs
-from replicator.ids import Identity
+from replicator.ids import Identity, TenantId
 from replicator.provider.adopting import Adopted, adopt
 from replicator.provider.core import Core
 from replicator.provider.enrol import enrol_by_invite, enrol_by_order
@@ -22,6 +22,7 @@ from replicator.provider.sweeping import Swept
 from replicator.provider.tenants import find_holder
 from replicator.store.carried import CarriedDisk
 from replicator.transport.handler import RequestRefusedError
+from replicator.transport.lanes import Lanes
 from replicator.wire.messages import EnrolReply, EnrolRequest, JoinRequest
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,11 @@ class ProviderService:
     def incarnation(self) -> bytes:
         """The store's; a new one voids receipts."""
         return self._core.incarnation
+
+    @property
+    def lanes(self) -> Lanes:
+        """How fast objects come and go, as this provider's operator says now."""
+        return self._core.lanes
 
     def enrol(self, request: EnrolRequest) -> EnrolReply:
         """Give a certificate for an unused invite, or on the word of a known tenant's root or owner.
@@ -92,8 +98,10 @@ class ProviderService:
         with refusing(integrity="forbidden"):
             return self._core.erase(order)
 
-    def give(self, pickup: bytes) -> bytes:
+    def give(self, pickup: bytes) -> tuple[TenantId, bytes]:
         """Return an object, or a range of it, to another provider whose pickup has a permit of who may read it here.
+
+        And whose it is.
 
         Raises:
             RequestRefusedError: "forbidden": the permit does not hold, or its signer may not; "busy" outside of this
@@ -104,7 +112,7 @@ class ProviderService:
             holder = find_holder(self._core.database, wanted.signer)
             if holder is None or holder.tenant != wanted.tenant:
                 raise RequestRefusedError("forbidden", "who signed this permit may not read here")
-            return ProviderSession(self._core, holder).give(wanted)
+            return holder.tenant, ProviderSession(self._core, holder).give(wanted)
 
     def announce(self, offer: bytes) -> None:
         """Take the newer offer of another provider that a tenant has told of, whoever brings it. Needs no certificate.

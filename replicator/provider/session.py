@@ -127,6 +127,11 @@ class ProviderSession:
         self._core = core
         self._holder = holder
 
+    @property
+    def tenant(self) -> TenantId:
+        """Whose holder asks."""
+        return self._holder.tenant
+
     def handle(self, op: str, body: bytes) -> bytes:
         """Answer one of :data:`replicator.wire.messages.OPS`.
 

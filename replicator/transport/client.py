@@ -70,8 +70,8 @@ class TlsNetwork:
         return (await self.ask(target, "erase", Signed(statement=order), Signed)).statement
 
     async def ask(self, target: Target, op: str, request: Record, answer: type[A]) -> A:
-        """Ask one of :data:`replicator.wire.messages.BARE`, without a certificate."""
-        connection = await self.reach(target)
+        """Ask one of :data:`replicator.wire.messages.BARE`; who has a certificate shows it, and counts by it."""
+        connection = await self.connect(target)
         try:
             return await connection.call(op, request, answer)
         finally:

@@ -4,14 +4,17 @@ The provider stands above transport; so both ends of it, TLS and memory, know it
 All of them block: the caller decides on which thread.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from replicator.charter.offers import VerifiedOffer
 from replicator.errors import BusyError, FormatError, PeerError, ProtocolError, RefusedError, ReplicatorError
 from replicator.format.codec import decode
 from replicator.format.group import GroupFacts
-from replicator.ids import Identity, ObjectName
+from replicator.ids import Identity, ObjectName, TenantId
 from replicator.wire.messages import MAX_ANSWER, STATUS, EnrolReply, EnrolRequest, JoinRequest, Refusal, Refused
+
+if TYPE_CHECKING:
+    from replicator.transport.lanes import Lanes
 
 
 class RequestRefusedError(ReplicatorError):
@@ -71,6 +74,11 @@ class Upload(Protocol):
 class Session(Protocol):
     """What one enrolled holder may ask; made anew for every request, so that a revocation takes effect."""
 
+    @property
+    def tenant(self) -> TenantId:
+        """Whose holder it is."""
+        ...
+
     def handle(self, op: str, body: bytes) -> bytes:
         """Answer one of :data:`replicator.wire.messages.OPS`."""
         ...
@@ -109,8 +117,8 @@ class Service(Protocol):
         """Delete a tenant by its root's signed order; return the signed receipt."""
         ...
 
-    def give(self, pickup: bytes) -> bytes:
-        """Return what another provider asks for with a signed pickup and the permit in it."""
+    def give(self, pickup: bytes) -> tuple[TenantId, bytes]:
+        """Return what another provider asks for with a signed pickup and the permit in it, and whose it is."""
         ...
 
     def announce(self, offer: bytes) -> None:
@@ -127,6 +135,11 @@ class Service(Protocol):
 
     def offer(self) -> bytes:
         """Return this provider's newest offer, signed."""
+        ...
+
+    @property
+    def lanes(self) -> "Lanes":
+        """How fast objects come and go, for all tenants together."""
         ...
 
     def session(self, holder_key: bytes) -> Session:

@@ -137,7 +137,7 @@ class MemoryNetwork:
         self.faults(source, "give", "before")
         try:
             statement = decode(Signed, encode(Signed(statement=pickup)), limit=MAX_REQUEST).statement
-            data = service.give(statement)
+            _, data = service.give(statement)
         except RequestRefusedError as error:
             raise peer_error("the source", decode(Refused, encode(error.record()))) from error
         if len(data) != size:

@@ -25,12 +25,14 @@ from replicator.errors import FormatError
 from replicator.format.codec import Record, decode, encode
 from replicator.format.offer import MAX_OFFER
 from replicator.format.sizes import LARGEST, is_allowed
-from replicator.ids import NAME_SIZE, ObjectName
-from replicator.transport.door import Admit, listening, opened
+from replicator.ids import NAME_SIZE, Identity, ObjectName, TenantId
+from replicator.transport.door import listening, opened
 from replicator.transport.handler import RequestRefusedError, Service, Session
+from replicator.transport.lanes import Spend
 from replicator.transport.probing import Prober
 from replicator.transport.reachable import source_of
 from replicator.transport.relay import Relay
+from replicator.transport.via import AdmitThrough
 from replicator.wire.messages import (
     BARE,
     MAX_REQUEST,
@@ -83,6 +85,10 @@ GIFT_BURST = 60
 GIFTS_PER_S = 20.0
 SOURCES = 4096
 """Sources that are remembered, the last ones: who has more addresses than that is all strangers together."""
+CAME = 1024
+"""Connections of which is remembered through which relay they came, the last ones."""
+SHAKE_S = 10.0
+"""How long a client that comes through a relay has for its handshake: it holds one of the few places there."""
 SHUTDOWN_S = 60.0
 LINGER_S = 2.0
 """How long a refused body is still read, so that the refusal reaches a client that is writing."""
@@ -146,11 +152,30 @@ class Face:
         self._gifts = TokenBucket(clock, burst=GIFT_BURST, per_s=GIFTS_PER_S)
         self._probes = TokenBucket(clock, burst=PROBE_BURST, per_s=PROBES_PER_S)
         self._waits = TokenBucket(clock, burst=WAIT_BURST, per_s=WAITS_PER_S)
+        self._came: OrderedDict[tuple[object, object], str] = OrderedDict()
         self._downloads = 0
         self._giving = 0
         self._closing = False
         self._running = 0
         self._idle = asyncio.Event()
+        service.lanes.open()
+
+    def comes(self, client: socket.socket, through: str) -> None:
+        """Remember through which relay a client comes: its address is the relay's, and says nothing of who it is."""
+        self._came[client.getsockname(), client.getpeername()] = through
+        if len(self._came) > CAME:
+            self._came.popitem(last=False)
+
+    def _source(self, request: web.Request) -> str:
+        """Return for whom a request counts that anybody may make: by key, before that by relay, else by address.
+
+        So a stranger behind a relay takes nothing from who shows a certificate, nor from who does not come through it.
+        """
+        key = peer_key(request)
+        if key is not None:
+            return f"key {key.hex()}"
+        ends = request.get_extra_info("sockname"), request.get_extra_info("peername")
+        return self._came.get(ends) or source_of(request.remote or "")
 
     async def drain(self) -> None:
         """Take no more requests and wait for those that run, uploads too, for at most :data:`SHUTDOWN_S`.
@@ -158,6 +183,7 @@ class Face:
         aiohttp's own shutdown drops the rest of a body that is still arriving.
         """
         self._closing = True
+        self._service.lanes.close()
         if self._running:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SHUTDOWN_S):
@@ -225,27 +251,40 @@ class Face:
         log.info("%s %d %d ms", _operation(request), response.status, elapsed_ms)
         return response
 
+    async def _from_anybody(
+        self, request: web.Request, bucket: TokenBucket, what: str, limit: int, read: Callable[[bytes], T]
+    ) -> T:
+        """Return what is asked without a certificate: few at a time, fewer of one source, and as little as it takes."""
+        wait_s = bucket.take(self._source(request))
+        if wait_s:
+            raise RequestRefusedError("busy", f"too many {what}", after_s=wait_s)
+        body = await _read_body(request, limit)
+        try:
+            return read(body)
+        except FormatError as error:
+            raise RequestRefusedError("bad-request", error.message) from error
+
     async def _enrol(self, request: web.Request) -> web.Response:
-        wanted = await _from_anybody(request, self._enrolments, "enrolments", MAX_REQUEST, read_enrol_request)
+        wanted = await self._from_anybody(request, self._enrolments, "enrolments", MAX_REQUEST, read_enrol_request)
         return _record(await self._run(self._service.enrol, wanted))
 
     async def _join(self, request: web.Request) -> web.Response:
-        wanted = await _from_anybody(request, self._joins, "who want to join", MAX_REQUEST, _join_request)
+        wanted = await self._from_anybody(request, self._joins, "who want to join", MAX_REQUEST, _join_request)
         return _record(await self._run(self._service.join, wanted))
 
     async def _erase(self, request: web.Request) -> web.Response:
-        order = await _from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
+        order = await self._from_anybody(request, self._erasures, "orders", MAX_ORDER, _statement)
         return _record(Signed(statement=await self._run(self._service.erase, order)))
 
     async def _announce(self, request: web.Request) -> web.Response:
-        offer = await _from_anybody(request, self._announcements, "announcements", MAX_ANNOUNCED, _statement)
+        offer = await self._from_anybody(request, self._announcements, "announcements", MAX_ANNOUNCED, _statement)
         await self._run(self._service.announce, offer)
         return _record(Empty())
 
     async def _probe(self, request: web.Request) -> web.Response:
         if self._prober is None:
             raise RequestRefusedError("forbidden", "this provider dials nobody")
-        signed = await _from_anybody(request, self._probes, "probes", MAX_ANNOUNCED, _statement)
+        signed = await self._from_anybody(request, self._probes, "probes", MAX_ANNOUNCED, _statement)
         known = await self._run(self._service.known, signed)
         probed = await self._prober.probe(known.offer.endpoints, known.identity)
         seen = (request.remote or "")[:64]
@@ -254,7 +293,7 @@ class Face:
     async def _wait(self, request: web.Request) -> web.Response:
         if self._relay is None:
             raise RequestRefusedError("forbidden", "this provider passes connections on to nobody")
-        signed = await _from_anybody(request, self._waits, "questions", MAX_ORDER, _statement)
+        signed = await self._from_anybody(request, self._waits, "questions", MAX_ORDER, _statement)
         tokens = await self._relay.wait(await self._run(self._service.relays, signed))
         offer = await self._run(self._service.offer)
         return _record(WaitReply(incarnation=self._service.incarnation, tokens=tokens, offer=offer))
@@ -275,14 +314,16 @@ class Face:
             raise RequestRefusedError("bad-request", "Content-Length must be a size that an object may have")
         upload = await self._run(session.begin_put, name, size)
         try:
-            if request.headers.get("Expect", "").lower() == "100-continue":
-                # Only now: what has no room is refused before a byte of it travels.
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                request.writer.output_size = 0
-            async for piece in _pieces(request, size):
-                # Here and not on the thread: 64 leaves in C each, and as many fights of two threads for the lock.
-                upload.hash(piece)
-                await self._run(upload.write, piece)
+            async with self._service.lanes.down.moving(session.tenant, size) as spend:
+                if request.headers.get("Expect", "").lower() == "100-continue":
+                    # Only now: what has no room is refused before a byte of it travels.
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0
+                async for piece in _pieces(request, size):
+                    await spend(len(piece))
+                    # Here and not on the thread: 64 leaves in C each, and as many fights of two threads for the lock.
+                    upload.hash(piece)
+                    await self._run(upload.write, piece)
             receipt = await self._run(upload.commit)
         finally:
             await asyncio.shield(self._run(upload.abort))
@@ -294,20 +335,24 @@ class Face:
         offset = _number(request, "offset")
         length = _number(request, "length")
         async with self._download():
-            return await self._send(request, await self._run(session.get, name, offset or 0, length))
+            return await self._send(request, session.tenant, await self._run(session.get, name, offset or 0, length))
 
     async def _give(self, request: web.Request) -> web.StreamResponse:
-        pickup = await _from_anybody(request, self._gifts, "pickups", MAX_PICKUP, _statement)
+        pickup = await self._from_anybody(request, self._gifts, "pickups", MAX_PICKUP, _statement)
         if self._giving >= GIFTS:
             raise RequestRefusedError("busy", "enough is given to others", after_s=1.0)
         self._giving += 1
         try:
             async with self._download():
-                return await self._send(request, await self._run(self._service.give, pickup))
+                return await self._send(request, *await self._run(self._service.give, pickup))
         finally:
             self._giving -= 1
 
-    async def _send(self, request: web.Request, data: bytes) -> web.StreamResponse:
+    async def _send(self, request: web.Request, tenant: TenantId, data: bytes) -> web.StreamResponse:
+        async with self._service.lanes.up.moving(tenant, len(data)) as spend:
+            return await self._written(request, data, spend)
+
+    async def _written(self, request: web.Request, data: bytes, spend: Spend) -> web.StreamResponse:
         response = web.StreamResponse(headers={INCARNATION: self._service.incarnation.hex()})
         response.content_type = _MEDIA
         response.content_length = len(data)
@@ -315,6 +360,7 @@ class Face:
         view = memoryview(data)
         try:
             for at in range(0, len(view), SLICE):
+                await spend(len(view[at : at + SLICE]))
                 async with asyncio.timeout(STALL_S):
                     await response.write(view[at : at + SLICE])
             await response.write_eof()
@@ -377,7 +423,9 @@ async def _pieces(request: web.Request, size: int) -> AsyncIterator[memoryview]:
             at += len(take)
             rest = rest[len(take) :]
             if at == len(gathered) or (received == size and not rest):
+                held = loop.time()
                 yield gathered[:at]
+                deadline += loop.time() - held  # who is held up by us is not slow
                 at = 0
 
 
@@ -386,20 +434,6 @@ async def _read_body(request: web.Request, limit: int = MAX_REQUEST) -> bytes:
     if length is None or length > limit:
         raise RequestRefusedError("bad-request", f"a body of at most {limit} bytes, with Content-Length")
     return b"".join([bytes(piece) async for piece in _pieces(request, length)])
-
-
-async def _from_anybody(
-    request: web.Request, bucket: TokenBucket, what: str, limit: int, read: Callable[[bytes], T]
-) -> T:
-    """Return what is asked without a certificate: few at a time, fewer of one source, and as little as it takes."""
-    wait_s = bucket.take(source_of(request.remote or ""))
-    if wait_s:
-        raise RequestRefusedError("busy", f"too many {what}", after_s=wait_s)
-    body = await _read_body(request, limit)
-    try:
-        return read(body)
-    except FormatError as error:
-        raise RequestRefusedError("bad-request", error.message) from error
 
 
 def _join_request(body: bytes) -> JoinRequest:
@@ -444,7 +478,7 @@ def _refusal(error: RequestRefusedError) -> web.Response:
     return response
 
 
-Outside = Callable[[Admit], contextlib.AbstractAsyncContextManager[None]]
+Outside = Callable[[AdmitThrough], contextlib.AbstractAsyncContextManager[None]]
 """What brings connections that came another way than through the listener."""
 
 
@@ -480,10 +514,19 @@ async def serving(
     )
     await runner.setup()
 
-    async def admit(client: socket.socket) -> None:
+    async def admit(client: socket.socket, shake_s: float | None = None) -> None:
         server = runner.server
         assert server is not None, "it is set up"
-        await asyncio.get_running_loop().connect_accepted_socket(server, client, ssl=context)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(server, client, ssl=context, ssl_handshake_timeout=shake_s)
+
+    async def admit_through(client: socket.socket, relay: Identity) -> None:
+        try:
+            face.comes(client, f"relay {relay.hex()}")
+        except OSError:  # it has gone again
+            client.close()
+        else:
+            await admit(client, SHAKE_S)
 
     @contextlib.asynccontextmanager
     async def listened() -> AsyncIterator[list[str]]:
@@ -507,7 +550,7 @@ async def serving(
         async with contextlib.AsyncExitStack() as ways:
             endpoints = await ways.enter_async_context(listened())
             if outside is not None:
-                await ways.enter_async_context(outside(admit))
+                await ways.enter_async_context(outside(admit_through))
             yield endpoints
         await face.drain()
     finally:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,6 @@ from replicator.ids import Identity, short
 from replicator.rng import Rng
 from replicator.transport.base import Target
 from replicator.transport.client import TlsConnection, TlsNetwork
-from replicator.transport.door import Admit
 from replicator.transport.patience import CONNECT_S, reason_of
 from replicator.transport.relay import MAGIC, MOST
 from replicator.wire.messages import Signed, WaitReply
@@ -38,6 +37,10 @@ PAUSE_S: Final = 0.05
 """Likewise when somebody came; others that came meanwhile are in the next answer together."""
 WAYS: Final = 2
 """Addresses of one relay that go into the offer: others shall have room there."""
+
+
+AdmitThrough = Callable[[socket.socket, Identity], Awaitable[None]]
+"""Takes a connection that came through this relay; it closes the socket when it is done with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Place(Protocol):
 
 @asynccontextmanager
 async def held(
-    admit: Admit, relays: Sequence[RelayAddress], place: Place, key: SigningKey, clock: Clock, rng: Rng
+    admit: AdmitThrough, relays: Sequence[RelayAddress], place: Place, key: SigningKey, clock: Clock, rng: Rng
 ) -> AsyncIterator[None]:
     """Wait at relays while the block runs; whoever comes through one is let in by ``admit``."""
     waiting = [asyncio.ensure_future(_Waiter(admit, one, place, key, clock, rng).run()) for one in relays]
@@ -84,7 +87,7 @@ async def held(
 
 class _Waiter:
     def __init__(
-        self, admit: Admit, relay: RelayAddress, place: Place, key: SigningKey, clock: Clock, rng: Rng
+        self, admit: AdmitThrough, relay: RelayAddress, place: Place, key: SigningKey, clock: Clock, rng: Rng
     ) -> None:
         self._admit = admit
         self._relay = relay
@@ -197,7 +200,7 @@ class _Waiter:
             log.warning("relay %s: could not come back for a client (%s)", short(self._relay.identity), reason)
             return
         with contextlib.suppress(OSError):  # who gets no TLS going is like any who knocks and runs
-            await self._admit(client)
+            await self._admit(client, self._relay.identity)
 
 
 async def _greeted(host: str, port: int, words: bytes) -> socket.socket:

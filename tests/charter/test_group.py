@@ -343,6 +343,40 @@ def test_two_who_came_by_one_code_are_shown() -> None:
     assert {one.name: one.doubled for one in found} == {"alice": False, "bob": True, "carol": True, "dave": False}
 
 
+@pytest.mark.parametrize("owner_key", ["", "another owner key"])
+def test_a_hostile_door_makes_two_members_of_one_code_and_keeps_nobody_out_who_was_known(owner_key: str) -> None:
+    """Also with the same code in another voucher, as an inviter signs one whose owner key was rotated."""
+    known = founded()
+    alice, door = owner("ann"), voice("alice")
+    code = voucher(door, known.group, code="for ann", door=door)
+    let_in = admission(door, known.group, code, member=alice.member)
+    known = merge(known, [code, let_in, word(alice, known.group, name="ann")])
+    invites = voucher(alice, known.group, code="c", door=door)
+    friend = [
+        admission(door, known.group, invites, member=voice("bob").member),
+        word(voice("bob"), known.group, name="bob"),
+    ]
+    again = voucher(owner("ann", 2, owner_key), known.group, code="c", door=door) if owner_key else invites
+    flood = [
+        fact
+        for number in range(MOST_ADMISSIONS)
+        for fact in (
+            admission(door, known.group, again, member=voice(f"x{number}").member),
+            word(voice(f"x{number}"), known.group, name=f"x{number}"),
+        )
+    ]
+    unheard = merge(known, [invites, *flood])
+    assert len(unheard.members()) == 4, "the founder, who invited, and two"
+    assert states(merge(unheard, friend)) == states(unheard), "what was known before stays"
+    heard = merge(merge(known, [invites, *friend]), flood)
+    assert len(heard.members()) == 4
+    assert [one.doubled for one in heard.members() if one.name == "bob"] == [True]
+    named = {by for _, _, by in heard.admissions()}
+    assert alice.member in named, "it is seen whose code it was"
+    back = brought(unheard, "alice", "bob")
+    assert states(merge(unheard, back))["bob"] == "in", "by another code"
+
+
 def test_a_flood_of_members_keeps_nobody_out_who_was_known() -> None:
     known = merge(founded(), brought(founded(), "alice", "bob"))
     flood = [fact for number in range(MAX_MEMBERS + 8) for fact in brought(known, "bob", f"x{number}")]

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from replicator.cli.base import Session
 from replicator.cli.exits import HELP
 from replicator.cli.main import OTHER_WORDS, cli
+from replicator.engine.parting import Parting, Unproved
 from tests.cli.federation import PASSPHRASE, PLACES, Federation, Place
 
 pytestmark = pytest.mark.process
@@ -184,6 +186,27 @@ def test_providers_are_listed_shown_corrected_and_removed_on_the_keeper(federati
     gone = federation.json("peer", "remove", "carol", "--dry-run", home="keeper")
     assert (gone["id"], gone["removed"], gone["marked"], gone["goes"]) == (shown["id"], False, 0, None)
     assert len(federation.json("peer", "list", home="keeper")) == len(PLACES)
+
+
+@pytest.mark.parametrize("disproved", [False, True])
+def test_a_provider_stays_while_copies_elsewhere_are_not_proved(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, disproved: bool
+) -> None:
+    copy = Unproved(name=bytes(32), peer="bob", why="it gave no proof in time")
+
+    async def look(*_: object) -> Parting:
+        return Parting(objects=3, bytes=1 << 20, stays="3 objects", unproved=[copy], disproved=disproved)
+
+    monkeypatch.setattr("replicator.engine.parting.look_at_parting", look)
+    home, secret = str(federation.path / "keeper"), str(federation.passphrase_file)
+    common = ("--home", home, "--passphrase-file", secret, "peer", "remove", "carol")
+    for words in (("--json",), ("--json", "--dry-run")):
+        done = CliRunner().invoke(cli, [*common, *words], obj=Session())
+        found = json.loads(done.stdout)
+        assert (done.exit_code, found["removed"], found["marked"]) == (4 if disproved else 3, False, 0)
+        assert found["unproved"] == [{"id": "00" * 32, "peer": "bob", "why": "it gave no proof in time"}]
+    assert "'carol' stays in the charter" in CliRunner().invoke(cli, common, obj=Session()).stdout
+    assert "carol" in [row["name"] for row in federation.json("peer", "list", home="keeper")]
 
 
 def test_a_node_joins_writes_and_is_revoked(federation: Federation) -> None:

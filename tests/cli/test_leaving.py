@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from replicator.clock import DAY_S
+from replicator.format.merkle import name_of
 from tests.cli.federation import Place
+from tests.provider.stand import Stand
+from tests.provider.tenant import SMALL, data_object, put
 
 
 @pytest.fixture
@@ -55,6 +59,61 @@ def test_a_move_switches_only_while_no_daemon_runs_and_says_what_is_left_to_do(p
     place.ok(*move, "--remove-old", home="home")
     assert list((place.path / "data").iterdir()) == []
     assert "lie there already" in place.fails(1, *move, "--remove-old", home="home")
+
+
+def test_what_each_tenant_kept_sent_and_fetched_is_listed_by_month(tmp_path: Path) -> None:
+    stand = Stand(str(tmp_path))
+    data = data_object(1)
+    put(stand.node, data)
+    stand.node.get(name_of(data))
+    stand.service.stop()
+    stand.clock.advance(31 * DAY_S)
+    stand.restart(orderly=False)
+    stand.service.stop()
+    stand.provider.close()
+    place, lies = Place(tmp_path), 3 * SMALL
+    rows = place.json("provider", "usage", home="home")
+    assert [(row["month"], row["kept"], row["taken"], row["given"]) for row in rows] == [
+        ("2026-02", lies, 0, 0),
+        ("2026-01", lies, lies, SMALL),
+    ]
+    assert {row["tenant"] for row in rows} == {stand.tenant.id.hex()}
+    assert place.json("provider", "usage", "--month", "2026-01", home="home") == rows[1:]
+    text = place.ok("provider", "usage", "--month", "2026-02", home="home").text
+    assert ("2026-02" in text, "2026-01" in text) == (True, False)
+    assert (
+        "Nothing was written down for 2025-12" in place.ok("provider", "usage", "--month", "2025-12", home="home").text
+    )
+    for wrong in ("2026-13", "january", "2026-1"):
+        assert "is no month" in place.fails(2, "provider", "usage", "--month", wrong, home="home")
+
+
+def test_rates_are_set_shown_declared_and_taken_back(place: Place) -> None:
+    def rates() -> tuple[int, int]:
+        status = place.json("provider", "status", home="home")
+        return status["down"], status["up"]
+
+    assert "All tenants together" not in place.ok("provider", "status", home="home").text
+    assert (
+        "takes 2 MB a second at the most, from now on" in place.ok("provider", "set", "--down", "2M", home="home").text
+    )
+    assert place.json("provider", "set", "--up", "5M", home="home")["down"] == 2_000_000
+    assert rates() == (2_000_000, 5_000_000)
+    assert "it takes 2 MB a second and gives 5 MB a second" in place.ok("provider", "status", home="home").text
+    assert "No limit" in place.ok("provider", "set", "--down", "unlimited", "--up", "0", home="home").text
+    assert rates() == (0, 0)
+    for wrong in ("100k", "fast", "-1"):
+        place.fails(2, "provider", "set", "--down", wrong, home="home")
+    config = place.path / "home" / "config.toml"
+    config.write_text(
+        f'[provider]\ndata = "{place.path / "data"}"\ncapacity = "10M"\nowner = "bob"\nsite = "loft"\n'
+        'region = "skane"\ncountry = "SE"\nlisten = "127.0.0.1:0"\nup = "1M"\n'
+    )
+    assert "declares the up" in place.fails(2, "provider", "set", "--up", "5M", home="home")
+    assert "that gives 1 MB a second at the most" in place.ok("check-config", config).text
+    place.ok("provider", "set", "--down", "3M", home="home")
+    assert "takes 3 MB a second and gives 1 MB a second" in place.ok("provider", "prove", home="home").text
+    assert rates() == (3_000_000, 1_000_000), "what is not declared stays"
 
 
 def test_a_disk_with_nothing_for_this_provider_is_a_gap_and_no_fault_of_it(place: Place) -> None:

@@ -70,7 +70,9 @@ class Pair:
         return (by or self.provider.key).sign(Context.PICKUP, encode(Pickup(**(values | changes))))
 
     def give(self, permit: bytes | None = None, by: SigningKey | None = None, **changes: Any) -> bytes:
-        return self.source.service.give(self.pickup(permit, by, **changes))
+        tenant, data = self.source.service.give(self.pickup(permit, by, **changes))
+        assert tenant == self.tenant.id
+        return data
 
     def offer(self, key: SigningKey | None = None, **changes: Any) -> bytes:
         """The source's offer; with a key, one that this key signs."""
@@ -178,9 +180,9 @@ def test_forged_and_altered_permits_and_pickups_are_refused(pair: Pair) -> None:
 
 def test_a_pickup_is_good_at_the_source_it_names_and_for_a_while(pair: Pair) -> None:
     old = pair.pickup(pair.permit(expires_ns=pair.clock.now_ns() + 20 * 3600 * NS))
-    assert pair.source.service.give(old) == DATA
+    assert pair.source.service.give(old)[1] == DATA
     pair.clock.advance(SKEW_S - 1)
-    assert pair.source.service.give(old) == DATA, "an answer that was lost may be asked for again"
+    assert pair.source.service.give(old)[1] == DATA, "an answer that was lost may be asked for again"
     pair.clock.advance(2)
     assert refusal(lambda: pair.source.service.give(old)) == "forbidden"
     assert refusal(lambda: pair.give(source=pair.service.identity)) == "forbidden"
@@ -255,8 +257,8 @@ def test_a_source_that_gives_other_bytes_leaves_nothing_behind(pair: Pair) -> No
     class Wrong:
         identity = pair.source.service.identity
 
-        def give(self, _pickup: bytes) -> bytes:
-            return OTHER
+        def give(self, _pickup: bytes) -> tuple[TenantId, bytes]:
+            return TenantId(pair.tenant.id), OTHER
 
     pair.network.add(Wrong())  # type: ignore[arg-type] # only what is asked of it
     before = pair.service.session(pair.tenant.node.public).info()

@@ -11,9 +11,10 @@ from replicator.crypto.sign import Context, body_of
 from replicator.format.claim import AuditReceipt, hash_of
 from replicator.format.codec import Record, decode, encode
 from replicator.format.group import GroupFacts
-from replicator.ids import Identity, ObjectName
+from replicator.ids import Identity, ObjectName, TenantId
 from replicator.provider.session import ProviderSession
 from replicator.transport.handler import Service, Session, Upload
+from replicator.transport.lanes import Lanes
 from replicator.wire.messages import AttestReply, EnrolReply, EnrolRequest, JoinRequest, ProveReply
 
 R = TypeVar("R", bound=Record)
@@ -46,7 +47,7 @@ class Liar:
     ops: dict[str, Handle] = field(default_factory=dict)
     get: Get | None = None
     begin_put: BeginPut | None = None
-    gives: Callable[[bytes], bytes] | None = None
+    gives: Callable[[bytes], tuple[TenantId, bytes]] | None = None
 
     @property
     def identity(self) -> Identity:
@@ -65,7 +66,7 @@ class Liar:
     def erase(self, order: bytes) -> bytes:
         return self.honest.erase(order)
 
-    def give(self, pickup: bytes) -> bytes:
+    def give(self, pickup: bytes) -> tuple[TenantId, bytes]:
         return (self.gives or self.honest.give)(pickup)
 
     def announce(self, offer: bytes) -> None:
@@ -80,6 +81,10 @@ class Liar:
     def offer(self) -> bytes:
         return self.honest.offer()
 
+    @property
+    def lanes(self) -> Lanes:
+        return self.honest.lanes
+
     def session(self, holder_key: bytes) -> "LyingSession":
         return LyingSession(self, self.honest.session(holder_key))
 
@@ -90,6 +95,10 @@ class LyingSession:
 
     liar: Liar
     honest: Session
+
+    @property
+    def tenant(self) -> TenantId:
+        return self.honest.tenant
 
     def handle(self, op: str, body: bytes) -> bytes:
         lie = self.liar.ops.get(op)

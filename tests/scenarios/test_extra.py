@@ -14,6 +14,7 @@ from replicator.errors import HomeError, LockedError, NotFoundError, UsageError
 from replicator.format.merkle import name_of
 from tests.buckets import FaultyBucket, silent
 from tests.scenarios.conftest import Worlds
+from tests.scenarios.joining import joined, opened
 from tests.scenarios.test_carried import from_disks, same
 from tests.scenarios.world import PROMISE, World, read, write
 
@@ -83,6 +84,64 @@ async def test_a_folder_gets_all_that_the_snapshots_need_once_and_counts_for_not
     await world.backup()
     assert 0 < (await written(world)).written < first.written + 5
     assert names_in(world, place) == wanted(world)
+
+
+@pytest.mark.parametrize("in_bucket", [False, True])
+async def test_two_nodes_do_not_share_a_place_and_neither_loses_anything_by_trying(
+    world: World, source: str, in_bucket: bool
+) -> None:
+    await world.backup()
+    bucket = FaultyBucket() if in_bucket else None
+    place = "s3://attic/mine" if in_bucket else place_of(world)
+    second = opened(await joined(world, "node", "second"), "node")
+    assert isinstance(second, NodeHome)
+    add(world, place, bucket)
+    assert (await written(world, bucket)).error is None
+
+    def mark() -> bytes | None:
+        return read(os.path.join(place, MARK)) if bucket is None else bucket.inner.get(f"mine/{MARK}")
+
+    first = mark()
+    makers = [] if bucket is None else [bucket.maker]
+    with pytest.raises(UsageError, match="another node writes") as caught:
+        add_extra(second, world.edge, Extra(name="mine", place=place, mark=""), *makers)
+    assert f"{place}/mine" in caught.value.hint
+    assert extras(second) == []
+    second.close()
+    assert mark() == first
+    again = await written(world, bucket)
+    assert (again.error, again.written) == (None, 0)
+
+
+async def test_a_node_takes_up_a_place_again_that_it_let_go_of_and_adds_none_twice(world: World, source: str) -> None:
+    await world.backup()
+    place = place_of(world)
+    add(world, place)
+    first = await written(world)
+    node = world.node()
+    try:
+        with pytest.raises(UsageError, match="is extra copy 'usb' already"):
+            add_extra(node, world.edge, Extra(name="twice", place=f"{place}/.", mark=""))
+        remove_extra(node, "usb")
+    finally:
+        node.close()
+    add(world, place)
+    again = await written(world)
+    assert (again.error, again.written, again.objects) == (None, 0, first.objects)
+
+
+async def test_a_mark_that_another_put_first_into_a_bucket_stays(world: World, source: str) -> None:
+    await world.backup()
+    bucket = FaultyBucket()
+
+    def first(verb: str, key: str) -> None:
+        if (verb, key) == ("put", f"mine/{MARK}"):
+            bucket.inner.put(key, b"another's", fresh=False)
+
+    bucket.fault = first
+    with pytest.raises(UsageError, match="another node writes"):
+        add(world, "s3://attic/mine", bucket)
+    assert bucket.inner.get(f"mine/{MARK}") == b"another's"
 
 
 @pytest.mark.parametrize("coding", [None, (4, 2)])

@@ -3,9 +3,17 @@
 import os
 
 from replicator.engine.members import remove_peer
-from replicator.engine.parting import Parting, free_what_it_holds, look_at_parting
+from replicator.engine.parting import PROVED_S, Parting, free_what_it_holds, in_words, look_at_parting
+from replicator.errors import UnreachableError
 from replicator.format.charter import PeerPin
+from replicator.format.codec import decode, encode
+from replicator.ids import Identity
+from replicator.provider.session import ProviderSession
+from replicator.transport.handler import Session
+from replicator.transport.memory import Phase
+from replicator.wire.messages import ProveReply, ProveRequest
 from tests.scenarios.joining import keeping
+from tests.scenarios.liars import Liar, proving
 from tests.scenarios.test_pruning import days_pass, marked_at
 from tests.scenarios.test_rebalance import move
 from tests.scenarios.test_repair import holders, say
@@ -17,6 +25,8 @@ async def part(world: World, number: int) -> tuple[Parting, PeerPin]:
     with keeping(world) as (keeper, siblings):
         pin = next(one for one in keeper.peers if one.identity == world.identity(number))
         found = await look_at_parting(keeper, world.edge, pin)
+        if found.unproved:
+            return found, pin
         await remove_peer(keeper, siblings, world.edge, pin.name)
         if not found.stays:
             await free_what_it_holds(keeper, world.edge, pin, found)
@@ -70,6 +80,90 @@ async def test_what_a_removed_peer_holds_stays_while_a_record_has_too_few_other_
     found, _ = await part(world, number)
     assert found.stays == "1 objects would have fewer copies than promised without it"
     assert not marked_at(world, number)
+
+
+def name_of(world: World, number: int) -> str:
+    with keeping(world) as (keeper, _):
+        return next(one.name for one in keeper.peers if one.identity == world.identity(number))
+
+
+def asked_for_proofs(world: World, number: int) -> list[ProveRequest]:
+    """Write down what one provider is asked to prove from now on."""
+    asked: list[ProveRequest] = []
+
+    def note(session: Session, body: bytes) -> bytes:
+        asked.append(decode(ProveRequest, body))
+        assert isinstance(session, ProviderSession)
+        return session.handle("attest", body)
+
+    world.network.add(Liar(world.services[number], ops={"attest": note}))
+    return asked
+
+
+async def test_what_another_lists_and_cannot_show_is_no_copy_to_part_on(world: World, source: str) -> None:
+    number = await emptied(world)
+    [other, *_] = [one for one in holders(world) if one != number]
+
+    def nothing(_session: Session, body: bytes) -> bytes:
+        request = decode(ProveRequest, body)
+        return encode(ProveReply(incarnation=world.services[other].incarnation, proofs=[None] * len(request.leaves)))
+
+    world.network.add(Liar(world.services[other], ops={"attest": proving(nothing)["attest"]}))
+    for _ in range(2):  # what it lists again is no better for that
+        found, pin = await part(world, number)
+        assert found.disproved
+        assert {one.peer for one in found.unproved} == {name_of(world, other)}
+        assert "cannot show" in in_words(pin, found, dry_run=False)
+        assert not marked_at(world, number)
+    world.network.add(world.services[other])
+    found, _ = await part(world, number)
+    assert (found.stays, found.unproved) == ("", [])
+    assert found.marked
+
+
+async def test_who_gives_no_proofs_now_is_waited_for_before_a_provider_is_parted_with(
+    world: World, source: str
+) -> None:
+    number = await emptied(world)
+    [other, *_] = [one for one in holders(world) if one != number]
+
+    def mute(identity: Identity, op: str, phase: Phase) -> None:
+        if op == "attest" and phase == "before" and identity == world.identity(other):
+            raise UnreachableError("it", "the line is gone")
+
+    world.network.faults = mute
+    found, pin = await part(world, number)
+    assert found.unproved
+    assert not found.disproved
+    assert "no proof in time" in in_words(pin, found, dry_run=True)
+    assert not marked_at(world, number)
+    await say(world, number, "gone")  # nobody is kept to a provider that the tenant has given up
+    found, _ = await part(world, number)
+    assert found.unproved == []
+    assert "too few other copies that were proved" in found.stays
+    assert not marked_at(world, number)
+
+
+async def test_what_was_proved_within_a_week_is_not_asked_for_again_to_part(world: World, source: str) -> None:
+    number = await emptied(world)
+    others = [one for one in holders(world) if one != number]
+    asked = {one: asked_for_proofs(world, one) for one in others}
+
+    async def look() -> None:
+        with keeping(world) as (keeper, _):
+            pin = next(one for one in keeper.peers if one.identity == world.identity(number))
+            assert (await look_at_parting(keeper, world.edge, pin)).stays == ""
+
+    await look()
+    first = {one: sum(len(request.leaves) for request in requests) for one, requests in asked.items()}
+    assert all(first.values())
+    await look()
+    assert first == {one: sum(len(request.leaves) for request in requests) for one, requests in asked.items()}
+    world.clock.advance(PROVED_S + 1)
+    await look()
+    assert {one: 2 * count for one, count in first.items()} == {
+        one: sum(len(request.leaves) for request in requests) for one, requests in asked.items()
+    }
 
 
 async def test_a_peer_that_is_taken_back_in_time_loses_nothing(world: World, source: str) -> None:

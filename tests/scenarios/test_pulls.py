@@ -7,7 +7,7 @@ import pytest
 from replicator.engine.repair import RepairReport, repair
 from replicator.errors import UnreachableError
 from replicator.format.codec import decode, encode
-from replicator.ids import Identity
+from replicator.ids import Identity, TenantId
 from replicator.provider.session import ProviderSession
 from replicator.transport.handler import RequestRefusedError, Session
 from replicator.transport.memory import Phase
@@ -134,9 +134,9 @@ async def test_where_they_cannot_reach_each_other_copies_go_through_this_machine
 async def test_a_source_that_gives_other_bytes_spoils_nothing(world: World, source: str) -> None:
     lost = await lose_one(world)
 
-    def other(pickup: bytes, honest: Callable[[bytes], bytes]) -> bytes:
-        data = honest(pickup)
-        return data[:-1] + bytes([data[-1] ^ 1])
+    def other(pickup: bytes, honest: Callable[[bytes], tuple[TenantId, bytes]]) -> tuple[TenantId, bytes]:
+        tenant, data = honest(pickup)
+        return tenant, data[:-1] + bytes([data[-1] ^ 1])
 
     for number in range(5):
         if number != lost:

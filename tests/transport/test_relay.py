@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.clock import SystemClock
-from replicator.crypto.sign import Context
+from replicator.crypto.sign import Context, SigningKey
 from replicator.endpoints import parse_way, relayed_identity, relayed_name, via
-from replicator.errors import ProtocolError, RefusedError, SpaceError, UnreachableError
+from replicator.errors import BusyError, ProtocolError, RefusedError, SpaceError, UnreachableError
 from replicator.format.codec import encode
 from replicator.format.merkle import name_of
 from replicator.format.offer import encode_offer
@@ -28,6 +28,7 @@ from replicator.provider.home import Provider, init_provider, open_provider
 from replicator.rng import SystemRng
 from replicator.transport import door as doors
 from replicator.transport import relay as relaying
+from replicator.transport import server
 from replicator.transport import via as waiting
 from replicator.transport.base import Target
 from replicator.transport.client import TlsNetwork
@@ -37,7 +38,7 @@ from replicator.transport.pull import Pull
 from replicator.transport.reachable import Reachable
 from replicator.transport.relay import MAGIC, Rate, Relay, spliced
 from replicator.transport.sources import TlsSources
-from replicator.wire.messages import EnrolRequest, Offers, OffersRequest, Signed, WaitReply
+from replicator.wire.messages import Empty, EnrolRequest, Offers, OffersRequest, Signed, WaitReply
 from tests.fakes import START_NS, FakeClock, SeededRng
 from tests.provider.tenant import MIB, Tenant, data_object, secret_of, terms
 from tests.transport.live import living, refused, run
@@ -232,6 +233,38 @@ def test_a_lost_relay_is_found_again_where_it_moved_to_and_what_it_passed_on_is_
         assert month["provider"] == address_form(hidden.identity)
         assert month["connections"] >= 2
         assert MIB < month["bytes"] < 2 * MIB, "of the first life of the relay"
+
+    run(work)
+
+
+def test_strangers_behind_a_relay_take_nothing_from_who_shows_a_certificate_or_comes_directly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ENROL_BURST", 8)
+    monkeypatch.setattr(server, "ENROL_PER_S", 1 / 1800)
+
+    async def work() -> None:
+        async with pair(tmp_path) as both:
+            certificate = await both.enrol()
+            network, relayed = both.network, both.target()
+            junk = Signed(statement=bytes(96))
+
+            async def answer(target: Target, key: SigningKey | None = None) -> str:
+                try:
+                    await network.ask(replace(target, key=key or target.key), "announce", junk, Empty)
+                except BusyError:
+                    return "busy"
+                except RefusedError as error:
+                    return error.code
+                raise AssertionError("nothing to take")
+
+            strangers = [Tenant(f"stranger {number}").node for number in range(6)]
+            said = [await answer(relayed, key) for key in strangers]
+            assert said == ["bad-request"] * 4 + ["busy"] * 2, "half of all that may be asked, all together"
+            assert await answer(both.target(certificate)) == "bad-request", "through the same relay"
+            assert await answer(relayed) == "busy", "without its certificate it is one of them"
+            near = replace(relayed, endpoints=(both.hidden.endpoint,))
+            assert await answer(near) == "bad-request", "from the relay's own address"
 
     run(work)
 
@@ -623,7 +656,7 @@ def test_a_relay_that_answers_without_end_is_not_asked_without_end(monkeypatch: 
         async def reach(_target: Target) -> Hasty:
             return connection
 
-        async def admit(_client: socket.socket) -> None:
+        async def admit(_client: socket.socket, _relay: Identity) -> None:
             raise AssertionError("nobody comes from there")
 
         at = waiting.RelayAddress(endpoint="relay.example:1", identity=SOMEBODY)
@@ -689,7 +722,7 @@ def test_a_relay_that_stays_away_is_noted_once_and_so_is_its_return() -> None:
             raise UnreachableError("the relay", "down" if word == "broke" else word)
         return Connection()
 
-    async def admit(_client: socket.socket) -> None:
+    async def admit(_client: socket.socket, _relay: Identity) -> None:
         raise AssertionError("nobody comes from there")
 
     async def work() -> None:
