@@ -37,7 +37,7 @@ def row(one: dict[str, object], part: str) -> str:
     name = str(one["name"]).removeprefix(f"services.replicator.{part}." if part else "services.replicator.")
     default = "required" if one["default"] is None else str(one["default"])
     # A pattern is for a program; the description and the error say what is meant.
-    kind = re.sub(r"string matching the pattern \S+", "string of a form", str(one["type"]))
+    kind = re.sub(r"string matching the pattern .+", "string of a form", str(one["type"]))
     cells = (f"`{name}`", kind, default, str(one["description"]))
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
 

@@ -16,11 +16,18 @@ let
   homes = toString hosting.homes;
   fileOf =
     name: one:
-    settings.checked pkgs cfg.package "replicator-tenant-${name}.toml" (toml {
-      dataset = lib.mapAttrs (_: settings.said) one.datasets;
-    });
+    settings.checked pkgs cfg.package "replicator-tenant-${name}.toml" (
+      toml (
+        lib.recursiveUpdate {
+          dataset = lib.mapAttrs (_: settings.said) one.datasets;
+          notify = settings.notify one.notify;
+        } one.settings
+      )
+    );
   words = option: value: lib.optional (value != null) "${option} ${toString value}";
-  declared = lib.filterAttrs (_: one: one.datasets != { }) hosting.tenants;
+  declared = lib.filterAttrs (
+    _: one: one.datasets != { } || one.notify != { } || one.settings != { }
+  ) hosting.tenants;
   ownFolder = {
     mode = "0700";
     user = hosting.user;
@@ -50,10 +57,29 @@ in
     tenants = lib.mkOption {
       type = lib.types.attrsOf (
         lib.types.submodule {
-          options.datasets = lib.mkOption {
-            type = lib.types.attrsOf (lib.types.submodule settings.dataset);
-            default = { };
-            description = "What is backed up for this tenant, as `node.datasets`; without any, `replicator-tenant NAME dataset add`.";
+          options = {
+            datasets = lib.mkOption {
+              type = lib.types.attrsOf (lib.types.submodule settings.dataset);
+              default = { };
+              description = "What is backed up for this tenant, as `node.datasets`; without any, `replicator-tenant NAME dataset add`.";
+            };
+            notify = lib.mkOption {
+              type = lib.types.attrsOf lib.types.anything;
+              default = { };
+              example = {
+                name = "anna";
+                ntfy.url_file = "/run/secrets/anna-ntfy";
+              };
+              description = "Who is told of this tenant's nights, as `services.replicator.notify`. Secrets come by files that the user of all homes can read: no tenant's run has a credential.";
+            };
+            settings = lib.mkOption {
+              type = settings.free;
+              default = { };
+              example = {
+                metrics.textfile = "/var/lib/replicator-homes/anna/metrics.prom";
+              };
+              description = "Further tables and keys of this tenant's config.toml, as `node.settings`.";
+            };
           };
         }
       );

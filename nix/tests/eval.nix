@@ -1009,6 +1009,33 @@ lib.runTests {
     };
   };
 
+  testATenantsOwnPeopleAreToldAndNothingOfTheHosts = {
+    expr =
+      let
+        made = system' (
+          with' hosting {
+            services.replicator.notify.command.run = "operator";
+            services.replicator.hosting.tenants.bo = {
+              notify.command.run = "bo";
+              settings.line.up = "1M";
+            };
+          }
+        );
+        of = name: builtins.fromTOML (text made.environment.etc."replicator/tenants/${name}.toml".source);
+      in
+      {
+        bo = of "bo";
+        anna = builtins.attrNames (of "anna");
+      };
+    expected = {
+      bo = {
+        notify.command.run = "bo";
+        line.up = "1M";
+      };
+      anna = [ "dataset" ];
+    };
+  };
+
   # --- refusals
   testRefusesATenantThatNoFolderIsCalled = says (with' hosting {
     services.replicator.hosting.tenants."../x" = { };
@@ -1235,6 +1262,69 @@ lib.runTests {
   testRefusesAKernelLimitBelowTheOffer = says (with' host {
     services.replicator.host.disk.projectQuota = "4T";
   }) "leaves no room beside the capacity of 4T";
+  testRefusesAHostWithoutARoster = says (with' host {
+    services.replicator.roster = lib.mkForce null;
+  }) "services.replicator.host needs services.replicator.roster";
+  testRefusesAKernelLimitOnBtrfs = says (with' host {
+    services.replicator.host.disk = {
+      layout = "provider-btrfs";
+      projectQuota = "5T";
+    };
+  }) "projectQuota is for XFS: leave it out, or choose another layout";
+  testRefusesAMeshWithoutARoster = says [
+    self.nixosModules.mesh
+    {
+      services.replicator.mesh = {
+        enable = true;
+        privateKeyFile = "/keys/wireguard";
+      };
+    }
+  ] "services.replicator.mesh needs services.replicator.roster";
+  testRefusesAMeshWhoseStanzaHasNoKey = says [
+    self.nixosModules.mesh
+    {
+      services.replicator = {
+        roster = lib.recursiveUpdate roster { host.shop.wireguard = null; };
+        mesh = {
+          enable = true;
+          privateKeyFile = "/keys/wireguard";
+        };
+      };
+    }
+  ] "host.shop needs wireguard and address to be in the mesh";
+  testRefusesRootAsAProvider = says (with' provider {
+    services.replicator.provider.user = "root";
+  }) "a daemon that strangers talk to has a user of its own";
+  testRefusesADrillHostWithoutAPassphrase = says (with' helpers {
+    services.replicator.drillHost.passphraseFile = lib.mkForce null;
+  }) "restore keys are wrapped by a passphrase; bring it by sops or agenix";
+  testRefusesAStateThatNoUnitIsCalled = says (with' stated {
+    services.replicator.state."a b".folders = [ "/srv" ];
+  }) "cannot be a state's name: letters, digits, - and _";
+  testRefusesHalfASnapshot = says (with' stated {
+    services.replicator.state.home.snapshot.subvolume = "/srv/storage";
+  }) "snapshot needs subvolume and at, both or neither";
+  testRefusesASnapshotByAnotherThanRoot = says (with' stated {
+    services.replicator.state.home = {
+      user = "shop";
+      snapshot = {
+        subvolume = "/srv/storage";
+        at = "/srv/storage/.replicator";
+      };
+    };
+  }) "snapshot is made by root: leave user as it is";
+  testRefusesAUnitThatNoDatasetIsCalled = says (with' node {
+    services.replicator.node.datasets."a b" = {
+      paths = [ "/srv" ];
+      onCalendar = "hourly";
+    };
+  }) "makes a unit of that name: use letters, digits, - and _ only";
+  testRefusesToWriteInTheStore = says (with' node {
+    services.replicator.node.spool = "${builtins.storeDir}/spool";
+  }) "are written to, and the Nix store is not: name folders elsewhere";
+  testRefusesAMisspeltStateOfAService = refuses (
+    with' stated { services.replicator.state.shop.postgres = [ "shop" ]; }
+  );
   testRefusesADrillHostOnANode = says [
     self.nixosModules.default
     node

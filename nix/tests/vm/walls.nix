@@ -70,7 +70,11 @@ in
       };
       hosting = {
         enable = true;
-        tenants.anna.datasets.files.paths = [ "/srv/anna" ];
+        tenants.anna = {
+          datasets.files.paths = [ "/srv/anna" ];
+          notify.command.run = "true";
+          settings.line.up = "1M";
+        };
       };
       maintainer = {
         enable = true;
