@@ -109,8 +109,8 @@ class Session:
         self.clock = SystemClock()
         self.rng = SystemRng()
         self.code = exits.DONE
-        self.remembered = False
-        """Whether all damage that was met is of copies that the home knows as damaged from now on."""
+        self.open_code = exits.DONE
+        """The code without what is for copies that the home has as damaged from now on, where they heal."""
         self.error: ReplicatorError | None = None
         """What was said to have gone wrong, last."""
         self.most_up: int | None = None
@@ -132,9 +132,11 @@ class Session:
         """The home's absolute path."""
         return os.path.abspath(self.home_option or os.environ.get("REPLICATOR_HOME") or default_home())
 
-    def worsen(self, code: int) -> None:
-        """Take over a worse exit code."""
+    def worsen(self, code: int, *, remembered: bool = False) -> None:
+        """Take over a worse exit code. ``remembered``: it is for copies that the home has as damaged from now on."""
         self.code = exits.worst((self.code, code))
+        if not remembered:
+            self.open_code = exits.worst((self.open_code, code))
 
     def fail(self, error: ReplicatorError, code: int) -> int:
         """Say what went wrong and return ``code``. Nothing is raised if it cannot be said."""

@@ -97,8 +97,7 @@ def take_federation(session: Session, federation: "Federation") -> None:
     for problem in federation.integrity:
         session.out.notice(f"INTEGRITY: {problem}")
     if federation.integrity:
-        session.worsen(exits.INTEGRITY)
-        session.remembered = federation.noted == len(federation.integrity)
+        session.worsen(exits.INTEGRITY, remembered=federation.noted == len(federation.integrity))
 
 
 @click.command()
@@ -469,4 +468,3 @@ def take_restore(session: Session, report: "RestoreReport") -> None:
         session.worsen(exits.GAPS)
     if report.damaged:
         session.worsen(exits.INTEGRITY)
-        session.remembered = False

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 BACKUPS = frozenset({"backup", "run"})
 """Either is a backup: the later one says how that stands."""
-
-
 REMEMBERED = "damage_remembered"
 """Of a run's document: all damage that it met is of copies that the home has as damaged since."""
+OTHERWISE = "otherwise"
+"""Of a run's document: the exit code that it would have had without that damage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +90,8 @@ def _write_down(session: Session, begun: Begun, error: ReplicatorError | None, c
     document = session.out.document
     if error is not None:
         document = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
-    elif code == exits.INTEGRITY and session.remembered and isinstance(document, dict):
-        document = {REMEMBERED: True} | document
+    elif code == exits.INTEGRITY != session.open_code and isinstance(document, dict):
+        document = {REMEMBERED: True, OTHERWISE: session.open_code} | document
     with session.member() as half:
         log, number = half.catalog.log, begun.number
         if half.path != begun.folder:  # the first datasets of a node beside a keeper came with this run
@@ -177,7 +177,7 @@ def alarms_now(half: "Half", found: "Status") -> list[Alarm]:
 
 def _open_code(run: "Run") -> int:
     """Return how a run ended, but for damage that stands in the catalog, where it heals, and is an alarm by itself."""
-    return exits.GAPS if run.code == exits.INTEGRITY and run.document.get(REMEMBERED) else run.code
+    return int(run.document.get(OTHERWISE, exits.GAPS)) if run.document.get(REMEMBERED) else run.code
 
 
 def in_words(found: "Status") -> str:

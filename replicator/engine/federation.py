@@ -131,8 +131,7 @@ class Federation:
         self.changed_stores: set[Identity] = set()
         self.successions: dict[Identity, Succession] = {}
         """How far providers are with a change of root, if one is announced."""
-        self.noted = 0
-        """How many lines of ``integrity`` are of copies that the catalog has as damaged since."""
+        self._noted: set[str] = set()
         self.denied: set[tuple[Identity, ObjectName]] = set()
         """Who was asked for what in this run and has it not, or not any more as it was."""
         self._ticket = ticket or (lambda _identity: half.member.ticket)
@@ -495,15 +494,22 @@ class Federation:
                 self._note_damage(name, link, error)
             raise
 
+    @property
+    def noted(self) -> int:
+        """How many lines of ``integrity`` are of copies that the catalog has as damaged since."""
+        return sum(line in self._noted for line in self.integrity)
+
     def _note_damage(self, name: ObjectName, link: Link, error: IntegrityError | RefusedError) -> None:
-        """Remember a copy that is not what was stored, until it is proved good, stored again, or gone."""
+        """Remember a provider's copy that is not what was stored, until it is proved good, stored again, or gone."""
         self.integrity.append(str(error))
+        if all(pin.identity != link.identity for pin in self.half.peers):
+            return  # a disk that was brought: nobody would ever look at it again
         objects, now_ns = self.half.catalog.objects, self.edge.clock.now_ns()
         with contextlib.suppress(HomeError, sqlite3.Error):  # who reads goes on though nothing can be written here
             row = objects.by_name(name)
             if row is not None:
                 objects.set_states(link.identity, {row.id: "damaged"}, incarnation=link.info.incarnation, now_ns=now_ns)
-                self.noted += 1
+                self._noted.add(str(error))
 
 
 async def get_whole(connection: Connection, name: ObjectName) -> bytes:

@@ -215,7 +215,12 @@ def _judge(
     ground.refresh()
     answering = Ground(half, federation, lost_now=True, held=ground.held) if asked else ground
     now = edge.clock.now_ns()
-    damaged = {holding.object_id for holding in half.catalog.objects.holdings() if holding.state == "damaged"}
+    peers_now = {pin.identity for pin in half.peers}  # who was removed is asked no more, and heals nothing
+    damaged = {
+        holding.object_id
+        for holding in half.catalog.objects.holdings()
+        if holding.state == "damaged" and holding.peer in peers_now
+    }
     groups = _groups(half)
     ended = {
         short(identity_of(right.holder_key)) for right in half.charter.charter.rights if right.revoked

@@ -4,7 +4,10 @@ import os
 
 import pytest
 
-from replicator.cli.telling import REMEMBERED, alarms_now
+from replicator.catalog.objects import HoldingState
+from replicator.cli import exits
+from replicator.cli.base import Session
+from replicator.cli.telling import OTHERWISE, REMEMBERED, alarms_now
 from replicator.clock import DAY_S, HOUR_S
 from replicator.engine.alarms import acknowledged_exit, alarms_of, standing
 from replicator.engine.federation import Federation, get_whole
@@ -12,7 +15,7 @@ from replicator.engine.metrics import metrics_of
 from replicator.engine.status import Status
 from replicator.errors import IntegrityError
 from replicator.format.codec import decode, encode
-from replicator.ids import ObjectName
+from replicator.ids import Identity, ObjectName
 from replicator.notify.alarms import Alarm
 from replicator.notify.metrics import exposition
 from replicator.provider.alarms import alarms_of as provider_alarms
@@ -144,6 +147,8 @@ async def test_a_damaged_copy_that_a_reader_met_is_an_alarm_until_it_is_proved_g
             with pytest.raises(IntegrityError):
                 await federation.ask(get_whole, ObjectName(row.name), federation.links[world.identity(2)])
             assert federation.noted == len(federation.integrity) == 1
+            federation.integrity[:] = ["what was not noted, when that was dropped"]
+            assert federation.noted == 0
     finally:
         node.close()
     found, alarms = await now(world)
@@ -172,6 +177,39 @@ async def test_a_run_that_met_damage_rings_by_itself_only_for_what_is_remembered
     finally:
         node.close()
     assert codes == ([] if remembered else ["data.integrity"])
+
+
+async def test_what_else_went_wrong_rings_beside_damage_that_is_remembered(world: World, source: str) -> None:
+    assert source
+    await world.backup()
+    found = await world.status(offline=True)
+    session = Session()
+    session.worsen(exits.INTEGRITY, remembered=True)
+    session.worsen(exits.FAILED)
+    assert (session.code, session.open_code) == (exits.INTEGRITY, exits.FAILED)
+    node = world.node()
+    try:
+        number = node.catalog.log.begin("run", world.clock.now_ns())
+        document = {REMEMBERED: True, OTHERWISE: session.open_code}
+        node.catalog.log.end(number, now_ns=world.clock.now_ns(), code=session.code, document=document)
+        assert [one.code for one in alarms_now(node, found)] == ["run.failed"]
+    finally:
+        node.close()
+    session.worsen(exits.INTEGRITY)
+    assert session.open_code == exits.INTEGRITY, "other damage is remembered nowhere else"
+
+
+async def test_what_is_damaged_where_no_provider_is_rings_nothing(world: World, source: str) -> None:
+    assert source
+    await world.backup()
+    node = world.node()
+    try:
+        rows: dict[int, HoldingState] = {row.id: "damaged" for row in node.catalog.objects.all("kind = 'index'")}
+        node.catalog.objects.set_states(Identity(bytes(32)), rows, incarnation=b"", now_ns=world.clock.now_ns())
+    finally:
+        node.close()
+    found, alarms = await now(world)
+    assert (found.exit_code, alarms) == (0, {})
 
 
 def nothing_of(service: Service, request: ProveRequest) -> ProveReply:

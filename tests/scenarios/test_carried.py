@@ -20,6 +20,7 @@ from replicator.store.carried import CarriedDisk, CarriedObjects
 from tests.compare import Rules, compare
 from tests.crashfs import Crash, CrashFs
 from tests.scenarios.test_repair import holders, night, say
+from tests.scenarios.test_status import flip
 from tests.scenarios.world import World
 
 
@@ -159,6 +160,26 @@ async def test_everything_comes_back_from_a_folder_copied_off_a_provider_without
         shutil.rmtree(os.path.join(world.home, "keeper", "cache"))
     with pytest.raises(NotFoundError, match="nothing of this tenant"):
         await from_disks(world, str(tmp_path))
+
+
+async def test_a_damaged_disk_is_told_and_makes_no_provider_damaged(world: World, source: str, tmp_path: Path) -> None:
+    await world.backup()
+    await world.repair()
+    copies = [str(tmp_path / f"copy-{number}") for number in range(world.providers)]
+    for number, copy in enumerate(copies):
+        shutil.copytree(world.data(number), copy)
+    spoilt = os.path.join(copies[0], world.tenant_id.hex(), "objects")
+    for name in os.listdir(spoilt):
+        flip(world, os.path.join(spoilt, name))
+    world.silence(*range(world.providers))
+    target, wrong = await from_disks(world, *copies)
+    assert same(source, target) == []
+    assert any(copies[0] in one for one in wrong)
+    keeper = world.keeper()
+    try:
+        assert not [one for one in keeper.catalog.objects.holdings() if one.state == "damaged"]
+    finally:
+        keeper.close()
 
 
 async def test_what_one_disk_lacks_or_does_not_give_comes_from_the_next_also_in_a_later_run(
