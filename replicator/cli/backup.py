@@ -275,10 +275,9 @@ def _text(report: "BackupReport") -> list[str]:
             continue
         state = "published" if one.published else "kept in the spool, NOT published"
         lines.append(
-            f"{one.dataset}: {counted(one.files, 'file')}, {format_size(one.bytes)}; read "
-            f"{format_size(one.bytes_read)}, "
-            f"new {format_size(one.new_bytes)} stored as {format_size(one.stored_bytes)}; "
-            f"snapshot {one.snapshot.name.hex()[:12]} {state}"
+            f"{one.dataset}: {counted(one.files, 'file')}, {format_size(one.bytes)}; "
+            f"read {format_size(one.bytes_read)}, new {format_size(one.new_bytes)} "
+            f"stored as {format_size(one.stored_bytes)}; snapshot {one.snapshot.name.hex()[:12]} {state}"
         )
         lines += _left_out(one)
         if one.beside is not None and one.beside.archive:
@@ -435,9 +434,8 @@ def _night_of_node(session: Session, document: dict[str, Any], lines: list[str],
     )
     if mended.let_go:
         lines.append(
-            "repair: "
-            f"{counted(mended.let_go, 'copy more than promised is', 'copies more than promised are')} let go "
-            "of, for `prune` to release"
+            f"repair: {counted(mended.let_go, 'copy more than promised is', 'copies more than promised are')} "
+            "let go of, for `prune` to release"
         )
     document["rebalance"] = {"moved": 0}
     # What lacks copies has the line first; a night that ends with debts moves nothing.

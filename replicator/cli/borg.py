@@ -323,8 +323,8 @@ def _take_archive(session: Session, one: "ImportedArchive") -> None:
         session.worsen(exits.INTEGRITY)
     for what, count in one.lacking.items():
         session.out.notice(
-            f"{name}: {counted(count, 'name')} came without {'its' if count == 1 else 'their'} {what}; root "
-            "could set it"
+            f"{name}: {counted(count, 'name')} came without {'its' if count == 1 else 'their'} {what}; "
+            "root could set it"
         )
         session.worsen(exits.GAPS)
     for said in one.warnings[:_SHOWN]:

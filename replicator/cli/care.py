@@ -159,14 +159,13 @@ def _surplus_text(one: "SurplusAt") -> str:
     if one.objects:
         said.append(
             f"{counted(one.objects, 'copy is', 'copies are')} more than promised ({format_size(one.bytes)}): "
-            "`run` or `repair` of the node "
-            "lets go of them"
+            "`run` or `repair` of the node lets go of them"
         )
     if one.released:
         said.append(
             f"{counted(one.released, 'copy is', 'copies are')} given up ({format_size(one.released_bytes)}), "
-            "as enough lie elsewhere: `prune` "
-            "releases what is not marked yet, and they count there as used until they are deleted"
+            "as enough lie elsewhere: `prune` releases what is not marked yet, and they count there as used until they "
+            "are deleted"
         )
     return f"Surplus at {one.name}: {'; '.join(said)}."
 
@@ -360,9 +359,8 @@ def verify(session: Session, sample: str, everything: bool) -> None:
             "absent": report.absent,
         },
         f"{report.level} check: {counted(report.proofs, 'proof')}, {report.fetched} of "
-        f"{counted(report.objects, 'object')} "
-        f"({format_size(report.fetched_bytes)}) fetched, {counted(report.chunks, 'chunk')}; "
-        f"{len(report.problems)} problems, {len(report.absent)} absent",
+        f"{counted(report.objects, 'object')} ({format_size(report.fetched_bytes)}) fetched, "
+        f"{counted(report.chunks, 'chunk')}; {counted(len(report.problems), 'problem')}, {len(report.absent)} absent",
     )
 
 

@@ -40,9 +40,8 @@ def seed(session: Session, name: str, disk: str, *, dry_run: bool) -> None:
     if report.left:
         session.worsen(exits.GAPS)
         session.out.notice(
-            f"no room for {counted(report.left_objects, 'object')}, {format_size(report.left)}: have this "
-            "disk taken in, then run "
-            "the same command with the next one"
+            f"no room for {counted(report.left_objects, 'object')}, {format_size(report.left)}: have this disk taken "
+            "in, then run the same command with the next one"
         )
     if report.nowhere:
         session.worsen(exits.INTEGRITY)

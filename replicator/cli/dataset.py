@@ -204,7 +204,8 @@ def build_policy(
         if copies is not None:
             raise UsageError(
                 "--coding and --copies are two promises",
-                hint=f"give one: what {shards[0]}+{shards[1]} leaves whole has {shards[1] + 1} copies",
+                hint=f"give one: what {shards[0]}+{shards[1]} leaves whole has "
+                f"{counted(shards[1] + 1, 'copy', 'copies')}",
             )
         default, least = shards[1] + 1, 1 + -(-shards[1] // 2)
     elif copies is None and old is not None:
@@ -355,9 +356,8 @@ def dataset_add(
         _set_rules(session, name, rules)
     if peers < policy.minimum:
         session.out.notice(
-            f"there {'is' if peers == 1 else 'are'} {counted(peers, 'provider')} yet; at least "
-            f"{policy.minimum} must hold a copy "
-            "before a backup counts: `peer add` with a friend's code"
+            f"there {'is' if peers == 1 else 'are'} {counted(peers, 'provider')} yet; at least {policy.minimum} must "
+            "hold a copy before a backup counts: `peer add` with a friend's code"
         )
     following = (
         f"replicator backup {name} --stdin-from-command --as FILE -- COMMAND ..." if stdin else "replicator backup"
@@ -525,7 +525,7 @@ def _keeps(session: Session, name: str) -> dict[str, Any]:
 def _promise(policy: "Policy") -> str:
     from replicator.format.policy import coding_in_words, shards_promised  # noqa: PLC0415
 
-    whole = f"{policy.copies} copies, at least {policy.minimum}"
+    whole = f"{counted(policy.copies, 'copy', 'copies')}, at least {policy.minimum}"
     if policy.coding is None:
         return whole
     shards, least = shards_promised(policy)

@@ -163,9 +163,8 @@ def _remove_old(session: Session, opened: "Provider", *, dry_run: bool) -> None:
     if done.kept:
         session.worsen(exits.INTEGRITY)
         session.out.notice(
-            f"INTEGRITY: {counted(done.kept, 'object is', 'objects are')} not, or not good, in the new "
-            "folder; the old one's stay. Stop the "
-            "daemon, copy them over, start it again; or let their tenants store them anew"
+            f"INTEGRITY: {counted(done.kept, 'object is', 'objects are')} not, or not good, in the new folder; the old "
+            "one's stay. Stop the daemon, copy them over, start it again; or let their tenants store them anew"
         )
     word = "would be deleted" if dry_run else "deleted"
     session.out.result(

@@ -28,7 +28,7 @@ def usage(session: Session, month: str | None) -> None:
         raise UsageError(f"'{month}' is no month", hint="write it like --month 2026-11")
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
-        found = opened.months()
+        found = [(one, label) for one, label in opened.months() if month in (None, one.month)]
     finally:
         opened.close()
     rows = [
@@ -42,14 +42,12 @@ def usage(session: Session, month: str | None) -> None:
             "given": one.given,
         }
         for one, label in found
-        if month in (None, one.month)
     ]
     lines = table(
         ("MONTH", "TENANT", "LABEL", "KEPT AT MOST", "CAME IN", "WENT OUT"),
         [
             (one.month, one.tenant.hex()[:12], label, *map(format_size, (one.kept, one.taken, one.given)))
             for one, label in found
-            if month in (None, one.month)
         ],
     )
     session.out.result(rows, lines if rows else [f"Nothing was written down{f' for {month}' if month else ' yet'}."])

@@ -144,12 +144,8 @@ def _text(whole: "Drain | None", found: "list[Emptying]", now_ns: int) -> list[s
         )
         for one in found
     ]
-    lines += [] if rows else ["No tenant had to be told."]
-    lines += (
-        []
-        if not rows
-        else table(("TENANT", "BY", "KEEPS", "LIES HERE", "LEFT", "NO PLACE", "DONE", "BY ITS WORD OF"), rows)
-    )
+    headers = ("TENANT", "BY", "KEEPS", "LIES HERE", "LEFT", "NO PLACE", "DONE", "BY ITS WORD OF")
+    lines += table(headers, rows) if rows else ["No tenant had to be told."]
     for one in found:
         name = one.label or one.tenant.hex()[:12]
         if one.left and now_ns >= one.by_ns:
@@ -162,7 +158,8 @@ def _text(whole: "Drain | None", found: "list[Emptying]", now_ns: int) -> list[s
                 f"{name}: {format_size(one.stuck)} have no other place: it needs another provider, or more time."
             )
         elif one.left and (done_ns := one.done_ns(now_ns)) > one.by_ns:
-            lines.append(f"{name}: at this pace it is done {(done_ns - one.by_ns) / NS / DAY_S:.0f} days late.")
+            late = counted(round((done_ns - one.by_ns) / NS / DAY_S), "day")
+            lines.append(f"{name}: at this pace it is done {late} late.")
         if not one.left and one.locked_until_ns > now_ns:
             lines.append(f"{name}: your receipts lock what lies here until {moment(one.locked_until_ns)[:10]}.")
     if found and not any(one.left for one in found):

@@ -673,8 +673,8 @@ def _sweep_text(rows: list[dict[str, Any]], dry_run: bool) -> list[str]:
     word = "would go" if dry_run else "gone"
     lines = [
         f"{row['id'][:12]}  {counted(row['gone'], 'object')}, {format_size(row['bytes'])} {word}; "
-        f"{counted(row['waiting'], 'waits', 'wait')}, "
-        f"{row['over_budget']} are over this week's budget ({format_size(row['budget'])})"
+        f"{counted(row['waiting'], 'waits', 'wait')}, {counted(row['over_budget'], 'is', 'are')} over this week's "
+        f"budget ({format_size(row['budget'])})"
         for row in rows
     ]
     if any(row["frozen"] for row in rows):
@@ -829,18 +829,17 @@ def _status_text(found: dict[str, Any]) -> list[str]:
     for row in found["deletions"]:
         if row["marked"]:
             lines.append(
-                f"{row['id'][:12]}: {counted(row['marked'], 'object is', 'objects are')} marked "
-                f"({format_size(row['marked_bytes'])}) for "
-                f"deletion, the first for {moment(row['first_ns'])}; {format_size(row['swept'])} of "
-                f"{format_size(row['budget'])} went this week"
+                f"{row['id'][:12]}: {counted(row['marked'], 'object is', 'objects are')} marked for deletion "
+                f"({format_size(row['marked_bytes'])}), the first for {moment(row['first_ns'])}; "
+                f"{format_size(row['swept'])} of {format_size(row['budget'])} went this week"
             )
         if row["unbraked"]:
             brakes = " AND NO ".join(row["unbraked"]).upper()
             lines.append(Alarm(f"{row['id'][:12]}: NO {brakes} on deletions, by root's word"))
     lines += [
         f"{row['id'][:12]}: erased by its root's order of {moment(row['began_ns'])}, "
-        f"{counted(row['objects'], 'object')}, "
-        f"{format_size(row['bytes'])}" + ("" if row["done"] else "; NOT ALL OF IT IS GONE YET")
+        f"{counted(row['objects'], 'object')}, {format_size(row['bytes'])}"
+        + ("" if row["done"] else "; NOT ALL OF IT IS GONE YET")
         for row in found["erased"]
     ]
     if found["frozen_until_ns"]:

@@ -208,13 +208,13 @@ def _surplus_text(report: "PruneReport") -> list[str]:
             found.append(f"{counted(one.spare, 'copy', 'copies')} ({format_size(one.spare_bytes)}) would be released")
         if one.spare_claimed:
             found.append(
-                f"{counted(one.spare_claimed, 'copy stays', 'copies stay')} until the node that relies on it "
-                "lets go, in its next run"
+                f"{counted(one.spare_claimed, 'copy stays', 'copies stay')} until the node that relies on "
+                f"{'it' if one.spare_claimed == 1 else 'them'} lets go, in its next run"
             )
         if one.spare_young:
             found.append(
-                f"{counted(one.spare_young, 'copy stays until it has', 'copies stay until they have')} been "
-                "there for eight days"
+                f"{counted(one.spare_young, 'copy stays until it has', 'copies stay until they have')} been there for "
+                "eight days"
             )
         if one.released:
             found.append(

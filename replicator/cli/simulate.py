@@ -239,7 +239,7 @@ def _outlook_text(case: "Case", one: "Outlook", scene: "Scene") -> list[str]:
     kind = (
         f"{one.needed} needed of {case.policy.copies} shards"
         if one.needed > 1
-        else f"{counted(case.policy.copies, 'copy', 'copies')}"
+        else counted(case.policy.copies, "copy", "copies")
     )
     title = f"{case.label}: {kind}, {counted(one.packs, 'pack')} in {counted(one.sets, 'set')} of peers"
     if case.supposed:

@@ -9,6 +9,7 @@ import msgspec
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.clock import DAY_S, NS
+from replicator.config import counted
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.asking import ask_all
 from replicator.engine.dismissed import dismissed
@@ -236,7 +237,9 @@ async def _survey_one(
         await _probe(half, edge, link, rows, states, view, count, spoilt)
         if view.late and not view.proved:
             # An inventory without any proof is a word: its copies go on counting only as long as the last look allows.
-            raise UnreachableError(link.pin.name, f"none of {view.probes} proofs came in time: an outage, for now")
+            raise UnreachableError(
+                link.pin.name, f"none of {counted(view.probes, 'proof')} came in time: an outage, for now"
+            )
         await _charter_and_keybag(edge, link, recovery, listed, view)
         note_disk(half, link.identity, edge.clock.now_ns(), away=False)
         released = await released_there(link)
@@ -263,15 +266,18 @@ async def _survey_one(
     view.missing = [names[i] for i, state in sorted(states.items()) if state == "missing"]
     view.damaged = [names[i] for i, state in sorted(states.items()) if state == "damaged"]
     if view.wrong:
-        message = f"{view.wrong} of {view.probes} proofs are wrong"
+        message = f"{view.wrong} of {counted(view.probes, 'proof')} {'is' if view.wrong == 1 else 'are'} wrong"
         link.problems.append(message)
         federation.integrity.append(f"{link.pin.name}: {message}")
     if view.absent:
-        link.problems.append(f"{view.absent} of {view.probes} proofs are of what it listed and cannot show")
+        link.problems.append(
+            f"{view.absent} of {counted(view.probes, 'proof')} {'is' if view.absent == 1 else 'are'} "
+            "of what it listed and cannot show"
+        )
     if view.late:
-        link.problems.append(f"{view.late} of {view.probes} proofs did not come in time: an outage, for now")
+        link.problems.append(f"{view.late} of {counted(view.probes, 'proof')} did not come in time: an outage, for now")
     if view.missing:
-        link.problems.append(f"{len(view.missing)} objects that it had receipted are gone")
+        link.problems.append(missing_in_words(view))
     if view.lacks:
         link.owe(f"does not hold the {' and the '.join(view.lacks)}, which recovery begins with")
     if view.spoilt:
@@ -282,9 +288,16 @@ async def _survey_one(
     return view
 
 
+def missing_in_words(view: PeerView) -> str:
+    """Say how much of what a provider receipted is not there."""
+    what = counted(len(view.missing), "object that it had receipted is", "objects that it had receipted are")
+    return f"{what} gone"
+
+
 def _tell_damage(federation: Federation, link: Link, view: PeerView) -> None:
     if view.damaged:
-        message = f"{len(view.damaged)} objects are damaged (first: {short(view.damaged[0].name)})"
+        what = counted(len(view.damaged), "object is", "objects are")
+        message = f"{what} damaged (first: {short(view.damaged[0].name)})"
         link.problems.append(message)
         federation.integrity.append(f"{link.pin.name}: {message}")
 

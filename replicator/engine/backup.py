@@ -18,6 +18,7 @@ from replicator.catalog.seen import SeenChunks
 from replicator.catalog.snapshots import Dataset, SnapshotRow
 from replicator.charter.chain import created_of
 from replicator.charter.verify import NO_PREVIOUS, below_floors, signed_hash
+from replicator.config import counted
 from replicator.crypto.derive import hkdf
 from replicator.crypto.seal import seal_box
 from replicator.crypto.sign import Context
@@ -327,7 +328,8 @@ class Run:
         if adopted:
             self.adopted = True
             report.notices.append(
-                f"peers have seen {adopted} snapshots of this node that its home did not know; it goes on after them"
+                f"peers have seen {counted(adopted, 'snapshot')} of this node that its home did not know; it goes on "
+                f"after {'it' if adopted == 1 else 'them'}"
             )
             # Who holds what is not known any more: ask, before everything would be sent again.
             await survey(self.node, self.federation, self.edge, count=0)

@@ -14,6 +14,7 @@ from replicator.catalog.peers import PeerRow
 from replicator.charter.offers import verify_offer
 from replicator.charter.verify import signed_hash, verify_change
 from replicator.clock import day_of
+from replicator.config import counted
 from replicator.crypto.sign import Context, body_of, verify
 from replicator.engine.edge import Edge
 from replicator.engine.groups import swap_facts
@@ -234,7 +235,7 @@ class Federation:
             return
         if count:
             note_carried(self.half, link.identity, coming=False)
-            self.notices.append(f"{link.pin.name} took in {count} objects from a disk")
+            self.notices.append(f"{link.pin.name} took in {counted(count, 'object')} from a disk")
 
     async def _connect(self, pin: PeerPin, row: PeerRow) -> tuple[Link, PeerRow]:
         endpoints = tuple(dict.fromkeys((*row.endpoints[:MOST_ENDPOINTS], *pin.endpoints[:MOST_ENDPOINTS])))

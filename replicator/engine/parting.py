@@ -14,6 +14,7 @@ from typing import Final
 
 from replicator.catalog.objects import ObjectRow
 from replicator.clock import DAY_S, NS, day_of
+from replicator.config import counted
 from replicator.engine.audit import prove_copies, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, inventory_pages
@@ -80,7 +81,7 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
         elif federation.integrity:
             found.stays = f"not all is known: {federation.integrity[0]}"
         elif short:
-            found.stays = f"{short} objects would have fewer copies than promised without it"
+            found.stays = f"{counted(short, 'object')} would have fewer copies than promised without it"
         else:
             await _prove_the_others(keeper, federation, edge, ground, there, found)
             short = _short_of(ground, needed)
@@ -88,9 +89,9 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
                 found.unproved = []
             elif identity in gone_peers(keeper):
                 # Who said that it will not come back parts with it anyway; what it holds is not freed by that.
-                found.unproved, found.stays = [], f"{short} objects have too few other copies that were proved"
+                found.unproved, found.stays = [], _too_few(short)
             else:
-                found.stays = f"{short} objects have too few other copies that were proved"
+                found.stays = _too_few(short)
             if federation.integrity and not found.stays:
                 found.stays = f"not all is known: {federation.integrity[0]}"
     return found
@@ -105,6 +106,10 @@ def _short_of(ground: Ground, needed: list[ObjectRow]) -> int:
     rows = [row for row in needed if row.kind in PACK_KINDS]
     packs = short_packs(ground.plan(rows, frozen=True)) & {pack_id(row.name) for row in rows}
     return len(packs) + sum(len(thin) for _, thin in thin_records(ground, needed))
+
+
+def _too_few(short: int) -> str:
+    return f"{counted(short, 'object has', 'objects have')} too few other copies that were proved"
 
 
 async def _prove_the_others(
@@ -176,7 +181,9 @@ def in_words(pin: PeerPin, found: Parting, *, dry_run: bool) -> str:
     """Say what becomes of what it holds."""
     if found.unproved:
         counts = Counter((one.peer, one.why) for one in found.unproved)
-        whose = "; ".join(f"{peer}: {number} copies, {why}" for (peer, why), number in sorted(counts.items()))
+        whose = "; ".join(
+            f"{peer}: {counted(number, 'copy', 'copies')}, {why}" for (peer, why), number in sorted(counts.items())
+        )
         return (
             f"{found.stays}, and its own may be the last that is good ({whose}). Let them answer, have copies made "
             "elsewhere (`replicator repair`), or part first with who does not show what it lists; then remove it "

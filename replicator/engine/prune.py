@@ -8,6 +8,7 @@ from typing import Final
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import must_be_own
+from replicator.config import counted
 from replicator.crypto.sign import Context, verify
 from replicator.engine.audit import PeerView, survey
 from replicator.engine.edge import Edge
@@ -146,7 +147,8 @@ async def look(
         lacking = [row for row in (*missing, *view.damaged) if row.name in needed]
         link = federation.links.get(Identity(identity))
         if lacking and link and not found.gaps:
-            what = f"{link.pin.name} lacks {len(lacking)} objects that are needed, or has them damaged"
+            objects = counted(len(lacking), "needed object")
+            what = f"{link.pin.name} lacks {objects}, or has {'it' if len(lacking) == 1 else 'them'} damaged"
             found = PrunePlan(gaps=[f"{what}: run `repair` first"])
     return Look(
         plan=found,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from replicator.catalog.idset import IdSet
 from replicator.clock import DAY_S, NS
+from replicator.config import counted
 from replicator.format.mark import LEAST_BUDGET
 from replicator.format.sizes import LARGEST, size_class
 from replicator.fs import Fs
@@ -235,10 +236,11 @@ def plan_prune(
         plan.needed += sum(len(ids) for ids in needed.values())
     plan.chunks = int(count.chunks.sum())
     if lacking:
-        plan.gaps.append(f"{lacking} chunks that kept snapshots need are in no pack that is known and left")
+        what = counted(lacking, "chunk that kept snapshots need is", "chunks that kept snapshots need are")
+        plan.gaps.append(f"{what} in no pack that is known and left")
         return plan
-    counted = zip(packs, count.chunks.tolist(), count.live.tolist(), strict=True)
-    uses = [PackUse(facts=one, chunks=chunks, live=live) for one, chunks, live in counted]
+    rows = zip(packs, count.chunks.tolist(), count.live.tolist(), strict=True)
+    uses = [PackUse(facts=one, chunks=chunks, live=live) for one, chunks, live in rows]
     plan.dead = [
         DeadObject(name=one.facts.name, kind=one.facts.kind, size=one.facts.size) for one in uses if not one.live
     ]

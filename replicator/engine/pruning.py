@@ -19,7 +19,7 @@ import msgspec
 
 from replicator.catalog.objects import ObjectRow, split_ids
 from replicator.clock import NS
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.crypto.sign import SigningKey, signer_of
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link, Ticket
@@ -272,7 +272,8 @@ class _Run:
             report.stays.append(self.releasing.problem)
         if unripe:
             report.stays.append(
-                f"{len(unripe)} packs stay: too few of the providers that answer have the new ones made of some of them"
+                f"{counted(len(unripe), 'pack stays', 'packs stay')}: too few of the providers that answer have the "
+                "new ones made of some of that"
             )
         return report
 
@@ -511,9 +512,11 @@ class _Run:
         """Say what is needed by nobody, or hardly by anybody, and is not freed now."""
         said = list(self.unnamed.stays)
         if self.doubtful:
+            one = "object that an index calls a pack does not show that it is, and stays"
+            many = "objects that an index calls packs do not show that they are, and stay"
             said.append(
-                f"{len(self.doubtful)} objects that an index calls packs do not show that they are, and stay: "
-                "something else, damaged, or not looked at yet (`replicator prune` again goes on)"
+                f"{counted(len(self.doubtful), one, many)}: something else, damaged, or not looked at yet (`replicator "
+                "prune` again goes on)"
             )
         writers = {row.writer for row in self.half.catalog.objects.by_names({one.name for one in found.plan.dead})}
         for writer in sorted(writers - self.leaving - self.here):

@@ -286,7 +286,8 @@ class Publisher:
             return
         self.node.catalog.objects.set_lost(row.id for row in lost)
         names = ", ".join(short(row.name) for row in lost[:3])
-        what = f"{len(lost)} objects that snapshot {snapshot.number} relies on are nowhere any more ({names})"
+        relied = f"that snapshot {snapshot.number} relies on"
+        what = f"{counted(len(lost), f'object {relied} is', f'objects {relied} are')} nowhere any more ({names})"
         if snapshot.number <= sent_head(self.node):
             self.federation.integrity.append(f"{what}, and peers know that snapshot already")
             return

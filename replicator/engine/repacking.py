@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Final
 
 from replicator.catalog.objects import ObjectRow, split_ids
+from replicator.config import counted
 from replicator.crypto.sign import Context, SigningKey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
@@ -61,7 +62,9 @@ class Repacking:
             try:
                 moved = await self._batch(group, batch)
             except (NotFoundError, IntegrityError, FormatError) as error:
-                self._federation.notices.append(f"{len(batch)} packs are not put together anew: {error}")
+                self._federation.notices.append(
+                    f"{counted(len(batch), 'pack is', 'packs are')} not put together anew: {error}"
+                )
                 continue
             finally:
                 self._tidy()
@@ -182,7 +185,8 @@ class Repacking:
         await sender.everywhere(rows[:1], policy)
         if plan.refused or ground.copies(name, policy) < policy.minimum:
             self._federation.notices.append(
-                f"{len(batch)} packs stay as they are: too few providers take what was put together anew"
+                f"{counted(len(batch), 'pack stays as it is', 'packs stay as they are')}: "
+                "too few providers take what was put together anew"
             )
             return None
         packs = b"".join(sorted(use.facts.name for use in batch))

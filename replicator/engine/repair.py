@@ -5,6 +5,7 @@ from typing import Literal
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.config import counted
 from replicator.engine.audit import recheck, survey
 from replicator.engine.clearing import tell_leaving
 from replicator.engine.digest import digest, remember_deletions
@@ -353,7 +354,7 @@ def _judge(ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     report.below_minimum = len(plan.refused)
     for policy, thin in thin_records(ground, rows):
         report.below_minimum += len(thin)
-        report.debts.append(f"{len(thin)} records have fewer than {policy.minimum} copies")
+        report.debts.append(f"{counted(len(thin), 'record has', 'records have')} fewer than {policy.minimum} copies")
     if report.unreadable:
         report.exit_code = 4
     elif report.below_minimum:

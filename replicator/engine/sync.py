@@ -7,6 +7,7 @@ from replicator.catalog.snapshots import SnapshotRow
 from replicator.charter.chain import Link, excludes, must_be_own, read_snapshot_link
 from replicator.charter.verify import NO_PREVIOUS
 from replicator.clock import day_of
+from replicator.config import counted
 from replicator.crypto.sign import Context, verify
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import Forgotten, learn, look_beside_no_more, records_in_force
@@ -514,8 +515,9 @@ def _say_contested(half: Half, federation: Federation) -> None:
     for pair, count in sorted(counts.items()):
         names = sorted(name_of_key(half.private, Identity(one)) for one in pair)
         text = (
-            f"{names[0]} and {names[1]} both list {count} objects as their own, and only one of them can have written "
-            "these: the other is in wrong hands, or was cloned. Find out which, and `replicator node revoke` it"
+            f"{names[0]} and {names[1]} both list {counted(count, 'object')} as their own, and only one of them can "
+            "have written that: the other is in wrong hands, or was cloned. Find out which, and `replicator node "
+            "revoke` it"
         )
         told = federation.notices if gone.intersection(pair) else federation.integrity
         if text not in told:

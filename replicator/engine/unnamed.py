@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from replicator.clock import DAY_S, NS, day_of
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.engine.audit import PeerView
 from replicator.engine.edge import Edge
@@ -203,14 +203,16 @@ def _decide(half: Half, seen: Collection[_Seen], found: Unnamed, published: Mapp
             waiting.append((due_ns, one))
     if waiting:
         found.stays.append(
-            f"{len(waiting)} objects ({format_size(sum(one.size for _, one in waiting))}) are named by nothing yet: a "
-            f"backup may be storing them; if it stays so, they are marked from {day_of(max(waiting, key=_due)[0])} on"
+            f"{counted(len(waiting), 'object is', 'objects are')} named by nothing yet "
+            f"({format_size(sum(one.size for _, one in waiting))}): a backup may be storing that; if it stays so, it "
+            f"is marked from {day_of(max(waiting, key=_due)[0])} on"
         )
     unreadable = [one for one in seen if one.kind == UNREADABLE]
     if unreadable:
         found.stays.append(
-            f"{len(unreadable)} objects ({format_size(sum(one.size for one in unreadable))}) are named by nothing and "
-            "opened by no key of this home: of a domain that was erased, or of a later release; they stay"
+            f"{counted(len(unreadable), 'object is', 'objects are')} named by nothing and opened by no key of this "
+            f"home ({format_size(sum(one.size for one in unreadable))}): of a domain that was erased, or of a later "
+            "release; that stays"
         )
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
+from replicator.config import counted
 from replicator.crypto.sign import Context, verify
-from replicator.engine.audit import survey
+from replicator.engine.audit import missing_in_words, survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.forgetting import without_forgotten
@@ -69,7 +70,7 @@ async def verify_sealed(half: Half, federation: Federation, edge: Edge, *, share
     for identity, view in views.items():
         if view.missing and identity in federation.links:
             name = federation.links[Identity(identity)].pin.name
-            report.absent.append(f"{name}: {len(view.missing)} objects that it had receipted are gone")
+            report.absent.append(f"{name}: {missing_in_words(view)}")
     snapshots = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
     report.snapshots = len(snapshots)
     rows = objects_of(half, snapshots)
@@ -171,7 +172,10 @@ async def _check_references(half: Half, federation: Federation, snapshot: Snapsh
     report.chunks += len(ids)
     unknown = half.catalog.objects.unlisted(b"".join(ids))
     if unknown:
-        report.problems.append(f"{what}: {unknown} of its {len(ids)} chunks are in no pack that an index names")
+        report.problems.append(
+            f"{what}: {unknown} of its {counted(len(ids), 'chunk')} {'is' if unknown == 1 else 'are'} in no pack that "
+            "an index names"
+        )
 
 
 def _read_references(half: Half, data: bytes, base: bytes) -> References:

@@ -6,7 +6,7 @@ from typing import Any
 
 from replicator.catalog.objects import ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.config import format_size
+from replicator.config import counted, format_size
 from replicator.engine.audit import survey
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
@@ -36,7 +36,7 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
         roster = ground.roster()
         surplus = _surplus_in_words(half, ground, [row for row in rows if row.kind in PACK_KINDS])
     packs, rules = ground.packs(rows)
-    counted = ground.counted(rows)
+    counting = ground.counted(rows)
     stored = half.catalog.objects.stored(rows)
     places = []
     for pin in half.peers:
@@ -57,7 +57,7 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
     left: list[str] = []
     for policy in rules:
         mine = [pack for pack in packs if pack.policy == policy.name]
-        placement = {pack.id: tuple(sorted(counted[pack.id])) for pack in mine}
+        placement = {pack.id: tuple(sorted(counting[pack.id])) for pack in mine}
         word = ground.word(policy.name)
         enough = "" if policy.coding is None else f" ({policy.needed} suffice)"
         reasons += [in_names(half, line) for line in why(mine, placement, roster, policy)]
@@ -83,7 +83,7 @@ def _surplus_in_words(half: Half, ground: Ground, rows: Sequence[ObjectRow]) -> 
     for row, one in ground.surplus(rows):
         by_place.setdefault((one.peer, one.why), []).append(row.size)
     said = [
-        in_names(half, f"{len(found)} copies ({format_size(sum(found))}) on {peer} are surplus: {reason}")
+        in_names(half, f"{_copies(found)} on {peer}, surplus: {reason}")
         for (peer, reason), found in sorted(by_place.items())
     ]
     for identity, given in sorted(given_up(ground).items()):
@@ -92,8 +92,12 @@ def _surplus_in_words(half: Half, ground: Ground, rows: Sequence[ObjectRow]) -> 
             said.append(
                 in_names(
                     half,
-                    f"{len(mine)} copies ({format_size(sum(mine))}) on {peer_id(identity)} count no more: they were "
-                    "given up as surplus, and lie there until `prune` has released them and their waits are over",
+                    f"{_copies(mine)} on {peer_id(identity)}, given up as surplus: counted no more, and there until "
+                    "`prune` has released that and the waits are over",
                 )
             )
     return said
+
+
+def _copies(sizes: Sequence[int]) -> str:
+    return f"{counted(len(sizes), 'copy', 'copies')} ({format_size(sum(sizes))})"

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from replicator.charter.offers import VerifiedOffer
+from replicator.config import counted
 from replicator.crypto.certificates import client_certificate
 from replicator.format.group import GroupFacts
 from replicator.fs import Fs
@@ -187,7 +188,8 @@ class ProviderService:
         done = scrub(self._core, folder, fs, most=most)
         if done.found:
             log.error(
-                "scrub: %d objects are damaged or gone; their tenants see it and store them again", len(done.found)
+                "scrub: %s damaged or gone; their tenants see it and store such again",
+                counted(len(done.found), "object is", "objects are"),
             )
         if done.whole:
             log.info("scrub: everything was read through", extra={"unit": "scrub"})

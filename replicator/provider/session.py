@@ -13,6 +13,7 @@ from replicator.charter.verify import (
     verify_charter,
     verify_objection,
 )
+from replicator.config import counted
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.errors import IntegrityError, RootWaitsError
 from replicator.format.charter import Op, Right
@@ -226,7 +227,7 @@ class ProviderSession:
         states = [store.check(name) for name in names]
         damaged = states.count("damaged")
         if damaged:
-            log.warning("%d objects are damaged and in quarantine", damaged)
+            log.warning("%s damaged and in quarantine", counted(damaged, "object is", "objects are"))
         return CheckReply(incarnation=self._core.incarnation, states=states)
 
     def claim(self, request: Signed) -> ClaimReply:

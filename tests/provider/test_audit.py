@@ -207,5 +207,5 @@ def test_damage_is_logged_without_names(stand: Stand, caplog: pytest.LogCaptureF
     put(stand.node, A)
     break_file(stand.house.file(stand.tenant, NA), "rotten")
     _check(stand, NA, NB)
-    assert "1 objects are damaged" in caplog.text
+    assert "1 object is damaged" in caplog.text
     assert NA.hex() not in caplog.text

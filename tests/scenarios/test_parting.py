@@ -78,7 +78,7 @@ async def test_what_a_removed_peer_holds_stays_while_a_record_has_too_few_other_
         if other != number:
             os.unlink(os.path.join(world.objects(other), index.name.hex()))
     found, _ = await part(world, number)
-    assert found.stays == "1 objects would have fewer copies than promised without it"
+    assert found.stays == "1 object would have fewer copies than promised without it"
     assert not marked_at(world, number)
 
 

@@ -220,7 +220,7 @@ async def test_a_provider_that_lost_a_needed_pack_is_a_gap(world: World) -> None
     dead = {one.name.hex() for one in plan.dead}
     path = next(path for path in world.stored(0) if os.path.basename(path) not in dead)
     os.unlink(path)
-    await empty_for(world, "lacks 1 objects", "repair")
+    await empty_for(world, "lacks 1 needed object", "repair")
 
 
 async def test_heads_that_went_back_are_a_gap(world: World) -> None:

@@ -166,7 +166,7 @@ async def test_nothing_is_released_before_its_writer_let_go_and_why_says_what_wa
         found = await explain(node, world.edge, node.catalog.snapshots.all())
     finally:
         node.close()
-    assert any(f"on {there.name} are surplus: 3 promised copies lie on" in line for line in found.reasons)
+    assert any(f"on {there.name}, surplus: 3 promised copies lie on" in line for line in found.reasons)
     report = await pruned(world)  # the node of the same home lets go at once
     assert (spare(report).spare_claimed, spare(report).released) == (0, 1)
     node = world.node()
@@ -174,7 +174,7 @@ async def test_nothing_is_released_before_its_writer_let_go_and_why_says_what_wa
         found = await explain(node, world.edge, node.catalog.snapshots.all())
     finally:
         node.close()
-    assert any(f"on {there.name} count no more: they were given up" in line for line in found.reasons)
+    assert any(f"on {there.name}, given up as surplus: counted no more" in line for line in found.reasons)
     # The next night changes nothing about it: what was given up is not claimed again.
     for _ in range(2):
         world.clock.advance(DAY_S)
@@ -391,5 +391,5 @@ async def test_a_provider_that_calls_surplus_what_it_lost_is_found_by_the_node_t
     assert (await world.status()).surplus == []
     os.unlink(path)
     status = await world.status()
-    assert any("1 objects that it had receipted are gone" in one for one in status.problems)
+    assert any("1 object that it had receipted is gone" in one for one in status.problems)
     assert status.datasets[0].state == "below promise"
