@@ -159,13 +159,13 @@ def _surplus_text(one: "SurplusAt") -> str:
     if one.objects:
         said.append(
             f"{counted(one.objects, 'copy is', 'copies are')} more than promised ({format_size(one.bytes)}): "
-            "`run` or `repair` of the node lets go of them"
+            "`run` or `repair` of the node lets go of that"
         )
     if one.released:
         said.append(
             f"{counted(one.released, 'copy is', 'copies are')} given up ({format_size(one.released_bytes)}), "
-            "as enough lie elsewhere: `prune` releases what is not marked yet, and they count there as used until they "
-            "are deleted"
+            "as enough lie elsewhere: `prune` releases what is not marked yet, and all of it counts there as used "
+            "until it is deleted"
         )
     return f"Surplus at {one.name}: {'; '.join(said)}."
 

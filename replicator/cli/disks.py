@@ -34,6 +34,10 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
     from replicator.provider.daemon import only_daemon  # noqa: PLC0415 - commands import what they use
     from replicator.provider.home import open_provider  # noqa: PLC0415
 
+    if remove_old and forget_old:
+        raise UsageError(
+            "--forget-old is for a disk that is no more, --remove-old empties one", hint="give one of the two"
+        )
     opened = open_provider(session.home, fs=session.fs, clock=session.clock, rng=session.rng)
     try:
         moving = opened.move_to(data)
@@ -147,7 +151,7 @@ def _forget_old(session: Session, opened: "Provider", *, dry_run: bool) -> None:
     word = "would be" if dry_run else "are"
     session.out.result(
         {"forgotten": folders, "dry_run": dry_run},
-        f"{', '.join(folders)} {word} forgotten. What lies there still stays, also what is of erased tenants.",
+        f"Copies in {', '.join(folders)} {word} forgotten. What lies there still stays, of erased tenants too.",
     )
 
 

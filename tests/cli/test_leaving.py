@@ -130,6 +130,9 @@ def test_a_look_settles_no_move_and_old_folders_are_all_named_until_they_go(plac
     place.ok("provider", "move", "--data", newer, home="home")
     status = place.ok("provider", "status", home="home").text
     assert all(f"before a move still lie in {folder}\n" in status for folder in (old, new))
+    assert "give one of the two" in place.fails(
+        2, "provider", "move", "--data", newer, "--remove-old", "--forget-old", home="home"
+    )
     for end in ("--remove-old", "--forget-old"):
         assert f"lie in {newer}" in place.fails(2, "provider", "move", "--data", new, end, home="home")
     assert place.json("provider", "move", "--data", newer, "--forget-old", "--dry-run", home="home")["forgotten"] == [
