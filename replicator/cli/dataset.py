@@ -10,7 +10,7 @@ import click
 from replicator.cli.base import Session, command, common_options
 from replicator.cli.consistency import Asked, consistency_document, consistency_options
 from replicator.cli.keeping import asked_rules, keep_options
-from replicator.cli.output import moment, table
+from replicator.cli.output import fields, moment, table
 from replicator.config import LEAST_CODED, counted, parse_coding, parse_duration, parse_name, parse_size
 from replicator.errors import NotFoundError, UsageError
 
@@ -471,7 +471,7 @@ def dataset_show(session: Session, name: str) -> None:
     """Show one dataset."""
     with session.node() as half:
         document = _document(half.catalog.datasets.get(name), half) | _keeps(session, name)
-    session.out.result(document, [f"{key:21}{value}" for key, value in document.items()])
+    session.out.result(document, fields(document))
 
 
 @dataset.command("remove")

@@ -9,7 +9,7 @@ import msgspec
 from replicator.cli import exits
 from replicator.cli.base import Session, command, common_options, read_code, wait
 from replicator.cli.carrying import seed
-from replicator.cli.output import moment, table
+from replicator.cli.output import fields, moment, table
 from replicator.clock import DAY_S, NS
 from replicator.config import MAX_NAME, format_size, parse_end, parse_name, parse_words
 from replicator.errors import UsageError
@@ -302,7 +302,7 @@ def peer_show(session: Session, name: str) -> None:
         "contacted": moment(row.contacted_ns),
         "error": row.last_error,
     }
-    session.out.result(document, [f"{key:15}{value}" for key, value in document.items()])
+    session.out.result(document, fields(document))
 
 
 @peer.command("usage")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -185,8 +185,30 @@ def _plain(value: object) -> object:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Return rows as aligned text, each on one line; numbers are for the caller to format."""
-    cells = [[plain(str(cell)).replace("\n", "\\x0a").replace("\t", "\\x09") for cell in row] for row in rows]
+    cells = [[_on_one_line(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(headers, widths, strict=True)).rstrip()]
     lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return lines
+
+
+def _on_one_line(text: str) -> str:
+    return plain(text).replace("\n", "\\x0a").replace("\t", "\\x09")
+
+
+def fields(document: Mapping[str, object]) -> list[str]:
+    """Return a document of plain values as a line for each: lists in one line, "-" for what is empty or not said."""
+    width = max(map(len, document)) + 2
+    return [f"{key.replace('_', ' '):{width}}{_field(value)}" for key, value in document.items()]
+
+
+def _field(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(_field, value)) or "-"
+        case None | "":
+            return "-"
+        case _:
+            return _on_one_line(str(value))

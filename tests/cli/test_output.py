@@ -10,7 +10,7 @@ import pytest
 from replicator.cli import exits
 from replicator.cli.base import Session
 from replicator.cli.browse import take_restore
-from replicator.cli.output import Alarm, Output, table
+from replicator.cli.output import Alarm, Output, fields, table
 from replicator.cli.progress import LineProgress
 from replicator.engine.browse import OpenSnapshot
 from replicator.engine.restore import RestoreReport
@@ -107,6 +107,18 @@ def test_control_characters_of_others_are_written_out_wherever_they_come(capfd: 
 
 def test_a_cell_of_a_table_is_one_line() -> None:
     assert table(("TAGS",), [("one\ntwo\tthree\x1b[2J",)]) == ["TAGS", r"one\x0atwo\x09three\x1b[2J"]
+
+
+def test_fields_are_words_for_people_each_on_its_line() -> None:
+    document = {"name": "one\ntwo", "falls_with_it": [], "paths": ["a", "b"], "own": False, "until": None, "used": 0}
+    assert fields(document) == [
+        r"name           one\x0atwo",
+        "falls with it  -",
+        "paths          a, b",
+        "own            no",
+        "until          -",
+        "used           0",
+    ]
 
 
 def test_json_shows_a_terminal_no_control_characters_and_reads_as_what_was_meant(
