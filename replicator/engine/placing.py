@@ -487,11 +487,11 @@ def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
 
 
 def as_it_stands(ground: Ground, line: str) -> str:
-    """Say of a provider that is offline, away or leaving that it is, where a plan knows it as readonly."""
+    """Say of a provider that is offline, away, leaving or not asked that it is, where a plan has it as readonly."""
     for pin in ground.half.peers:
         if pin.identity.hex() in line:
             word = ground.standing(pin, ground.federation.edge.clock.now_ns()).word
-            return line if word == "answers" else line.replace("readonly", word)
+            return line.replace("readonly", "not asked" if word == "answers" else word)
     return line
 
 
