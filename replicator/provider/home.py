@@ -147,6 +147,11 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     promised_until_ns: int = 0
     server: BucketServer | None = None
 
+    @property
+    def old_folders(self) -> list[str]:
+        """The folders that the objects were in before moves and copies may still lie in, the last one last."""
+        return [*self.moved_before, *filter(None, [self.moved_from])]
+
 
 class Provider:
     """An open provider's home. Close it."""
@@ -730,7 +735,7 @@ class Provider:
     @property
     def old_folders(self) -> list[str]:
         """The folders that the objects were in before moves and copies may still lie in, the last one last."""
-        return [*self._file.moved_before, *filter(None, [self._file.moved_from])]
+        return self._file.old_folders
 
     def forget_old(self) -> list[str]:
         """Forget the folders from before moves, whose disks are no more; return them. Nothing is deleted."""
@@ -745,7 +750,7 @@ class Provider:
     def _erase_left(self, tenant: TenantId) -> None:
         """Remove a tenant from the folders of before, as home.json names them now."""
         file = _read_home_file(os.path.join(self.folder, "home.json"), self._fs)
-        for folder in (*file.moved_before, *filter(None, [file.moved_from])):
+        for folder in file.old_folders:
             erase_left(self._fs, folder, self._store(), tenant)
 
     @property
