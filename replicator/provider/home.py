@@ -65,7 +65,7 @@ from replicator.provider.relaying import (
 )
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
-from replicator.provider.state import ProviderState, RelayState, TenantState, counts, growth, heard
+from replicator.provider.state import ErasedState, ProviderState, RelayState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
 from replicator.provider.traffic import Month, by_holder, months
@@ -823,7 +823,10 @@ class Provider:
             scrub_ended_ns=log.ended_ns,
             tenants=tuple(tenants),
             draining=tuple(progress(self._database)),
-            erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
+            erased=tuple(
+                ErasedState(id=one.tenant.hex(), began_ns=one.began_ns, done=bool(one.receipt))
+                for one in all_erasures(self._database)
+            ),
             relays=self.relays(),
             dialled=self._advertised(),
         )
