@@ -8,7 +8,7 @@ import click
 from replicator.cli import exits
 from replicator.cli.base import Session, command
 from replicator.config import config_path, counted, format_size
-from replicator.errors import LockedError, UsageError
+from replicator.errors import HomeError, LockedError, UsageError
 
 if TYPE_CHECKING:
     from replicator.provider.home import Provider
@@ -43,7 +43,11 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
         moving = opened.move_to(data)
         if remove_old or forget_old:
             if opened.data != os.path.abspath(data):
-                raise UsageError(f"the objects lie in {opened.data}", hint="give that with --data")
+                raise HomeError(
+                    f"the objects still lie in {opened.data}: nothing was deleted",
+                    hint="the same command without --remove-old or --forget-old moves them; of a move that is done "
+                    f"give --data {opened.data}",
+                )
             if forget_old:
                 _forget_old(session, opened, dry_run=dry_run)
             else:

@@ -147,8 +147,8 @@ async def look(
         lacking = [row for row in (*missing, *view.damaged) if row.name in needed]
         link = federation.links.get(Identity(identity))
         if lacking and link and not found.gaps:
-            objects = counted(len(lacking), "needed object")
-            what = f"{link.pin.name} lacks {objects}, or has {'it' if len(lacking) == 1 else 'them'} damaged"
+            short = counted(len(lacking), "needed object")
+            what = f"{link.pin.name} lacks {short}, or has {'it' if len(lacking) == 1 else 'them'} damaged"
             found = PrunePlan(gaps=[f"{what}: run `repair` first"])
     return Look(
         plan=found,

@@ -121,7 +121,7 @@ async def test_a_snapshot_that_waits_is_nobodys_loss_and_goes_in_its_turn(world:
         assert done.snapshot.name.hex() not in os.listdir(world.objects(number))
     found = await world.status()
     assert (found.exit_code, found.datasets[0].state) == (3, "below promise")
-    assert "1 newer snapshots wait to be published" in found.datasets[0].gaps
+    assert "1 newer snapshot waits to be published" in found.datasets[0].gaps
 
 
 async def test_below_the_promise_it_publishes_and_names_the_debt(world: World, source: str) -> None:
