@@ -587,6 +587,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
     else:
         holdings = half.catalog.objects.holdings(peer=identity)
         found.objects = sum(holding.state in {"held", "released"} for holding in holdings)
+        found.bytes = half.catalog.objects.held_bytes(identity)
         found.missing = sum(holding.state == "missing" for holding in holdings)
         found.damaged = sum(holding.state == "damaged" for holding in holdings)
     return found
