@@ -204,7 +204,9 @@ class BucketObjectStore:
             last = max(found)
             while at < len(wanted) and wanted[at] <= last:
                 at += 1
-        return [listed[name] if name in listed else self.size(name) for name in names]
+        lacking = [name for name in wanted if name not in listed]
+        asked = dict(zip(lacking, self._bucket.sizes([self._key(name) for name in lacking]), strict=True))
+        return [listed[name] if name in listed else asked[name] for name in names]
 
     def prove(self, name: ObjectName, leaves: Sequence[int]) -> list[Proof | None]:
         """Return a proof for each leaf; the whole object is fetched for it, no hash is remembered."""

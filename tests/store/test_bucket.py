@@ -229,6 +229,15 @@ def test_sizes_of_many_cost_a_request_for_each_page_not_for_each_name(
     assert (bucket.count("list"), bucket.count("size")) == (2, 0)
 
 
+def test_what_a_listing_lacks_is_asked_for_once_each(bucket: FaultyBucket, store: BucketObjectStore) -> None:
+    put(store, A)
+    names = [NA, *(ObjectName(SeededRng(f"lacking {number}").bytes(32)) for number in range(20))]
+    bucket.asked.clear()
+    assert list(store.sizes([*names, *names])) == [len(A), *[None] * 20] * 2
+    assert bucket.count("size") == 20
+    assert bucket.count("get") == len(["the anchor at the listing's end", "the anchor when all were asked for"])
+
+
 def test_a_put_asks_twice_and_a_read_once(bucket: FaultyBucket, store: BucketObjectStore) -> None:
     put(store, A)
     bucket.asked.clear()
