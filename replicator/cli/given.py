@@ -50,4 +50,5 @@ def usage(session: Session, month: str | None) -> None:
             for one, label in found
         ],
     )
-    session.out.result(rows, lines if rows else [f"Nothing was written down{f' for {month}' if month else ' yet'}."])
+    nothing = f"for {month}" if month else "yet; a running daemon does it every half hour"
+    session.out.result(rows, lines if rows else [f"Nothing was written down {nothing}."])

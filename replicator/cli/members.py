@@ -249,15 +249,16 @@ def peer_list(session: Session) -> None:
                     row["site"],
                     row["region"],
                     row["country"],
-                    format_size(int(str(row["used"]))),
-                    format_size(int(str(row["free"]))),
+                    format_size(row["used"]) if row["contacted"] else "-",
+                    format_size(row["free"]) if row["contacted"] else "-",
                     "; ".join(
                         str(word)
                         for word in (
                             "" if row["state"] == "ok" else row["state"],
                             row["until"] and f"until {row['until']}",
                             row["behind"] and f"only through {' or '.join(row['behind'])}",
-                            row["error"] or row["contacted"] or "never",
+                            row["contacted"] or "not asked yet",
+                            row["error"],
                         )
                         if word
                     ),
@@ -302,7 +303,10 @@ def peer_show(session: Session, name: str) -> None:
         "contacted": moment(row.contacted_ns),
         "error": row.last_error,
     }
-    session.out.result(document, fields(document))
+    said_of_it = {key: value for key, value in document.items() if key != "added_ns"} | {
+        key: format_size(getattr(row, key)) for key in ("quota", "used", "free")
+    }
+    session.out.result(document, fields(said_of_it | {"added": moment(pin.added_ns)}))
 
 
 @peer.command("usage")

@@ -228,16 +228,16 @@ def _surplus_text(report: "PruneReport") -> list[str]:
 
 def _by_kind(objects: "Iterable[DeadObject]") -> list[str]:
     words = {
-        "data": "packs of data",
-        "tree": "packs of folders",
-        "index": "indexes",
-        "references": "lists of references",
+        "data": ("pack of data", "packs of data"),
+        "tree": ("pack of folders", "packs of folders"),
+        "index": ("index", "indexes"),
+        "references": ("list of references", "lists of references"),
     }
     kinds: dict[str, list[int]] = {}
     for one in objects:
         kinds.setdefault(one.kind, []).append(one.size)
     return [
-        f"  {len(sizes)} {words.get(kind, f'{kind}s')}, {format_size(sum(sizes))}"
+        f"  {counted(len(sizes), *words.get(kind, (kind,)))}, {format_size(sum(sizes))}"
         for kind, sizes in sorted(kinds.items())
     ]
 

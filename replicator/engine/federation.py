@@ -48,6 +48,7 @@ from replicator.ids import NAME_SIZE, Identity, ObjectName, short
 from replicator.transport.base import Connection, Target
 from replicator.wire.messages import (
     INVENTORY_PAGE,
+    REVOKED,
     WIRE_VERSION,
     CharterNotice,
     Empty,
@@ -142,7 +143,21 @@ class Federation:
         await self._share_offers()
         await self._share_charter()
         self.notices += await swap_facts(self.half, self.links)
+        self.notices += self._shut_out()
         return self
+
+    def _shut_out(self) -> list[str]:
+        """Say what it means that providers take this home's key no more: else it looks as if all of them were away."""
+        failures = [(pin.name, self.failures.get(Identity(pin.identity))) for pin in self.half.peers]
+        names = [name for name, error in failures if isinstance(error, RefusedError) and error.reason == REVOKED]
+        if not names:
+            return []
+        advice = (
+            "a newer charter has ended this home's key there. If one of you recovered with the sheet or revoked it, go "
+            "on in the home that did: nothing is lost, and this one has served. If nobody did, somebody else has your "
+            "sheet or owner key: docs/operate/leaks.md"
+        )
+        return [f"{', '.join(names)}: {advice}"]
 
     async def __aexit__(self, *_: object) -> None:
         # A provider that is dropped meanwhile, by a task that is ending too, leaves the list.

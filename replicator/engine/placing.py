@@ -455,6 +455,11 @@ def in_names(half: Half, text: str) -> str:
     return _LONG_NAME.sub(lambda match: match[0][:SHORT_HEX], text)
 
 
+def thin_in_words(count: int, minimum: int) -> str:
+    """Say how many records have fewer copies than the least that is needed."""
+    return f"{counted(count, 'record has', 'records have')} fewer than {counted(minimum, 'copy', 'copies')}"
+
+
 def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
     """Return what is below its promise ``now``, a sentence for each cause, and what ``next_plan`` says would help.
 
@@ -473,11 +478,21 @@ def debts_in_words(ground: Ground, now: Plan, next_plan: Plan) -> list[str]:
                 f"{counted(gap.packs, 'object')} ({gap.size / 1e6:.1f} MB) {has} {word} that share a "
                 f"{' and a '.join(gap.relaxed)} against the policy"
             )
-        reasons = [
-            line for later in next_plan.gaps if later.policy == gap.policy for line in (*later.why, *later.would_help)
-        ]
-        found.append(in_names(ground.half, "; ".join((what, *dict.fromkeys(reasons)))))
+        later = [one for one in next_plan.gaps if one.policy == gap.policy]
+        why = dict.fromkeys(as_it_stands(ground, line) for one in later for line in one.why)
+        helps = dict.fromkeys(as_it_stands(ground, line) for one in later for line in one.would_help)
+        would_help = [f"what would help: {', or '.join(helps)}"] if helps else []
+        found.append(in_names(ground.half, "; ".join((what, *why, *would_help))))
     return found
+
+
+def as_it_stands(ground: Ground, line: str) -> str:
+    """Say of a provider that is offline, away, leaving or not asked that it is, where a plan has it as readonly."""
+    for pin in ground.half.peers:
+        if pin.identity.hex() in line:
+            word = ground.standing(pin, ground.federation.edge.clock.now_ns()).word
+            return line.replace("readonly", "not asked" if word == "answers" else word)
+    return line
 
 
 def objects_of(half: Half, snapshots: Iterable[SnapshotRow]) -> list[ObjectRow]:

@@ -147,8 +147,8 @@ async def look(
         lacking = [row for row in (*missing, *view.damaged) if row.name in needed]
         link = federation.links.get(Identity(identity))
         if lacking and link and not found.gaps:
-            short = counted(len(lacking), "needed object")
-            what = f"{link.pin.name} lacks {short}, or has {'it' if len(lacking) == 1 else 'them'} damaged"
+            them = counted(len(lacking), "needed object, or has it", "needed objects, or has them")
+            what = f"{link.pin.name} lacks {them} damaged"
             found = PrunePlan(gaps=[f"{what}: run `repair` first"])
     return Look(
         plan=found,

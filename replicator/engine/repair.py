@@ -5,7 +5,6 @@ from typing import Literal
 
 from replicator.catalog.objects import HoldingState, ObjectRow
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.config import counted
 from replicator.engine.audit import recheck, survey
 from replicator.engine.clearing import tell_leaving
 from replicator.engine.digest import digest, remember_deletions
@@ -15,7 +14,16 @@ from replicator.engine.findings import Findings
 from replicator.engine.forgetting import spread, without_forgotten
 from replicator.engine.home import Half
 from replicator.engine.node import NodeHome
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, in_names, objects_of, pack_id, peer_id
+from replicator.engine.placing import (
+    PACK_KINDS,
+    Ground,
+    debts_in_words,
+    in_names,
+    objects_of,
+    pack_id,
+    peer_id,
+    thin_in_words,
+)
 from replicator.engine.publish import Published, Publisher
 from replicator.engine.pulls import Pulls
 from replicator.engine.send import Sender, in_order
@@ -354,7 +362,7 @@ def _judge(ground: Ground, rows: list[ObjectRow], report: RepairReport) -> None:
     report.below_minimum = len(plan.refused)
     for policy, thin in thin_records(ground, rows):
         report.below_minimum += len(thin)
-        report.debts.append(f"{counted(len(thin), 'record has', 'records have')} fewer than {policy.minimum} copies")
+        report.debts.append(thin_in_words(len(thin), policy.minimum))
     if report.unreadable:
         report.exit_code = 4
     elif report.below_minimum:

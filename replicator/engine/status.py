@@ -24,7 +24,7 @@ from replicator.engine.heads import KnownHead
 from replicator.engine.home import ERASURE_FILE, Half
 from replicator.engine.notices import in_words as notice_in_words
 from replicator.engine.notices import notice_of
-from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, objects_of, pack_id, peer_id, thin_in_words
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
@@ -463,7 +463,7 @@ def _dataset(
     records = [row for row in objects if row.kind not in PACK_KINDS]
     thin = [row for row in records if ground.copies(row.name, policy) < policy.minimum]
     if thin:
-        gaps.append(f"{counted(len(thin), 'record has', 'records have')} fewer than {policy.minimum} copies")
+        gaps.append(thin_in_words(len(thin), policy.minimum))
     unconfirmed = answering.plan(objects, frozen=True, today=True).gaps
     if unconfirmed and not gaps:
         gaps.append(

@@ -12,7 +12,7 @@ from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation
 from replicator.engine.givenup import given_up
 from replicator.engine.home import Half
-from replicator.engine.placing import PACK_KINDS, Ground, in_names, objects_of, pack_id, peer_id
+from replicator.engine.placing import PACK_KINDS, Ground, as_it_stands, in_names, objects_of, pack_id, peer_id
 from replicator.engine.ways import hanging, relays
 from scheduler import PeerId, survives, why
 
@@ -58,17 +58,14 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
     for policy in rules:
         mine = [pack for pack in packs if pack.policy == policy.name]
         placement = {pack.id: tuple(sorted(counting[pack.id])) for pack in mine}
-        word = ground.word(policy.name)
+        words = ground.word(policy.name)
+        word = {"copies": "copy", "shards": "shard"}[words]
         enough = "" if policy.coding is None else f" ({policy.needed} suffice)"
-        reasons += [in_names(half, line) for line in why(mine, placement, roster, policy)]
+        reasons += [in_names(half, as_it_stands(ground, line)) for line in why(mine, placement, roster, policy)]
         for kind, loss in survives(placement, roster, policy).items():
-            left.append(
-                in_names(
-                    half,
-                    f"after losing the worst {kind} ({loss.place}): {loss.left} {word} of every object are left"
-                    f"{enough}",
-                )
-            )
+            whole = counted(loss.left, f"{word} of every object is", f"{words} of every object are")
+            what = f"{whole} left{enough}" if loss.left else f"no {word} of some objects is left"
+            left.append(in_names(half, f"after losing the worst {kind} ({loss.place}): {what}"))
     left += [
         f"while {one.name} is out of reach, so is all that is reached through it alone: some of this waits for it"
         for one in hanging(relays(half), ground, stored)

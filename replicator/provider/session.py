@@ -72,6 +72,7 @@ from replicator.wire.messages import (
     MAX_REQUEST,
     PULLS_VERSION,
     RECEIPTS_PAGE,
+    REVOKED,
     WIRE_VERSION,
     Arrivals,
     ArrivalsRequest,
@@ -716,7 +717,7 @@ class ProviderSession:
             return tenant, None
         right = charter.right_of(self._holder.key)
         if right is None and any(one.holder_key == self._holder.key for one in charter.charter.rights):
-            raise RequestRefusedError("forbidden", "the charter has revoked this key")
+            raise RequestRefusedError("forbidden", REVOKED)
         if self._holder.source == "root":
             return tenant, right
         if op is not None and (right is None or op not in right.ops):

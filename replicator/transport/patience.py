@@ -1,5 +1,6 @@
 """How long a client waits for a provider, how much it listens to, and what it calls a wait that was too long."""
 
+import os
 from typing import Final
 
 CONNECT_S: Final = 5.0
@@ -23,4 +24,7 @@ def reason_of(error: BaseException) -> str:
     """Return what a broken or silent connection is called."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    plain = isinstance(error, ConnectionRefusedError) or type(error) is OSError
+    if plain and isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # asyncio's own text has numbers and brackets
     return str(error) or type(error).__name__

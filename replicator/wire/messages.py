@@ -63,6 +63,8 @@ Refusal = Literal[
     "unsupported",  # a version we do not speak
 ]
 
+REVOKED = "the charter has revoked this key"
+"""What "forbidden" says to a key that had rights and has none."""
 STATUS: dict[str, int] = {
     "bad-request": 400,
     "unauthorized": 401,

@@ -100,6 +100,7 @@ async def test_paper_and_disks_are_enough_and_earlier_keepers_lose_their_rights_
     async with Federation(earlier, world.edge) as refused:
         assert all("has revoked this key" in str(error) for error in refused.failures.values())
         assert len(refused.failures) == 5
+        assert sum("go on in the home that did" in one for one in refused.notices) == 1
     earlier.close()
     home.close()
 

@@ -14,6 +14,7 @@ from replicator.engine import federation
 from replicator.engine.alarms import alarms_of, standing
 from replicator.engine.repair import repair
 from replicator.engine.status import Status
+from replicator.engine.why import explain
 from replicator.transport.handler import RequestRefusedError, Session
 from tests.fakes import SeededRng
 from tests.scenarios.liars import Liar
@@ -479,3 +480,23 @@ async def test_a_dry_repair_changes_nothing_and_says_what_it_would_do(world: Wor
     assert report.planned != []
     assert report.made == 0
     assert [sorted(os.listdir(world.objects(number))) for number in range(5)] == before
+
+
+async def test_what_is_short_while_a_provider_is_away_says_that_and_what_would_help(world: World, source: str) -> None:
+    assert source
+    world.silence(2, 3, 4)
+    await world.backup()
+    stands = await world.status()
+    assert stands.exit_code == 3
+    [dataset] = stands.datasets
+    short = [gap for gap in dataset.gaps if "2 of 3 promised copies" in gap]
+    assert short
+    assert all("takes nothing new (offline)" in gap and "readonly" not in gap for gap in short)
+    assert all("; what would help: " in gap for gap in short)
+    node = world.node()
+    try:
+        found = await explain(node, world.edge, node.catalog.snapshots.all())
+    finally:
+        node.close()
+    assert any(line.startswith("not on carol") and "(offline)" in line for line in found.reasons)
+    assert any(line.endswith(": 1 copy of every object is left") for line in found.survives)

@@ -1,6 +1,7 @@
 """Over real TLS on loopback: who gets in, what comes through, and what each mishap is called."""
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -35,6 +36,7 @@ from replicator.rng import SystemRng
 from replicator.transport import client, server
 from replicator.transport.base import Reach, Target
 from replicator.transport.client import TlsConnection, TlsNetwork
+from replicator.transport.patience import reason_of
 from replicator.transport.reachable import source_of
 from replicator.transport.tls import PeerCertificate, client_context, fetch_certificate
 from replicator.wire.messages import (
@@ -852,3 +854,12 @@ async def impostor(
 def dead_target(*endpoints: str) -> Target:
     """Return a target with these endpoints."""
     return Target(identity=STRANGER.identity, name="nobody", endpoints=endpoints, key=STRANGER, certificate=None)
+
+
+def test_why_nobody_answers_is_said_without_the_numbers_of_asyncio() -> None:
+    called = "Connect call failed ('192.0.2.1', 7144)"
+    assert reason_of(ConnectionRefusedError(errno.ECONNREFUSED, called)) == "Connection refused"
+    assert reason_of(OSError(errno.EHOSTUNREACH, called)) == "No route to host"
+    assert reason_of(socket.gaierror(socket.EAI_NONAME, "no such name")) == f"[Errno {socket.EAI_NONAME}] no such name"
+    assert reason_of(OSError("Multiple exceptions")) == "Multiple exceptions"
+    assert reason_of(TimeoutError()) == "no answer in time"
