@@ -28,7 +28,7 @@ from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, object
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
-from replicator.engine.ways import Relay, behind, hanging, relays
+from replicator.engine.ways import Relay, behind, relays
 from replicator.errors import HomeError
 from replicator.format.charter import PeerPin
 from replicator.format.drill import Drill
@@ -484,7 +484,7 @@ def _dataset(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
     ):
         gaps.append("its policy became stronger: the next `backup` stores it again under that")
-    hangs = [one.name for one in hanging(between, ground, objects_of(half, [newest]))] if between else []
+    hangs = [one.name for one in ground.hanging(between, objects_of(half, [newest]))] if between else []
     warnings += [
         f"some of the newest snapshot is reached through '{one}' alone: nothing is lost while that is away, and that "
         "part cannot be restored until it is back"
