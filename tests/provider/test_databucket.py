@@ -160,7 +160,7 @@ class Hanging:
 
     def __call__(self, _verb: str, _key: str) -> None:
         self.asked += 1
-        if not self.let.wait(20):
+        if not self.let.wait(120):
             silent("", "")
 
     def answer(self) -> None:
