@@ -10,6 +10,8 @@ from replicator.errors import HomeError
 
 FIRST_FD: Final = 3
 """Where handed-over sockets begin (sd_listen_fds(3))."""
+PATIENCE_S: Final = 5.0
+"""How long a word waits for systemd to read the ten before it: the loop that says it serves nobody meanwhile."""
 
 
 def notify(state: str) -> None:
@@ -18,6 +20,7 @@ def notify(state: str) -> None:
     if not address:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(PATIENCE_S)
         sender.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         sender.sendall(state.encode())
 

@@ -41,6 +41,17 @@ class Places:
         self._running[who] += 1
         return True
 
+    def begin_at_once(self, who: bytes, most: int) -> bool:
+        """Begin one more, if more of ``most`` are free than this one has; return whether it has. Nothing is kept.
+
+        So one alone has half of them, the next one half of what is left, and what is given back where all are taken
+        goes to whoever has fewest: nobody can take the last ones from all others.
+        """
+        if self._running[who] >= most - self._running.total():
+            return False
+        self._running[who] += 1
+        return True
+
     def end(self, who: bytes) -> None:
         """End one that began."""
         self._running[who] -= 1

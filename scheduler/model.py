@@ -323,7 +323,8 @@ class Plan:
     """What to do, and what is left undone and why. All sequences are in the order of pack ids.
 
     ``placement`` is the aim for every pack: first the kept copies, then the additions. ``kept`` are the
-    copies already there that count. ``misplaced`` is what is wrong with the copies as they lie now.
+    copies already there that count. ``misplaced`` is what is wrong with the copies as they lie now. ``hanging`` are
+    the packs that are out of reach with one relay by their aim, which breaks no promise.
     """
 
     placement: Placement
@@ -335,6 +336,7 @@ class Plan:
     refused: tuple[Refusal, ...]
     relaxations: tuple[Relaxation, ...]
     gaps: tuple[Gap, ...]
+    hanging: tuple[PackId, ...]
     queries: tuple[Query, ...]
 
     @property

@@ -10,6 +10,9 @@ Many new packs among many peers go by placement sets (`scheduler.shape`) as far 
 there is, in time that hardly grows with the packs. What they leave over, and whatever lies somewhere already, is
 decided pack by pack.
 
+Where peers are reached through a relay alone, new packs that got their whole promise then exchange peers so that few
+are out of reach with one relay (`scheduler.hanging`).
+
 When a policy cannot be met the plan bends it, in this order: country, region and site may be shared, then
 copies go down to the minimum. Residency, the tenant's own household and the limits per household
 (owner) never bend.
@@ -17,15 +20,19 @@ copies go down to the minimum. Residency, the tenant's own household and the lim
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
 from scheduler.check import Fault, Ground, check, index_packs, index_policies
 from scheduler.errors import PlacementInvalidError
 from scheduler.explain import against, amount, in_favour
 from scheduler.geography import queries
+from scheduler.hanging import Relays, exchange
 from scheduler.model import (
     DOMAINS,
     Addition,
@@ -128,6 +135,7 @@ def place(
     held: Mapping[PackId, Collection[PeerId | None]] | None = None,
     *,
     seed: bytes = b"",
+    relays: Mapping[PeerId, Collection[PeerId]] | None = None,
 ) -> Plan:
     """Keep the copies that count, add what is missing, say what cannot be done and what would help.
 
@@ -136,7 +144,8 @@ def place(
     caller's affair, who names one holder of each (`scheduler.shards`). The result depends on the values alone, not
     on their order; ``seed`` settles ties between peers, so give each tenant its own. Nothing is ever removed, and a
     copy on a peer that is draining, lost, outside the residency or in the tenant's own household does not count. A
-    copy on a suspect peer counts as long as enough others are sure.
+    copy on a suspect peer counts as long as enough others are sure. ``relays`` are machines, peers or not, with whom
+    each is the only way to; that takes nothing from the copies, and moves none that is there.
 
     Raises:
         RosterError: a peer or pack occurs twice.
@@ -145,7 +154,7 @@ def place(
     """
     roster, rules = list(peers), index_policies(policies)
     batch = index_packs(packs, rules)
-    plan = _Planner(roster, batch, rules, held or {}, seed).plan()
+    plan = _Planner(roster, batch, rules, held or {}, seed, relays or {}).plan()
     violations = check(plan, batch.values(), roster, rules.values(), held)
     if violations:
         raise PlacementInvalidError(violations)
@@ -162,6 +171,7 @@ class _Planner:
         rules: Mapping[str, Policy],
         held: Mapping[PackId, Collection[PeerId | None]],
         seed: bytes,
+        relays: Mapping[PeerId, Collection[PeerId]],
     ) -> None:
         self.ground = Ground(roster)
         self.peers = list(self.ground.peers.values())
@@ -169,6 +179,13 @@ class _Planner:
         self.packs = packs
         self.rules = rules
         self.seed = seed
+        # A relay that is no peer has a number that no peer has.
+        self.relays = Relays(
+            {
+                self.number.get(relay, -1 - at): [self.number[name] for name in behind if name in self.number]
+                for at, (relay, behind) in enumerate(sorted(relays.items()))
+            }
+        )
         self.portion = max(1, -(-len(packs) // _DECISIONS))
         drawn = sorted(self.number.items(), key=lambda row: _lot(seed, row[0]))
         self.lot = [0] * len(self.peers)
@@ -290,10 +307,12 @@ class _Planner:
                 return chosen, level
         return loosest, len(bends)
 
-    def _sharing(self, policy: Policy, chosen: Sequence[int]) -> dict[Domain, int]:
+    def _sharing(
+        self, policy: Policy, chosen: Sequence[int], domains: Sequence[Domain] = _BENDING
+    ) -> dict[Domain, int]:
         """By how much the chosen exceed the limits of the policy, for the domains where they do."""
         excess: dict[Domain, int] = {}
-        for domain in _BENDING:
+        for domain in domains:
             most = policy.most(domain)
             over = 0
             if most is not None:
@@ -431,7 +450,39 @@ class _Planner:
                     break
             if thrifty.refused < books.refused:
                 books = thrifty
+        self._exchange(books)
         return self._report(books)
+
+    def _exchange(self, books: _Books) -> None:
+        """Let new packs of one policy and size that have all they are promised hang on one machine no more often."""
+        if not self.relays:
+            return
+        kinds: dict[tuple[str, int], list[PackId]] = {}
+        for name, pack in sorted(self.packs.items()):
+            choice, group = books.choices[name], self.group_of[name]
+            if not group.held and not choice.level and len(choice.added) == group.policy.copies:
+                kinds.setdefault((pack.policy, pack.size), []).append(name)
+        for (policy, _), names in kinds.items():
+            self._exchange_among(books, self.rules[policy], names)
+
+    def _exchange_among(self, books: _Books, policy: Policy, names: Sequence[PackId]) -> None:
+        before = Counter(books.choices[name].added for name in names)
+        after = exchange(before, self.relays, policy.needed, lambda row: not self._sharing(policy, row, DOMAINS))
+        # A pack whose peers still serve as many stays with them; the others have what is new, in the order of ids.
+        stay = Counter(after)
+        changed = []
+        for name in names:
+            row = books.choices[name].added
+            if stay[row]:
+                stay[row] -= 1
+            else:
+                changed.append(name)
+        waiting = iter(changed)
+        for row, packs in (+stay).items():
+            held = [self.peers[at].id for at in row]
+            reasons = tuple(in_favour(self.ground, held, self.peers[at], free=books.free[at]) for at in row)
+            for name in islice(waiting, packs):
+                books.choices[name] = replace(books.choices[name], chosen=row, added=row, reasons=reasons)
 
     def _books(self) -> _Books:
         return _Books(free=[peer.free for peer in self.peers])
@@ -519,8 +570,20 @@ class _Planner:
                 )
                 for row in shortfalls.values()
             ),
+            hanging=self._hanging(placement),
             queries=tuple(queries(self.peers)),
         )
+
+    def _hanging(self, placement: Mapping[PackId, tuple[PeerId, ...]]) -> tuple[PackId, ...]:
+        """The packs that are out of reach with one relay if they lie so, in the order of ``placement``."""
+
+        @cache
+        def hangs(holders: tuple[PeerId, ...], needed: int) -> bool:
+            return bool(self.relays.lacks([self.number[name] for name in holders], needed))
+
+        if not self.relays:
+            return ()
+        return tuple(name for name, row in placement.items() if hangs(row, self.rules[self.packs[name].policy].needed))
 
     def _surplus(self, name: PackId, choice: _Choice, group: _Group) -> list[Surplus]:
         """Living copies that a fully kept promise can do without."""

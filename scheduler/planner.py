@@ -7,6 +7,7 @@ it says is taken if it is better. Every result is checked by `scheduler.certify`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd
@@ -16,9 +17,10 @@ import numpy as np
 
 from scheduler.certify import certify
 from scheduler.errors import PlacementInvalidError
+from scheduler.hanging import Relays, exchange
 from scheduler.laminar import Numbers
 from scheduler.settle import Kind, Settled, Settler
-from scheduler.shape import Field, Flags, Sets, Shape
+from scheduler.shape import Field, Flags, Rule, Sets, Shape
 from scheduler.tight import settle_all
 
 __all__ = ["loads", "moves", "solve"]
@@ -39,8 +41,17 @@ def loads(ground: Field, kinds: Sequence[Kind], lying: Sequence[Sequence[Sets]])
     return total
 
 
-def solve(ground: Field, room: Sequence[int], kinds: Sequence[Kind], *, seed: bytes = b"") -> list[Settled]:
+def solve(
+    ground: Field,
+    room: Sequence[int],
+    kinds: Sequence[Kind],
+    *,
+    seed: bytes = b"",
+    relays: Relays[int] | None = None,
+) -> list[Settled]:
     """Where all packs of ``kinds`` shall lie. ``room`` is what each peer has for them, with none of them placed.
+
+    Of new packs as few as is found hang on one of ``relays``, which changes nothing of what each peer holds.
 
     Raises:
         PlacementInvalidError: the result fails its check; a bug here.
@@ -50,6 +61,11 @@ def solve(ground: Field, room: Sequence[int], kinds: Sequence[Kind], *, seed: by
     if any(_unmet(settled)) or _few(ground, kinds, settled):
         settled = _tightened(ground, capacity, kinds, settled, seed)
     settled = [_restored(ground, kind, row) for kind, row in zip(kinds, settled, strict=True)]
+    if relays:
+        settled = [
+            replace(row, fresh=_exchanged(ground, kind.rule, row.fresh, relays))
+            for kind, row in zip(kinds, settled, strict=True)
+        ]
     faults = certify(ground, room, kinds, settled)
     if faults:
         raise PlacementInvalidError(faults)
@@ -109,6 +125,20 @@ def _fresh(ground: Field, free: Numbers, kind: Kind, unit: int, ends: Flags, see
         sets = shape.sets(room // kind.shard, kind.new, seed=seed)
     free -= sets.load(len(ground)).astype(free.dtype) * kind.shard
     return sets
+
+
+def _exchanged(ground: Field, rule: Rule, fresh: Sets, relays: Relays[int]) -> Sets:
+    """Sets of new packs of which fewer hang on one machine."""
+    sets: Counter[tuple[int, ...]] = Counter()
+    for row, packs in zip(fresh.tuples.tolist(), fresh.packs.tolist(), strict=True):
+        sets[tuple(row)] += packs
+    found = exchange(sets, relays, rule.needed, lambda row: ground.together(rule, row))
+    if found == sets:
+        return fresh
+    return Sets(
+        tuples=np.array(list(found), dtype=np.int64).reshape(-1, rule.width),
+        packs=np.array(list(found.values()), dtype=np.int64),
+    )
 
 
 def _unit(kinds: Sequence[Kind]) -> int:

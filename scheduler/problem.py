@@ -11,12 +11,14 @@ import numpy as np
 
 from scheduler.errors import PolicyError, RosterError, SchedulerError
 from scheduler.geography import Query, country_code, fold, households, queries, residency
+from scheduler.hanging import Relays
 from scheduler.model import MAX_BYTES
 from scheduler.shape import Field, Ints, Rule
 
 __all__ = ["DOMAINS", "Problem", "ProblemError", "parse", "read"]
 
 DOMAINS: Final = ("owner", "site", "region", "country")
+_PEER: Final = ("id", "capacity", "used", *DOMAINS, "state", "cost", "via")
 _LIMITS: Final = (*DOMAINS, "household")
 _STATES: Final = ("ok", "readonly", "draining", "lost")
 _MAX_WIDTH: Final = 255  # shards of a Reed-Solomon code over bytes
@@ -47,6 +49,7 @@ class Problem:
     policies: Ints
     asked: tuple[int, int] | None
     held: Mapping[int, tuple[int, ...]]
+    relays: Relays[int]
     queries: tuple[Query, ...]
 
 
@@ -109,6 +112,7 @@ def parse(document: object) -> Problem:
         policies=np.array(policies, dtype=np.int64),
         asked=None if asked is None else asked[1:],
         held=held,
+        relays=_relays(peers),
         queries=found,
     )
 
@@ -135,7 +139,7 @@ def _peers(rows: list[object]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for at, row in enumerate(rows):
         what = f"peers[{at}]"
-        peer = _object(what, row, ("id", "capacity", "used", *DOMAINS, "state", "cost"), ("id", "capacity"))
+        peer = _object(what, row, _PEER, ("id", "capacity"))
         name = _text(f"{what}: id", peer["id"])
         what = f"peer {name!r}"
         if name in found:
@@ -148,9 +152,20 @@ def _peers(rows: list[object]) -> list[dict[str, Any]]:
             "state": _choice(f"{what}: state", peer.get("state", "ok"), _STATES),
             "cost": _whole(f"{what}: cost", peer.get("cost", 0), 0, _MAX_COST),
             "country": None if country is None else _country(what, country),
+            "via": None if peer.get("via") is None else _text(f"{what}: via", peer["via"]),
             **{domain: _place(f"{what}: {domain}", peer.get(domain)) for domain in ("owner", "site", "region")},
         }
     return [found[name] for name in sorted(found)]
+
+
+def _relays(peers: list[dict[str, Any]]) -> Relays[int]:
+    """Who is reached through which machine alone; one that is no peer has a number that no peer has."""
+    number = {peer["id"]: at for at, peer in enumerate(peers)}
+    behind: dict[int, list[int]] = {}
+    for at, peer in enumerate(peers):
+        if peer["via"] is not None:
+            behind.setdefault(number.setdefault(peer["via"], -1 - at), []).append(at)
+    return Relays(behind)
 
 
 def _country(what: str, text: str) -> str:

@@ -34,7 +34,7 @@ def plan(problem: Problem, *, seed: bytes = b"") -> dict[str, Any]:
     """The plan as a JSON object."""
     groups = _groups(problem)
     kinds = [group.kind for group in groups]
-    settled = solve(problem.ground, problem.room, kinds, seed=seed)
+    settled = solve(problem.ground, problem.room, kinds, seed=seed, relays=problem.relays)
     placed: dict[int, list[int]] = {}
     moves: list[tuple[int, dict[str, Any]]] = []
     refused: list[tuple[int, dict[str, Any]]] = []
@@ -59,6 +59,7 @@ def plan(problem: Problem, *, seed: bytes = b"") -> dict[str, Any]:
         "moves": [move for _, move in sorted(moves, key=lambda row: (row[0], row[1]["shard"]))],
         "refused": [row for _, row in sorted(refused, key=lambda row: row[0])],
         **_losses(problem, groups, settled, placed),
+        "hanging": _hanging(problem, groups, settled),
         "queries": [
             {"domain": query.domain, "labels": list(query.labels), "message": query.message}
             for query in problem.queries
@@ -378,6 +379,17 @@ def _losses(
         "after_worst_loss": {kind: None if loss is None else loss["left"] for kind, loss in worst.items()},
         "worst_losses": worst,
     }
+
+
+def _hanging(problem: Problem, groups: Sequence[_Group], settled: Sequence[Settled]) -> int:
+    """How many placed packs cannot be read while one machine is out of reach that others are reached through."""
+    return sum(
+        count
+        for group, result in zip(groups, settled, strict=True)
+        for sets in (result.sets, result.fresh)
+        for row, count in zip(sets.tuples.tolist(), sets.packs.tolist(), strict=True)
+        if problem.relays.lacks([peer for peer in row if peer >= 0], group.kind.rule.needed)
+    )
 
 
 def _worst(

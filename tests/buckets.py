@@ -62,6 +62,9 @@ class FaultyBucket:
         self._ask("size", key)
         return None if self.elsewhere else self.inner.size(key)
 
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        return [self.size(key) for key in keys]
+
     def pages(self, prefix: str, after: str = "") -> Iterator[list[tuple[str, int]]]:
         self._ask("list", prefix)
         if self.elsewhere:

@@ -1,5 +1,6 @@
 """What a service tells systemd and is handed by it."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from replicator import systemd
 from replicator.systemd import notify, watchdog_s
 
 HANDED = """
@@ -27,12 +29,30 @@ def test_systemd_is_told_if_it_asks_to_be(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("READY=1")
     path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
         monkeypatch.setenv("NOTIFY_SOCKET", path)
         notify("READY=1")
-        assert systemd.recv(100) == b"READY=1"
+        assert listening.recv(100) == b"READY=1"
     notify("STOPPING=1")  # nobody listens any more: no error
+
+
+def test_a_systemd_that_reads_nothing_holds_nobody_up_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    monkeypatch.setattr(systemd, "PATIENCE_S", 0.01)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        deaf.bind(path)
+        other.setblocking(False)  # noqa: FBT003 - its only argument
+        other.connect(path)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.send(b"as many as it takes")
+        notify("WATCHDOG=1")
+        assert deaf.recv(100) == b"as many as it takes"
 
 
 @pytest.mark.parametrize(

@@ -600,6 +600,15 @@ class Objects:
         """Return all holdings, or one peer's."""
         return self._holdings("1", ()) if peer is None else self._holdings("peer = ?", (peer,))
 
+    def held_bytes(self, peer: Identity) -> int:
+        """Return how much one peer is believed to hold, what is given up but still there included."""
+        [(total,)] = self._db.rows(
+            "SELECT COALESCE(SUM(o.size), 0) FROM holdings h JOIN objects o ON o.id = h.object_id"
+            " WHERE h.peer = ? AND h.state IN ('held', 'released')",
+            (peer,),
+        )
+        return int(total)
+
     def holdings_of(self, object_id: int) -> list[Holding]:
         """Return who is believed to hold an object."""
         return self._holdings("object_id = ?", (object_id,))

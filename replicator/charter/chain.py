@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 
 from replicator.charter.newest import excludes as excludes_charter
 from replicator.charter.verify import VerifiedCharter, signed_hash, verify_charter, verify_root
-from replicator.crypto.sign import Context, body_of, signer_of, verify
+from replicator.crypto.sign import Context, body_of, signer_of, verify, verify_once
 from replicator.errors import IntegrityError
 from replicator.format.charter import read_charter
 from replicator.format.claim import Shown, Standing, Witness, challenge_of
@@ -184,7 +184,7 @@ def read_word(statement: Statement, tenant: bytes) -> Word:
         FormatError, IntegrityError: it is neither, or of another tenant.
     """
     signed = statement.signed
-    body = verify(signed, CONTEXTS[statement.context], [signer_of(signed)])
+    body = verify_once(signed, CONTEXTS[statement.context])
     heads: dict[bytes, Shown]
     if statement.context == "witness":
         witness = decode(Witness, body)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicator.cli import exits
-from replicator.cli.base import Session, command, common_options, wait_in_order
+from replicator.cli.base import Session, as_error, command, common_options, wait_in_order
 from replicator.cli.output import moment
 from replicator.config import counted, format_size, parse_name
 from replicator.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from replicator.catalog.snapshots import Dataset
     from replicator.engine.borg import Archive, Borg
@@ -122,14 +122,27 @@ def borg_import(
             report = wait_in_order(work)
         finally:
             # However it ended: nobody else says of a writer that nobody runs that it is waited for.
-            left = writer_left(keeper, home, open_node)
-            if left:
-                session.out.notice(
-                    f"'{left}' can write until all is in, and `prune` waits for it: run the import again, or take its "
-                    f"right away with `replicator node revoke '{left}'` (a later import gets another by itself)"
-                )
+            _say_left(session, lambda: writer_left(keeper, home, open_node))
     _take(session, report)
     session.out.result(_document(report), _text(report))
+
+
+def _say_left(session: Session, left_of: "Callable[[], str]") -> None:
+    """Say who can write still. Called where something else may be under way, so that what fails here is said too."""
+    try:
+        left = left_of()
+    except Exception as error:  # whatever it is, it must not take the place of why the import ended
+        session.out.notice(
+            f"whether the import's own node can write still is not known: {as_error(error)}; `replicator node list` "
+            "tells, and until its right is taken away `prune` waits for it"
+        )
+        session.worsen(exits.GAPS)
+        return
+    if left:
+        session.out.notice(
+            f"'{left}' can write until all is in, and `prune` waits for it: run the import again, or take its "
+            f"right away with `replicator node revoke '{left}'` (a later import gets another by itself)"
+        )
 
 
 @borg.command("export")

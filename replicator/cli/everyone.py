@@ -36,6 +36,9 @@ SAID: Final = 20
 LONGEST_LINE: Final = 500
 GRACE_S: Final = 900.0
 """Between the request to stop and the end: what is in flight is finished, and hooks run."""
+LEFT_S: Final = 60.0
+"""Between the end and going on without it: a disk that hangs holds even what was killed, and what it started may have
+gone out of its group with the pipes that are read here."""
 _ALONE: Final = frozenset(
     {
         "REPLICATOR_HOME",
@@ -185,9 +188,10 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
         self._asked = False
         self._ended = False
+        self._left = asyncio.Event()
 
     async def wait(self) -> Came:
-        """Run it to its end."""
+        """Run it to its end, or to when it was killed and did not go."""
         process = await asyncio.create_subprocess_exec(
             *self._command,
             env=self._environment,
@@ -202,10 +206,19 @@ class _Child:
         assert process.stdout is not None
         assert process.stderr is not None
         said: deque[str] = deque(maxlen=SAID)
-        out, _ = await asyncio.gather(process.stdout.read(), _keep_last(process.stderr, said))
-        code = await process.wait()
+        ending = asyncio.ensure_future(_to_the_end(process, process.stdout, process.stderr, said))
+        leaving = asyncio.ensure_future(self._left.wait())
+        await asyncio.wait([ending, leaving], return_when="FIRST_COMPLETED")
+        leaving.cancel()
         self._ended = True
-        return Came(code=code, document=_document(out), said=tuple(said))
+        if ending.done():
+            code, out = ending.result()
+            return Came(code=code, document=_document(out), said=tuple(said))
+        ending.cancel()
+        # Pipes that somebody has the other end of are let go of by nothing else.
+        process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 - asyncio shows no way to it
+        said.append(f"killed, and something of it is there still (process {process.pid}): it is waited for no longer")
+        return Came(code=-signal.SIGKILL, said=tuple(said))
 
     def stop(self) -> None:
         """Ask it to stop; end it if it does not within a quarter of an hour."""
@@ -223,6 +236,15 @@ class _Child:
         if self._process is not None and not self._ended:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            asyncio.get_running_loop().call_later(LEFT_S, self._left.set)
+
+
+async def _to_the_end(
+    process: asyncio.subprocess.Process, out: asyncio.StreamReader, err: asyncio.StreamReader, said: deque[str]
+) -> tuple[int, bytes]:
+    """Return a process's exit code and what it wrote, once nobody has the other end of its pipes any more."""
+    written, _ = await asyncio.gather(out.read(), _keep_last(err, said))
+    return await process.wait(), written
 
 
 async def _keep_last(stream: asyncio.StreamReader, lines: deque[str]) -> None:

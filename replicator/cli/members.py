@@ -475,7 +475,8 @@ def peer_remove(session: Session, name: str, dry_run: bool) -> None:
     """Stop counting on a provider. What it holds is marked there and goes, if every promise holds without it.
 
     Copies at other providers count if they were proved within a week, or are now. If they are needed and cannot be
-    proved, the provider stays (exit 3; 4 if what they list is not there).
+    proved, the provider stays (exit 3; 4 if what they list is not there). Removed while objects have too few copies
+    elsewhere, what it holds stays there (exit 3; 5 below the minimum).
     """
     from replicator.engine.members import remove_peer  # noqa: PLC0415
     from replicator.engine.parting import free_what_it_holds, in_words, look_at_parting  # noqa: PLC0415
@@ -492,8 +493,15 @@ def peer_remove(session: Session, name: str, dry_run: bool) -> None:
                 wait(free_what_it_holds(keeper, edge, pin, found))
     for notice in notices:
         session.out.notice(notice)
+    if found.disproved:
+        session.worsen(exits.INTEGRITY)
     if found.unproved:
-        session.worsen(exits.INTEGRITY if found.disproved else exits.GAPS)
+        session.worsen(exits.GAPS)
+    elif parts and any(one.below for one in found.short):
+        session.worsen(exits.MINIMUM)
+    elif parts and (found.short or found.unsure):
+        session.worsen(exits.GAPS)
+    if found.unproved:
         done = f"'{pin.name}' {'would stay' if dry_run else 'stays'} in the charter"
     elif dry_run:
         done = f"Would remove '{pin.name}' ({short(pin.identity)})"
@@ -510,6 +518,10 @@ def peer_remove(session: Session, name: str, dry_run: bool) -> None:
             "goes": moment(found.first_ns) if found.first_ns else None,
             "stays": found.stays or None,
             "unproved": [{"id": one.name.hex(), "peer": one.peer, "why": one.why} for one in found.unproved],
+            "short": [
+                {"id": one.name.hex(), "below_minimum": one.below, "proved_elsewhere": one.proved}
+                for one in found.short
+            ],
         },
         f"{done}; {in_words(pin, found, dry_run=dry_run)}.{after}",
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from replicator.charter.newest import forks, ranked
 from replicator.charter.verify import VerifiedCharter, verify_change, verify_charter, verify_root
+from replicator.config import counted
 from replicator.crypto.recovery import Root
 from replicator.crypto.sign import Context, signer_of, verify
 from replicator.engine.carried import LARGEST_RECORD
@@ -83,7 +84,11 @@ def _shown_of(path: str, tenant: TenantId, objects: CarriedObjects, root: Root) 
     nothing = Answer(name=path, identity=None)
     charters: list[VerifiedCharter] = []
     damaged: list[ObjectName] = []
+    unread: list[ObjectName] = []
     for name, data in _records(objects):
+        if data is None:
+            unread.append(name)
+            continue
         if name_of(data) != name:
             damaged.append(name)
             continue
@@ -93,9 +98,17 @@ def _shown_of(path: str, tenant: TenantId, objects: CarriedObjects, root: Root) 
             continue  # a keybag, or another tenant's: most of a provider's folder is
         if charter.charter.tenant == tenant:
             charters.append(charter)
-    if damaged and (charters or tenant == tenant_of(root.signing.public)):
-        wrong = IntegrityError(f"{len(damaged)} of its charters and keybags are damaged, {short(damaged[0])} first")
-        yield replace(nothing, error=wrong)
+    if charters or tenant == tenant_of(root.signing.public):
+        if damaged:
+            wrong = IntegrityError(f"{len(damaged)} of its charters and keybags are damaged, {short(damaged[0])} first")
+            yield replace(nothing, error=wrong)
+        if unread:
+            what = counted(len(unread), "small object")
+            wrong = IntegrityError(
+                f"{what} there cannot be read, {short(unread[0])} first: a newer charter may be among them",
+                hint="try another disk or --peer",
+            )
+            yield replace(nothing, error=wrong)
     told = set()
     for charter in ranked(charters):
         told.add(charter.hash)
@@ -112,11 +125,18 @@ def _shown_of(path: str, tenant: TenantId, objects: CarriedObjects, root: Root) 
         yield replace(nothing, charter=charter)
 
 
-def _records(objects: CarriedObjects) -> Iterator[tuple[ObjectName, bytes]]:
-    """Give what says of itself that it is a record in clear, one at a time, unverified. Raises OSError."""
+def _records(objects: CarriedObjects) -> Iterator[tuple[ObjectName, bytes | None]]:
+    """Give what says of itself that it is a record in clear, one at a time, unverified; None if it cannot be read.
+
+    A sector that is bad hides what lies on it and nothing else. Raises OSError: the folder cannot be listed.
+    """
     for name, size in objects.names():
-        if size <= LARGEST_RECORD and objects.read(name, len(RECORD_MAGIC)) == RECORD_MAGIC:
-            yield name, objects.read(name, size)
+        if size <= LARGEST_RECORD:
+            try:
+                if objects.read(name, len(RECORD_MAGIC)) == RECORD_MAGIC:
+                    yield name, objects.read(name, size)
+            except OSError:
+                yield name, None
 
 
 def _keybag_of(charter: VerifiedCharter, objects: CarriedObjects, path: str) -> bytes:
@@ -124,13 +144,16 @@ def _keybag_of(charter: VerifiedCharter, objects: CarriedObjects, path: str) -> 
 
     Raises:
         NotFoundError: it is not there.
-        IntegrityError: it is there, and damaged.
+        IntegrityError: it is there, and damaged or not to be read.
     """
     name = ObjectName(charter.charter.keybag)
     size = objects.size(name)
     if size is None or size > LARGEST_RECORD:
         raise NotFoundError(f"{path}: the keybag of charter {charter.number} does not lie there")
-    data = objects.read(name, size)
+    try:
+        data = objects.read(name, size)
+    except OSError as error:
+        raise IntegrityError(f"the keybag of charter {charter.number} cannot be read ({error.strerror})") from error
     if name_of(data) != name:
         raise IntegrityError(f"the keybag of charter {charter.number} on this disk is damaged")
     return data

@@ -277,7 +277,7 @@ async def _survey_one(
     if view.late:
         link.problems.append(f"{view.late} of {counted(view.probes, 'proof')} did not come in time: an outage, for now")
     if view.missing:
-        link.problems.append(missing_in_words(view))
+        link.problems.append(missing_in_words(len(view.missing)))
     if view.lacks:
         link.owe(f"does not hold the {' and the '.join(view.lacks)}, which recovery begins with")
     if view.spoilt:
@@ -288,9 +288,9 @@ async def _survey_one(
     return view
 
 
-def missing_in_words(view: PeerView) -> str:
+def missing_in_words(count: int) -> str:
     """Say how much of what a provider receipted is not there."""
-    what = counted(len(view.missing), "object that it had receipted is", "objects that it had receipted are")
+    what = counted(count, "object that it had receipted is", "objects that it had receipted are")
     return f"{what} gone"
 
 

@@ -27,7 +27,7 @@ from replicator.engine.repair import published, thin_records
 from replicator.engine.sync import sync_all
 from replicator.errors import PeerError
 from replicator.format.charter import PeerPin
-from replicator.ids import NAME_SIZE, Identity
+from replicator.ids import NAME_SIZE, Identity, short
 from scheduler import PeerId
 
 PROVED_S: Final = 7 * DAY_S
@@ -43,12 +43,25 @@ class Unproved:
     why: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Short:
+    """An object with fewer copies than promised once the provider is gone. ``below``: even than the minimum.
+
+    ``proved``: what others showed within :data:`PROVED_S` is enough to read it.
+    """
+
+    name: bytes
+    below: bool
+    proved: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Parting:
     """What became, or would become, of what a provider holds. ``stays``: why nothing is freed there, empty if it is.
 
     ``objects`` of ``bytes`` lie there; ``marked`` of them go from ``first_ns`` on. ``unproved``: copies elsewhere
     without which promises would stand on this provider; nobody parts with it then. ``disproved``: some are not there.
+    ``unsure``: something that providers showed does not hold, so that there may be fewer copies than are counted.
     """
 
     objects: int = 0
@@ -58,6 +71,8 @@ class Parting:
     stays: str = ""
     unproved: list[Unproved] = field(default_factory=list)
     disproved: bool = False
+    short: list[Short] = field(default_factory=list)
+    unsure: bool = False
 
 
 async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parting:
@@ -73,27 +88,27 @@ async def look_at_parting(keeper: KeeperHome, edge: Edge, pin: PeerPin) -> Parti
         there = [row for row in keeper.catalog.objects.stored(needed) if peer_id(identity) in _holders(ground, row)]
         for held in ground.held.values():
             held.discard(peer_id(identity))
-        short = _short_of(ground, needed)
+        found.short = _short_of(keeper, edge, ground, needed)
         if identity in views:
             found.objects, found.bytes = views[identity].objects, views[identity].bytes
         if identity not in federation.links:
             found.stays = f"it does not answer: {federation.failures.get(identity, 'no reason is known')}"
         elif federation.integrity:
             found.stays = f"not all is known: {federation.integrity[0]}"
-        elif short:
-            found.stays = f"{counted(short, 'object')} would have fewer copies than promised without it"
+        elif found.short:
+            found.stays = f"{counted(len(found.short), 'object')} would have fewer copies than promised without it"
         else:
             await _prove_the_others(keeper, federation, edge, ground, there, found)
-            short = _short_of(ground, needed)
-            if not short:
-                found.unproved = []
-            elif identity in gone_peers(keeper):
-                # Who said that it will not come back parts with it anyway; what it holds is not freed by that.
-                found.unproved, found.stays = [], _too_few(short)
-            else:
-                found.stays = _too_few(short)
-            if federation.integrity and not found.stays:
+            found.short = _short_of(keeper, edge, ground, needed)
+            if found.short:
+                few = counted(len(found.short), "object has", "objects have")
+                found.stays = f"{few} too few other copies that were proved"
+            elif federation.integrity:
                 found.stays = f"not all is known: {federation.integrity[0]}"
+            if not found.short or identity in gone_peers(keeper):
+                # Who said that it will not come back parts with it anyway; what it holds is not freed by that.
+                found.unproved = []
+        found.unsure = bool(federation.integrity)
     return found
 
 
@@ -101,15 +116,25 @@ def _holders(ground: Ground, row: ObjectRow) -> set[PeerId]:
     return ground.held.get(pack_id(row.name), set())
 
 
-def _short_of(ground: Ground, needed: list[ObjectRow]) -> int:
-    """Return how many objects have fewer copies than promised."""
-    rows = [row for row in needed if row.kind in PACK_KINDS]
-    packs = short_packs(ground.plan(rows, frozen=True)) & {pack_id(row.name) for row in rows}
-    return len(packs) + sum(len(thin) for _, thin in thin_records(ground, needed))
+def _short_of(keeper: KeeperHome, edge: Edge, ground: Ground, needed: list[ObjectRow]) -> list[Short]:
+    """Return which objects have fewer copies than promised."""
+    plan = ground.plan([row for row in needed if row.kind in PACK_KINDS], frozen=True)
+    packs, refused = short_packs(plan), {one.pack for one in plan.refused}
+    thin = {row.id for _, records in thin_records(ground, needed) for row in records}
+    rows = [row for row in needed if row.id in thin or (row.kind in PACK_KINDS and pack_id(row.name) in packs)]
+    if not rows:
+        return []
+    proved = {peer_id(one.identity): _proved(keeper, edge, Identity(one.identity)) for one in keeper.peers}
 
+    def is_proved(row: ObjectRow) -> bool:
+        shards = ground.shards(row)
+        parts, least = ((row,), 1) if shards is None else (shards.rows, shards.needed)
+        return sum(any(part.id in proved[one] for one in _holders(ground, part)) for part in parts) >= least
 
-def _too_few(short: int) -> str:
-    return f"{counted(short, 'object has', 'objects have')} too few other copies that were proved"
+    return [
+        Short(name=row.name, below=row.id in thin or pack_id(row.name) in refused, proved=is_proved(row))
+        for row in rows
+    ]
 
 
 async def _prove_the_others(
@@ -193,9 +218,27 @@ def in_words(pin: PeerPin, found: Parting, *, dry_run: bool) -> str:
         return (
             f"what {pin.name} holds of yours {'would stay' if dry_run else 'stays'} there: {found.stays}. To have it "
             f"freed, make copies elsewhere first (`replicator peer set {pin.name} --state draining`, `replicator "
-            "repair`); its operator can delete it"
+            f"repair`); its operator can delete it{_short_in_words(found)}"
         )
     if dry_run:
         return f"what {pin.name} holds of yours is needed nowhere else, would be marked there and go after its waits"
     when = f"from {day_of(found.first_ns)} on" if found.first_ns else "after its waits"
     return f"what {pin.name} holds of yours is marked there and goes {when}"
+
+
+def _short_in_words(found: Parting) -> str:
+    if not found.short:
+        return ""
+    below = sum(one.below for one in found.short)
+    only = [one for one in found.short if not one.proved]
+    text = (
+        f". Without it {counted(len(found.short), 'object has', 'objects have')} fewer copies than promised, "
+        f"{below} of them fewer than the minimum"
+    )
+    if not only:
+        return text
+    has = counted(len(only), "of them has", "of them have")
+    return (
+        f"{text}; {has} no copy elsewhere that was proved within a week ({short(only[0].name)} first), and what lies "
+        "there may be the last that is good: have it as a provider until `replicator repair` has made others"
+    )

@@ -1,7 +1,7 @@
 """The catalog's facts as the scheduler's values, and its plans back as objects and peers."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replicator.catalog.objects import ObjectRow, Shards
@@ -15,6 +15,7 @@ from replicator.engine.home import Half
 from replicator.engine.notices import notice_of
 from replicator.engine.presence import disk_away_since
 from replicator.engine.promises import asked_of_indexes, promised
+from replicator.engine.ways import Relay, relays
 from replicator.errors import RefusedError, UsageError
 from replicator.format.charter import PeerPin
 from replicator.format.policy import Policy as PolicyRecord
@@ -38,6 +39,7 @@ from scheduler import (
 )
 from scheduler.check import Ground as Places
 from scheduler.geography import residency
+from scheduler.hanging import Relays
 from scheduler.schemes import CODING_FROM, spread_out
 from scheduler.shards import count_shards
 from scheduler.standing import Contact, Said, Standing, standing
@@ -93,6 +95,10 @@ def scheduler_policy(policy_id: bytes, policy: PolicyRecord, *, whole: bool = Fa
 def gone_peers(half: Half) -> set[Identity]:
     """Return which providers will not come back, as the tenant said: what lies there counts nowhere."""
     return {Identity(said.identity) for said in half.private.standings if said.state == "gone"}
+
+
+def _falls(found: Iterable[Relay]) -> dict[PeerId, set[PeerId]]:
+    return {peer_id(one.identity): {peer_id(peer) for peer in one.falls} for one in found}
 
 
 def _peer(pin: PeerPin, *, capacity: int, used: int, state: str) -> Peer:
@@ -328,7 +334,28 @@ class Ground:
         rows = [row for row in rows if row.kind in PACK_KINDS]
         held = {name: set(counted) for name, counted in self.counted(rows).items()}
         packs, rules = self.packs(rows)
-        return place(packs, self.roster(frozen=frozen, today=today), rules, held, seed=self.half.tenant)
+        return place(
+            packs,
+            self.roster(frozen=frozen, today=today),
+            rules,
+            held,
+            seed=self.half.tenant,
+            relays=_falls(relays(self.half)),
+        )
+
+    def hanging(self, found: Sequence[Relay], rows: Iterable[ObjectRow]) -> list[Relay]:
+        """Return the relays without which some of these objects, that can be read now, could not be."""
+        if not found:
+            return []
+        rows = list(rows)
+        counted = self.counted(rows)
+        each = set()
+        for row in rows:
+            shards = self.shards(row)
+            each.add((frozenset(counted[pack_id(row.name)]), 1 if shards is None else shards.needed))
+        known = Relays(_falls(found))
+        waited_for = {relay for holders, needed in each for relay in known.lacks(holders, needed)}
+        return [one for one in found if peer_id(one.identity) in waited_for]
 
     def packs(self, rows: Iterable[ObjectRow]) -> tuple[list[Pack], list[Policy]]:
         """Return packs (rows of other kinds are left out) with the policies that they are kept by now, and those.

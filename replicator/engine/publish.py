@@ -18,6 +18,7 @@ from replicator.charter.verify import signed_hash
 from replicator.config import counted
 from replicator.crypto.sign import Context
 from replicator.engine.asking import ask_all
+from replicator.engine.audit import missing_in_words
 from replicator.engine.dismissed import dismissed
 from replicator.engine.edge import Edge
 from replicator.engine.federation import Federation, Link
@@ -221,13 +222,9 @@ class Publisher:
             )
         objects.set_claimed(identity, number, held)
         if lacking:
-            link.problems.append(
-                f"{counted(len(lacking), 'object that it had receipted is', 'objects that it had receipted are')} gone"
-            )
-            self.federation.integrity.append(
-                f"{link.pin.name}: "
-                f"{counted(len(lacking), 'object that it had receipted is', 'objects that it had receipted are')} gone"
-            )
+            text = missing_in_words(len(lacking))
+            link.problems.append(text)
+            self.federation.integrity.append(f"{link.pin.name}: {text}")
         return bool(lacking)
 
     async def _stands(self, link: Link) -> bool:

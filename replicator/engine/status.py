@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from replicator.catalog.snapshots import SnapshotRow
-from replicator.clock import NS
+from replicator.clock import HOUR_S, NS
 from replicator.config import counted, format_size
 from replicator.engine.audit import Audited, PeerView, audited, looked_for, survey
 from replicator.engine.beside import BesideState, besides
@@ -17,7 +17,7 @@ from replicator.engine.extra import Extra, extras, overdue
 from replicator.engine.federation import Federation
 from replicator.engine.findings import Findings, KeptFinding, advice_for, in_words
 from replicator.engine.forgetting import without_forgotten
-from replicator.engine.freshness import Sighting, age_in_words, freshness
+from replicator.engine.freshness import Sighting, freshness
 from replicator.engine.givenup import given_up
 from replicator.engine.groups import group_advice
 from replicator.engine.heads import KnownHead
@@ -28,7 +28,7 @@ from replicator.engine.placing import PACK_KINDS, Ground, debts_in_words, object
 from replicator.engine.printed import address_advice
 from replicator.engine.roots import Announced, announced
 from replicator.engine.sync import sync_all
-from replicator.engine.ways import Relay, behind, hanging, relays
+from replicator.engine.ways import Relay, behind, relays
 from replicator.errors import HomeError
 from replicator.format.charter import PeerPin
 from replicator.format.drill import Drill
@@ -356,7 +356,7 @@ def _beside_problems(states: Mapping[str, BesideState], now_ns: int) -> dict[str
         elif not state.archived_ns:
             problems[name] = f"archive of '{name}' beside, in {state.repository}: none yet"
         elif age_s > STALE_S:
-            problems[name] = f"archive of '{name}' beside, in {state.repository}, is {age_in_words(age_s)} old"
+            problems[name] = f"archive of '{name}' beside, in {state.repository}, is {_hours(age_s)} old"
     return problems
 
 
@@ -476,15 +476,15 @@ def _dataset(
     if awaited and age_s > STALE_S:
         state = "stale"
         late = True
-        gaps.append(f"the newest snapshot is {age_in_words(age_s)} old")
+        gaps.append(f"the newest snapshot is {_hours(age_s)} old")
     elif awaited and age_s > LATE_S:
         late = True
-        warnings.append(f"the newest snapshot is {age_in_words(age_s)} old: is it backed up every night?")
+        warnings.append(f"the newest snapshot is {_hours(age_s)} old: is it backed up every night?")
     if half.role == "node" and any(
         one.name == name and not at_least_as_strong(policy, one.policy) for one in half.catalog.datasets.all()
     ):
         gaps.append("its policy became stronger: the next `backup` stores it again under that")
-    hangs = [one.name for one in hanging(between, ground, objects_of(half, [newest]))] if between else []
+    hangs = [one.name for one in ground.hanging(between, objects_of(half, [newest]))] if between else []
     warnings += [
         f"some of the newest snapshot is reached through '{one}' alone: nothing is lost while that is away, and that "
         "part cannot be restored until it is back"
@@ -587,6 +587,7 @@ def _peer(half: Half, federation: Federation, identity: Identity, views: dict[by
     else:
         holdings = half.catalog.objects.holdings(peer=identity)
         found.objects = sum(holding.state in {"held", "released"} for holding in holdings)
+        found.bytes = half.catalog.objects.held_bytes(identity)
         found.missing = sum(holding.state == "missing" for holding in holdings)
         found.damaged = sum(holding.state == "damaged" for holding in holdings)
     return found
@@ -623,3 +624,8 @@ def _advice(half: Half, datasets: list[DatasetStatus], peers: list[PeerStatus], 
     if half.role == "node" and not datasets:
         advice.append("nothing is backed up here yet: `replicator dataset add NAME PATH...`")
     return advice
+
+
+def _hours(seconds: float) -> str:
+    """Return an age in the unit that its limits have."""
+    return counted(round(seconds / HOUR_S), "hour")

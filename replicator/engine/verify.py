@@ -70,7 +70,7 @@ async def verify_sealed(half: Half, federation: Federation, edge: Edge, *, share
     for identity, view in views.items():
         if view.missing and identity in federation.links:
             name = federation.links[Identity(identity)].pin.name
-            report.absent.append(f"{name}: {missing_in_words(view)}")
+            report.absent.append(f"{name}: {missing_in_words(len(view.missing))}")
     snapshots = without_forgotten(half, half.catalog.snapshots.all("published_ns != 0"))
     report.snapshots = len(snapshots)
     rows = objects_of(half, snapshots)

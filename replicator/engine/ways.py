@@ -3,17 +3,13 @@
 By what each provider's own newest offer says; a provider that keeps quiet about it is believed.
 """
 
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from replicator.catalog.objects import ObjectRow
 from replicator.endpoints import Way, parse_way
 from replicator.engine.home import Half
-from replicator.engine.placing import Ground, pack_id, peer_id
 from replicator.format.charter import PeerPin
 from replicator.ids import Identity, short
-from scheduler import PeerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +18,7 @@ class Relay:
 
     identity: Identity
     name: str
-    falls: frozenset[PeerId]
+    falls: frozenset[Identity]
 
 
 def ways(half: Half, pin: PeerPin) -> list[Way]:
@@ -42,17 +38,17 @@ def behind(half: Half, pin: PeerPin) -> list[str]:
 
 def relays(half: Half) -> list[Relay]:
     """Return the relays that some provider falls with, by name."""
-    falls: dict[Identity, set[PeerId]] = {}
+    falls: dict[Identity, set[Identity]] = {}
     known: dict[Identity, Way] = {}
     for pin in half.peers:
         found = {way.relay: way for way in ways(half, pin)}
         for relay, way in found.items() if len(found) == 1 else ():
             if relay is not None:
-                falls.setdefault(relay, set()).add(peer_id(pin.identity))
+                falls.setdefault(relay, set()).add(Identity(pin.identity))
                 known[relay] = way
     here = {Identity(pin.identity) for pin in half.peers}
     for relay in falls.keys() & here:
-        falls[relay].add(peer_id(relay))
+        falls[relay].add(relay)
     made = [Relay(identity=one, name=_name(half, known[one]), falls=frozenset(falls[one])) for one in falls]
     return sorted(made, key=lambda one: (one.name, one.identity))
 
@@ -60,26 +56,7 @@ def relays(half: Half) -> list[Relay]:
 def fallen_with(half: Half, pin: PeerPin) -> list[str]:
     """Return the names of the other providers that are out of reach while this one is."""
     falls = {name for one in relays(half) if one.identity == pin.identity for name in one.falls}
-    return [other.name for other in half.peers if other.identity != pin.identity and peer_id(other.identity) in falls]
-
-
-def hanging(found: Sequence[Relay], ground: Ground, rows: Iterable[ObjectRow]) -> list[Relay]:
-    """Return the relays without which some of these objects, that can be read now, could not be."""
-    if not found:
-        return []
-    rows = list(rows)
-    counted = ground.counted(rows)
-    each = set()
-    for row in rows:
-        shards = ground.shards(row)
-        each.add((frozenset(counted[pack_id(row.name)]), 1 if shards is None else shards.needed))
-    return [relay for relay in found if any(_hangs(relay, holders, needed) for holders, needed in each)]
-
-
-def _hangs(relay: Relay, holders: frozenset[PeerId], needed: int) -> bool:
-    """Return whether what ``needed`` of these give back waits for a relay, and not for what lies at that alone."""
-    behind_it = (holders & relay.falls) - {peer_id(relay.identity)}
-    return bool(behind_it) and len(holders - relay.falls) < needed <= len(holders)
+    return [other.name for other in half.peers if other.identity != pin.identity and other.identity in falls]
 
 
 def _name(half: Half, way: Way) -> str:

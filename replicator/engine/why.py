@@ -13,7 +13,7 @@ from replicator.engine.federation import Federation
 from replicator.engine.givenup import given_up
 from replicator.engine.home import Half
 from replicator.engine.placing import PACK_KINDS, Ground, as_it_stands, in_names, objects_of, pack_id, peer_id
-from replicator.engine.ways import hanging, relays
+from replicator.engine.ways import relays
 from scheduler import PeerId, survives, why
 
 
@@ -68,7 +68,7 @@ async def explain(half: Half, edge: Edge, snapshots: Sequence[SnapshotRow]) -> E
             left.append(in_names(half, f"after losing the worst {kind} ({loss.place}): {what}"))
     left += [
         f"while {one.name} is out of reach, so is all that is reached through it alone: some of this waits for it"
-        for one in hanging(relays(half), ground, stored)
+        for one in ground.hanging(relays(half), stored)
     ]
     return Explanation(places=places, reasons=[*reasons, *surplus], survives=left)
 

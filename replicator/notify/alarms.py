@@ -75,6 +75,7 @@ CODES: Final[Mapping[str, Kind]] = {
     "tenant.fork": Kind(weight="integrity", known=True),
     "tenant.root": Kind(weight="red"),
     "tenant.erased": Kind(weight="red"),
+    "erasure.stuck": Kind(weight="red"),
 }
 
 

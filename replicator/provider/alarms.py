@@ -11,7 +11,7 @@ from replicator.config import counted, format_size
 from replicator.notify.alarms import STALE_S, Alarm
 from replicator.notify.metrics import Gauge
 from replicator.provider.drain import Emptying
-from replicator.provider.state import ProviderState, TenantState
+from replicator.provider.state import ErasedState, ProviderState, TenantState
 
 FULL_PERCENT: Final = 1
 FILLING_DAYS: Final = 30
@@ -21,6 +21,13 @@ RELAY_TODO: Final = (
     "look whether this machine's own line works; ask the relay's operator whether it runs and still relays this "
     "provider (`replicator provider set --relay-for` there); `replicator provider serve --via` may name another relay "
     "beside it"
+)
+ERASING_S: Final = HOUR_S
+"""The objects of most tenants are gone from a disk in minutes, and from a bucket within that."""
+ERASING_TODO: Final = (
+    "mount the disk with the objects and those with folders from before a move, which `replicator provider status` "
+    "names, or say of one that is no more `replicator provider move --data DIR --forget-old`; then start the daemon "
+    "anew, which goes on"
 )
 _ASK: Final = "ask whose it is, by another way than this program"
 
@@ -64,16 +71,7 @@ def alarms_of(state: ProviderState) -> list[Alarm]:
         alarms += _of_room(state)
     alarms += _of_relays(state)
     alarms += [alarm for one in state.draining for alarm in _of_emptying(one, state.now_ns)]
-    alarms += [
-        Alarm(
-            code="tenant.erased",
-            about=f"tenant {tenant[:12]}",
-            what=f"tenant {tenant[:12]} was erased by its root's order on {moment_of(began_ns)[:10]}",
-            todo=f"nothing here, if they know of it: {_ASK}",
-        )
-        for tenant, began_ns in state.erased
-        if state.now_ns - began_ns < FILLING_DAYS * DAY_S * NS
-    ]
+    alarms += [alarm for one in state.erased for alarm in _of_erased(one, state.now_ns)]
     return alarms
 
 
@@ -163,6 +161,19 @@ def _of_relays(state: ProviderState) -> list[Alarm]:
         return [Alarm(code="provider.unreachable", about="ways in", what=text, todo=RELAY_TODO)]
     text = f"who comes to this provider through a relay does not get here, other ways in stay: it has lost {named}"
     return [Alarm(code="relay.lost", about="ways in", what=text, todo=RELAY_TODO, extent=len(lost))]
+
+
+def _of_erased(one: ErasedState, now_ns: int) -> list[Alarm]:
+    """Return that a tenant was ordered away, and whether something of it is still left after it should be gone."""
+    about, day, alarms = f"tenant {one.id[:12]}", moment_of(one.began_ns)[:10], []
+    if now_ns - one.began_ns < FILLING_DAYS * DAY_S * NS:
+        text = f"{about} {'was' if one.done else 'is being'} erased by its root's order of {day}"
+        todo = f"nothing here, if they know of it: {_ASK}"
+        alarms.append(Alarm(code="tenant.erased", about=about, what=text, todo=todo))
+    if not one.done and now_ns - one.began_ns >= ERASING_S * NS:
+        text = f"{about} is not erased yet, and has no receipt: its root ordered that on {day}, and some of it is left"
+        alarms.append(Alarm(code="erasure.stuck", about=about, what=text, todo=ERASING_TODO))
+    return alarms
 
 
 def _of_emptying(one: Emptying, now_ns: int) -> list[Alarm]:

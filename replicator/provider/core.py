@@ -257,7 +257,7 @@ class Core:
                 if self._attached:
                     log.error("the objects are not there any more: the disk is not mounted, or the bucket is another")
                 self._attached = False
-            elif not self._attached:
+            elif not self._attached and self._data.presence() == "there":  # still, now that nobody else takes it up
                 try:
                     self._attach()
                 except BucketError as error:

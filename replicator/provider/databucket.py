@@ -101,8 +101,9 @@ class DataBucket:
             if self._asking is None:
                 if self._heard_s is not None and 0 <= now_s - self._heard_s < FRESH_S:
                     return self._said()
-                self._asking, self._began_s = threading.Thread(target=self._ask, name="bucket"), now_s
-                self._asking.start()
+                asking = threading.Thread(target=self._ask, name="bucket")
+                asking.start()  # before it is noted: where no thread can be had, whoever comes next tries again
+                self._asking, self._began_s = asking, now_s
             asking, left_s = self._asking, PATIENCE_S - (now_s - self._began_s)
         asking.join(max(0.0, left_s))
         with self._known:

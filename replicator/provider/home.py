@@ -65,7 +65,7 @@ from replicator.provider.relaying import (
 )
 from replicator.provider.scrub import Log, Scrubbed, read_log, share
 from replicator.provider.service import ProviderService
-from replicator.provider.state import ProviderState, RelayState, TenantState, counts, growth, heard
+from replicator.provider.state import ErasedState, ProviderState, RelayState, TenantState, counts, growth, heard
 from replicator.provider.sweeping import TenantSweep, deletions, plan_all
 from replicator.provider.tenants import all_tenants, find_tenant, grant, set_quota, tenant_named
 from replicator.provider.traffic import Month, by_holder, months
@@ -146,6 +146,11 @@ class HomeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     moved_before: tuple[str, ...] = ()
     promised_until_ns: int = 0
     server: BucketServer | None = None
+
+    @property
+    def old_folders(self) -> list[str]:
+        """The folders that the objects were in before moves and copies may still lie in, the last one last."""
+        return [*self.moved_before, *filter(None, [self.moved_from])]
 
 
 class Provider:
@@ -730,7 +735,7 @@ class Provider:
     @property
     def old_folders(self) -> list[str]:
         """The folders that the objects were in before moves and copies may still lie in, the last one last."""
-        return [*self._file.moved_before, *filter(None, [self._file.moved_from])]
+        return self._file.old_folders
 
     def forget_old(self) -> list[str]:
         """Forget the folders from before moves, whose disks are no more; return them. Nothing is deleted."""
@@ -745,7 +750,7 @@ class Provider:
     def _erase_left(self, tenant: TenantId) -> None:
         """Remove a tenant from the folders of before, as home.json names them now."""
         file = _read_home_file(os.path.join(self.folder, "home.json"), self._fs)
-        for folder in (*file.moved_before, *filter(None, [file.moved_from])):
+        for folder in file.old_folders:
             erase_left(self._fs, folder, self._store(), tenant)
 
     @property
@@ -818,7 +823,10 @@ class Provider:
             scrub_ended_ns=log.ended_ns,
             tenants=tuple(tenants),
             draining=tuple(progress(self._database)),
-            erased=tuple((one.tenant.hex(), one.began_ns) for one in all_erasures(self._database)),
+            erased=tuple(
+                ErasedState(id=one.tenant.hex(), began_ns=one.began_ns, done=bool(one.receipt))
+                for one in all_erasures(self._database)
+            ),
             relays=self.relays(),
             dialled=self._advertised(),
         )

@@ -58,10 +58,19 @@ class RelayState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedState:
+    """A tenant whose root ordered it away, by id. ``done``: nothing of it is left, in old folders neither."""
+
+    id: str
+    began_ns: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderState:
     """The whole. ``room`` is what may still be stored; ``growth`` is bytes a day, as of late; below 0 it empties.
 
-    ``damaged`` are objects that scrubs set aside; ``erased`` are tenants that their roots ordered away, by id.
+    ``damaged`` are objects that scrubs set aside.
     ``dialled``: its operator says where it is dialled, beside ``relays``.
     """
 
@@ -78,7 +87,7 @@ class ProviderState:
     scrub_ended_ns: int
     tenants: tuple[TenantState, ...]
     draining: tuple[Emptying, ...] = ()
-    erased: tuple[tuple[str, int], ...] = ()
+    erased: tuple[ErasedState, ...] = ()
     relays: tuple[RelayState, ...] = ()
     dialled: bool = True
 

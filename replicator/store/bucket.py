@@ -60,6 +60,10 @@ class Bucket(Protocol):
         """Return the size of what is there, None if it says that nothing is."""
         ...
 
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Return the same of several, each of them asked for."""
+        ...
+
     def pages(self, prefix: str, after: str = "") -> Iterator[list[tuple[str, int]]]:
         """Yield keys below a folder and their sizes, those that sort after a key, page by page as they are wanted."""
         ...
@@ -99,6 +103,13 @@ class Anchored:
             self._insist()
         return found
 
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Return sizes, None only if nothing is there: the anchor is looked for once, when all were asked for."""
+        found = self._bucket.sizes(keys)
+        if None in found:
+            self._insist()
+        return found
+
     def pages(self, prefix: str, after: str = "") -> Iterator[list[tuple[str, int]]]:
         """Yield keys and sizes. What a listing lacks may be there all the same, but it ends only in our bucket."""
         yield from self._bucket.pages(prefix, after)
@@ -126,9 +137,8 @@ def delete_surely(bucket: Bucket, keys: Sequence[str]) -> None:
     if not keys:
         return
     bucket.delete(keys)
-    for key in keys:
-        if bucket.size(key) is not None:
-            raise BucketError(errno.EREMOTEIO, "what was deleted is still there")
+    if any(size is not None for size in bucket.sizes(keys)):
+        raise BucketError(errno.EREMOTEIO, "what was deleted is still there")
 
 
 class BucketObjectStore:
@@ -194,7 +204,9 @@ class BucketObjectStore:
             last = max(found)
             while at < len(wanted) and wanted[at] <= last:
                 at += 1
-        return [listed[name] if name in listed else self.size(name) for name in names]
+        lacking = [name for name in wanted if name not in listed]
+        asked = dict(zip(lacking, self._bucket.sizes([self._key(name) for name in lacking]), strict=True))
+        return [listed[name] if name in listed else asked[name] for name in names]
 
     def prove(self, name: ObjectName, leaves: Sequence[int]) -> list[Proof | None]:
         """Return a proof for each leaf; the whole object is fetched for it, no hash is remembered."""

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CREDENTIAL: Final = "replicator-s3"
 PAGE: Final = 1000
 """Keys that a server lists at once."""
+ASKED: Final = 16
+"""Keys that are asked for at the same time: each takes a journey to the server, and nothing else."""
 CONNECT_S: Final = 10
 SILENT_S: Final = 30
 """How long a server may send nothing."""
@@ -177,6 +180,13 @@ class ObstoreBucket:
                 return obstore.head(self._client, key)["size"]
             except FileNotFoundError:
                 return None
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Return sizes. At the first error what was not asked for yet is left."""
+        if len(keys) == 1:
+            return [self.size(keys[0])]
+        with ThreadPoolExecutor(ASKED, thread_name_prefix="bucket-sizes") as asking:
+            return list(asking.map(self.size, keys))
 
     def pages(self, prefix: str, after: str = "") -> Iterator[list[tuple[str, int]]]:
         """Yield pages of keys."""

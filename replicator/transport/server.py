@@ -45,6 +45,7 @@ from replicator.wire.messages import (
     WaitReply,
     read_enrol_request,
 )
+from scheduler.lanes import Places
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ ARRIVING = 512 << 10
 SLICE = 256 << 10
 """Bytes written to a connection at once; aiohttp's FileResponse over TLS goes in steps of 16 KiB (4 times slower)."""
 DOWNLOADS = 16
-"""Whole objects in memory for clients that read slowly, for all tenants together."""
+"""Whole objects in memory for clients that read slowly, for all tenants together; one tenant alone has half of them."""
 STALL_S = 30.0
 MINIMUM_RATE = 16 << 10
 """Bytes a second below which a body is given up."""
@@ -153,7 +154,7 @@ class Face:
         self._probes = TokenBucket(clock, burst=PROBE_BURST, per_s=PROBES_PER_S)
         self._waits = TokenBucket(clock, burst=WAIT_BURST, per_s=WAITS_PER_S)
         self._came: OrderedDict[tuple[object, object], str] = OrderedDict()
-        self._downloads = 0
+        self._downloads = Places()
         self._giving = 0
         self._closing = False
         self._running = 0
@@ -334,7 +335,7 @@ class Face:
         name = _name(request)
         offset = _number(request, "offset")
         length = _number(request, "length")
-        async with self._download():
+        async with self._download(session.tenant):
             return await self._send(request, session.tenant, await self._run(session.get, name, offset or 0, length))
 
     async def _give(self, request: web.Request) -> web.StreamResponse:
@@ -343,7 +344,7 @@ class Face:
             raise RequestRefusedError("busy", "enough is given to others", after_s=1.0)
         self._giving += 1
         try:
-            async with self._download():
+            async with self._download(b""):  # whose it is, is known when it was read: all together are as one tenant
                 return await self._send(request, *await self._run(self._service.give, pickup))
         finally:
             self._giving -= 1
@@ -371,14 +372,13 @@ class Face:
         return response
 
     @contextlib.asynccontextmanager
-    async def _download(self) -> AsyncIterator[None]:
-        if self._downloads >= DOWNLOADS:
+    async def _download(self, who: bytes) -> AsyncIterator[None]:
+        if not self._downloads.begin_at_once(who, DOWNLOADS):
             raise RequestRefusedError("busy", "many objects are being read", after_s=1.0)
-        self._downloads += 1
         try:
             yield
         finally:
-            self._downloads -= 1
+            self._downloads.end(who)
 
 
 def peer_key(request: web.Request) -> bytes | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from replicator.cli.base import Session
+from replicator.cli.borg import _say_left
 from replicator.engine.borg import environment_of
-from replicator.errors import UsageError
+from replicator.errors import HomeError, LockedError, UsageError
 from tests.borg import Repo, needs_borg
 from tests.cli.federation import Federation
 from tests.compare import compare
@@ -23,6 +25,24 @@ def test_a_passphrase_behind_a_descriptor_is_read_once_for_all_that_borg_is_aske
     with pytest.raises(UsageError, match="nothing can be read there"):
         environment_of({"BORG_PASSPHRASE_FD": str(reading)})
     assert environment_of({"BORG_PASSPHRASE_FD": "9", "BORG_PASSPHRASE": "x"}) == {"BORG_PASSPHRASE": "x"}
+
+
+def test_what_fails_when_an_import_has_ended_takes_no_place_of_why_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session()
+
+    def locked() -> str:
+        raise LockedError("the node is at work", hint="wait")
+
+    def whole_import() -> None:
+        try:
+            raise HomeError("no room")
+        finally:
+            _say_left(session, locked)
+
+    with pytest.raises(HomeError, match="no room"):
+        whole_import()
+    assert "can write still is not known: the node is at work" in capsys.readouterr().err
+    assert session.code == 3
 
 
 def dying(folder: Path, word: str) -> Path:

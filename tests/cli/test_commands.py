@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from replicator.cli.base import Session
 from replicator.cli.exits import HELP
 from replicator.cli.main import OTHER_WORDS, cli
-from replicator.engine.parting import Parting, Unproved
+from replicator.engine.parting import Parting, Short, Unproved
 from tests.cli.federation import PASSPHRASE, PLACES, Federation, Place
 
 pytestmark = pytest.mark.process
@@ -207,6 +207,32 @@ def test_a_provider_stays_while_copies_elsewhere_are_not_proved(
         assert found["unproved"] == [{"id": "00" * 32, "peer": "bob", "why": "it gave no proof in time"}]
     assert "'carol' stays in the charter" in CliRunner().invoke(cli, common, obj=Session()).stdout
     assert "carol" in [row["name"] for row in federation.json("peer", "list", home="keeper")]
+
+
+@pytest.mark.parametrize(
+    ("below", "unsure", "code"), [(True, True, 5), (False, True, 3), (None, True, 3), (None, False, 0)]
+)
+def test_a_provider_that_is_removed_while_copies_elsewhere_are_too_few_is_no_success(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, below: bool | None, unsure: bool, code: int
+) -> None:
+    few = [] if below is None else [Short(name=bytes(32), below=below, proved=False)]
+
+    async def look(*_: object) -> Parting:
+        return Parting(objects=3, bytes=1 << 20, stays="not all is known: bob", short=few, unsure=unsure)
+
+    async def remove(*_: object) -> list[str]:
+        return []
+
+    monkeypatch.setattr("replicator.engine.parting.look_at_parting", look)
+    monkeypatch.setattr("replicator.engine.members.remove_peer", remove)
+    home, secret = str(federation.path / "keeper"), str(federation.passphrase_file)
+    common = ("--home", home, "--passphrase-file", secret, "peer", "remove", "carol")
+    done = CliRunner().invoke(cli, [*common, "--json"], obj=Session())
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["removed"]) == (code, True)
+    assert found["short"] == [{"id": "00" * 32, "below_minimum": one.below, "proved_elsewhere": False} for one in few]
+    said = CliRunner().invoke(cli, common, obj=Session()).stdout
+    assert ("no copy elsewhere that was proved within a week" in said) == bool(few)
 
 
 def test_a_node_joins_writes_and_is_revoked(federation: Federation) -> None:

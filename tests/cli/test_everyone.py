@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from replicator.cli import everyone
+from replicator.engine.turns import Came
 from tests.cli.federation import Federation
 
 pytestmark = pytest.mark.process
@@ -121,3 +123,34 @@ def test_a_run_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypa
         return (await asyncio.wait_for(ended, 120)).code
 
     assert asyncio.run(hang()) == -9
+
+
+def test_a_run_that_was_killed_and_is_not_gone_is_waited_for_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everyone, "GRACE_S", 0.1)
+    monkeypatch.setattr(everyone, "LEFT_S", 0.1)
+    ready, left = tmp_path / "ready", tmp_path / "left"
+    program = (
+        "import pathlib, signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "away = subprocess.Popen(['sleep', '3600'], start_new_session=True); "
+        "pathlib.Path(sys.argv[2]).write_text(str(away.pid)); pathlib.Path(sys.argv[1]).touch(); away.wait()"
+    )
+
+    async def hang() -> Came:
+        child = everyone._Child([sys.executable, "-c", program, str(ready), str(left)], dict(os.environ))
+        ended = asyncio.ensure_future(child.wait())
+        while not ready.exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        child.stop()
+        came = await asyncio.wait_for(ended, 120)
+        while child._process is not None and child._process.returncode is None:  # noqa: ASYNC110 - it dies elsewhere
+            await asyncio.sleep(0.01)
+        return came
+
+    try:
+        came = asyncio.run(hang())
+    finally:
+        os.kill(int(left.read_text()), signal.SIGKILL)
+    assert came.code == -9
+    assert "waited for no longer" in came.said[-1]

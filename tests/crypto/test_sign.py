@@ -3,7 +3,8 @@ import itertools
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from replicator.crypto.sign import SIGNED_HEAD, Context, SigningKey, body_of, signer_of, verify
+from replicator.crypto import sign
+from replicator.crypto.sign import SIGNED_HEAD, Context, SigningKey, body_of, signer_of, verify, verify_once
 from replicator.errors import FormatError, IntegrityError
 from replicator.ids import identity_of
 
@@ -55,6 +56,31 @@ def test_anothers_signature_does_not_hold_under_a_key_that_may() -> None:
     stolen = KEY.public + OTHER.sign(Context.CLAIM, b"a claim")[32:]
     with pytest.raises(IntegrityError, match="does not hold"):
         verify(stolen, Context.CLAIM, [KEY.public])
+
+
+def test_a_signature_that_held_is_not_checked_again_and_one_that_did_not_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    check = sign._check
+
+    def noting(public: bytes, signature: bytes, message: bytes) -> None:
+        checked.append(signature)
+        check(public, signature, message)
+
+    monkeypatch.setattr(sign, "_check", noting)
+    monkeypatch.setattr(sign, "_held", set())
+    monkeypatch.setattr(sign, "MOST_HELD", 2)
+    assert [verify_once(SIGNED, Context.CLAIM) for _ in range(3)] == [b"a claim"] * 3
+    assert len(checked) == 1
+    for broken in (SIGNED[:-1] + b"M", SIGNED[:32] + bytes(64) + SIGNED[96:], OTHER.public + SIGNED[32:]):
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match="does not hold"):
+                verify_once(broken, Context.CLAIM)
+    with pytest.raises(IntegrityError, match="does not hold"):
+        verify_once(SIGNED, Context.WITNESS)
+    assert len(checked) == 8
+    for number in range(5):
+        verify_once(KEY.sign(Context.CLAIM, bytes([number])), Context.CLAIM)
+        assert len(sign._held) <= 2
 
 
 def test_a_key_that_is_no_point_is_refused() -> None:

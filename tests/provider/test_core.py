@@ -10,6 +10,7 @@ from replicator.crypto.sign import body_of
 from replicator.format.claim import Receipt
 from replicator.format.codec import decode
 from replicator.format.merkle import name_of
+from replicator.provider.datadir import Presence
 from replicator.wire.messages import CheckRequest, Inventory, InventoryRequest, ProveRequest, Signed
 from tests.provider.stand import Stand, refusal
 from tests.provider.tenant import SMALL, House, data_object, put
@@ -55,6 +56,31 @@ def test_a_disk_that_is_not_mounted_is_unavailable_and_nothing_is_called_missing
     os.rename(away, stand.house.data)
     assert stand.node.get(NA) == A
     assert _inventory(stand).missing == b""
+
+
+def test_a_disk_that_goes_before_it_is_taken_up_again_is_not(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(stand.node, A)
+    away, incarnation = stand.house.data + ".away", stand.service.incarnation
+    disk = stand.service._core._data
+    real = disk.presence
+
+    def goes() -> Presence:
+        found = real()
+        monkeypatch.setattr(disk, "presence", real)
+        os.rename(stand.house.data, away)
+        os.mkdir(stand.house.data)
+        return found
+
+    os.rename(stand.house.data, away)
+    assert refusal(lambda: stand.node.get(NA)) == "unavailable"
+    os.rename(away, stand.house.data)
+    monkeypatch.setattr(disk, "presence", goes)
+    assert refusal(lambda: stand.node.get(NA)) == "unavailable"
+    assert os.listdir(stand.house.data) == [], "something was written below the mount point"
+    os.rmdir(stand.house.data)
+    os.rename(away, stand.house.data)
+    assert stand.node.get(NA) == A
+    assert stand.service.incarnation == incarnation
 
 
 def test_a_start_without_its_disk_waits_for_it(stand: Stand) -> None:

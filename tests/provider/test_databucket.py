@@ -160,7 +160,7 @@ class Hanging:
 
     def __call__(self, _verb: str, _key: str) -> None:
         self.asked += 1
-        if not self.let.wait(20):
+        if not self.let.wait(120):
             silent("", "")
 
     def answer(self) -> None:
@@ -191,6 +191,21 @@ def test_a_bucket_that_takes_questions_and_never_answers_holds_nobody_up(
     put(stand.node, SECOND)
     assert stand.service.incarnation == incarnation
     assert bucket.inner.get("friends/.generation") == generation, "nothing was taken up anew"
+
+
+def test_where_no_thread_can_be_had_whoever_comes_next_asks_again(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    put(stand.node, FIRST)
+    fresh_look(stand)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            inventory(stand)
+    assert bytes(name_of(FIRST)) in inventory(stand).names
 
 
 def test_another_bucket_in_its_place_is_unavailable_before_and_after_it_is_noticed(

@@ -10,6 +10,7 @@ import pytest
 from replicator.errors import HomeError, NotFoundError, SpaceError
 from replicator.format.merkle import name_of
 from replicator.ids import ObjectName
+from replicator.provider.alarms import alarms_of
 from replicator.provider.moving import MOVED, NOTE, Copied
 from replicator.wire.messages import InventoryRequest
 from tests.crashfs import Crash, CrashFs, no_space
@@ -125,10 +126,13 @@ def test_an_erasure_waits_for_an_old_folder_that_is_not_there(stand: Stand, tmp_
     assert not erased["done"], "and nobody is told that it is"
     stand.restart()
     assert not stand.provider.status()["erased"][0]["done"]
+    stand.clock.advance(3600)
+    assert "erasure.stuck" in {one.code for one in alarms_of(stand.provider.state())}
     old.rmdir()
     away.rename(old)
     stand.restart()
     assert stand.provider.status()["erased"][0]["done"]
+    assert "erasure.stuck" not in {one.code for one in alarms_of(stand.provider.state())}
     assert list(old.rglob("objects/*")) == []
 
 

@@ -13,7 +13,7 @@ from replicator.format.merkle import name_of
 from replicator.notify.memory import Memory
 from replicator.notify.telling import after_telling, look, news
 from replicator.provider.alarms import alarms_of, standing
-from replicator.provider.state import ProviderState, RelayState, TenantState
+from replicator.provider.state import ErasedState, ProviderState, RelayState, TenantState
 from replicator.provider.traffic import MONTHS, by_holder, months
 from tests.fakes import START_NS
 from tests.provider.stand import Stand, refusal
@@ -27,6 +27,11 @@ def stand(tmp_path: os.PathLike[str]) -> Stand:
     found = Stand(str(tmp_path))
     hire(found.service, found.tenant)
     return found
+
+
+def erased(ago_s: int, *, done: bool = True) -> ErasedState:
+    """A tenant that was ordered away so long ago."""
+    return ErasedState(id="cd" * 16, began_ns=START_NS - ago_s * NS, done=done)
 
 
 TENANT = TenantState(
@@ -60,14 +65,26 @@ STATE = ProviderState(
         ({"growth": 16}, None),
         ({"growth": 17}, "provider.filling"),
         ({"growth": -17}, None),
-        ({"erased": (("cd" * 16, START_NS - DAY_S * NS),)}, "tenant.erased"),
-        ({"erased": (("cd" * 16, START_NS - 31 * DAY_S * NS),)}, None),
+        ({"erased": (erased(DAY_S),)}, "tenant.erased"),
+        ({"erased": (erased(31 * DAY_S),)}, None),
+        ({"erased": (erased(59 * 60, done=False),)}, "tenant.erased"),
+        ({"erased": (erased(31 * DAY_S, done=False),)}, "erasure.stuck"),
     ],
 )
 def test_what_rings_for_the_disk(change: dict[str, object], code: str | None) -> None:
     state = dataclasses.replace(STATE, **change)  # type: ignore[arg-type]  # a test names the field it changes
     assert [one.code for one in alarms_of(state)] == ([code] if code else [])
     assert standing(state)
+
+
+def test_a_tenant_that_is_not_gone_after_an_hour_is_not_said_to_be() -> None:
+    begun, stuck = alarms_of(dataclasses.replace(STATE, erased=(erased(3600, done=False),)))
+    assert (begun.code, stuck.code) == ("tenant.erased", "erasure.stuck")
+    assert "was erased" not in begun.what
+    assert "not erased yet" in stuck.what
+    assert "--forget-old" in stuck.todo
+    [done] = alarms_of(dataclasses.replace(STATE, erased=(erased(3600),)))
+    assert "was erased" in done.what
 
 
 class Ways:

@@ -7,7 +7,7 @@ from replicator.engine.parting import PROVED_S, Parting, free_what_it_holds, in_
 from replicator.errors import UnreachableError
 from replicator.format.charter import PeerPin
 from replicator.format.codec import decode, encode
-from replicator.ids import Identity
+from replicator.ids import Identity, short
 from replicator.provider.session import ProviderSession
 from replicator.transport.handler import Session
 from replicator.transport.memory import Phase
@@ -62,8 +62,11 @@ async def test_what_a_removed_peer_holds_is_freed_where_every_promise_holds_with
 async def test_what_a_removed_peer_holds_stays_while_a_promise_stands_on_it(world: World, source: str) -> None:
     await world.backup()
     number = holders(world)[0]
-    found, _ = await part(world, number)
+    found, pin = await part(world, number)
     assert "fewer copies than promised" in found.stays
+    assert found.short
+    assert not any(one.proved for one in found.short)
+    assert f"({short(found.short[0].name)} first)" in in_words(pin, found, dry_run=False)
     assert not marked_at(world, number)
 
 
@@ -79,6 +82,7 @@ async def test_what_a_removed_peer_holds_stays_while_a_record_has_too_few_other_
             os.unlink(os.path.join(world.objects(other), index.name.hex()))
     found, _ = await part(world, number)
     assert found.stays == "1 object would have fewer copies than promised without it"
+    assert [(one.name, one.below, one.proved) for one in found.short] == [(index.name, True, False)]
     assert not marked_at(world, number)
 
 
@@ -114,7 +118,13 @@ async def test_what_another_lists_and_cannot_show_is_no_copy_to_part_on(world: W
     assert {one.peer for one in found.unproved} == {name_of(world, other)}
     assert "cannot show" in in_words(pin, found, dry_run=False)
     with keeping(world) as (keeper, _):  # what it lists again is no better for that
-        assert "damaged" in (await look_at_parting(keeper, world.edge, pin)).stays
+        again = await look_at_parting(keeper, world.edge, pin)
+        assert "damaged" in again.stays
+        assert again.short == found.short
+        assert {one.name for one in again.short} <= {one.name for one in found.unproved}
+        assert (again.unsure, {one.below for one in again.short}, {one.proved for one in again.short}) == (
+            *(True, {False}, {True}),
+        )
     assert not marked_at(world, number)
     world.network.add(world.services[other])
     found, _ = await part(world, number)

@@ -1,5 +1,6 @@
 """Recovering where a disk is all there is, or is older, or was made by somebody who means harm."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -15,11 +16,12 @@ from replicator.engine.keys import rotate_index
 from replicator.engine.recover import Recovered, recover
 from replicator.engine.restore import restore
 from replicator.engine.tenant import create_tenant
-from replicator.errors import NotFoundError, UsageError
+from replicator.errors import IntegrityError, NotFoundError, UsageError
 from replicator.format.container import RECORD_MAGIC
 from replicator.format.merkle import name_of
 from replicator.fs import PosixFs
-from replicator.store.carried import CarriedDisk, CarriedWriter
+from replicator.ids import ObjectName, short
+from replicator.store.carried import CarriedDisk, CarriedObjects, CarriedWriter
 from tests.scenarios.joining import keeping
 from tests.scenarios.test_carried import same, write_disk
 from tests.scenarios.test_extra import add, place_of, written
@@ -271,4 +273,39 @@ async def test_a_keybag_that_is_damaged_or_gone_leaves_the_charter_before_it(wor
     for record in records(world, disk):
         record.unlink()
     with pytest.raises(NotFoundError, match="no charter under this sheet"):
+        await from_paper(world, disk)
+
+
+async def test_a_bad_sector_hides_what_lies_on_it_and_no_other_charter(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await newer_charter(world)
+    disk = copied(world, tmp_path / "copy")
+    keeper = world.keeper()
+    charter, keybag = keeper.charter_object()[0], keeper.charter.charter.keybag
+    keeper.close()
+    world.silence(*everyone(world))
+    honest = CarriedObjects.read
+    bad: set[bytes] = set()
+
+    def failing(objects: CarriedObjects, name: ObjectName, size: int) -> bytes:
+        if name in bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return honest(objects, name, size)
+
+    monkeypatch.setattr(CarriedObjects, "read", failing)
+    bad.add(charter)
+    found, home = await from_paper(world, disk)
+    home.close()
+    assert found.charter_number == number, "upon the one before"
+    [line] = found.integrity
+    assert line.startswith(f"{disk}: 1 small object there cannot be read, {short(charter)} first")
+    bad.clear()
+    bad.add(keybag)
+    found, home = await from_paper(world, disk)
+    home.close()
+    assert found.charter_number == number + 2, "one is left out"
+    assert any(f"the keybag of charter {number} cannot be read" in one for one in found.integrity)
+    bad.update(bytes.fromhex(record.name) for record in records(world, disk))
+    with pytest.raises(IntegrityError, match="cannot be read"):
         await from_paper(world, disk)

@@ -388,10 +388,16 @@ async def test_a_keeper_that_never_counted_a_copy_sees_what_is_missing(world: Wo
 
 async def test_an_offline_answer_asks_nobody_and_says_as_of_when(world: World, source: str) -> None:
     await world.backup()
+    node = world.node()
+    sizes = {row.id: row.size for row in node.catalog.objects.all()}
+    held = [[sizes[one.object_id] for one in node.catalog.objects.holdings(peer=world.identity(at))] for at in range(5)]
+    node.close()
     asked = world.clock.now_ns()
     world.clock.advance(3600)
     world.silence(*range(5))
     found = await world.status(offline=True)
+    assert [(one.objects, one.bytes) for one in found.peers] == [(len(row), sum(row)) for row in held]
+    assert all(one.bytes for one in found.peers)
     assert (found.exit_code, found.asked, found.as_of_ns) == (0, False, asked)
 
 

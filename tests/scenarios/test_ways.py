@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
+import pytest
 
 from replicator.catalog.objects import ObjectRow
 from replicator.endpoints import via
@@ -11,10 +12,12 @@ from replicator.engine.alarms import alarms_of
 from replicator.engine.node import NodeHome
 from replicator.engine.placing import Ground, pack_id, peer_id
 from replicator.engine.status import DatasetStatus, Status
-from replicator.engine.ways import Relay, behind, fallen_with, hanging, relays
+from replicator.engine.ways import Relay, behind, fallen_with, relays
 from replicator.engine.why import explain
 from replicator.ids import Identity, ObjectName, short
-from tests.scenarios.world import PROMISE, World
+from replicator.pack import packer
+from tests.fakes import SeededRng
+from tests.scenarios.world import PROMISE, World, write
 
 ELSEWHERE = Identity(bytes(range(32)))
 
@@ -93,7 +96,8 @@ async def test_what_lies_at_the_relay_alone_waits_for_no_relay(worlds: Callable[
     with node_of(world) as node:
         alice, bob = (peer_id(world.identity(number)) for number in (0, 1))
         found = relays(node)
-        assert found == [Relay(identity=world.identity(0), name="alice", falls=frozenset((alice, bob)))]
+        falls = frozenset((world.identity(0), world.identity(1)))
+        assert found == [Relay(identity=world.identity(0), name="alice", falls=falls)]
         row = ObjectRow(
             id=1,
             name=ObjectName(bytes(32)),
@@ -113,4 +117,32 @@ async def test_what_lies_at_the_relay_alone_waits_for_no_relay(worlds: Callable[
             (set(), []),
         ):
             ground = Ground(node, None, held={pack_id(row.name): holders})  # type: ignore[arg-type] # asks nobody
-            assert [one.name for one in hanging(found, ground, [row])] == names
+            assert [one.name for one in ground.hanging(found, [row])] == names
+
+
+async def test_new_packs_are_placed_so_that_few_are_reached_through_one_machine_alone(
+    worlds: Callable[[int], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packer, "MANY", 1)  # a pack for each file: many that are alike
+    policy = msgspec.structs.replace(PROMISE, copies=2, minimum=1, spread=["owner"])
+    kept = []
+    for told in (True, False):
+        world = worlds(8)
+        if told:
+            for number in (1, 2, 3):
+                relayed(world, number, world.identity(0))
+        await world.status()
+        for number in range(40):
+            write(f"{world.root}/source/{number}", SeededRng(str(number)).bytes(40_000))
+        world.add_dataset("docs", f"{world.root}/source", policy=policy)
+        await world.backup(overlap=False)
+        for number in (1, 2, 3):
+            relayed(world, number, world.identity(0))
+        found = await world.status()
+        assert (only(found).relays, only(found).state) == ([] if told else ["alice"], "safe")
+        assert ("data.one-relay" in codes(found)) == (not told)
+        kept.append([len(world.stored(number)) for number in range(8)])
+        # What is stored stays, whoever is relayed by now.
+        assert (await world.repair()).made == 0
+    assert kept[0] == kept[1], "nobody holds more for it"
+    assert sum(kept[0]) >= 80

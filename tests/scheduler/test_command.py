@@ -25,6 +25,7 @@ KEYS = {
     "refused",
     "after_worst_loss",
     "worst_losses",
+    "hanging",
     "queries",
 }
 

@@ -50,6 +50,25 @@ def test_who_does_not_come_back_keeps_nobody_out_for_long() -> None:
     assert places.begin(A, 90, 1)
 
 
+def test_nobody_takes_the_places_of_all_others_where_nothing_is_kept() -> None:
+    places = Places()
+
+    def begun(who: bytes) -> int:
+        count = 0
+        while places.begin_at_once(who, 16):
+            count += 1
+        return count
+
+    assert [begun(who) for who in (A, B, C, b"d", b"e", b"f")] == [8, 4, 2, 1, 1, 0]
+    assert begun(A) == 0
+    places.end(A)
+    assert [begun(A), begun(B), begun(b"f")] == [0, 0, 1], "it is of who has fewest"
+    for who, many in ((A, 7), (B, 4), (C, 2), (b"d", 1), (b"e", 1), (b"f", 1)):
+        for _ in range(many):
+            places.end(who)
+    assert begun(C) == 8
+
+
 @pytest.mark.parametrize("many", [1, 3, 20])
 def test_who_has_many_waiting_has_no_more_turns_than_who_has_one(many: int) -> None:
     """B asks anew only when the turn of the next one has begun, as whoever moves bytes does."""

@@ -147,6 +147,48 @@ def test_what_a_bucket_says_to_have_deleted_and_has_not_is_an_error(
     assert store.size(NA) is None
 
 
+def test_of_many_that_are_deleted_each_is_asked_for_and_the_anchor_once(
+    bucket: FaultyBucket, store: BucketObjectStore
+) -> None:
+    names = sorted(ObjectName(SeededRng(f"gone {number}").bytes(32)) for number in range(300))
+    keys = [f"{PREFIX}objects/{name.hex()}" for name in names]
+    for key in keys:
+        bucket.inner.put(key, b"x" * 10, fresh=True)
+    put(store, A)  # which looks once what lies in quarantine
+    bucket.asked.clear()
+    store.remove_all(names)
+    assert [key for verb, key in bucket.asked if verb == "size"] == keys
+    assert [key for verb, key in bucket.asked if verb == "get"] == [ANCHOR]
+
+
+@pytest.mark.parametrize("left", [0, 7, 29])
+def test_one_of_many_that_is_still_there_is_an_error(bucket: FaultyBucket, store: BucketObjectStore, left: int) -> None:
+    names = [ObjectName(SeededRng(f"left {number}").bytes(32)) for number in range(30)]
+    keys = [f"{PREFIX}objects/{name.hex()}" for name in names]
+
+    def comes_back(verb: str, key: str) -> None:
+        if (verb, key) == ("size", keys[0]):
+            bucket.inner.put(keys[left], b"x", fresh=False)
+
+    bucket.fault = comes_back
+    with pytest.raises(BucketError, match="Remote I/O error"):
+        store.remove_all(names)
+
+
+def test_a_bucket_that_is_another_after_the_deletion_has_deleted_nothing_for_sure(
+    bucket: FaultyBucket, store: BucketObjectStore
+) -> None:
+    def changes(verb: str, _key: str) -> None:
+        bucket.elsewhere |= verb == "size"
+
+    put(store, A)
+    put(store, B)
+    bucket.fault = changes
+    with pytest.raises(BucketError) as caught:
+        store.remove_all([NA, NB])
+    assert caught.value.errno == errno.ENODEV
+
+
 def test_damaged_bytes_are_not_let_go_of_before_they_lie_aside(bucket: FaultyBucket, store: BucketObjectStore) -> None:
     put(store, A)
     key = f"{PREFIX}objects/{NA.hex()}"
@@ -185,6 +227,15 @@ def test_sizes_of_many_cost_a_request_for_each_page_not_for_each_name(
     bucket.asked.clear()
     assert list(store.sizes([names[7], *names[2100:2107]])) == [10] * 8
     assert (bucket.count("list"), bucket.count("size")) == (2, 0)
+
+
+def test_what_a_listing_lacks_is_asked_for_once_each(bucket: FaultyBucket, store: BucketObjectStore) -> None:
+    put(store, A)
+    names = [NA, *(ObjectName(SeededRng(f"lacking {number}").bytes(32)) for number in range(20))]
+    bucket.asked.clear()
+    assert list(store.sizes([*names, *names])) == [len(A), *[None] * 20] * 2
+    assert bucket.count("size") == 20
+    assert bucket.count("get") == len(["the anchor at the listing's end", "the anchor when all were asked for"])
 
 
 def test_a_put_asks_twice_and_a_read_once(bucket: FaultyBucket, store: BucketObjectStore) -> None:

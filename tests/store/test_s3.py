@@ -1,6 +1,7 @@
 """The client of S3: what it signs with, what it makes of a server's answers, and that no error is an absence."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -51,6 +52,29 @@ def test_all_that_a_store_needs_is_asked_as_servers_expect_it(face: Face, bucket
     bucket.delete(["friends/a", "friends/b", "friends/c"])
     assert face.objects == {}
     assert not any("uploads" in key for _, key in face.asked), "one request holds any object"
+
+
+def test_sizes_of_several_are_asked_for_beside_each_other_and_told_in_order(face: Face) -> None:
+    both = threading.Barrier(2)
+
+    class Meeting(ObstoreBucket):
+        def size(self, key: str) -> int | None:
+            if key in ("friends/0", "friends/1"):
+                both.wait(60)
+            return super().size(key)
+
+    bucket = Meeting(open_s3(parse_bucket("s3://attic/friends", endpoint=face.endpoint))._client)
+    keys = [f"friends/{number}" for number in range(40)]
+    face.objects |= {key: bytes(number) for number, key in enumerate(keys) if number % 3}
+    assert bucket.sizes(keys) == [number if number % 3 else None for number in range(40)]
+    assert sorted(face.asked) == sorted(("HEAD", key) for key in keys)
+    assert (bucket.sizes([]), bucket.sizes(keys[4:5])) == ([], [4])
+
+
+def test_of_several_sizes_one_that_is_not_told_is_an_error(face: Face, bucket: ObstoreBucket) -> None:
+    face.fault = lambda _method, key: said("AccessDenied", 403) if key == "friends/5" else None
+    with pytest.raises(BucketError, match="Permission denied"):
+        bucket.sizes([f"friends/{number}" for number in range(9)])
 
 
 def test_sixteen_mebibytes_go_in_one_request_that_is_signed_with_its_bytes(face: Face, bucket: ObstoreBucket) -> None:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -30,6 +31,7 @@ from replicator.format.group import Fact, Group, Member, Voucher
 from replicator.format.merkle import name_of
 from replicator.format.sizes import LARGEST
 from replicator.ids import ObjectName
+from replicator.provider.session import ProviderSession
 from replicator.rng import SystemRng
 from replicator.transport import client, server
 from replicator.transport.base import Reach, Target
@@ -52,7 +54,7 @@ from replicator.wire.messages import (
     Signed,
 )
 from tests.fakes import FakeClock, SeededRng
-from tests.provider.tenant import MIB, SMALL, Tenant, data_object, publish_charter, right
+from tests.provider.tenant import MIB, SMALL, Tenant, data_object, publish_charter, right, settle
 from tests.provider.test_session import break_file
 from tests.transport.live import Live, living, refused, run
 
@@ -676,6 +678,48 @@ def test_too_many_readers_are_asked_to_wait(tmp_path: str, monkeypatch: pytest.M
         with pytest.raises(BusyError):
             await connection.get(name_of(data_object(7)))
         await connection.close()
+
+    live(str(tmp_path), work)
+
+
+def test_one_tenant_whose_reads_take_long_leaves_places_to_others(
+    tmp_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "DOWNLOADS", 4)
+    data, real, let = data_object(7), ProviderSession.get, threading.Event()
+
+    async def work(at: Live) -> None:
+        loop, reading = asyncio.get_running_loop(), asyncio.Semaphore(0)
+
+        def get(session: ProviderSession, name: ObjectName, offset: int, length: int | None) -> bytes:
+            if session.tenant == at.tenant.id:
+                loop.call_soon_threadsafe(reading.release)
+                assert let.wait(60)
+            return real(session, name, offset, length)
+
+        monkeypatch.setattr(ProviderSession, "get", get)
+        other = Tenant("other")
+        settle(at.provider, at.service, other)
+        certificate = client_certificate(at.provider.key, other.node.public, SystemRng())
+        near, far = await at.connect(), await at.network.connect(at.target(other.node, certificate))
+        reads = [asyncio.ensure_future(near.get(name_of(data))) for _ in range(2)]
+        try:
+            for _ in reads:
+                await reading.acquire()
+            with pytest.raises(BusyError):
+                await near.get(name_of(data))
+            assert await far.get(name_of(data)) == data
+        finally:
+            let.set()
+        assert await asyncio.gather(*reads) == [data, data]
+        for _ in range(100):  # a place is given back when its answer is sent, which may be after it has come
+            with suppress(BusyError):
+                assert await near.get(name_of(data)) == data
+                break
+        else:
+            raise AssertionError("no place was given back")
+        await near.close()
+        await far.close()
 
     live(str(tmp_path), work)
 
