@@ -42,12 +42,7 @@ def move(session: Session, data: str, *, remove_old: bool, forget_old: bool, dry
     try:
         moving = opened.move_to(data)
         if remove_old or forget_old:
-            if opened.data != os.path.abspath(data):
-                raise HomeError(
-                    f"the objects still lie in {opened.data}: nothing was deleted",
-                    hint="the same command without --remove-old or --forget-old moves them; of a move that is done "
-                    f"give --data {opened.data}",
-                )
+            _must_have_moved(opened, os.path.abspath(data), "forgotten" if forget_old else "deleted")
             if forget_old:
                 _forget_old(session, opened, dry_run=dry_run)
             else:
@@ -132,6 +127,23 @@ def _copied(done: "Copied") -> dict[str, object]:
         "removed": done.removed,
         "damaged": [{"id": name.hex(), "tenant": tenant.hex()} for tenant, name in done.damaged],
     }
+
+
+def _must_have_moved(opened: "Provider", target: str, what: str) -> None:
+    """Make sure that ``target`` is where the objects lie.
+
+    Raises:
+        UsageError: it is where they lay before.
+        HomeError: the move there is not at its end, or did not begin.
+    """
+    if opened.data == target:
+        return
+    if target in opened.old_folders:
+        raise UsageError(f"the objects lie in {opened.data}", hint="give that with --data")
+    raise HomeError(
+        f"nothing was {what}: the objects still lie in {opened.data}",
+        hint="end the move first: stop the daemon, and run `replicator provider move` with this --data alone",
+    )
 
 
 def _must_agree(session: Session, target: str) -> None:

@@ -133,7 +133,9 @@ def test_a_look_settles_no_move_and_old_folders_are_all_named_until_they_go(plac
     assert "give one of the two" in place.fails(
         2, "provider", "move", "--data", newer, "--remove-old", "--forget-old", home="home"
     )
-    for end in ("--remove-old", "--forget-old"):
+    for end, what in (("--remove-old", "deleted"), ("--forget-old", "forgotten")):
+        never = place.fails(1, "provider", "move", "--data", place.path / "never", end, home="home")
+        assert f"nothing was {what}: the objects still lie in {newer}" in never
         assert f"lie in {newer}" in place.fails(2, "provider", "move", "--data", new, end, home="home")
     assert place.json("provider", "move", "--data", newer, "--forget-old", "--dry-run", home="home")["forgotten"] == [
         str(old),

@@ -439,17 +439,18 @@ async def test_of_an_old_snapshot_that_nobody_was_asked_about_it_is_not_said_tha
 
 
 @pytest.mark.parametrize(
-    ("hours", "code", "state", "warned"),
-    [(35, 0, "safe", False), (37, 0, "safe", True), (71, 0, "safe", True), (73, 3, "stale", False)],
+    ("hours", "code", "state", "old"),
+    [(35, 0, "safe", ""), (37, 0, "safe", "37 hours"), (71, 0, "safe", "2 days"), (73, 3, "stale", "")],
 )
 async def test_an_old_snapshot_is_warned_of_and_then_stale(
-    hours: int, code: int, state: str, warned: bool, world: World, source: str
+    hours: int, code: int, state: str, old: str, world: World, source: str
 ) -> None:
     await world.backup()
     world.clock.advance(hours * 3600)
     found = await world.status()
     assert (found.exit_code, found.datasets[0].state) == (code, state)
-    assert any(f"{hours} hours old" in said for said in found.datasets[0].warnings) == warned
+    warnings = [said for said in found.datasets[0].warnings if "is it backed up every night?" in said]
+    assert warnings == ([f"the newest snapshot is {old} old: is it backed up every night?"] if old else [])
 
 
 async def test_copies_that_nobody_has_heard_of_for_long_do_not_count(world: World, source: str) -> None:
