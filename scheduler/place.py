@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from hashlib import blake2b
 from itertools import islice
 from typing import Final
@@ -458,16 +457,18 @@ class _Planner:
         if not self.relays:
             return
         kinds: dict[tuple[str, int], list[PackId]] = {}
-        for name, pack in sorted(self.packs.items()):
-            choice, group = books.choices[name], self.group_of[name]
+        for pack in self.order:
+            choice, group = books.choices[pack.id], self.group_of[pack.id]
             if not group.held and not choice.level and len(choice.added) == group.policy.copies:
-                kinds.setdefault((pack.policy, pack.size), []).append(name)
+                kinds.setdefault((pack.policy, pack.size), []).append(pack.id)
         for (policy, _), names in kinds.items():
             self._exchange_among(books, self.rules[policy], names)
 
     def _exchange_among(self, books: _Books, policy: Policy, names: Sequence[PackId]) -> None:
         before = Counter(books.choices[name].added for name in names)
         after = exchange(before, self.relays, policy.needed, lambda row: not self._sharing(policy, row, DOMAINS))
+        if after == before:
+            return
         # A pack whose peers still serve as many stays with them; the others have what is new, in the order of ids.
         stay = Counter(after)
         changed = []
@@ -481,8 +482,8 @@ class _Planner:
         for row, packs in (+stay).items():
             held = [self.peers[at].id for at in row]
             reasons = tuple(in_favour(self.ground, held, self.peers[at], free=books.free[at]) for at in row)
-            for name in islice(waiting, packs):
-                books.choices[name] = replace(books.choices[name], chosen=row, added=row, reasons=reasons)
+            choice = replace(books.choices[names[0]], chosen=row, added=row, reasons=reasons)
+            books.choices.update(dict.fromkeys(islice(waiting, packs), choice))
 
     def _books(self) -> _Books:
         return _Books(free=[peer.free for peer in self.peers])
@@ -509,6 +510,8 @@ class _Planner:
         ]
         ids = [peer.id for peer in self.peers]
         missing: dict[int, tuple[str, ...]] = {}
+        lacks: dict[int, dict[int, int]] = {}
+        hanging: list[PackId] = []
         for name, pack in sorted(self.packs.items()):
             choice, group = books.choices[name], self.group_of[name]
             placement[name] = tuple(ids[at] for at in choice.chosen)
@@ -518,6 +521,10 @@ class _Planner:
                 for at, reason in zip(choice.added, choice.reasons, strict=True)
             )
             misplaced.extend(fault.of(name) for fault in group.faults)
+            if id(choice) not in lacks:
+                lacks[id(choice)] = self.relays.lacks(choice.chosen, group.policy.needed)
+            if lacks[id(choice)]:
+                hanging.append(name)
             shortfall = shortfalls.get(_reason(choice, group))
             if shortfall is None:
                 if not choice.added:
@@ -570,20 +577,9 @@ class _Planner:
                 )
                 for row in shortfalls.values()
             ),
-            hanging=self._hanging(placement),
+            hanging=tuple(hanging),
             queries=tuple(queries(self.peers)),
         )
-
-    def _hanging(self, placement: Mapping[PackId, tuple[PeerId, ...]]) -> tuple[PackId, ...]:
-        """The packs that are out of reach with one relay if they lie so, in the order of ``placement``."""
-
-        @cache
-        def hangs(holders: tuple[PeerId, ...], needed: int) -> bool:
-            return bool(self.relays.lacks([self.number[name] for name in holders], needed))
-
-        if not self.relays:
-            return ()
-        return tuple(name for name, row in placement.items() if hangs(row, self.rules[self.packs[name].policy].needed))
 
     def _surplus(self, name: PackId, choice: _Choice, group: _Group) -> list[Surplus]:
         """Living copies that a fully kept promise can do without."""

@@ -424,6 +424,11 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
                 ("OBJECT", "KIND", "SIZE", "SURPLUS AT", "WHY"),
                 [(one.object, one.kind, format_size(one.size), one.peer, one.why) for one in report.surplus],
             )
+        if report.hanging:
+            lines.append(
+                f"{counted(report.hanging, 'pack')} would still be reached through one machine alone: no repair moves "
+                "what is stored for that (docs/operate/behind-a-router.md)"
+            )
     lost = f"; taken as lost: {', '.join(report.lost_peers)}" if report.lost_peers else ""
     waits = "".join(f"; {name} is {word}" for name, word in report.waiting.items())
     lines.append(
@@ -467,6 +472,7 @@ def repair(session: Session, dry_run: bool, unattended: bool) -> None:
                 for one in report.surplus
             ],
             "let_go": report.let_go,
+            "hanging": report.hanging,
             "missing": report.missing,
             "damaged": report.damaged,
             "made": report.made,

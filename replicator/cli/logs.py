@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
+from replicator.cli.output import plain
+
 JOURNAL: Final = "/run/systemd/journal/socket"
 MESSAGE_IDS: Final[Mapping[str, str]] = {
     "run": "2cdfdfb687ca465a9e34e73ed9c4c337",
@@ -68,7 +70,7 @@ def configure() -> None:
         handler = JournalHandler()
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
@@ -103,5 +105,12 @@ def in_journal() -> bool:
     return named == f"{found.st_dev}:{found.st_ino}"
 
 
+class _Lines(logging.Formatter):
+    """A line holds what other people's machines answered: it stays one, and moves nobody's cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        return _one_line(super().formatMessage(record))
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return plain(" ".join(text.splitlines()))

@@ -28,7 +28,6 @@ from replicator.format.sizes import is_allowed
 from replicator.ids import Identity, ObjectName, short
 from replicator.wire.messages import (
     MAX_CHECKS,
-    MAX_PROBES,
     PULLS_VERSION,
     AttestReply,
     CheckReply,
@@ -44,9 +43,11 @@ DEEPER = 588
 """Leaves asked beside them of a peer that did not prove one: with these, 1% loss is found with 99.9% at once."""
 LATE_S = 120.0
 """A proof that takes longer may have been fetched from elsewhere; it shows nothing."""
-_WHOLE_AT_ONCE = 64
-"""Leaves of different objects that are asked for in one request: a provider reads each object whole for its leaf, and
-that is up to 1 GiB, 25 s on a slow disk."""
+AT_ONCE = 16
+"""Leaves that are asked for in one request: a provider reads each object whole for its leaf, up to 256 MiB in all, so
+that one that reads 2.2 MB a second (a bucket behind a thin line) is in time."""
+ALL_S = 3600.0
+"""Seconds for all that is asked of a peer at a time. What is left then is late, whoever takes his time for each."""
 _WEEK_NS = 7 * DAY_S * NS
 _KEPT_NS = 60 * DAY_S * NS
 _NAME = 32
@@ -181,7 +182,7 @@ async def prove_copies(
         by_id = {row.name.hex(): row for row in wanted[link.identity]}
         leaves = [(key, edge.rng.below(leaf_count(row.size))) for key, row in sorted(by_id.items())]
         try:
-            await _ask(half, edge, link, by_id, leaves, states, view, at_once=_WHOLE_AT_ONCE)
+            await _ask(half, edge, link, by_id, leaves, states, view)
         except PeerError as error:
             await federation.drop(link, error)
         half.catalog.objects.set_states(
@@ -352,7 +353,7 @@ async def _probe(
     if back:
         leaves = [(row.name.hex(), edge.rng.below(leaf_count(row.size))) for row in back]
         by_name = {row.name.hex(): row for row in back}
-        proved = await _ask(half, edge, link, by_name, leaves, states, view, at_once=_WHOLE_AT_ONCE)
+        proved = await _ask(half, edge, link, by_name, leaves, states, view)
     for row in back:
         if row.id not in proved:
             states[row.id] = "damaged"
@@ -379,16 +380,18 @@ async def _ask(
     chosen: list[tuple[str, int]],
     states: dict[int, HoldingState],
     view: PeerView,
-    *,
-    at_once: int = MAX_PROBES,
 ) -> set[int]:
     """Return which objects were proved, by their numbers in the catalog."""
     proved: set[int] = set()
     view.probes += len(chosen)
-    for start in range(0, len(chosen), at_once):
-        part = chosen[start : start + at_once]
+    began = edge.clock.monotonic()
+    for start in range(0, len(chosen), AT_ONCE):
+        part = chosen[start : start + AT_ONCE]
         request = ProveRequest(names=b"".join(bytes.fromhex(key) for key, _ in part), leaves=[leaf for _, leaf in part])
         asked = edge.clock.monotonic()
+        if asked - began > ALL_S:
+            view.late += len(chosen) - start
+            break
         try:
             reply, receipt = await _proved(half, link, request)
         except (UnreachableError, BusyError):

@@ -95,6 +95,8 @@ class RepairReport:
     unreadable: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     below_minimum: int = 0
+    hanging: int = 0
+    """Packs that are out of reach with one relay once that is done, as planned."""
     surplus: list[SurplusCopy] = field(default_factory=list)
     """Copies beyond the promise, which maintenance releases."""
     let_go: int = 0
@@ -196,6 +198,7 @@ def _plan(half: Half, ground: Ground, rows: list[ObjectRow], report: RepairRepor
         for row, extra in ground.surplus(packs)
     ]
     plan = ground.plan(packs)
+    report.hanging = len(plan.hanging)
     turns = in_order(ground, plan, packs)
     pulls = Pulls(half, ground.federation.edge, ground.federation)
     identities = {peer_id(pin.identity): Identity(pin.identity) for pin in half.peers}

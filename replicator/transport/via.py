@@ -37,6 +37,8 @@ PAUSE_S: Final = 0.05
 """Likewise when somebody came; others that came meanwhile are in the next answer together."""
 WAYS: Final = 2
 """Addresses of one relay that go into the offer: others shall have room there."""
+LONGEST: Final = 300
+"""Characters of what a relay answers that are kept and told."""
 
 
 AdmitThrough = Callable[[socket.socket, Identity], Awaitable[None]]
@@ -227,7 +229,7 @@ async def _greeted(host: str, port: int, words: bytes) -> socket.socket:
 def _reason(error: Exception) -> str:
     """Return why nothing came of a try, in our words or, said so, in the relay's."""
     if isinstance(error, RefusedError):
-        return f"it answers: {error.reason}"
+        return f"it answers: {error.reason}"[:LONGEST]
     return error.reason if isinstance(error, PeerError) else str(error) or type(error).__name__
 
 

@@ -81,3 +81,18 @@ def test_a_journal_that_does_not_listen_loses_no_line(
     handler.emit(logging.LogRecord("x", logging.ERROR, "", 0, "lost?", (), None))
     handler.close()
     assert capsys.readouterr().err == "<3>x: lost?\n"
+
+
+def test_what_a_stranger_answered_moves_no_cursor_where_no_journal_listens(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    logs.configure()
+    try:
+        root.warning("it answers: %s", "\x1b[2Jall is well\nERROR forged")
+    finally:
+        root.handlers[0].close()
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.endswith(r" WARNING root: it answers: \x1b[2Jall is well ERROR forged")

@@ -148,6 +148,31 @@ async def test_a_proof_that_took_minutes_shows_nothing(world: World, source: str
     assert integrity == []
 
 
+async def test_who_takes_his_time_for_each_answer_is_waited_for_so_long_in_all(
+    monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    monkeypatch.setattr(auditing, "ALL_S", 2 * auditing.LATE_S)
+    path = Path(world.root) / "large"
+    path.write_bytes(os.urandom(3 << 20))
+    world.add_dataset("large", str(path))
+    await world.backup()
+    fullest = max(range(5), key=lambda at: sum(one.stat().st_size for one in Path(world.objects(at)).iterdir()))
+    asked = []
+
+    def slow(identity: Identity, op: str, phase: Phase) -> None:
+        if op == "attest" and phase == "after" and identity == world.identity(fullest):
+            asked.append(op)
+            world.clock.advance(auditing.LATE_S)
+
+    world.network.faults = slow
+    views, integrity = await look(world, count=1 << 20)
+    view = views[("alice", "bob", "carol", "dave", "erin")[fullest]]
+    assert (len(asked), view.proved) == (3, 3 * auditing.AT_ONCE), "in time each, and then it was long enough"
+    assert view.probes > view.proved
+    assert (view.late, view.wrong, view.absent) == (view.probes - view.proved, 0, 0)
+    assert integrity == []
+
+
 async def test_a_night_of_proofs_is_less_than_two_mebibytes(world: World) -> None:
     path = Path(world.root) / "large"
     path.write_bytes(os.urandom(24 << 20))
