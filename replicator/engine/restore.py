@@ -38,14 +38,13 @@ AHEAD = 2
 """Packs in memory, 16 MiB each at most, beside those that writers are at; while those wait, more are on their way.
 
 So four providers are asked at the same time where that is what a restore waits for. Where more of them answer there is
-one more, for which less is planned beforehand: the fifth is worth its memory there and nowhere else.
+one more: the fifth is worth its memory there and nowhere else.
 """
 FEW = 4
 WINDOW = 20_000
 """Chunks and entries that are planned before they are written, while those before them are: what bounds memory.
 
-Where there is a fifth place for packs it is a third less, which makes up for half of that place. Packs that several
-windows need are kept on the keeper's disk (:mod:`~replicator.engine.keptpacks`).
+Packs that several windows need are kept on the keeper's disk (:mod:`~replicator.engine.keptpacks`).
 """
 LARGE = 256 << 20
 """Bytes of files to be made from which processes are started beforehand, however little it may take to fetch them."""
@@ -299,9 +298,7 @@ class _Restoring:
         self._report = report
         self._edge = edge
         self._amiss = amiss
-        are_many = len(fetcher.peers()) > FEW
-        self._window = WINDOW * 2 // 3 if are_many else WINDOW
-        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AHEAD + are_many)
+        self._writers: Writers[_Sent] = Writers(setup, writers, self._took, ahead=AHEAD + (len(fetcher.peers()) > FEW))
         self._bell = _Bell()
         self._gathering = Gathering(fetcher, self._writers, edge.clock, self._bell.ring)
         self._todo: dict[int, list[_Place]] = {}
@@ -405,11 +402,11 @@ class _Restoring:
                     self._edge.progress.advance(reused)
                     self._wanted += [_Place(ref.id, job, offset, ref.length) for offset, ref in missing]
                     self._count += len(batch)
-                    if job.more and self._count >= self._window:
+                    if job.more and self._count >= WINDOW:
                         yield self._planned()
             elif entry.kind == "file" and entry.link is None:
                 self._edge.progress.advance(entry.size)  # it is there
-            if self._count >= self._window:
+            if self._count >= WINDOW:
                 yield self._planned()
             elif number % SLICE == 0:
                 yield None

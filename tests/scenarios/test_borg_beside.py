@@ -112,7 +112,7 @@ async def test_an_archive_that_fails_never_stops_the_copy_and_is_named_until_one
     assert not [problem for problem in status.problems if "beside" in problem]
     world.clock.advance(4 * DAY_S)
     status = await world.status(offline=True)
-    assert any("4 days old" in problem for problem in status.problems)
+    assert any("96 hours old" in problem for problem in status.problems)
 
 
 @pytest.mark.slow
