@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,16 +85,13 @@ def test_a_journal_that_does_not_listen_loses_no_line(
     assert capsys.readouterr().err == "<3>x: lost?\n"
 
 
-def test_what_a_stranger_answered_moves_no_cursor_where_no_journal_listens(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    logs.configure()
-    try:
-        root.warning("it answers: %s", "\x1b[2Jall is well\nERROR forged")
-    finally:
-        root.handlers[0].close()
-    [line] = capfd.readouterr().err.splitlines()
-    assert line.endswith(r" WARNING root: it answers: \x1b[2Jall is well ERROR forged")
+def test_what_a_stranger_answered_moves_no_cursor_where_no_journal_listens() -> None:
+    text = (
+        "import logging\n"
+        "from replicator.cli import logs\n"
+        "logs.configure()\n"
+        "logging.getLogger('relay').warning('it answers: %s', '\\x1b[2Jall is well\\nERROR forged')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)
+    [line] = run.stderr.splitlines()
+    assert line.endswith(r" WARNING relay: it answers: \x1b[2Jall is well ERROR forged")
