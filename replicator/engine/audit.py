@@ -1,7 +1,7 @@
 """Asking peers what they hold, and for proof: what `status` and `repair` believe instead of our own catalog."""
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ from replicator.format.sizes import is_allowed
 from replicator.ids import Identity, ObjectName, short
 from replicator.wire.messages import (
     MAX_CHECKS,
+    MAX_PROBES,
     PULLS_VERSION,
     AttestReply,
     CheckReply,
@@ -44,8 +45,8 @@ DEEPER = 588
 LATE_S = 120.0
 """A proof that takes longer may have been fetched from elsewhere; it shows nothing."""
 AT_ONCE = 16
-"""Leaves that are asked for in one request: a provider reads each object whole for its leaf, up to 256 MiB in all, so
-that one that reads 2.2 MB a second (a bucket behind a thin line) is in time."""
+"""Objects of which leaves are asked for in one request: a provider reads each whole once for all its leaves, up to 256
+MiB together, so that one that reads 2.2 MB a second (a bucket behind a thin line) is in time."""
 ALL_S = 3600.0
 """Seconds for all that is asked of a peer at a time. What is left then is late, whoever takes his time for each."""
 _WEEK_NS = 7 * DAY_S * NS
@@ -385,18 +386,19 @@ async def _ask(
     proved: set[int] = set()
     view.probes += len(chosen)
     began = edge.clock.monotonic()
-    for start in range(0, len(chosen), AT_ONCE):
-        part = chosen[start : start + AT_ONCE]
+    left = len(chosen)
+    for part in _parts(chosen):
         request = ProveRequest(names=b"".join(bytes.fromhex(key) for key, _ in part), leaves=[leaf for _, leaf in part])
         asked = edge.clock.monotonic()
         if asked - began > ALL_S:
-            view.late += len(chosen) - start
+            view.late += left
             break
         try:
             reply, receipt = await _proved(half, link, request)
         except (UnreachableError, BusyError):
-            view.late += len(chosen) - start
+            view.late += left
             break
+        left -= len(part)
         view.signed += receipt
         is_late = edge.clock.monotonic() - asked > LATE_S
         answers = [*reply.proofs, *([None] * (len(part) - len(reply.proofs)))]
@@ -415,6 +417,19 @@ async def _ask(
                 proved.add(row.id)
     half.catalog.objects.set_audited(link.identity, proved, edge.clock.now_ns())
     return proved
+
+
+def _parts(chosen: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    """Yield leaves as they are asked for: those of one object together, of a few objects at a time."""
+    part: list[tuple[str, int]] = []
+    for one in sorted(chosen):
+        is_full = len({key for key, _ in part} | {one[0]}) > AT_ONCE or len(part) == MAX_PROBES
+        if is_full:
+            yield part
+            part = []
+        part.append(one)
+    if part:
+        yield part
 
 
 async def _proved(half: Half, link: Link, request: ProveRequest) -> tuple[ProveReply, list[bytes]]:
