@@ -135,8 +135,7 @@ def write_all(session: Session, names: tuple[str, ...] = ()) -> "list[ExtraRepor
         if one.error is not None or one.unreadable:
             if one.unreadable or one.name in late or names:
                 session.worsen(exits.GAPS)
-            why = one.error.message if one.error else f"{counted(one.unreadable, 'object')} could not be fetched"
-            session.out.notice(f"extra copy {one.name}: {why}")
+            session.out.notice(f"extra copy {one.name}: {one.why}")
             if one.error is not None and one.error.hint:
                 session.out.notice(f"  {one.error.hint}")
     return reports

@@ -41,6 +41,13 @@ class ExtraReport:
     unreadable: int = 0
     error: ReplicatorError | None = None
 
+    @property
+    def why(self) -> str:
+        """What kept it from being whole; empty if nothing did."""
+        if self.error is not None:
+            return self.error.message
+        return f"{counted(self.unreadable, 'object')} could not be fetched" if self.unreadable else ""
+
 
 async def write_extras(
     node: NodeHome, edge: Edge, names: Sequence[str] = (), make_bucket: MakeBucket = open_s3
@@ -78,8 +85,7 @@ def _remember(node: NodeHome, edge: Edge, extra: Extra, report: ExtraReport) -> 
     if report.error is None and not report.unreadable:
         done = replace(extra, written_ns=now_ns, objects=report.objects, failed_ns=0, error="")
     else:
-        why = report.error.message if report.error else f"{counted(report.unreadable, 'object')} could not be fetched"
-        done = replace(extra, failed_ns=now_ns, error=why)
+        done = replace(extra, failed_ns=now_ns, error=report.why)
     keep_extras(node, [done if one.name == extra.name else one for one in extras(node)])
 
 

@@ -332,7 +332,7 @@ class Ground:
         Of a pack that is cut the plan's copies are shards, each on the peer that :meth:`tasks` says.
         """
         rows = [row for row in rows if row.kind in PACK_KINDS]
-        held = {name: set(counted) for name, counted in self.counted(rows).items()}
+        held = {name: set(holders) for name, holders in self.counted(rows).items()}
         packs, rules = self.packs(rows)
         return place(
             packs,
@@ -348,11 +348,11 @@ class Ground:
         if not found:
             return []
         rows = list(rows)
-        counted = self.counted(rows)
+        holders_of = self.counted(rows)
         each = set()
         for row in rows:
             shards = self.shards(row)
-            each.add((frozenset(counted[pack_id(row.name)]), 1 if shards is None else shards.needed))
+            each.add((frozenset(holders_of[pack_id(row.name)]), 1 if shards is None else shards.needed))
         known = Relays(_falls(found))
         waited_for = {relay for holders, needed in each for relay in known.lacks(holders, needed)}
         return [one for one in found if peer_id(one.identity) in waited_for]
@@ -393,7 +393,7 @@ class Ground:
         wanted: dict[PackId, list[Addition]] = {}
         for addition in plan.additions:
             wanted.setdefault(addition.pack, []).append(addition)
-        counted = self.counted([by_name[name] for name in wanted])
+        holders_of = self.counted([by_name[name] for name in wanted])
         found = []
         for name, additions in wanted.items():
             row = by_name[name]
@@ -401,9 +401,9 @@ class Ground:
             if shards is None:
                 found += [Task(row=row, pack=row, peer=one.peer, why=one.why) for one in additions]
                 continue
-            kept = {counted[name][peer] for peer in plan.kept.get(name, ())}
+            kept = {holders_of[name][peer] for peer in plan.kept.get(name, ())}
             left = [number for number in range(len(shards.rows)) if number not in kept]
-            left.sort(key=lambda number: (number in counted[name].values(), number))
+            left.sort(key=lambda number: (number in holders_of[name].values(), number))
             for one in additions:
                 # What a peer has already, and did not count for, costs it nothing to receive again.
                 has = [at for at in left if one.peer in self.held.get(pack_id(shards.rows[at].name), ())]
@@ -428,11 +428,11 @@ class Ground:
         """
         chosen = [row for row in rows if row.kind in PACK_KINDS]
         packs, rules = self.packs(chosen)
-        counted = self.counted(chosen)
+        holders_of = self.counted(chosen)
         mean = sum(pack.size for pack in packs) / max(1, len(packs))
         return repair_queue(
             packs,
-            {pack.id: tuple(sorted(counted[pack.id])) for pack in packs},
+            {pack.id: tuple(sorted(holders_of[pack.id])) for pack in packs},
             self.roster(),
             rules,
             within=DAY_S + copies * mean / SLOW_LINE,
@@ -455,11 +455,11 @@ class Ground:
     def copies_of(self, rows: Iterable[ObjectRow], policy: PolicyRecord) -> list[int]:
         """Return how many copies of each object count; of a pack that is cut, as many as survive the same losses."""
         rows = list(rows)
-        counted = self.counted(rows)
+        holders_of = self.counted(rows)
         found = []
         for row in rows:
             shards = self.shards(row)
-            have = self._counting(set(counted[pack_id(row.name)]), policy)
+            have = self._counting(set(holders_of[pack_id(row.name)]), policy)
             found.append(have if shards is None else max(0, have - shards.needed + 1))
         return found
 

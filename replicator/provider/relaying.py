@@ -21,13 +21,12 @@ from replicator.provider.database import Database
 from replicator.provider.offers import known_here
 from replicator.provider.traffic import MONTH, MONTHS
 from replicator.transport.handler import RequestRefusedError
+from replicator.transport.patience import MAX_REASON
 
 MEMBERS: Final = "members"
 MAX_WAITING: Final = 1024
 MOST_A_MONTH: Final = 256
 """Providers of which a month is kept, those with the most bytes: whoever a member tells of may be made up."""
-MAX_REASON: Final = 200
-"""Characters of why a relay is lost: some are the relay's own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ def time_for(size: int, stall_s: float) -> float:
     return GRACE_S + stall_s + size / MINIMUM_RATE
 
 
+MAX_REASON: Final = 200
+"""Characters of why something did not come about that are kept and told: some are the other side's own words."""
+
+
 def reason_of(error: BaseException) -> str:
     """Return what a broken or silent connection is called."""
     if isinstance(error, TimeoutError):

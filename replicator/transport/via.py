@@ -22,7 +22,7 @@ from replicator.ids import Identity, short
 from replicator.rng import Rng
 from replicator.transport.base import Target
 from replicator.transport.client import TlsConnection, TlsNetwork
-from replicator.transport.patience import CONNECT_S, reason_of
+from replicator.transport.patience import CONNECT_S, MAX_REASON, reason_of
 from replicator.transport.relay import MAGIC, MOST
 from replicator.wire.messages import Signed, WaitReply
 
@@ -37,8 +37,6 @@ PAUSE_S: Final = 0.05
 """Likewise when somebody came; others that came meanwhile are in the next answer together."""
 WAYS: Final = 2
 """Addresses of one relay that go into the offer: others shall have room there."""
-LONGEST: Final = 300
-"""Characters of what a relay answers that are kept and told."""
 
 
 AdmitThrough = Callable[[socket.socket, Identity], Awaitable[None]]
@@ -229,7 +227,7 @@ async def _greeted(host: str, port: int, words: bytes) -> socket.socket:
 def _reason(error: Exception) -> str:
     """Return why nothing came of a try, in our words or, said so, in the relay's."""
     if isinstance(error, RefusedError):
-        return f"it answers: {error.reason}"[:LONGEST]
+        return f"it answers: {error.reason}"[:MAX_REASON]
     return error.reason if isinstance(error, PeerError) else str(error) or type(error).__name__
 
 

@@ -14,9 +14,10 @@ from replicator.format.offer import MOST_ENDPOINTS, encode_offer
 from replicator.format.relay import Waiting
 from replicator.ids import Identity, address_form
 from replicator.provider.home import Provider
-from replicator.provider.relaying import MAX_REASON, MOST_A_MONTH, Relayed, relay_words, relayed_months
+from replicator.provider.relaying import MOST_A_MONTH, Relayed, relay_words, relayed_months
 from replicator.provider.state import RelayState
 from replicator.transport.handler import RequestRefusedError
+from replicator.transport.patience import MAX_REASON
 from replicator.wire.messages import OffersRequest
 from tests.fakes import START_NS, SeededRng
 from tests.provider.stand import Stand, refusal
