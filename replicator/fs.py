@@ -257,15 +257,28 @@ def destroy(fs: Fs, path: str) -> None:
 
 def write_atomic(fs: Fs, path: str, data: bytes) -> None:
     """Make ``path`` hold exactly ``data``: after a crash it is the old content or the new, never between."""
-    folder = os.path.dirname(path)
+    _write_beside(fs, path, data, durable=True)
+
+
+def write_cached(fs: Fs, path: str, data: bytes) -> None:
+    """Make ``path`` hold ``data`` for who checks what it reads there: after a crash it may hold anything.
+
+    Nothing waits for the disk, where beside much that is written a sync takes a tenth of a second.
+    """
+    _write_beside(fs, path, data, durable=False)
+
+
+def _write_beside(fs: Fs, path: str, data: bytes, *, durable: bool) -> None:
     temporary = f"{path}.new"
     if fs.size(temporary) is not None:
         fs.unlink(temporary)
     handle = fs.create(temporary)
     try:
         handle.write(data)
-        handle.fsync()
+        if durable:
+            handle.fsync()
     finally:
         handle.close()
     fs.replace(temporary, path)
-    fs.fsync_dir(folder)
+    if durable:
+        fs.fsync_dir(os.path.dirname(path))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.fs import PosixFs, exposure, way_out, write_atomic
+from replicator.fs import PosixFs, WriteHandle, exposure, way_out, write_atomic, write_cached
 
 FS = PosixFs()
 
@@ -161,6 +161,36 @@ def test_an_atomic_write_replaces_then_syncs_the_folder_and_leaves_nothing_besid
         assert FS.read(f"{folder}/file") == data
     assert fs.steps[:2] == ["replace file.new file", "fsync folder"]
     assert os.listdir(folder) == ["file"]
+
+
+def test_a_cached_write_replaces_likewise_and_waits_for_no_disk(folder: str) -> None:
+    synced: list[str] = []
+
+    class Handle:
+        def __init__(self, inner: WriteHandle) -> None:
+            self._inner = inner
+            self.path = inner.path
+            self.write = inner.write
+            self.close = inner.close
+
+        def fsync(self) -> None:
+            synced.append(self.path)
+            self._inner.fsync()
+
+    class Watched(Recording):
+        def create(self, path: str) -> WriteHandle:
+            return Handle(super().create(path))
+
+    fs = Watched()
+    for data in (b"old", b"new", b""):
+        write_cached(fs, f"{folder}/file", data)
+        assert FS.read(f"{folder}/file") == data
+    assert fs.steps == ["replace file.new file"] * 3
+    assert synced == []
+    write_atomic(fs, f"{folder}/file", b"durable")
+    assert synced == [f"{folder}/file.new"]
+    assert os.listdir(folder) == ["file"]
+    assert stat.S_IMODE(os.stat(f"{folder}/file").st_mode) == 0o600
 
 
 def test_what_an_interrupted_atomic_write_left_is_no_obstacle(folder: str) -> None:

@@ -37,13 +37,16 @@ class Run:
 def run(
     command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None, daemon: int | None = None
 ) -> Run:
-    """Run a command to its end, in a folder; output is kept for error messages only. ``daemon`` is a process's id."""
+    """Run a command to its end, in a folder; output is kept for error messages only. ``daemon`` is a process's id.
+
+    Whatever the environment says of it, Python keeps what it has compiled, as it does where people run it.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     daemon_before = cpu_of(daemon) if daemon is not None else 0.0
     started = time.perf_counter()
     process = subprocess.Popen(
         list(command),
-        env=dict(environment),
+        env={name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"},
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

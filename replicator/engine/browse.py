@@ -38,7 +38,7 @@ from replicator.format.codec import decode
 from replicator.format.merkle import name_of
 from replicator.format.pack import CHUNK_LIST
 from replicator.format.snapshot import ChunkRef, Snapshot, SnapshotDetails
-from replicator.fs import write_atomic
+from replicator.fs import write_cached
 from replicator.ids import Identity, ObjectName, short
 from replicator.pack.keys import DomainKeys, snapshot_context
 from replicator.pack.reader import PackReader, check_length
@@ -168,7 +168,7 @@ class Library:
                 return data
         data = await self.federation.fetch(name, self.holders(name))
         self.keeper.fs.makedirs(folder)
-        write_atomic(self.keeper.fs, path, data)
+        write_cached(self.keeper.fs, path, data)
         return data
 
     async def pack(self, row: ObjectRow, holders: Sequence[Identity] | None = None) -> tuple[bytes, bool]:
@@ -273,6 +273,10 @@ class ChunkFetcher:
         self._library = library
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
+        self._on_disk: set[int] = set()
+        """Of these, those that are read from the cache piece by piece."""
+        self._in_memory: set[int] = set()
+        """Packs that are not read from there, as something in it was not what it should be."""
         self._nearby = Nearby(self.places, self._chunks_of)
         self._given_up: set[tuple[int, bytes]] = set()
         self._leaving = dismissed(library.keeper)
@@ -354,11 +358,25 @@ class ChunkFetcher:
                 data = reader.chunk(kind, ref.id)
                 if kind != CHUNK_LIST:  # whose length is that of what it lists
                     check_length(ref.id, data, ref.length)
+            except OSError:
+                if not self._bring_anew(pack):
+                    raise
             except (NotFoundError, IntegrityError, FormatError) as error:
-                if not self.give_up(pack, ref.id, error):
+                if not self._bring_anew(pack) and not self.give_up(pack, ref.id, error):
                     raise
             else:
                 return data
+
+    def _bring_anew(self, pack: int) -> bool:
+        """Return whether a pack was read from the cache and is fetched into memory now: the disk may be wrong."""
+        if pack not in self._on_disk:
+            return False
+        self._on_disk.discard(pack)
+        self._in_memory.add(pack)
+        self._packs.pop(pack, None)
+        if self._library.trees is not None:
+            self._library.trees.drop(self.row(pack).name)
+        return True
 
     async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
         """Run tree-reading code in a worker thread and return what it returns."""
@@ -516,9 +534,28 @@ class ChunkFetcher:
         """
         reader = self._packs.get(pack)
         if reader is None:
-            reader = self._packs[pack] = await self.open(pack)
-            while len(self._packs) > PACKS_IN_MEMORY:
-                self._packs.popitem(last=False)
+            while len(self._packs) >= PACKS_IN_MEMORY:
+                gone, _ = self._packs.popitem(last=False)
+                self._on_disk.discard(gone)
+            reader = self._packs[pack] = await self._open_cached(pack) or await self.open(pack)
+        return reader
+
+    async def _open_cached(self, pack: int) -> PackReader | None:
+        """Open a pack of directories where it lies on this machine, after it was fetched if need be."""
+        row, trees = self.row(pack), self._library.trees
+        if row.kind != "tree" or trees is None or pack in self._in_memory:
+            return None
+        cached = await asyncio.to_thread(trees.open, row.name)
+        if cached is None:
+            data = await self._fetch(pack)
+            cached = await asyncio.to_thread(trees.open, row.name)
+            if cached is None:
+                return PackReader(data, self._reader)
+        try:
+            reader = PackReader(cached, self._reader)
+        except OSError:
+            return None
+        self._on_disk.add(pack)
         return reader
 
     async def open(self, pack: int) -> PackReader:

@@ -10,12 +10,42 @@ from contextlib import suppress
 from threading import Lock
 from typing import Final
 
-from replicator.format.merkle import name_of
-from replicator.fs import Fs, write_atomic
+from replicator.format.merkle import NameHasher, name_of
+from replicator.fs import Fs, write_cached
 from replicator.ids import NAME_SIZE, ObjectName
 
 LIMIT: Final = 256 << 20
 _ORDER: Final = "order"
+_AT_ONCE: Final = 1 << 20
+_BLOCK: Final = 64 << 10
+
+
+class CachedPack:
+    """A pack in the cache, read from there piece by piece, by its path: nothing is open meanwhile.
+
+    It was whole when it was opened. Later the disk may give something else, or another process may have removed it.
+    """
+
+    def __init__(self, fs: Fs, path: str, size: int) -> None:
+        self._fs = fs
+        self._path = path
+        self._size = size
+        self._block = 0, b""
+        """What was read last and where it begins: chunks that lie beside each other are asked for after each other."""
+
+    def __len__(self) -> int:
+        """Return how many bytes it has."""
+        return self._size
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        """Return some of its bytes, with a step of one; from any thread. Raises OSError."""
+        start, stop, _ = part.indices(self._size)
+        if stop - start > _BLOCK:
+            return self._fs.read(self._path, start, stop - start)
+        begin, block = self._block
+        if not begin <= start <= stop <= begin + len(block):
+            begin, block = self._block = start, self._fs.read(self._path, start, _BLOCK)
+        return block[start - begin : stop - begin]
 
 
 class PackCache:
@@ -42,13 +72,39 @@ class PackCache:
                 data = self._fs.read(self._path(name))
             except OSError:
                 return None
-            if name_of(data) != name:
-                self._drop(name)
+            return data if self._is_given(name, name_of(data), len(data)) else None
+
+    def open(self, name: ObjectName) -> CachedPack | None:
+        """Return a pack as :meth:`get` does, but to be read from the disk: it takes no memory."""
+        with self._lock:
+            try:
+                self._load()
+                path = self._path(name)
+                size = self._fs.size(path)
+                if size is None:
+                    return None
+                pack = CachedPack(self._fs, path, size)
+                hasher = NameHasher()
+                for at in range(0, size, _AT_ONCE):
+                    hasher.update(pack[at : at + _AT_ONCE])
+            except OSError:
                 return None
-            self._sizes[name] = len(data)
-            self._sizes.move_to_end(name)
-            self._moved = True
-            return data
+            return pack if self._is_given(name, hasher.name(), size) else None
+
+    def _is_given(self, name: ObjectName, found: ObjectName, size: int) -> bool:
+        if found != name:
+            self._drop(name)
+            return False
+        self._sizes[name] = size
+        self._sizes.move_to_end(name)
+        self._moved = True
+        return True
+
+    def drop(self, name: ObjectName) -> None:
+        """Have a pack no more."""
+        with self._lock, suppress(OSError):
+            self._load()
+            self._drop(name)
 
     def put(self, name: ObjectName, data: bytes) -> None:
         """Keep a pack; those that were used longest ago go, if there is no room."""
@@ -59,7 +115,7 @@ class PackCache:
             if len(data) > self._limit:
                 return
             self._fs.makedirs(self._folder)
-            write_atomic(self._fs, self._path(name), data)
+            write_cached(self._fs, self._path(name), data)
             self._sizes[name] = len(data)
             self._moved = True
 
@@ -74,7 +130,7 @@ class PackCache:
         """Write down in which order packs were used, for the next process."""
         with self._lock, suppress(OSError):
             if self._moved:
-                write_atomic(self._fs, os.path.join(self._folder, _ORDER), b"".join(self._sizes))
+                write_cached(self._fs, os.path.join(self._folder, _ORDER), b"".join(self._sizes))
                 self._moved = False
 
     def _load(self) -> None:

@@ -10,7 +10,7 @@ from replicator.pack.sealed import open_body, open_locator
 _ALLOWED = {Kind.DATA_PACK: {CHUNK_DATA}, Kind.TREE_PACK: {CHUNK_TREE, CHUNK_LIST}}
 
 
-def directory_end(prefix: bytes, size: int, keys: DomainKeys) -> int:
+def directory_end(prefix: bytes | memoryview, size: int, keys: DomainKeys) -> int:
     """Return where the segments begin in an object of ``size`` bytes: how much :func:`read_directory` needs."""
     return BODY_OFFSET + open_locator(prefix, size, keys).body_length
 

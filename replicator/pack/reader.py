@@ -1,10 +1,12 @@
 """Open the chunks of a pack with a domain's restore key. Never imported by a node's nightly code."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from replicator.crypto.unseal import open_box, open_slot, open_with_any
 from replicator.errors import CredentialError, IntegrityError
-from replicator.pack.directory import read_directory
+from replicator.format.container import BODY_OFFSET
+from replicator.pack.directory import directory_end, read_directory
 from replicator.pack.keys import DomainKeys
 from replicator.pack.packer import SegmentOpener
 
@@ -39,8 +41,20 @@ class ReaderKeys:
         return f"ReaderKeys(domain={self.keys.domain.hex()})"
 
 
+class PackBytes(Protocol):
+    """The bytes of a pack that do not lie in memory: a slice is read when it is asked for, and short at their end."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> bytes | memoryview:
+        """Return some of them. May raise OSError."""
+        ...
+
+
 class PackReader:
-    """One pack as it lies in memory, whole.
+    """One whole pack, in memory or wherever :class:`PackBytes` reads it from; then each call may raise OSError too.
 
     A slot is opened once, when a chunk in it is first asked for: one that is damaged, or sealed to another restore
     key, costs its own chunks only. Which keys a pack is for is its writer's word, so that a wrong one is the pack's
@@ -50,12 +64,14 @@ class PackReader:
         IntegrityError, FormatError: it is no pack of this domain, or damaged.
     """
 
-    def __init__(self, data: bytes | memoryview, reader: ReaderKeys) -> None:
+    def __init__(self, data: bytes | memoryview | PackBytes, reader: ReaderKeys) -> None:
+        self._data = memoryview(data) if isinstance(data, bytes) else data
+        size = len(data)
         try:
-            _, self.directory, self._start = read_directory(data, len(data), reader.keys)
+            prefix = self._data[: directory_end(self._data[:BODY_OFFSET], size, reader.keys)]
+            _, self.directory, self._start = read_directory(prefix, size, reader.keys)
         except CredentialError as error:
             raise IntegrityError(error.message, hint=error.hint) from error
-        self._data = memoryview(data)
         self._reader = reader
         self._places = {segment.chunk_id: segment for segment in self.directory.segments}
         self._hashers = reader.keys.hashers()

@@ -1,6 +1,7 @@
 """The cache of fetched packs: what it keeps, what it gives, what goes first, and that nobody's work ends in it."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,76 @@ def test_other_bytes_than_the_names_are_not_given_and_removed(tmp_path: Path, da
     assert not path.exists()
     again.put(name, data)
     assert again.get(name) == data
+
+
+@pytest.mark.parametrize("damaged", [b"a" * (SIZE - 1) + b"b", b"a" * (SIZE - 1), b""])
+def test_what_is_opened_is_read_from_the_disk_and_is_what_its_name_says(tmp_path: Path, damaged: bytes) -> None:
+    name, data = pack("a")
+    one = cache(tmp_path)
+    assert one.open(name) is None
+    one.put(name, data)
+    opened = one.open(name)
+    assert opened is not None
+    assert (len(opened), opened[:10], opened[SIZE - 5 :], opened[SIZE - 5 : SIZE + 5], opened[SIZE:]) == (
+        *(SIZE, data[:10], data[-5:], data[-5:]),
+        b"",
+    )
+    path = tmp_path / "cache" / "trees" / name.hex()
+    path.write_bytes(damaged)
+    assert cache(tmp_path).open(name) is None
+    assert not path.exists()
+
+
+class Counting(PosixFs):
+    """Counts reads."""
+
+    reads = 0
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        self.reads += 1
+        return super().read(path, offset, length)
+
+
+def test_what_lies_together_is_read_together_and_nothing_is_open_meanwhile(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    fs = Counting()
+    one = PackCache(str(tmp_path), fs, len(data))
+    one.put(name_of(data), data)
+    before = len(os.listdir("/proc/self/fd"))
+    opened = one.open(name_of(data))
+    assert opened is not None
+    assert fs.reads <= 5, "in pieces of a megabyte, beside the order"
+    fs.reads = 0
+    parts = [slice(at, at + 700) for at in range(500, len(data) - 700, 700)]
+    assert all(opened[part] == data[part] for part in parts)
+    assert 45 < fs.reads < 50
+    assert opened[:] == data
+    assert opened[200_000:100_000] == b""
+    for part in random.Random(2).sample(parts, 200):
+        assert opened[part] == data[part]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_opened_pack_that_is_gone_says_so(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(200_000)
+    one = cache(tmp_path, len(data))
+    one.put(name_of(data), data)
+    opened = one.open(name_of(data))
+    assert opened is not None
+    assert opened[100_000:100_100] == data[100_000:100_100]
+    one.drop(name_of(data))
+    assert one.get(name_of(data)) is None
+    with pytest.raises(FileNotFoundError):
+        opened[1:2]
+
+
+def test_what_is_opened_is_used(tmp_path: Path) -> None:
+    one = cache(tmp_path)
+    for letter in "abc":
+        one.put(*pack(letter))
+    one.open(pack("a")[0])
+    one.put(*pack("d"))
+    assert held(tmp_path) == "acd"
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
@@ -125,6 +196,7 @@ def test_a_disk_that_fails_costs_the_cache_and_nothing_else(tmp_path: Path) -> N
     cache(tmp_path).put(name, data)
     broken = PackCache(str(tmp_path / "cache" / "trees"), FullFs())
     assert broken.get(name) is None
+    assert broken.open(name) is None
     broken.put(*pack("b"))
     broken.settle()
     assert held(tmp_path) == "a"

@@ -69,6 +69,45 @@ def test_a_pack_cut_short_is_refused() -> None:
             contents(pack.data[:length])
 
 
+class Elsewhere:
+    """A pack that is not in memory: keeps what was asked for, and fails from byte ``until`` on."""
+
+    def __init__(self, data: bytes, until: int | None = None) -> None:
+        self._data = data
+        self._until = len(data) if until is None else until
+        self.asked: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        start, stop, _ = part.indices(len(self))
+        self.asked.append((start, stop))
+        if stop > self._until:
+            raise OSError("the disk fails here")
+        return self._data[part]
+
+
+def test_a_pack_that_lies_elsewhere_is_read_as_far_as_it_is_asked_for() -> None:
+    plain = [b"a short chunk", bytes(3000), SeededRng("x").bytes(500)]
+    pack = sealed(plain)
+    _, directory, start = read_directory(pack.data, len(pack.data), KEYS)
+    there = Elsewhere(pack.data)
+    reader = PackReader(there, READER)
+    assert there.asked == [(0, BODY_OFFSET), (0, start)]
+    for segment, data in zip(directory.segments, plain, strict=True):
+        del there.asked[:]
+        assert reader.chunk(segment.kind, segment.chunk_id) == data
+        assert there.asked == [(start + segment.offset, start + segment.offset + segment.stored)]
+    last = directory.segments[-1]
+    failing = PackReader(Elsewhere(pack.data, start + last.offset), READER)
+    assert failing.chunk(directory.segments[0].kind, directory.segments[0].chunk_id) == plain[0]
+    with pytest.raises(OSError, match="the disk fails here"):
+        failing.chunk(last.kind, last.chunk_id)
+    with pytest.raises(OSError, match="the disk fails here"):
+        PackReader(Elsewhere(pack.data, start - 1), READER)
+
+
 def test_the_wrong_restore_key_is_told_from_damage() -> None:
     with pytest.raises(IntegrityError, match="pack slot 0"):
         contents(sealed([b"x"]).data, ReaderKeys(keys=KEYS, restore_private=bytes(32)))

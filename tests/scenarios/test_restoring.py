@@ -16,11 +16,14 @@ from replicator.engine import restore as module
 from replicator.engine import writers as pool
 from replicator.engine.federation import get_whole
 from replicator.engine.keptpacks import KeptPacks
+from replicator.engine.packcache import CachedPack
 from replicator.engine.slots import Held, Slots
 from replicator.engine.writeframes import Saw
 from replicator.errors import FormatError, IntegrityError, NotFoundError, ReplicatorError, SpaceError
+from replicator.format.pack import CHUNK_TREE
 from replicator.format.tree import Hole
 from replicator.ids import ObjectName
+from replicator.pack.reader import PackReader
 from replicator.snapshot import apply, newfile, plan
 from replicator.transport.base import Connection
 from replicator.transport.memory import MemoryConnection
@@ -460,3 +463,77 @@ async def test_other_bytes_than_a_pack_cost_another_question_and_are_told(world:
     report = await world.restore(os.path.join(world.root, "target"), writers=2)
     assert report.gaps == []
     assert compare(wide, restored(os.path.join(world.root, "target")), RULES) == []
+
+
+async def test_directories_are_read_from_the_keepers_disk_also_those_that_were_fetched_just_now(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    read_there: Counter[int] = Counter()
+    read_part = CachedPack.__getitem__
+
+    def count(pack: CachedPack, part: slice, /) -> bytes:
+        read_there[id(pack)] += bool(part.start)
+        return read_part(pack, part)
+
+    monkeypatch.setattr(CachedPack, "__getitem__", count)
+    fetched = await world.restore(os.path.join(world.root, "fetched"))
+    first = read_there.total()
+    kept = await world.restore(os.path.join(world.root, "kept"))
+    assert fetched.fetched_bytes > kept.fetched_bytes, "the second one found the directories on its disk"
+    assert first >= 22
+    assert read_there.total() == 2 * first
+
+
+@pytest.mark.parametrize("fault", ["other bytes", "an error", "too few"])
+@pytest.mark.parametrize("after", [0, 9])
+async def test_a_disk_that_gives_something_else_later_costs_a_fetch_and_is_nobody_elses_fault(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch, fault: str, after: int
+) -> None:
+    await world.backup()
+    await world.restore(os.path.join(world.root, "once"))
+    without = await world.restore(os.path.join(world.root, "again"))
+    trees = os.path.join(world.home, "keeper", "cache", "trees")
+    kept = set(os.listdir(trees))
+    read_part = CachedPack.__getitem__
+    parts = 0
+
+    def fail(pack: CachedPack, part: slice, /) -> bytes:
+        nonlocal parts
+        data = read_part(pack, part)
+        parts += bool(part.start)  # nothing but chunks begins later
+        if not part.start or parts <= after:
+            return data
+        if fault == "an error":
+            raise OSError(errno.EIO, "Input/output error")
+        return data[:-1] if fault == "too few" else bytes([data[0] ^ 1]) + data[1:]
+
+    monkeypatch.setattr(CachedPack, "__getitem__", fail)
+    target = os.path.join(world.root, "target")
+    report = await world.restore(target)
+    assert parts > after
+    assert (report.gaps, report.lost, report.damaged) == ([], [], [])
+    assert report.fetched_bytes > without.fetched_bytes
+    assert compare(wide, restored(target), RULES) == []
+    assert set(os.listdir(trees)) == kept, "it was fetched anew and kept"
+
+
+async def test_directories_that_are_wrong_wherever_they_come_from_end_a_restore(
+    world: World, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.backup()
+    await world.restore(os.path.join(world.root, "once"))
+    chunk = PackReader.chunk
+    asked = 0
+
+    def wrong(reader: PackReader, kind: int, chunk_id: bytes) -> bytes:
+        nonlocal asked
+        if kind != CHUNK_TREE:
+            return chunk(reader, kind, chunk_id)
+        asked += 1
+        raise IntegrityError("chunk: its bytes are not the ones it is named for")
+
+    monkeypatch.setattr(PackReader, "chunk", wrong)
+    with pytest.raises(IntegrityError, match="not the ones it is named for"):
+        await world.restore(os.path.join(world.root, "target"))
+    assert asked == 2, "once from the disk, once from a provider"
