@@ -5,6 +5,7 @@ and database commits. The crash tests replace it with one that counts steps and 
 Reading the folders that are backed up is not its business (:mod:`replicator.snapshot.walk`).
 """
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -26,6 +27,21 @@ class WriteHandle(Protocol):
 
     def fsync(self) -> None:
         """Make the bytes durable. A failure is final for this file (fsyncgate): drop it, never retry."""
+        ...
+
+    def close(self) -> None:
+        """Close; idempotent."""
+        ...
+
+
+class ReadHandle(Protocol):
+    """A file that is read here and there: the same one whatever becomes of its name."""
+
+    size: int
+    """Bytes it had when it was opened."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes ``[offset, offset+length)``, short at the end of the file; from any thread."""
         ...
 
     def close(self) -> None:
@@ -76,6 +92,10 @@ class Fs(Protocol):
         """Return bytes ``[offset, offset+length)``, short at the end of the file."""
         ...
 
+    def open(self, path: str) -> ReadHandle:
+        """Open a regular file to read parts of it; FileNotFoundError if there is none."""
+        ...
+
     def size(self, path: str) -> int | None:
         """Return the size of a regular file, None if there is none."""
         ...
@@ -105,6 +125,30 @@ class _PosixWriteHandle:
 
     def fsync(self) -> None:
         os.fsync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _PosixReadHandle:
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
+        self.size = status.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._fd, length, offset)
+        while len(data) < length:
+            more = os.pread(self._fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -194,6 +238,10 @@ class PosixFs:
                 parts.append(part)
                 length -= len(part)
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def open(self, path: str) -> ReadHandle:
+        """Open a regular file to read parts of it."""
+        return _PosixReadHandle(path)
 
     def size(self, path: str) -> int | None:
         """Return the size of a regular file, None if there is none."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from replicator.fs import PosixFs, WriteHandle
+from replicator.fs import PosixFs, ReadHandle, WriteHandle
 
 
 class Crash(BaseException):
@@ -177,6 +177,11 @@ class CrashFs:
         if label in self.errors:
             raise self.errors[label]
         return self._posix.read(path, offset, length)
+
+    def open(self, path: str) -> ReadHandle:
+        """Open a file to read parts of it."""
+        self._alive()
+        return self._posix.open(path)
 
     def size(self, path: str) -> int | None:
         """Return the size of a regular file."""

@@ -127,6 +127,35 @@ def test_free_bytes_and_folder_syncs_work_on_a_real_folder(folder: str) -> None:
         FS.fsync_dir(f"{folder}/none")
 
 
+def test_an_open_file_is_read_here_and_there_and_stays_what_it_was(folder: str) -> None:
+    path = Path(folder, "file")
+    path.write_bytes(b"0123456789")
+    file = FS.open(str(path))
+    assert file.size == 10
+    path.unlink()
+    path.write_bytes(b"another")
+    assert [file.read(0, 4), file.read(8, 1), file.read(8, 5)] == [b"0123", b"8", b"89"]
+    assert [file.read(10, 1), file.read(3, 0)] == [b"", b""]
+    file.close()
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.read(0, 1)
+
+
+def test_only_regular_files_are_opened(folder: str) -> None:
+    Path(folder, "file").write_bytes(b"x")
+    os.symlink("file", f"{folder}/link")
+    os.mkfifo(f"{folder}/fifo")
+    os.mkdir(f"{folder}/folder")
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("none", "fifo", "folder"):
+        with pytest.raises(FileNotFoundError):
+            FS.open(f"{folder}/{name}")
+    with pytest.raises(OSError, match="symbolic links"):
+        FS.open(f"{folder}/link")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_commit_is_seen_by_others(folder: str) -> None:
     with_writer, with_reader = sqlite3.connect(f"{folder}/db"), sqlite3.connect(f"{folder}/db")
     with_writer.execute("CREATE TABLE t (x)")

@@ -273,6 +273,7 @@ class ChunkFetcher:
         self._library = library
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
+        self._leaves_on_disk = False
         self._on_disk: set[int] = set()
         """Of these, those that are read from the cache piece by piece."""
         self._in_memory: set[int] = set()
@@ -496,6 +497,13 @@ class ChunkFetcher:
 
         self._kept = KeptPacks(self._library.keeper.file("cache"), needed=needed)
 
+    def leave_trees_on_disk(self) -> None:
+        """Read packs of directories from this machine's cache, as far as they are asked for, until :meth:`close`.
+
+        They take no memory then, and a file is open for each.
+        """
+        self._leaves_on_disk = True
+
     def fetch_anew(self, pack: int) -> bool:
         """Return whether a pack was filled in from what was kept, which is not done again: it may have been damaged."""
         if pack not in self._from_kept:
@@ -507,6 +515,8 @@ class ChunkFetcher:
 
     def close(self) -> None:
         """End the process that fills memory, and keep nothing any more; called on the loop."""
+        self._packs.clear()
+        self._on_disk.clear()
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -543,7 +553,7 @@ class ChunkFetcher:
     async def _open_cached(self, pack: int) -> PackReader | None:
         """Open a pack of directories where it lies on this machine, after it was fetched if need be."""
         row, trees = self.row(pack), self._library.trees
-        if row.kind != "tree" or trees is None or pack in self._in_memory:
+        if not self._leaves_on_disk or row.kind != "tree" or trees is None or pack in self._in_memory:
             return None
         cached = await asyncio.to_thread(trees.open, row.name)
         if cached is None:

@@ -11,41 +11,34 @@ from threading import Lock
 from typing import Final
 
 from replicator.format.merkle import NameHasher, name_of
-from replicator.fs import Fs, write_cached
+from replicator.fs import Fs, ReadHandle, write_cached
 from replicator.ids import NAME_SIZE, ObjectName
 
 LIMIT: Final = 256 << 20
 _ORDER: Final = "order"
 _AT_ONCE: Final = 1 << 20
-_BLOCK: Final = 64 << 10
 
 
 class CachedPack:
-    """A pack in the cache, read from there piece by piece, by its path: nothing is open meanwhile.
+    """A pack in the cache, read from there piece by piece. Its file is closed when nobody has it any more.
 
-    It was whole when it was opened. Later the disk may give something else, or another process may have removed it.
+    It was whole when it was opened; later the disk may give something else.
     """
 
-    def __init__(self, fs: Fs, path: str, size: int) -> None:
-        self._fs = fs
-        self._path = path
-        self._size = size
-        self._block = 0, b""
-        """What was read last and where it begins: chunks that lie beside each other are asked for after each other."""
+    def __init__(self, file: ReadHandle) -> None:
+        self._file = file
 
     def __len__(self) -> int:
         """Return how many bytes it has."""
-        return self._size
+        return self._file.size
 
     def __getitem__(self, part: slice, /) -> bytes:
         """Return some of its bytes, with a step of one; from any thread. Raises OSError."""
-        start, stop, _ = part.indices(self._size)
-        if stop - start > _BLOCK:
-            return self._fs.read(self._path, start, stop - start)
-        begin, block = self._block
-        if not begin <= start <= stop <= begin + len(block):
-            begin, block = self._block = start, self._fs.read(self._path, start, _BLOCK)
-        return block[start - begin : stop - begin]
+        start, stop, _ = part.indices(self._file.size)
+        return self._file.read(start, max(0, stop - start))
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 class PackCache:
@@ -79,17 +72,13 @@ class PackCache:
         with self._lock:
             try:
                 self._load()
-                path = self._path(name)
-                size = self._fs.size(path)
-                if size is None:
-                    return None
-                pack = CachedPack(self._fs, path, size)
+                pack = CachedPack(self._fs.open(self._path(name)))
                 hasher = NameHasher()
-                for at in range(0, size, _AT_ONCE):
+                for at in range(0, len(pack), _AT_ONCE):
                     hasher.update(pack[at : at + _AT_ONCE])
             except OSError:
                 return None
-            return pack if self._is_given(name, hasher.name(), size) else None
+            return pack if self._is_given(name, hasher.name(), len(pack)) else None
 
     def _is_given(self, name: ObjectName, found: ObjectName, size: int) -> bool:
         if found != name:

@@ -141,8 +141,41 @@ async def restore(
         RestoreError: something is in the way and ``overwrite`` is "never"; nothing was written.
         SpaceError: the target is full.
     """
-    started = edge.clock.monotonic()
     fetcher = ChunkFetcher(library, snapshot.snapshot.domain)
+    fetcher.leave_trees_on_disk()
+    try:
+        return await _restore(
+            fetcher,
+            library,
+            edge,
+            snapshot,
+            target,
+            paths=paths,
+            overwrite=overwrite,
+            delete=delete,
+            privileged=privileged,
+            dry_run=dry_run,
+            writers=writers,
+        )
+    finally:
+        fetcher.close()
+
+
+async def _restore(
+    fetcher: ChunkFetcher,
+    library: Library,
+    edge: Edge,
+    snapshot: OpenSnapshot,
+    target: str,
+    *,
+    paths: Sequence[TreePath],
+    overwrite: Overwrite,
+    delete: bool,
+    privileged: bool,
+    dry_run: bool,
+    writers: int,
+) -> RestoreReport:
+    started = edge.clock.monotonic()
     report = RestoreReport(snapshot=snapshot)
     tree = TreeReader(fetcher)
 
@@ -203,8 +236,6 @@ async def restore(
     except BaseException:
         applier.abort()
         raise
-    finally:
-        fetcher.close()
     report.packs = len(fetcher.fetched)
     report.fetched_bytes = fetcher.fetched.total()
     report.seconds = edge.clock.monotonic() - started
