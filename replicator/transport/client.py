@@ -4,6 +4,7 @@ Nothing is retried here: what an error means is the caller's to decide.
 """
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -239,15 +240,15 @@ class TlsConnection:
             raise UnreachableError(self.target.name, reason_of(error)) from error
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int, moved: Moved) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+        # Whose value is what was written, not a copy: pieces of a pack, joined, would be twice its size for a moment.
+        whole = io.BytesIO()
         async for part in response.content.iter_any():
-            size += len(part)
+            size = whole.tell() + len(part)
             if size > limit:
                 raise ProtocolError(self.target.name, f"an answer of more than {limit} bytes")
-            parts.append(part)
+            whole.write(part)
             moved(size)
-        return b"".join(parts)
+        return whole.getvalue()
 
     def _decode(self, kind: type[A], body: bytes) -> A:
         try:
