@@ -10,6 +10,8 @@ GRACE_S: Final = 60.0
 MINIMUM_RATE: Final = 16 << 10
 """Bytes a second below which a transfer is given up."""
 MAX_REFUSAL: Final = 64 << 10
+MAX_REASON: Final = 200
+"""Characters of why something did not come about that are kept and told: some are the other side's own words."""
 
 
 def time_for(size: int, stall_s: float) -> float:
@@ -18,10 +20,6 @@ def time_for(size: int, stall_s: float) -> float:
     What is still to come gives nobody time: a peer that dribbles is given up as soon for a large answer as for a small.
     """
     return GRACE_S + stall_s + size / MINIMUM_RATE
-
-
-MAX_REASON: Final = 200
-"""Characters of why something did not come about that are kept and told: some are the other side's own words."""
 
 
 def reason_of(error: BaseException) -> str:
