@@ -422,11 +422,12 @@ async def _ask(
 def _parts(chosen: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
     """Yield leaves as they are asked for: those of one object together, of a few objects at a time."""
     part: list[tuple[str, int]] = []
+    keys: set[str] = set()
     for one in sorted(chosen):
-        is_full = len({key for key, _ in part} | {one[0]}) > AT_ONCE or len(part) == MAX_PROBES
-        if is_full:
+        keys.add(one[0])
+        if len(keys) > AT_ONCE or len(part) == MAX_PROBES:
             yield part
-            part = []
+            part, keys = [], {one[0]}
         part.append(one)
     if part:
         yield part
