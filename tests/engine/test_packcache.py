@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,20 +99,12 @@ def test_an_opened_pack_stays_whole_when_it_is_dropped_or_makes_room(tmp_path: P
     assert (first[:], second[:]) == (pack("a")[1], pack("b")[1])
 
 
-def test_what_is_opened_is_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("use", [PackCache.get, PackCache.open])
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path, use: Callable[[PackCache, ObjectName], object]) -> None:
     one = cache(tmp_path)
     for letter in "abc":
         one.put(*pack(letter))
-    one.open(pack("a")[0])
-    one.put(*pack("d"))
-    assert held(tmp_path) == "acd"
-
-
-def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
-    one = cache(tmp_path)
-    for letter in "abc":
-        one.put(*pack(letter))
-    one.get(pack("a")[0])
+    use(one, pack("a")[0])
     one.put(*pack("d"))
     assert held(tmp_path) == "acd"
     one.put(*pack("c"))

@@ -84,11 +84,12 @@ class Lines:
 
     async def settle(self) -> None:
         """Let all run that can, which takes no time on this clock: copies of packs by threads, and refusals."""
-        for _ in range(20):
-            await asyncio.sleep(0)
-        while len(self.threads) > 1:  # beside the restore itself
+        while True:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if len(self.threads) <= 1:  # the restore itself
+                return
             await asyncio.sleep(0.001)
-            await self.settle()
 
     def speed(self, peer: str, now: float) -> float:
         row = self.speeds[peer]
