@@ -269,15 +269,17 @@ class ChunkFetcher:
     while the loop fetches; :meth:`in_thread` runs such code.
     """
 
-    def __init__(self, library: Library, domain: bytes) -> None:
+    def __init__(self, library: Library, domain: bytes, *, trees_on_disk: bool = False) -> None:
+        """With ``trees_on_disk`` packs of directories are read from this machine's cache, as far as they are asked for.
+
+        They take no memory then, and a file is open for each until :meth:`close`.
+        """
         self._library = library
         self._reader = library.keeper.reader(domain)
         self._packs: OrderedDict[int, PackReader] = OrderedDict()
-        self._leaves_on_disk = False
-        self._on_disk: set[int] = set()
-        """Of these, those that are read from the cache piece by piece."""
-        self._in_memory: set[int] = set()
-        """Packs that are not read from there, as something in it was not what it should be."""
+        self._trees_on_disk = trees_on_disk
+        self._anew: set[int] = set()
+        """Packs that are not read from the cache any more: something there was not what it should be."""
         self._nearby = Nearby(self.places, self._chunks_of)
         self._given_up: set[tuple[int, bytes]] = set()
         self._leaving = dismissed(library.keeper)
@@ -359,24 +361,28 @@ class ChunkFetcher:
                 data = reader.chunk(kind, ref.id)
                 if kind != CHUNK_LIST:  # whose length is that of what it lists
                     check_length(ref.id, data, ref.length)
-            except OSError:
-                if not self._bring_anew(pack):
+            except OSError as error:
+                if not self._bring_anew(pack, error):
                     raise
             except (NotFoundError, IntegrityError, FormatError) as error:
-                if not self._bring_anew(pack) and not self.give_up(pack, ref.id, error):
+                if not self._bring_anew(pack, error) and not self.give_up(pack, ref.id, error):
                     raise
             else:
                 return data
 
-    def _bring_anew(self, pack: int) -> bool:
+    def _bring_anew(self, pack: int, why: Exception) -> bool:
         """Return whether a pack was read from the cache and is fetched into memory now: the disk may be wrong."""
-        if pack not in self._on_disk:
+        reader = self._packs.get(pack)
+        if reader is None or reader.is_in_memory:
             return False
-        self._on_disk.discard(pack)
-        self._in_memory.add(pack)
-        self._packs.pop(pack, None)
+        del self._packs[pack]
+        self._anew.add(pack)
+        name = self.row(pack).name
         if self._library.trees is not None:
-            self._library.trees.drop(self.row(pack).name)
+            self._library.trees.drop(name)
+        self._library.federation.notices.append(
+            f"pack {short(name)}: what this machine's cache gave is not right any more ({why}); it is fetched anew"
+        )
         return True
 
     async def in_thread(self, work: Callable[[TreeReader], T]) -> T:
@@ -497,13 +503,6 @@ class ChunkFetcher:
 
         self._kept = KeptPacks(self._library.keeper.file("cache"), needed=needed)
 
-    def leave_trees_on_disk(self) -> None:
-        """Read packs of directories from this machine's cache, as far as they are asked for, until :meth:`close`.
-
-        They take no memory then, and a file is open for each.
-        """
-        self._leaves_on_disk = True
-
     def fetch_anew(self, pack: int) -> bool:
         """Return whether a pack was filled in from what was kept, which is not done again: it may have been damaged."""
         if pack not in self._from_kept:
@@ -516,7 +515,6 @@ class ChunkFetcher:
     def close(self) -> None:
         """End the process that fills memory, and keep nothing any more; called on the loop."""
         self._packs.clear()
-        self._on_disk.clear()
         if self._process is not None:
             self._process.close()
             self._process = None
@@ -545,15 +543,14 @@ class ChunkFetcher:
         reader = self._packs.get(pack)
         if reader is None:
             while len(self._packs) >= PACKS_IN_MEMORY:
-                gone, _ = self._packs.popitem(last=False)
-                self._on_disk.discard(gone)
+                self._packs.popitem(last=False)
             reader = self._packs[pack] = await self._open_cached(pack) or await self.open(pack)
         return reader
 
     async def _open_cached(self, pack: int) -> PackReader | None:
         """Open a pack of directories where it lies on this machine, after it was fetched if need be."""
         row, trees = self.row(pack), self._library.trees
-        if not self._leaves_on_disk or row.kind != "tree" or trees is None or pack in self._in_memory:
+        if not self._trees_on_disk or row.kind != "tree" or trees is None or pack in self._anew:
             return None
         cached = await asyncio.to_thread(trees.open, row.name)
         if cached is None:
@@ -562,11 +559,9 @@ class ChunkFetcher:
             if cached is None:
                 return PackReader(data, self._reader)
         try:
-            reader = PackReader(cached, self._reader)
+            return PackReader(cached, self._reader)
         except OSError:
             return None
-        self._on_disk.add(pack)
-        return reader
 
     async def open(self, pack: int) -> PackReader:
         """Fetch and open a pack, which is not kept: from the holder that is asked for the fewest others now.

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import NamedTuple, Self
@@ -141,9 +141,7 @@ async def restore(
         RestoreError: something is in the way and ``overwrite`` is "never"; nothing was written.
         SpaceError: the target is full.
     """
-    fetcher = ChunkFetcher(library, snapshot.snapshot.domain)
-    fetcher.leave_trees_on_disk()
-    try:
+    with closing(ChunkFetcher(library, snapshot.snapshot.domain, trees_on_disk=True)) as fetcher:
         return await _restore(
             fetcher,
             library,
@@ -157,8 +155,6 @@ async def restore(
             dry_run=dry_run,
             writers=writers,
         )
-    finally:
-        fetcher.close()
 
 
 async def _restore(

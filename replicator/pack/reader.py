@@ -77,6 +77,11 @@ class PackReader:
         self._hashers = reader.keys.hashers()
         self._openers: dict[int, SegmentOpener] = {}
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all of it is, so that what is wrong with it was so from the beginning."""
+        return isinstance(self._data, memoryview)
+
     def has(self, chunk_id: bytes) -> bool:
         """Return whether the pack says that it holds a chunk."""
         return chunk_id in self._places

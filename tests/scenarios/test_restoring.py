@@ -29,6 +29,7 @@ from replicator.transport.base import Connection
 from replicator.transport.memory import MemoryConnection
 from tests.compare import Rules, compare
 from tests.fakes import SeededRng
+from tests.scenarios.test_forgetting import library_of
 from tests.scenarios.world import World, read, write
 
 RULES = Rules(owners=os.geteuid() == 0)
@@ -510,7 +511,11 @@ async def test_a_disk_that_gives_something_else_later_costs_a_fetch_and_is_nobod
 
     monkeypatch.setattr(CachedPack, "__getitem__", fail)
     target = os.path.join(world.root, "target")
-    report = await world.restore(target)
+    async with library_of(world) as library:
+        found = await library.find("latest")
+        report = await module.restore(library, world.edge, found, target, privileged=os.geteuid() == 0)
+        [said] = library.federation.notices
+    assert "what this machine's cache gave is not right any more" in said
     assert parts > after
     assert (report.gaps, report.lost, report.damaged) == ([], [], [])
     assert report.fetched_bytes > without.fetched_bytes
