@@ -381,7 +381,8 @@ class ChunkFetcher:
         if self._library.trees is not None:
             self._library.trees.drop(name)
         self._library.federation.notices.append(
-            f"pack {short(name)}: what this machine's cache gave is not right any more ({why}); it is fetched anew"
+            f"pack {short(name)}: what this machine's cache gave is not right any more ({why}); it is fetched anew. If "
+            "this is said again, look at the disk"
         )
         return True
 
